@@ -1,0 +1,46 @@
+"""One row a candidate: the schema of metadata.parquet and of every unit's table.
+
+The columns are declared here and nowhere else. Real training images of a balanced set have a row too; their generation
+columns are null.
+"""
+
+import pyarrow as pa
+
+METADATA_SCHEMA = pa.schema(
+    [
+        # Which image.
+        pa.field("key", pa.string(), nullable=False),  # unique in the run; the basename inside the shard
+        pa.field("source", pa.string(), nullable=False),  # "real" or "synthetic"
+        pa.field("sampler", pa.string(), nullable=False),  # "none" (real), "minority" or "plain" (the baseline)
+        pa.field("source_id", pa.string()),  # where a real image comes from, e.g. "digits/00017"
+        # How it was made.
+        pa.field("sample_index", pa.int64()),
+        pa.field("seed", pa.int64()),
+        pa.field("round", pa.int32()),
+        pa.field("unit", pa.string()),
+        pa.field("guidance", pa.string()),  # the sampler's settings as JSON
+        pa.field("evaluations", pa.float32()),  # denoiser forward passes this sample took, backward passes weighed in
+        # What it shows.
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("label_name", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        # Scores.
+        pa.field("minority_score", pa.float32()),  # larger = rarer
+        pa.field("negative_elbo", pa.float32()),  # bits/dim
+        pa.field("knn_distance", pa.float32()),  # mean distance to the k nearest training images
+        pa.field("nearest_distance", pa.float32()),  # distance to the nearest training image
+        pa.field("nearest_source_id", pa.string()),  # that image
+        pa.field("realism", pa.float32()),  # > 1: inside the k-NN manifold of the training split
+        pa.field("label_agreement", pa.float32()),  # in [0, 1]: how well the label fits the image
+        # Verdicts of the filters; null for real images.
+        pa.field("rare", pa.bool_()),
+        pa.field("valid", pa.bool_()),
+        pa.field("new", pa.bool_()),
+        pa.field("label_kept", pa.bool_()),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # "kept", or the first filter that refused it
+        # Where it went.
+        pa.field("shard", pa.string()),  # null where the image was not published
+        pa.field("image_sha256", pa.string()),  # of the encoded image in the shard or unit
+    ]
+)

@@ -1,0 +1,39 @@
+"""The one contract between backbones and everything that uses them.
+
+Every backbone is reduced to a *denoiser*: a callable that predicts the noise in a batch of noisy images. Samplers,
+guidance and scores never ask which family of model stands behind it.
+
+Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
+"""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says about x_t.
+
+    Attributes:
+        eps: (B, C, H, W) predicted noise.
+        variance_fraction: (B, C, H, W) where the reverse variance lies between its two bounds, in log space:
+            0 is the posterior variance, 1 is beta (Nichol & Dhariwal 2021, "learned range"). None where the
+            backbone does not learn its variance.
+    """
+
+    eps: Tensor
+    variance_fraction: Tensor | None = None
+
+
+class Denoiser(Protocol):
+    """Predicts the noise in x_t."""
+
+    def __call__(self, x_t: Tensor, timestep: Tensor, label: Tensor | None) -> Prediction:
+        """Predict the noise.
+
+        Args:
+            x_t: (B, C, H, W) noisy images.
+            timestep: (B,) int64, the *trained* index of the noise level (0 = cleanest).
+            label: (B,) int64 class labels, or None for an unconditional backbone.
+        """
+        ...
