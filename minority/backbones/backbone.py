@@ -1,0 +1,118 @@
+"""What a loaded backbone is, and how its weights are read from a file without running code."""
+
+import copy
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from minority.denoiser import Denoiser
+from minority.schedule import NoiseSchedule
+
+
+class BackboneError(ValueError):
+    """A backbone cannot be loaded or saved; one line that names the file, the reason and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A pretrained diffusion model, ready to be sampled from.
+
+    Attributes:
+        name: What messages and manifests call it: the name of its file or folder.
+        denoiser: Predicts the noise.
+        schedule: The noise levels it was trained on, one for every trained timestep.
+        image_shape: (C, H, W) of one image.
+        num_classes: How many labels it knows, 0 ... num_classes - 1; None where it is unconditional.
+        sha256: 64 hex digits, the checksum of its weights file.
+    """
+
+    name: str
+    denoiser: Denoiser
+    schedule: NoiseSchedule
+    image_shape: tuple[int, int, int]
+    num_classes: int | None
+    sha256: str
+
+    def to(self, device: torch.device | str) -> "Backbone":
+        """The same backbone on a device. This one stays where it is, so that workers can share it."""
+        if not isinstance(self.denoiser, nn.Module):
+            return self
+        device = torch.device(device)
+        if all(parameter.device == device for parameter in self.denoiser.parameters()):
+            return self
+        return replace(self, denoiser=copy.deepcopy(self.denoiser).to(device))
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a flat table of tensors onto the CPU.
+
+    Args:
+        path: A `.safetensors` file, or a file of `torch.save`, which is read without running any code in it.
+
+    Raises:
+        BackboneError: Where the file is missing, empty, truncated, would run code, or holds something else.
+    """
+    if not path.is_file():
+        raise BackboneError(f"{path} does not exist or is not a file; give the path of the weights.")
+    if path.stat().st_size == 0:
+        raise BackboneError(f"{path} is empty; fetch or copy it again.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise BackboneError(f"{path} is not a flat table of tensors ({_outline(content)}); save the state dict alone.")
+    return dict(content)
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BackboneError(
+            f"{path} is truncated or not a safetensors file ({_first_line(error)}); fetch or copy it again."
+        ) from error
+
+
+def _read_pickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error):
+            raise BackboneError(
+                f"{path} holds more than tensors and could run code when opened, so it is refused "
+                f"({_refused_part(error)}); take the weights from a source you trust and save the state dict alone."
+            ) from error
+        raise BackboneError(
+            f"{path} is truncated or not a checkpoint ({_first_line(error)}); fetch or copy it again."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # A torn archive ends in any of these, by where it was torn.
+        raise BackboneError(
+            f"{path} is truncated or not a checkpoint ({_first_line(error)}); fetch or copy it again."
+        ) from error
+
+
+def _refused_part(error: pickle.UnpicklingError) -> str:
+    return next((line.strip() for line in str(error).splitlines() if "Unsupported" in line), _first_line(error))[:160]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _outline(content: object) -> str:
+    if isinstance(content, Mapping):
+        return "its entries are " + (", ".join(str(key) for key in list(content)[:3]) or "none")
+    return f"it holds a {type(content).__name__}"
