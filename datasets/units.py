@@ -51,10 +51,10 @@ def write_unit(store: Store, unit: str, images: NDArray[np.uint8], rows: pa.Tabl
         StoreError: The store cannot be written; the unit then counts as not done.
     """
     require_name("unit", unit)
-    if images.ndim != 4 or len(images) != rows.num_rows:
+    if images.ndim != 4 or len(images) == 0 or len(images) != rows.num_rows:
         raise ValueError(
             f"unit {unit} got images {images.shape} and {rows.num_rows} rows; "
-            "give (N, H, W, C) images and one row for each."
+            "give at least one (N, H, W, C) image and one row for each."
         )
     encoded = [encode_png(image) for image in images]
     table = conform_rows(rows, name=f"unit {unit}")

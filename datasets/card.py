@@ -1,0 +1,101 @@
+"""The data card beside the shards: what it is, how much of what, what the columns mean, how to open it."""
+
+from collections.abc import Mapping, Sequence
+
+from datasets.manifest import METADATA_FILE, RunFacts, ShardEntry
+
+# In the order of METADATA_SCHEMA; a test holds the two together.
+COLUMN_MEANINGS = {
+    "key": "unique name of the image; the basename inside the shard",
+    "source": "real or synthetic",
+    "sampler": "none (real), minority, or plain (the baseline)",
+    "source_id": "where a real image comes from",
+    "sample_index": "the sample's number in the run",
+    "seed": "seed of the sample's noise",
+    "round": "planning round that asked for the sample",
+    "unit": "work unit that made it",
+    "guidance": "the sampler's settings as JSON",
+    "evaluations": "network passes it took, backward passes weighed in",
+    "label": "class index",
+    "label_name": "class name",
+    "group": "label and attribute combination",
+    "minority_score": "larger is rarer",
+    "negative_elbo": "bits per dimension; larger is less likely under the model",
+    "knn_distance": "mean feature distance to the nearest training images",
+    "nearest_distance": "feature distance to the nearest training image",
+    "nearest_source_id": "that training image",
+    "realism": "above 1: inside the neighbourhood of real images",
+    "label_agreement": "in 0..1, how well the label fits the image",
+    "rare": "verdict: rarer than the asked quantile of real images",
+    "valid": "verdict: looks real",
+    "new": "verdict: no near-copy of a training image",
+    "label_kept": "verdict: shows what the label says",
+    "kept": "whether the image is published",
+    "reason": "kept, or the first filter that refused it",
+    "shard": "tar that holds the image; null where it was not published",
+    "image_sha256": "SHA-256 of the encoded image",
+}
+
+
+def card_text(
+    facts: RunFacts,
+    *,
+    counts: Mapping[str, Mapping[str, int]],
+    quotas: Mapping[str, Mapping[str, int]],
+    shards: Sequence[ShardEntry],
+    num_rows: int,
+) -> str:
+    """Write the card as Markdown; a function of its arguments alone.
+
+    Args:
+        facts: What is known about the run.
+        counts: Class name -> source -> published images.
+        quotas: Group -> asked, kept and shortfall.
+        shards: The published tars.
+        num_rows: Candidates in the table, published or not.
+    """
+    published = sum(shard.num_samples for shard in shards)
+    sections = [
+        f"# {facts.dataset}, run {facts.run_id}",
+        f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
+        f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
+        f"`{facts.backbone.get('name', 'none')}`. Trust only what `manifest.json` names.",
+        "## Images by class and source\n\n" + _counts_table(counts),
+        "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
+        "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
+        "## How to open\n\n" + _how_to_open(shards),
+        "## Origin and licence\n\n" + facts.provenance.strip(),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+    sources = sorted({source for row in counts.values() for source in row})
+    lines = [f"| class | {' | '.join(sources)} | all |", "|---" * (len(sources) + 2) + "|"]
+    for name, row in counts.items():
+        cells = [str(row.get(source, 0)) for source in sources]
+        lines.append(f"| {_cell(name)} | {' | '.join(cells)} | {sum(row.values())} |")
+    return "\n".join(lines)
+
+
+def _quotas_table(quotas: Mapping[str, Mapping[str, int]]) -> str:
+    lines = ["| group | asked | kept | shortfall |", "|---|---|---|---|"]
+    for name, row in sorted(quotas.items()):
+        lines.append(f"| {_cell(name)} | {row['asked']} | {row['kept']} | {row['shortfall']} |")
+    return "\n".join(lines)
+
+
+def _how_to_open(shards: Sequence[ShardEntry]) -> str:
+    paths = ", ".join(repr(shard.path) for shard in shards[:3]) + (", ..." if len(shards) > 3 else "")
+    return (
+        "```python\n"
+        "import pandas as pd\n"
+        "import webdataset as wds\n\n"
+        f"table = pd.read_parquet({METADATA_FILE!r})\n"
+        f"samples = wds.WebDataset([{paths}], shardshuffle=False).decode('pil').to_tuple('png', 'cls', 'json')\n"
+        "```"
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,196 @@
+"""Publishing a run: shards, table, card, and the manifest as the last act; then the pointer to the latest run.
+
+A publish that dies leaves no manifest, or the former, sound one; the same call again gives the same bytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import pyarrow as pa
+
+from datasets.canonical import sha256_hex
+from datasets.card import card_text
+from datasets.manifest import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    METADATA_FILE,
+    CardEntry,
+    Manifest,
+    MetadataEntry,
+    RunFacts,
+    ShardEntry,
+)
+from datasets.names import require_name
+from datasets.shards import Sample, tar_bytes
+from datasets.store import Store
+from datasets.tables import conform_rows, replace_column, table_bytes
+
+
+def publish(
+    run_store: Store,
+    *,
+    facts: RunFacts,
+    samples: Iterable[Sample],
+    metadata: pa.Table,
+    samples_per_shard: int = 1000,
+) -> Manifest:
+    """Publish a run's kept images and all its rows.
+
+    The columns `shard` and `image_sha256` of published rows are filled in. Samples are taken one shard at a time, in
+    the order given: that order decides which shard a sample is in and must be the same in every attempt.
+
+    Args:
+        run_store: The run's store.
+        facts: What is to be said about the run.
+        samples: The kept images, one for each row with kept = True.
+        metadata: One row of METADATA_SCHEMA a candidate, kept or not.
+        samples_per_shard: Images a tar, at least 1.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        ValueError: Samples and kept rows do not match one to one, labels differ, or a row breaks the schema; nothing
+            is published then.
+        StoreError: The store cannot be written; nothing is published then.
+    """
+    require_name("dataset", facts.dataset)
+    if samples_per_shard < 1:
+        raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}.")
+    table = conform_rows(metadata, name=METADATA_FILE)
+    _require_labels(table, class_names=facts.class_names)
+    writer = _Writer(run_store)
+    shards, placed = _write_shards(writer, samples, facts=facts, table=table, samples_per_shard=samples_per_shard)
+    writer.remove_strays({shard.path for shard in shards})
+    table = _place(table, placed=placed)
+    counts, quotas = _count(table, facts=facts)
+    card = card_text(facts, counts=counts, quotas=quotas, shards=shards, num_rows=table.num_rows).encode()
+    parquet = table_bytes(table)
+    writer.write(METADATA_FILE, parquet)
+    writer.write(CARD_FILE, card)
+    manifest = Manifest(
+        dataset=facts.dataset,
+        run_id=facts.run_id,
+        recipe=facts.recipe,
+        config=dict(facts.config),
+        backbone=dict(facts.backbone),
+        versions=dict(facts.versions),
+        class_names=list(facts.class_names),
+        counts=counts,
+        quotas=quotas,
+        shards=shards,
+        metadata=MetadataEntry(
+            path=METADATA_FILE, num_rows=table.num_rows, bytes=len(parquet), sha256=sha256_hex(parquet)
+        ),
+        card=CardEntry(path=CARD_FILE, sha256=sha256_hex(card)),
+    )
+    run_store.write(MANIFEST_FILE, manifest.to_json())
+    return manifest
+
+
+class _Writer:
+    """Writes a run's files; takes an older manifest away before the first file that would contradict it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._promised = _promised_files(store)
+
+    def write(self, path: str, data: bytes) -> None:
+        self._withdraw_unless(self._promised is None or self._promised.get(path) == sha256_hex(data))
+        self._store.write(path, data)
+
+    def remove_strays(self, named: set[str]) -> None:
+        """Remove tars of an earlier attempt that this one does not have."""
+        for path in self._store.list("shards"):
+            if path not in named:
+                self._withdraw_unless(self._promised is None or path not in self._promised)
+                self._store.remove(path)
+
+    def _withdraw_unless(self, consistent: bool) -> None:
+        if not consistent:
+            self._store.remove(MANIFEST_FILE)
+            self._promised = None
+
+
+def _promised_files(store: Store) -> dict[str, str] | None:
+    """Path -> SHA-256 as an older manifest has it; None where there is none, {} where it cannot be read."""
+    if not store.exists(MANIFEST_FILE):
+        return None
+    try:
+        manifest = Manifest.from_json(store.read(MANIFEST_FILE))
+    except ValueError:
+        return {}
+    return manifest.checksums()
+
+
+def _write_shards(
+    writer: _Writer, samples: Iterable[Sample], *, facts: RunFacts, table: pa.Table, samples_per_shard: int
+) -> tuple[list[ShardEntry], dict[str, tuple[str, str]]]:
+    """The shards' entries, and key -> (shard, image's SHA-256)."""
+    rows = zip(table["key"].to_pylist(), table["label"].to_pylist(), table["kept"].to_pylist(), strict=True)
+    labels = {key: label for key, label, kept in rows if kept}
+    shards: list[ShardEntry] = []
+    placed: dict[str, tuple[str, str]] = {}
+    for batch in _batches(samples, size=samples_per_shard):
+        path = f"shards/{facts.dataset}-{len(shards):06d}.tar"
+        encoded = []
+        for sample in batch:
+            _require_row(sample, labels=labels, placed=placed)
+            png = sample.png()
+            placed[sample.key] = (path, sha256_hex(png))
+            encoded.append(Sample(key=sample.key, image=png, label=sample.label, record=sample.record))
+        tar = tar_bytes(encoded)
+        writer.write(path, tar)
+        shards.append(ShardEntry(path=path, num_samples=len(encoded), bytes=len(tar), sha256=sha256_hex(tar)))
+    absent = [key for key in labels if key not in placed]
+    if absent:
+        raise ValueError(f"{len(absent)} kept rows have no image, first {absent[0]}; give every kept image.")
+    return shards, placed
+
+
+def _batches(samples: Iterable[Sample], *, size: int) -> Iterator[list[Sample]]:
+    iterator = iter(samples)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _require_row(sample: Sample, *, labels: dict[str, int], placed: dict[str, tuple[str, str]]) -> None:
+    if sample.key in placed:
+        raise ValueError(f"sample {sample.key} comes twice; keys are unique in a run.")
+    if sample.key not in labels:
+        raise ValueError(f"sample {sample.key} has no row with kept = True; publish kept candidates only.")
+    if labels[sample.key] != sample.label:
+        raise ValueError(
+            f"sample {sample.key} has label {sample.label}, its row says {labels[sample.key]}; make them agree."
+        )
+
+
+def _require_labels(table: pa.Table, *, class_names: list[str]) -> None:
+    for key, label in zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True):
+        if not 0 <= label < len(class_names):
+            raise ValueError(f"row {key} has label {label}, but {len(class_names)} classes have names; name all.")
+
+
+def _place(table: pa.Table, *, placed: dict[str, tuple[str, str]]) -> pa.Table:
+    keys = table["key"].to_pylist()
+    hashes = table["image_sha256"].to_pylist()
+    table = replace_column(table, "shard", values=[placed[key][0] if key in placed else None for key in keys])
+    filled = [placed[key][1] if key in placed else known for key, known in zip(keys, hashes, strict=True)]
+    return replace_column(table, "image_sha256", values=filled)
+
+
+def _count(table: pa.Table, *, facts: RunFacts) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """Published images by class and source; asked, kept and missing synthetic images by group."""
+    kept = table.filter(table["kept"])
+    by_class = Counter(zip(kept["label"].to_pylist(), kept["source"].to_pylist(), strict=True))
+    by_group = Counter(zip(kept["source"].to_pylist(), kept["group"].to_pylist(), strict=True))
+    counts = {
+        name: {source: by_class[label, source] for source in ("real", "synthetic")}
+        for label, name in enumerate(facts.class_names)
+    }
+    quotas = {}
+    for group, asked in facts.quotas.items():
+        made = by_group["synthetic", group]
+        quotas[group] = {"asked": asked, "kept": made, "shortfall": max(0, asked - made)}
+    return counts, quotas
