@@ -8,7 +8,7 @@ import pyarrow as pa
 from datasets.canonical import sha256_hex
 from datasets.manifest import Manifest, ShardEntry
 from datasets.shards import parse_sample, read_members
-from datasets.store import Store
+from datasets.store import Store, StoreError
 from datasets.tables import conform_rows, parse_table
 
 _CHECKED_COLUMNS = ("key", "label", "label_name", "source", "kept", "shard", "image_sha256")
@@ -26,13 +26,14 @@ def verify(manifest_url: str) -> list[str]:
         reported here, never raised.
 
     Raises:
-        StoreError: The store cannot be read at all, e.g. for want of credentials or permission.
+        ValueError: The URL is of an unknown protocol.
+        StoreError: The folder of shards cannot be listed, e.g. for want of permission.
     """
     folder, _, file_name = str(manifest_url).rpartition("/")
     store = Store(folder or ("/" if str(manifest_url).startswith("/") else "."))
     try:
         manifest = Manifest.from_json(store.read(file_name), name=manifest_url)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, StoreError, ValueError) as error:
         return [str(error)]
     findings = _Findings()
     _check_card(store, manifest, findings=findings)
@@ -78,8 +79,8 @@ def _read(store: Store, path: str, *, findings: _Findings) -> bytes | None:
         return store.read(path)
     except FileNotFoundError:
         findings.add(path, "is missing")
-    except IsADirectoryError:
-        findings.add(path, "is a folder")
+    except StoreError as error:
+        findings.add(path, str(error))
     return None
 
 

@@ -1,0 +1,136 @@
+"""A small run of two classes, and a store that dies after a number of changes."""
+
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from datasets.manifest import RunFacts
+from datasets.shards import Sample
+from datasets.store import Store
+
+
+class Killed(BaseException):
+    """Stands for a signal: no `except` of the code under test may catch it."""
+
+
+class DyingStore(Store):
+    """A real store that dies at the change after `budget` changes; its children share the budget."""
+
+    def __init__(self, url, budget):
+        super().__init__(url)
+        self.budget = budget
+
+    def _spend(self):
+        if self.budget[0] == 0:
+            raise Killed
+        self.budget[0] -= 1
+
+    def child(self, prefix):
+        return DyingStore(self.url(prefix), self.budget)
+
+    def write(self, path, data):
+        self._spend()
+        super().write(path, data)
+
+    def create(self, path, data):
+        self._spend()
+        return super().create(path, data)
+
+    def remove(self, path):
+        self._spend()
+        super().remove(path)
+
+
+def make_rows(count, *, prefix="s", kept=True, unit="r0-u0"):
+    labels = [i % 2 for i in range(count)]
+    return pa.table(
+        {
+            "key": [f"{prefix}{i:04d}" for i in range(count)],
+            "source": ["synthetic"] * count,
+            "sampler": ["minority"] * count,
+            "sample_index": list(range(count)),
+            "unit": [unit] * count,
+            "label": labels,
+            "label_name": [["cat", "dog"][label] for label in labels],
+            "group": [f"class={['cat', 'dog'][label]}" for label in labels],
+            "minority_score": [i / 8 for i in range(count)],
+            "kept": [kept] * count,
+            "reason": ["kept" if kept else "rare"] * count,
+        }
+    )
+
+
+def make_images(count, *, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
+
+
+def make_samples(rows, images):
+    columns = zip(rows["key"].to_pylist(), images, rows["label"].to_pylist(), strict=True)
+    return [Sample(key=key, image=image, label=label, record={"key": key}) for key, image, label in columns]
+
+
+FACTS = RunFacts(
+    dataset="pets",
+    run_id="first",
+    recipe="0123456789ab",
+    config={"seed": 0},
+    backbone={"name": "toy", "sha256": "0" * 64},
+    versions={"numpy": "2"},
+    class_names=["cat", "dog"],
+    quotas={"class=cat": 3, "class=dog": 9},
+    provenance="Drawn by a random number generator; CC0.",
+)
+
+
+def bytes_below(folder):
+    """Relative path -> content of every file that is no lock and no temporary copy."""
+    store = Store(folder)
+    return {path: store.read(path) for path in store.list()}
+
+
+@pytest.fixture
+def small_run():
+    """The parts of a small run, by name."""
+    return {
+        "facts": FACTS,
+        "rows": make_rows,
+        "images": make_images,
+        "samples": make_samples,
+        "bytes_below": bytes_below,
+        "dying_store": DyingStore,
+        "killed": Killed,
+    }
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path):
+    """An empty store, on disk and in fsspec's memory."""
+    if request.param == "local":
+        yield Store(tmp_path / "store")
+        return
+    name = f"memory://{uuid4().hex}"
+    yield Store(name)
+    memory = fsspec.filesystem("memory")
+    if memory.exists(name):
+        memory.rm(name, recursive=True)
+
+
+@pytest.fixture
+def mounted_tmpfs(tmp_path):
+    """A folder on a file system of 256 kB of its own; skips where this user may not mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield Path(folder)
+    subprocess.run(["umount", str(folder)], check=True)
