@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,25 +88,22 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_pickled(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which end below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
+        asked_for = re.search(r"GLOBAL (\S+)|(?:unrecognized (?:function|class)) (.+)|(Can only build .+)", str(error))
+        if asked_for:
             raise BackboneError(
-                f"{path} holds more than tensors and could run code when opened, so it is refused "
-                f"({_refused_part(error)}); take the weights from a source you trust and save the state dict alone."
+                f"{path} holds more than tensors and could run code when opened, so it is refused (it asks for "
+                f"{asked_for[asked_for.lastindex or 0]}); take the weights from a source you trust and save the state "
+                "dict alone."
             ) from error
-        raise BackboneError(
-            f"{path} is truncated or not a checkpoint ({_first_line(error)}); fetch or copy it again."
-        ) from error
+        reason = "its content is no pickle that torch.save writes"
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         # A torn archive ends in any of these, by where it was torn.
-        raise BackboneError(
-            f"{path} is truncated or not a checkpoint ({_first_line(error)}); fetch or copy it again."
-        ) from error
-
-
-def _refused_part(error: pickle.UnpicklingError) -> str:
-    return next((line.strip() for line in str(error).splitlines() if "Unsupported" in line), _first_line(error))[:160]
+        reason = _first_line(error)
+    raise BackboneError(f"{path} is truncated or not a checkpoint ({reason}); fetch or copy it again.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -93,7 +93,9 @@ def save_folder(
         BackboneError: Where the schedule is respaced, or something else than a backbone stands at `path`.
     """
     path, settings = Path(path), settings or UNetSettings()
+    was_training = unet.training
     UNetDenoiser(unet, schedule, settings=settings)  # refuses what could not be loaded again
+    unet.train(was_training)
     if path.exists() and not (path / "unet" / "config.json").is_file() and (path.is_file() or any(path.iterdir())):
         raise BackboneError(f"{path} exists and is not a backbone folder, so it is left alone; choose another path.")
     learns_variance = unet.config.out_channels != unet.config.in_channels // (2 if settings.low_resolution else 1)
