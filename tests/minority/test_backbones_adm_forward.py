@@ -168,7 +168,7 @@ def test_output_and_input_gradient_equal_the_plain_definition(changes):
     # Rounding in fp32; a wrong epsilon of the normalisation or a wrong head would be far above it.
     assert plain.std() > 0.1
     assert (ours - plain).abs().max() <= 2e-5
-    assert (our_gradient - plain_gradient).abs().max() <= 2e-5 * plain_gradient.abs().max().clamp(min=1)
+    assert (our_gradient - plain_gradient).abs().max() <= 2e-5
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
