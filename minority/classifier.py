@@ -73,8 +73,8 @@ class SmallCNN(nn.Module):
     """Stages of two 3x3 convolutions, each stage at half the size of the one before, then the mean over pixels.
 
     The number of stages follows the image: the last one works at 4 to 7 pixels a side, so 8x8 gets two stages, 32x32
-    four and 64x64 five. Normalisation is by groups (Wu & He 2018): the output for an image never depends on the
-    others of its batch.
+    four and 64x64 five. Batch normalisation (Ioffe & Szegedy 2015): in eval mode the output for an image does not
+    depend on the others of its batch.
 
     Args:
         image_size: (H, W), each at least 4 pixels.
@@ -196,7 +196,7 @@ def predict(model: SmallCNN, images: UInt8) -> Float64:
 
 
 def _convolution(channels: int, out: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(8, out), nn.ReLU()]
+    return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
 
 
 def _initial_model(images: UInt8, *, num_classes: int, width: int, seed: int) -> SmallCNN:

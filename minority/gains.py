@@ -154,7 +154,8 @@ def paired_difference(
         confidence: Coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: Where the table is unsound (as in `summarise`), either arm lacks the metric, or the two were not run with the same seeds.
+        ValueError: Where the table is unsound (as in `summarise`), either arm lacks the metric, or the two were not
+            run with the same seeds.
     """
     _check_results(results)
     treated = _values_by_seed(results, arm, metric=metric)

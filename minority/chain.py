@@ -1,0 +1,125 @@
+"""The reverse chain as samplers, guidance and scores see it: a denoiser on a respaced schedule.
+
+A `Chain` binds the denoiser, the schedule and the labels of one batch; `estimate` turns a state into everything the
+network says about it. It also counts what the network was asked, which is the cost of a sample.
+
+Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from minority.denoiser import Denoiser
+from minority.schedule import NoiseSchedule
+
+Variance = Literal["learned_range", "fixed_small", "fixed_large"]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What the network says about one state of the chain.
+
+    Attributes:
+        x_t: (B, C, H, W) the state.
+        step: Its position on the chain, 0 = cleanest.
+        eps: (B, C, H, W) predicted noise.
+        x0_hat: (B, C, H, W) Tweedie's estimate of the clean image, not clipped.
+        log_variance: (B, C, H, W) or (1, 1, 1, 1) logarithm of the reverse step's variance.
+    """
+
+    x_t: Tensor
+    step: int
+    eps: Tensor
+    x0_hat: Tensor
+    log_variance: Tensor
+
+    def detach(self) -> "Estimate":
+        """The same numbers without their history of gradients."""
+        return replace(
+            self,
+            x_t=self.x_t.detach(),
+            eps=self.eps.detach(),
+            x0_hat=self.x0_hat.detach(),
+            log_variance=self.log_variance.detach(),
+        )
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the reverse step, broadcastable to x_t."""
+        return self.log_variance.exp()
+
+
+@dataclass
+class Cost:
+    """Network calls a sample: every call treats the whole batch, so the count is that of each sample."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+    def evaluations(self, *, backward_cost: float = 2.0) -> float:
+        """Cost in denoiser evaluations.
+
+        Args:
+            backward_cost: What one backward pass costs in forward passes. The usual count is 2: one product with
+                the weights for the input's gradient, and the forward pass that must keep its activations.
+        """
+        return self.forwards + backward_cost * self.backwards
+
+
+@dataclass(eq=False)
+class Chain:
+    """A denoiser on a (respaced) schedule, for one batch.
+
+    Attributes:
+        denoiser: The network.
+        schedule: The steps that are walked.
+        label: (B,) int64 labels, or None.
+        variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta
+            ("fixed_large"). "learned_range" takes the network's own and falls back to "fixed_small".
+    """
+
+    denoiser: Denoiser
+    schedule: NoiseSchedule
+    label: Tensor | None = None
+    variance: Variance = "learned_range"
+    cost: Cost = field(default_factory=Cost)
+
+    def estimate(self, x_t: Tensor, step: int) -> Estimate:
+        """Denoise a state once.
+
+        Args:
+            x_t: (B, C, H, W) the state.
+            step: Its position on the chain.
+        """
+        timestep = self.schedule.timestep(step, len(x_t), x_t.device)
+        prediction = self.denoiser(x_t, timestep, self.label)
+        self.cost.forwards += 1
+        return Estimate(
+            x_t=x_t,
+            step=step,
+            eps=prediction.eps,
+            x0_hat=self.schedule.x0_from_eps(x_t, step, prediction.eps),
+            log_variance=self._log_variance(step, prediction.variance_fraction, like=x_t),
+        )
+
+    def posterior_mean(self, estimate: Estimate, x0: Tensor) -> Tensor:
+        """Mean of q(x_{t-1} | x_t, x_0) at a clean estimate (Ho et al. 2020, eq. 7), (B, C, H, W)."""
+        step = estimate.step
+        return (
+            float(self.schedule.posterior_mean_x0_weight[step]) * x0
+            + float(self.schedule.posterior_mean_xt_weight[step]) * estimate.x_t
+        )
+
+    def _log_variance(self, step: int, fraction: Tensor | None, *, like: Tensor) -> Tensor:
+        low = float(self.schedule.posterior_log_variance[step])
+        high = math.log(self.schedule.beta[step])
+        if self.variance == "learned_range" and fraction is not None:
+            return fraction * high + (1 - fraction) * low
+        if self.variance == "fixed_large":
+            # Step 0 borrows the posterior variance of step 1, as published.
+            low = high if step > 0 or self.schedule.num_steps == 1 else float(self.schedule.posterior_log_variance[1])
+        return torch.full((1, 1, 1, 1), low, dtype=torch.float32, device=like.device)
