@@ -123,6 +123,9 @@ def read_members(data: bytes, *, name: str) -> dict[str, dict[str, bytes]]:
                     raise ValueError(f"member {member.name!r} comes twice")
                 file = tar.extractfile(member)
                 fields[match["field"]] = file.read() if file is not None else b""
+            # tarfile takes a header it cannot read for the end of the archive.
+            if len(data) < tar.offset + 1024 or any(data[tar.offset :]):
+                raise ValueError(f"it breaks off at byte {tar.offset}")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"{name} is refused: {error}; it is damaged or not ours.") from error
     return samples

@@ -19,7 +19,7 @@ def test_a_run_of_another_recipe_is_refused_and_left_alone(store):
 
     with pytest.raises(
         RecipeMismatchError,
-        match=r"digits/runs/first holds samples of recipe 811a1fa753a8, this run is recipe 3b34d8e1a725; choose another",
+        match="digits/runs/first holds samples of recipe 811a1fa753a8, this run is recipe 3b34d8e1a725; choose",
     ):
         open_run(store, "digits", "first", recipe="3b34d8e1a725", config={})
 

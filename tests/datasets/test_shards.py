@@ -1,3 +1,4 @@
+import gc
 import io
 import tarfile
 
@@ -69,11 +70,13 @@ def test_samples_come_back_as_they_went_in():
     np.testing.assert_array_equal(decode_png(sample.png(), name="a"), PIXELS)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its file open
 def test_bare_webdataset_decodes_a_tar(tmp_path):
     path = tmp_path / "x-000000.tar"
     path.write_bytes(tar_bytes([SAMPLE, Sample(key="b", image=np.stack([PIXELS[..., 0]] * 3, 2), label=1, record={})]))
 
     samples = list(wds.WebDataset(str(path), shardshuffle=False).decode("rgb8"))
+    gc.collect()
 
     assert [sample["__key__"] for sample in samples] == ["a", "b"]
     assert [sample["cls"] for sample in samples] == [3, 1]
@@ -152,6 +155,18 @@ def test_a_damaged_sample_is_named(field, content, message):
         list(read_tar(tar))
 
 
+def test_a_tar_whose_header_is_damaged_or_whose_end_is_missing_is_refused():
+    tar = tar_bytes([SAMPLE, Sample(key="b", image=PIXELS, label=0, record={})])
+    header = tar.index(b"b.cls")
+
+    with pytest.raises(ValueError, match=rf"breaks off at byte {header}"):
+        read_members(tar.replace(b"b.cls", b"c.cls"), name="x.tar")
+    with pytest.raises(ValueError, match=rf"breaks off at byte {header}"):
+        read_members(tar[:header], name="x.tar")
+    with pytest.raises(ValueError, match="is refused"):
+        read_members(b"", name="x.tar")
+
+
 @given(st.data())
 def test_damage_is_a_clear_error_or_harmless_but_never_another_exception(data):
     tar = bytearray(tar_bytes([SAMPLE]))
@@ -159,9 +174,9 @@ def test_damage_is_a_clear_error_or_harmless_but_never_another_exception(data):
         tar[data.draw(st.integers(0, 5000))] ^= data.draw(st.integers(1, 255))
     cut = data.draw(st.integers(0, len(tar)))
 
+    problem = ""
     try:
-        samples = list(read_tar(bytes(tar[:cut]), name="x.tar"))
+        list(read_tar(bytes(tar[:cut]), name="x.tar"))
     except ValueError as error:
-        assert "x.tar" in str(error)
-    else:
-        assert len(samples) <= 1
+        problem = str(error)
+    assert not problem or problem.startswith("x.tar")

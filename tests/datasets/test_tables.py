@@ -67,12 +67,13 @@ def test_a_damaged_file_is_named_and_never_another_exception(small_run):
     with pytest.raises(ValueError, match=r"x\.parquet is not a readable Parquet file"):
         parse_table(data[:-9], name="x.parquet")
     for _ in range(300):
-        broken = bytearray(data)
+        broken, problem = bytearray(data), ""
         broken[random.integers(len(data))] ^= int(random.integers(1, 256))
         try:
             conform_rows(parse_table(bytes(broken), name="x.parquet"), name="x.parquet")
         except ValueError as error:
-            assert "x.parquet" in str(error)
+            problem = str(error)
+        assert not problem or problem.startswith("x.parquet")
 
 
 def test_a_file_with_other_columns_is_parsed_but_does_not_conform():

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from datasets.canonical import sha256_hex
@@ -147,8 +148,6 @@ def test_processes_that_write_the_same_units_do_no_harm(tmp_path, small_run):
         "rows = pq.read_table(sys.argv[2]); images = np.load(sys.argv[3])\n"
         f"for n in range(20): write_unit(Store(sys.argv[1]), f'u{{n}}', images, rows, recipe={RECIPE!r})\n"
     )
-    import pyarrow.parquet as pq
-
     pq.write_table(small_run["rows"](4), tmp_path / "rows.parquet")
     np.save(tmp_path / "images.npy", small_run["images"](4))
     arguments = [str(tmp_path / name) for name in ("store", "rows.parquet", "images.npy")]
