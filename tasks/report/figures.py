@@ -1,0 +1,241 @@
+"""The charts of the report as inline SVG, and the README's picture as PNG.
+
+Drawn with matplotlib's object interface: flows call this from threads, where pyplot's global figures must not be
+touched. matplotlib's settings are global too, so drawing is serialised by a lock and always starts from matplotlib's
+own defaults; equal inputs give equal bytes. In the SVG, colours are CSS variables of the page, which knows whether it
+is light or dark, and one unit is one pixel.
+"""
+
+import io
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from tasks.report.findings import ClassFill, Estimate
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; each is a variable of the page's style sheet.
+COLOURS = {
+    "ink": "#1c2024",
+    "muted": "#60676f",
+    "line": "#d3d7db",
+    "real": "#8b939c",
+    "oversampled": "#009e74",
+    "plain": "#0072b2",
+    "minority": "#d55e00",
+    "other": "#cc79a7",
+}
+_LOCK = threading.Lock()
+_STYLE = {
+    "font.size": 11,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "minority",
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.labelcolor": COLOURS["ink"],
+    "text.color": COLOURS["ink"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.labelcolor": COLOURS["ink"],
+    "ytick.labelcolor": COLOURS["ink"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": COLOURS["line"],
+    "axes.axisbelow": True,
+}
+_LONGEST_LABEL = 16  # characters of a class name beside a bar
+
+
+def colour_of(arm: str) -> str:
+    """Name of the colour of an arm or sampler: the part after "real+" where that is a sampler."""
+    name = arm.removeprefix("real+")
+    return name if name in COLOURS else "other"
+
+
+def quota_chart(fills: Sequence[ClassFill]) -> str:
+    """Stacked bars a class: real and kept images, and a tick where the quota is."""
+    with _drawing():
+        figure, axes = _panel(430, 56 + 22 * max(1, len(fills)))
+        rows = np.arange(len(fills))
+        real = np.array([fill.real for fill in fills], dtype=float)
+        kept = np.array([fill.kept for fill in fills], dtype=float)
+        quotas = np.array([fill.quota for fill in fills], dtype=float)
+        axes.barh(rows, real, height=0.62, color=COLOURS["real"])
+        axes.barh(rows, kept, height=0.62, left=real, color=COLOURS["minority"])
+        axes.vlines(quotas, rows - 0.42, rows + 0.42, color=COLOURS["ink"], linewidth=2)
+        axes.set_xlim(0, 1.04 * max(1.0, *(real + kept), *quotas) if fills else 1)
+        axes.set_xlabel("images")
+        _label_rows(axes, [fill.name for fill in fills])
+        return _svg(figure, "quota")
+
+
+def recall_chart(recalls: Mapping[str, Sequence[Estimate]], names: Sequence[str]) -> str:
+    """Grouped bars: recall of every class in every arm, with intervals.
+
+    Args:
+        recalls: For each arm one estimate a class, in the order of `names`; NaN where a class was not tested.
+        names: The classes.
+    """
+    with _drawing():
+        thickness = 0.8 / max(1, len(recalls))
+        figure, axes = _panel(560, 56 + (12 * len(recalls) + 10) * max(1, len(names)))
+        for position, (arm, estimates) in enumerate(recalls.items()):
+            values = np.array([[found.value, found.low, found.high] for found in estimates]).reshape(-1, 3)
+            rows = np.arange(len(names)) - 0.4 + (position + 0.5) * thickness
+            axes.barh(rows, 100 * values[:, 0], height=0.86 * thickness, color=COLOURS[colour_of(arm)])
+            low, high = np.clip(100 * values[:, 1], 0, 100), np.clip(100 * values[:, 2], 0, 100)
+            axes.hlines(rows, low, high, color=COLOURS["ink"], linewidth=1.2)
+        axes.set_xlim(0, 100.5)
+        axes.set_xlabel("recall on the test images, %")
+        _label_rows(axes, names)
+        return _svg(figure, "recall")
+
+
+def difference_chart(differences: Sequence[tuple[str, Estimate]], name: str) -> str:
+    """Differences to other arms in points, with intervals and a line at 0.
+
+    Args:
+        differences: (baseline's name, difference as a share) for each row.
+        name: Distinguishes this chart's ids from those of others on the page.
+    """
+    with _drawing():
+        figure, axes = _panel(350, 62 + 30 * max(1, len(differences)))
+        for row, (_, found) in enumerate(differences):
+            axes.hlines(row, 100 * found.low, 100 * found.high, color=COLOURS["minority"], linewidth=2.5)
+            axes.plot(100 * found.value, row, marker="o", markersize=7, color=COLOURS["minority"])
+        axes.axvline(0, color=COLOURS["ink"], linewidth=1)
+        axes.margins(x=0.08)
+        axes.set_xlabel("points")
+        _label_rows(axes, [label for label, _ in differences])
+        return _svg(figure, f"difference-{name}")
+
+
+def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float | None = None) -> str:
+    """Outlines of the distributions of a score, real filled; a dashed line at the threshold.
+
+    Bins span the middle 99 % of all finite values and the threshold; heights are shares of a population's finite
+    values.
+
+    Args:
+        values: (N,) values by population; NaN and infinities are left out.
+        score: Name of the score.
+        threshold: Where the filter cuts, in the score's unit.
+    """
+    finite = {population: found[np.isfinite(found)] for population, found in values.items()}
+    pooled = np.concatenate(list(finite.values()))
+    ends = [*np.quantile(pooled, [0.005, 0.995]), *([threshold] if threshold is not None else [])]
+    low, high = float(min(ends)), float(max(ends))
+    pad = 0.02 * (high - low) or 0.5
+    edges = np.linspace(low - pad, high + pad, 41)
+    with _drawing():
+        figure, axes = _panel(350, 200)
+        for population, found in finite.items():
+            shares = 100 * np.histogram(found, edges)[0] / max(1, len(found))
+            colour = COLOURS[colour_of(population)]
+            if population == "real":
+                axes.stairs(shares, edges, fill=True, color=colour, alpha=0.45)
+            axes.stairs(shares, edges, color=colour, linewidth=2 if population == "minority" else 1.5)
+        if threshold is not None:
+            axes.axvline(threshold, color=COLOURS["ink"], linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylabel("% of images")
+        return _svg(figure, f"score-{score}")
+
+
+def readme_picture(rows: Mapping[str, np.ndarray], labels: Sequence[str]) -> bytes:
+    """PNG: one labelled row of images a sampler, the same label and seed in each column.
+
+    Args:
+        rows: For each sampler (N, H, W, C) uint8 images, C = 1 or 3.
+        labels: N names, one a column.
+
+    Returns:
+        PNG bytes, images enlarged without smoothing. With N = 0 the picture says that there are no samples.
+    """
+    columns = len(labels)
+    side = max((max(images.shape[1:3]) for images in rows.values() if len(images)), default=8)
+    tile, gap, margin, header = side * max(1, round(72 / side)), 6, 92, 30
+    width = margin + max(columns, 4) * (tile + gap) + 10
+    height = header + max(1, len(rows)) * (tile + gap) + 8
+    with _drawing():
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
+        FigureCanvasAgg(figure)
+        if columns == 0:
+            figure.text(0.5, 0.5, "no samples to show", ha="center", va="center")
+        for row, (sampler, images) in enumerate(rows.items() if columns else ()):
+            top = header + row * (tile + gap)
+            figure.text(
+                (margin - 12) / width, 1 - (top + tile / 2) / height, sampler, ha="right", va="center", size=10
+            )
+            for column, image in enumerate(images):
+                enlarged = np.kron(_rgb(image), np.ones((tile // side, tile // side, 1), dtype=np.uint8))
+                left, bottom = margin + column * (tile + gap), height - top - enlarged.shape[0]
+                figure.figimage(enlarged, left, bottom, origin="upper")
+        for column, label in enumerate(labels):
+            left = margin + column * (tile + gap) + tile / 2
+            text = _drawable(label, longest=max(4, tile // 8))
+            figure.text(left / width, 1 - header / 2 / height, text, ha="center", va="center", size=9, parse_math=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    with _LOCK, matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def _panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one chart; width and height are pixels on the page."""
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.tick_params(length=3)
+    return figure, axes
+
+
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows, first on top, and rule the chart vertically."""
+    axes.set_yticks(range(len(names)), [_drawable(name) for name in names], parse_math=False)
+    axes.set_ylim(max(1, len(names)) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+
+
+def _drawable(name: str, *, longest: int = _LONGEST_LABEL) -> str:
+    """The name, shortened, with "?" for what matplotlib's font has no glyph for; the tables have it in full."""
+    glyphs = get_font(findfont(FontProperties())).get_charmap()
+    shown = "".join(letter if letter.isprintable() and ord(letter) in glyphs else "?" for letter in name)
+    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> element for the page: scalable, ids its own, colours as CSS variables."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = drawn.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    viewbox = re.search(r'viewBox="[^"]*"', svg)
+    assert viewbox, "matplotlib writes a viewBox"
+    # Hidden from screen readers: the figure's caption and its table say the same in words.
+    svg = re.sub(r"<svg[^>]*>", f'<svg class="chart" aria-hidden="true" {viewbox[0]}>', svg, count=1)
+    svg = re.sub(r'(<[^<>]*\bid=")', rf"\1{name}-", svg)
+    svg = re.sub(r'(<[^<>]*(?:xlink:href="|url\()#)', rf"\1{name}-", svg)
+    for variable, colour in COLOURS.items():
+        svg = re.sub(rf"(fill|stroke): {colour}", rf"\1: var(--{variable})", svg)
+    return svg

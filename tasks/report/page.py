@@ -1,0 +1,261 @@
+"""Render the report: one self-contained HTML file, its figures as JSON, and a picture for a README.
+
+The page loads nothing from anywhere: style, charts and images are inside it, and its content security policy forbids
+the rest. It holds no time, host or path of its own, so equal inputs give equal bytes.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import isinf, isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.report import figures, findings, pictures, verdict
+from tasks.report.findings import ClassFill, Estimate
+from tasks.report.verdict import Downstream
+
+Images = Callable[[Sequence[str]], np.ndarray]
+
+_MOST_CLASSES_IN_A_CHART = 30
+SCORE_NAMES = {
+    "minority_score": ("Minority score", "larger = rarer"),
+    "negative_elbo": ("Negative ELBO", "bits/dim, larger = rarer"),
+    "knn_distance": ("k-NN distance", "mean distance to the k nearest training images, larger = rarer"),
+    "nearest_distance": ("Nearest distance", "to the nearest training image, smaller = closer to a copy"),
+    "realism": ("Realism", "above 1 = inside the manifold of the training split"),
+    "label_agreement": ("Label agreement", "how well the label fits the image, in [0, 1]"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """Everything a report is made of.
+
+    Attributes:
+        dataset: Name of the dataset.
+        run_id: Name of the run.
+        recipe: Hash over everything that changes the images.
+        config: The resolved config, shown as it is; it should name no absolute paths.
+        backbone: Facts about the diffusion model, e.g. name and sha256.
+        class_names: The classes, in the order of their labels.
+        metadata: One row a candidate and a real image, columns of datasets.records.METADATA_SCHEMA.
+        images: Loads images by key: N keys -> (N, H, W, C) uint8, C = 1 or 3. Called once, with some hundred keys at
+            most, of real, kept and rejected rows.
+        quotas: Images wanted in the balanced set by class name, real and synthetic together.
+        thresholds: Where the filters cut, by name of the score.
+        results: Downstream results, columns arm, seed, metric, value; None where nothing was trained. Arms: real,
+            oversampled, real+plain, real+minority.
+        cost_per_sample: Denoiser evaluations a sample, by sampler ("plain", "minority").
+        reproduce: Commands that make this run again.
+        licence: Licence and provenance of the real data.
+    """
+
+    dataset: str
+    run_id: str
+    recipe: str
+    config: Mapping[str, object]
+    backbone: Mapping[str, str]
+    class_names: Sequence[str]
+    metadata: pd.DataFrame
+    images: Images
+    quotas: Mapping[str, int]
+    thresholds: Mapping[str, float]
+    results: pd.DataFrame | None
+    cost_per_sample: Mapping[str, float]
+    reproduce: Sequence[str]
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gallery:
+    """The images the report shows, chosen and loaded."""
+
+    bands: Sequence[pictures.Panel]
+    rejected: Sequence[pictures.Panel]
+    neighbours: Sequence[pictures.NeighbourPair]
+    pairs: Sequence[pictures.SeedPair]
+    loaded: Mapping[str, np.ndarray] = field(repr=False)
+
+    def mosaic(self, keys: Sequence[str], columns: int) -> str:
+        """A data URI with the images of these keys."""
+        return pictures.mosaic([self.loaded[key] for key in keys], columns=columns)
+
+
+def render_report(inputs: ReportInputs) -> dict[str, bytes]:
+    """Write the report.
+
+    Returns:
+        "report.html": the page, complete in itself; "metrics.json": every figure of its tables; "samples.png": the
+        same labels and seeds as plain and as minority samples, for a README.
+
+    Raises:
+        ValueError: Where quotas name no class, the results are unsound, or loaded images have another shape.
+    """
+    gallery = _hang(inputs)
+    metrics = _measure(inputs)
+    page = _environment().get_template("report.html.j2")
+    html = page.render(
+        inputs=inputs,
+        config=json.dumps(inputs.config, indent=2, sort_keys=True, default=str),
+        gallery=gallery,
+        charts=_draw(inputs, metrics),
+        score_names=SCORE_NAMES,
+        unfilled=[fill for fill in metrics["classes"] if fill.shortfall],
+        headline=verdict.headline_comparisons(metrics["downstream"]),
+        **metrics,
+    )
+    return {
+        "report.html": html.encode("utf-8"),
+        "metrics.json": findings.as_json(_published(metrics, inputs)),
+        "samples.png": _readme_picture(gallery),
+    }
+
+
+def _measure(inputs: ReportInputs) -> dict[str, Any]:
+    samplers = findings.judge_samplers(inputs.metadata, inputs.cost_per_sample)
+    ratios = findings.compare_samplers(samplers)
+    downstream = verdict.judge_results(inputs.results)
+    return {
+        "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
+        "samplers": samplers,
+        "ratios": ratios,
+        "classes": findings.fill_of_classes(inputs.metadata, inputs.class_names, quotas=inputs.quotas),
+        "downstream": downstream,
+        "reasons": findings.count_reasons(inputs.metadata),
+        "scores": findings.summarise_scores(findings.score_columns(inputs.metadata)),
+    }
+
+
+def _published(metrics: Mapping[str, Any], inputs: ReportInputs) -> dict[str, object]:
+    """What goes into metrics.json."""
+    origin = {"dataset": inputs.dataset, "run_id": inputs.run_id, "recipe": inputs.recipe}
+    return {**metrics, **origin, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
+
+
+def _hang(inputs: ReportInputs) -> _Gallery:
+    """Choose the images, then load all of them in one call."""
+    bands, rejected = pictures.score_bands(inputs.metadata), pictures.rejected_panels(inputs.metadata)
+    neighbours, pairs = pictures.neighbour_pairs(inputs.metadata), pictures.seed_pairs(inputs.metadata)
+    keys = [key for panel in (*bands, *rejected) for key in panel.keys]
+    keys += [key for pair in neighbours for key in (pair.key, pair.nearest_key)]
+    keys += [key for pair in pairs for key in pair.keys.values()]
+    return _Gallery(
+        bands=bands, rejected=rejected, neighbours=neighbours, pairs=pairs, loaded=_load(inputs.images, keys)
+    )
+
+
+def _load(images: Images, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    wanted = list(dict.fromkeys(keys))
+    if not wanted:
+        return {}
+    found = images(wanted)
+    if found.ndim != 4 or len(found) != len(wanted) or found.shape[3] not in (1, 3) or found.dtype != np.uint8:
+        raise ValueError(
+            f"images for the report must be uint8 ({len(wanted)}, H, W, C) with C 1 or 3, one for every key, got "
+            f"{found.dtype} {found.shape}."
+        )
+    return dict(zip(wanted, found, strict=True))
+
+
+def _readme_picture(gallery: _Gallery) -> bytes:
+    samplers = list(gallery.pairs[0].keys) if gallery.pairs else []
+    rows = {
+        sampler: np.stack([pictures.reduced(gallery.loaded[pair.keys[sampler]]) for pair in gallery.pairs])
+        for sampler in samplers
+    }
+    return figures.readme_picture(rows, [pair.label for pair in gallery.pairs])
+
+
+def _draw(inputs: ReportInputs, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The charts as safe markup: the SVG is matplotlib's, which escapes the text in it."""
+    classes: list[ClassFill] = metrics["classes"]
+    downstream: Downstream | None = metrics["downstream"]
+    shown = sorted(classes, key=lambda fill: fill.shortfall, reverse=True)[:_MOST_CLASSES_IN_A_CHART]
+    shown = [fill for fill in classes if fill in shown]
+    return {
+        "quota": Markup(figures.quota_chart(shown)),
+        "num_classes": len(shown),
+        "scores": {
+            score: Markup(figures.histogram(values, score, threshold=inputs.thresholds.get(score)))
+            for score, values in findings.score_columns(inputs.metadata).items()
+        },
+        "recall": _draw_recalls(downstream, classes),
+        "differences": _draw_differences(downstream),
+    }
+
+
+def _draw_recalls(downstream: Downstream | None, classes: Sequence[ClassFill]) -> Markup | None:
+    """Recalls of the classes that were tested; of too many, those with the fewest real images."""
+    if downstream is None or not downstream.recalls:
+        return None
+    tested = sorted({label for recalls in downstream.recalls.values() for label in recalls})
+    tested = sorted(sorted(tested, key=lambda label: classes[label].real)[:_MOST_CLASSES_IN_A_CHART])
+    unknown = Estimate(value=float("nan"))
+    return Markup(
+        figures.recall_chart(
+            {arm: [found.get(label, unknown) for label in tested] for arm, found in downstream.recalls.items()},
+            [f"{classes[label].name} ({classes[label].real} real)" for label in tested],
+        )
+    )
+
+
+def _draw_differences(downstream: Downstream | None) -> dict[str, Markup]:
+    """A chart a metric: the main arm against every other."""
+    if downstream is None:
+        return {}
+    charts = {}
+    for metric in downstream.metrics:
+        found = [
+            comparison.difference
+            for comparison in downstream.comparisons
+            if comparison.difference.metric == metric and comparison.difference.arm == verdict.MAIN_ARM
+        ]
+        rows = [
+            (verdict.name_of_arm(each.baseline), Estimate(value=each.mean, low=each.low, high=each.high))
+            for each in found
+        ]
+        if rows:
+            charts[metric] = Markup(figures.difference_chart(rows, metric))
+    return charts
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": _number,
+        "percent": partial(_number, scale=100, unit="%", decimals=1),
+        "points": partial(_number, scale=100, decimals=1),
+        "signed_points": lambda value: _number(value, scale=100, decimals=1, sign=True),
+        "arm": verdict.name_of_arm,
+        "metric": verdict.name_of_metric,
+        "colour": figures.colour_of,
+    }
+    return environment
+
+
+def _number(
+    value: float, *, scale: float = 1, unit: str = "", decimals: int | None = None, sign: bool = False
+) -> str:
+    """A number for people: fixed decimals where given, otherwise three significant digits."""
+    if isnan(value):
+        return "n/a"
+    if isinf(value):
+        return "no bound"
+    scaled = scale * value
+    if decimals is None:
+        decimals = 0 if abs(scaled) >= 100 else 1 if abs(scaled) >= 10 else 2 if abs(scaled) >= 0.1 else 4
+    rounded = round(scaled, decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return f"{rounded:{'+' if sign else ''},.{decimals}f}{unit}"
