@@ -28,6 +28,8 @@ _REMEDIES = {
     errno.ENOENT: "make the bucket or folder it stands in, or choose another store",
 }
 
+_NUMBERS: dict[type[OSError], int] = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
+
 
 class StoreError(OSError):
     """A store cannot be read or written. The message names the path, the reason and the way out."""
@@ -225,9 +227,9 @@ def _relative(path: str) -> str:
 
 def _store_error(action: str, url: str, error: Exception) -> StoreError:
     code = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, PermissionError):
-        code = code or errno.EACCES
-    reason = os.strerror(code) if code in _REMEDIES else str(error) or type(error).__name__
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    if code is None:  # object stores raise the right type without a number
+        code = next((number for kind, number in _NUMBERS.items() if isinstance(error, kind)), None)
     remedy = _REMEDIES.get(code or 0, "check that the store can be reached, then run again")
     named = StoreError(f"{url} cannot be {action}: {reason[0].lower()}{reason[1:].rstrip('.')}; {remedy}.")
     named.errno = code

@@ -246,6 +246,4 @@ def test_a_manifest_can_be_named_from_its_own_folder(published, monkeypatch):
     monkeypatch.chdir(published)
 
     assert verify("manifest.json") == []
-    assert verify(os.fspath(published / "nowhere.json")) == [
-        f"{published}/nowhere.json does not exist; check the path."
-    ]
+    assert verify(str(published / "nowhere.json")) == [f"{published}/nowhere.json does not exist; check the path."]
