@@ -48,7 +48,7 @@ class ClassifierSettings:
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     width: int = 32
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
     max_shift: float = 0.06
     max_rotation: float = 10.0
     flip: bool = False

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
@@ -22,6 +22,7 @@ def table(**values):
     )
 
 
+@settings(max_examples=30, deadline=None)
 @given(num_classes=st.integers(2, 6), num_images=st.integers(20, 80), seed=st.integers(0, 10_000))
 def test_recalls_and_accuracies_agree_with_sklearn(num_classes, num_images, seed):
     rng = np.random.default_rng(seed)
@@ -91,6 +92,7 @@ def test_the_summary_is_scipys_t_interval_for_every_arm_and_metric(confidence):
         assert row.num_seeds == 5
 
 
+@settings(max_examples=30, deadline=None)
 @given(num_seeds=st.integers(2, 12), seed=st.integers(0, 10_000), confidence=st.floats(0.5, 0.999))
 def test_the_paired_interval_is_scipys(num_seeds, seed, confidence):
     rng = np.random.default_rng(seed)
