@@ -1,0 +1,65 @@
+"""Labels for images that were drawn without one: a classifier trained on the real training split.
+
+Shapes: N images, H x W pixels, C channels, K groups.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minority.arms import balancing_weights
+from minority.classifier import ClassifierSettings, SmallCNN, predict, train_classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Labeller:
+    """An ensemble that names the group of an image."""
+
+    members: tuple[SmallCNN, ...]
+
+    @classmethod
+    def train(
+        cls,
+        images: NDArray[np.uint8],
+        groups: NDArray[np.int64],
+        *,
+        num_groups: int,
+        settings: ClassifierSettings,
+        members: int = 3,
+        device: str = "cpu",
+    ) -> "Labeller":
+        """Train on real images, every group drawn equally often.
+
+        Args:
+            images: (N, H, W, C) uint8 real training images.
+            groups: (N,) their groups in [0, num_groups).
+            num_groups: K.
+            settings: Each member's budget.
+            members: Classifiers in the ensemble; member i is trained with seed i.
+            device: Where to train.
+        """
+        weights = balancing_weights(groups, num_classes=num_groups)
+        return cls(
+            tuple(
+                train_classifier(
+                    images,
+                    groups,
+                    num_classes=num_groups,
+                    settings=settings,
+                    seed=seed,
+                    sampling_weights=weights,
+                    device=device,
+                )
+                for seed in range(members)
+            )
+        )
+
+    def label(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Name the groups.
+
+        Returns:
+            (N,) most probable group, and (N,) its mean probability over the ensemble.
+        """
+        probabilities = np.mean([predict(member, images) for member in self.members], axis=0)
+        return probabilities.argmax(axis=1), probabilities.max(axis=1)

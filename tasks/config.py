@@ -1,0 +1,141 @@
+"""The config tree of a run: what Python, prefect.yaml, the command line and Prefect's form all fill in.
+
+Knobs of the libraries are declared there, beside the code that obeys them; this tree only puts them together. Unknown
+keys are errors.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasets.splits import SplitSettings
+from minority.classifier import ClassifierSettings
+from minority.generation import SamplerSettings, ScoreSettings
+from minority.selection import SelectionSettings
+from minority.training import TrainingSettings
+
+#: Raise it when a change of the code changes images or verdicts, so that no run mixes old and new ones.
+RECIPE_VERSION = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DatasetConfig(_Section):
+    """The real images."""
+
+    reader: Annotated[Literal["digits", "celeba"], Field(description="How the images are read.")]
+    folder: Annotated[str | None, Field(description="Where the files lie (celeba); none for digits.")] = None
+    target: Annotated[str, Field(description="Attribute to predict (celeba).")] = "Blond_Hair"
+    protected: Annotated[str, Field(description="Attribute whose combinations with the target are groups.")] = "Male"
+    image_size: Annotated[int, Field(ge=8, description="Side in pixels that images are resized to (celeba).")] = 64
+    split: Annotated[SplitSettings, Field(description="Test share, validation share, long tail (digits).")] = (
+        SplitSettings()
+    )
+
+
+class BackboneConfig(_Section):
+    """The pretrained diffusion model."""
+
+    path: Annotated[str, Field(description="A diffusers folder or an ADM checkpoint (.pt).")]
+    sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", description="Checksum the weights must have.")] = None
+    flags: Annotated[dict[str, Any], Field(description="ADM flags, e.g. preset: celeba64.")] = {}
+
+
+class PlanConfig(_Section):
+    """How many images are drawn for whom."""
+
+    quota: Annotated[
+        int | None, Field(ge=1, description="Images a group, real and synthetic; none: as many as the commonest has.")
+    ] = None
+    expected_yield: Annotated[
+        float, Field(gt=0, le=1, description="Share of candidates expected to be kept in the first round.")
+    ] = 0.3
+    max_rounds: Annotated[int, Field(ge=1, description="Rounds of drawing before quotas are given up.")] = 4
+    candidates_per_image: Annotated[
+        float, Field(ge=1, description="Candidate budget: at most so many a missing image.")
+    ] = 8.0
+    unit_size: Annotated[int, Field(ge=1, description="Samples a work unit: the grain of retry and resume.")] = 64
+    baseline: Annotated[bool, Field(description="Also draw plain ancestral samples, for comparison only.")] = True
+
+
+class PublishConfig(_Section):
+    """What the published dataset holds."""
+
+    real: Annotated[bool, Field(description="Real training images beside the synthetic ones.")] = True
+    samples_per_shard: Annotated[int, Field(ge=1, description="Images a tar.")] = 1000
+
+
+class DownstreamConfig(_Section):
+    """The classifiers that show what the images are worth."""
+
+    seeds: Annotated[int, Field(ge=0, description="Classifiers an arm; 0 trains none.")] = 5
+    classifier: ClassifierSettings = ClassifierSettings()
+
+
+class AugmentConfig(_Section):
+    """One augmentation run."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    dataset: DatasetConfig
+    backbone: BackboneConfig
+    sampler: SamplerSettings = SamplerSettings()
+    scores: ScoreSettings = ScoreSettings()
+    selection: SelectionSettings = SelectionSettings()
+    plan: PlanConfig = PlanConfig()
+    publish: PublishConfig = PublishConfig()
+    downstream: DownstreamConfig = DownstreamConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Every sample is a function of seed and index.")] = 0
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the dataset.")] = "runs"
+    run_id: Annotated[Name | None, Field(description="Name of the run; none: its recipe.")] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")] = "auto"
+
+    def recipe(self, *, backbone_sha256: str) -> str:
+        """12 hex digits over everything that decides which images are published.
+
+        Args:
+            backbone_sha256: Checksum of the weights that are used.
+        """
+        decisive = self.model_dump(mode="json", exclude={"store", "run_id", "device", "downstream", "backbone"})
+        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
+        text = json.dumps(decisive, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class BackboneArchitecture(_Section):
+    """A class-conditional diffusers UNet2DModel: the arguments that are not the dataset's."""
+
+    block_out_channels: tuple[int, ...] = (32, 64)
+    layers_per_block: Annotated[int, Field(ge=1)] = 1
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D")
+    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "UpBlock2D")
+    attention_head_dim: Annotated[int, Field(ge=1)] = 16
+    norm_num_groups: Annotated[int, Field(ge=1)] = 8
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+
+
+class TrainBackboneConfig(_Section):
+    """One training run of a backbone."""
+
+    name: Annotated[Name, Field(description="The backbone's name.")]
+    dataset: DatasetConfig
+    architecture: BackboneArchitecture = BackboneArchitecture()
+    schedule: Annotated[Literal["linear", "cosine"], Field(description="Noise schedule.")] = "cosine"
+    timesteps: Annotated[int, Field(ge=2, description="Trained timesteps.")] = 1000
+    training: TrainingSettings = TrainingSettings()
+    out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def project_path(path: str) -> Path:
+    """A path of a preset: as it is where it exists or is absolute, else beside prefect.yaml."""
+    given = Path(path).expanduser()
+    if given.is_absolute() or given.exists():
+        return given
+    return Path(__file__).resolve().parent.parent / given
