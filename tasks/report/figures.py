@@ -35,7 +35,9 @@ COLOURS = {
 }
 _LOCK = threading.Lock()
 _STYLE = {
-    "font.size": 11,
+    "font.size": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
     "svg.fonttype": "none",
     "svg.hashsalt": "minority",
     "axes.edgecolor": COLOURS["muted"],
@@ -62,7 +64,7 @@ def colour_of(arm: str) -> str:
 def quota_chart(fills: Sequence[ClassFill]) -> str:
     """Stacked bars a class: real and kept images, and a tick where the quota is."""
     with _drawing():
-        figure, axes = _panel(430, 56 + 22 * max(1, len(fills)))
+        figure, axes = _panel(400, 56 + 22 * max(1, len(fills)))
         rows = np.arange(len(fills))
         real = np.array([fill.real for fill in fills], dtype=float)
         kept = np.array([fill.kept for fill in fills], dtype=float)
@@ -76,26 +78,27 @@ def quota_chart(fills: Sequence[ClassFill]) -> str:
         return _svg(figure, "quota")
 
 
-def recall_chart(recalls: Mapping[str, Sequence[Estimate]], names: Sequence[str]) -> str:
-    """Grouped bars: recall of every class in every arm, with intervals.
+def share_chart(shares: Mapping[str, Sequence[Estimate]], names: Sequence[str], *, name: str, axis: str) -> str:
+    """Grouped bars with intervals: one group a name, one bar in it a sampler or arm.
 
     Args:
-        recalls: For each arm one estimate a class, in the order of `names`; NaN where a class was not tested.
-        names: The classes.
+        shares: For each sampler or arm one share for each of the names; NaN where it is unknown.
+        names: The groups.
+        name: Distinguishes this chart's ids from those of others on the page.
+        axis: What the shares are, shown below the axis.
     """
     with _drawing():
-        thickness = 0.8 / max(1, len(recalls))
-        figure, axes = _panel(560, 56 + (12 * len(recalls) + 10) * max(1, len(names)))
-        for position, (arm, estimates) in enumerate(recalls.items()):
-            values = np.array([[found.value, found.low, found.high] for found in estimates]).reshape(-1, 3)
+        thickness = 0.8 / max(1, len(shares))
+        figure, axes = _panel(400, 56 + (12 * len(shares) + 10) * max(1, len(names)))
+        for position, (arm, estimates) in enumerate(shares.items()):
+            values = 100 * np.array([[found.value, found.low, found.high] for found in estimates]).reshape(-1, 3)
             rows = np.arange(len(names)) - 0.4 + (position + 0.5) * thickness
-            axes.barh(rows, 100 * values[:, 0], height=0.86 * thickness, color=COLOURS[colour_of(arm)])
-            low, high = np.clip(100 * values[:, 1], 0, 100), np.clip(100 * values[:, 2], 0, 100)
-            axes.hlines(rows, low, high, color=COLOURS["ink"], linewidth=1.2)
+            axes.barh(rows, values[:, 0], height=0.86 * thickness, color=COLOURS[colour_of(arm)])
+            axes.hlines(rows, *np.clip(values[:, 1:], 0, 100).T, color=COLOURS["ink"], linewidth=1.2)
         axes.set_xlim(0, 100.5)
-        axes.set_xlabel("recall on the test images, %")
+        axes.set_xlabel(axis)
         _label_rows(axes, names)
-        return _svg(figure, "recall")
+        return _svg(figure, name)
 
 
 def difference_chart(differences: Sequence[tuple[str, Estimate]], name: str) -> str:
@@ -133,7 +136,8 @@ def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float 
     ends = [*np.quantile(pooled, [0.005, 0.995]), *([threshold] if threshold is not None else [])]
     low, high = float(min(ends)), float(max(ends))
     pad = 0.02 * (high - low) or 0.5
-    edges = np.linspace(low - pad, high + pad, 41)
+    fewest = min(len(found) for found in finite.values())
+    edges = np.linspace(low - pad, high + pad, int(np.clip(2.5 * fewest**0.5, 12, 40)) + 1)
     with _drawing():
         figure, axes = _panel(350, 200)
         for population, found in finite.items():
@@ -172,17 +176,17 @@ def readme_picture(rows: Mapping[str, np.ndarray], labels: Sequence[str]) -> byt
             figure.text(0.5, 0.5, "no samples to show", ha="center", va="center")
         for row, (sampler, images) in enumerate(rows.items() if columns else ()):
             top = header + row * (tile + gap)
-            figure.text(
-                (margin - 12) / width, 1 - (top + tile / 2) / height, sampler, ha="right", va="center", size=10
-            )
+            figure.text((margin - 12) / width, 1 - (top + tile / 2) / height, sampler, ha="right", va="center", size=10)
             for column, image in enumerate(images):
                 enlarged = np.kron(_rgb(image), np.ones((tile // side, tile // side, 1), dtype=np.uint8))
-                left, bottom = margin + column * (tile + gap), height - top - enlarged.shape[0]
-                figure.figimage(enlarged, left, bottom, origin="upper")
+                bottom = height - top - enlarged.shape[0]
+                figure.figimage(enlarged, margin + column * (tile + gap), bottom, origin="upper")
         for column, label in enumerate(labels):
-            left = margin + column * (tile + gap) + tile / 2
+            centre = margin + column * (tile + gap) + tile / 2
             text = _drawable(label, longest=max(4, tile // 8))
-            figure.text(left / width, 1 - header / 2 / height, text, ha="center", va="center", size=9, parse_math=False)
+            figure.text(
+                centre / width, 1 - header / 2 / height, text, ha="center", va="center", size=9, parse_math=False
+            )
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
     return picture.getvalue()

@@ -130,7 +130,8 @@ def passes(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 def is_good(rows: pd.DataFrame) -> np.ndarray:
     """(N,) bool: rare and valid and new."""
-    return np.logical_and.reduce([passes(rows, column) for column in FILTERS])
+    good: np.ndarray = np.logical_and.reduce([passes(rows, column) for column in FILTERS])
+    return good
 
 
 def drawn_by(metadata: pd.DataFrame, sampler: str, *, first_round: bool = False) -> pd.DataFrame:
@@ -179,6 +180,15 @@ def compare_samplers(findings: Mapping[str, SamplerFindings]) -> Ratios | None:
     cost = minority.cost_per_sample / plain.cost_per_sample if plain.cost_per_sample > 0 else nan
     kept = Estimate(value=_cost(cost, gain.value), low=_cost(cost, gain.high), high=_cost(cost, gain.low))
     return Ratios(yield_=gain, cost_per_sample=cost, cost_per_kept_sample=kept)
+
+
+def share_first_round(metadata: pd.DataFrame) -> bool:
+    """Whether plain and minority were given the same labels and seeds in the first round."""
+    plain, minority = (
+        drawn_by(metadata, sampler, first_round=True)[["label", "seed"]].astype("int64").value_counts().to_dict()
+        for sampler in SAMPLERS
+    )
+    return bool(plain == minority)
 
 
 def fill_of_classes(

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.report import figures, findings, pictures, verdict
-from tasks.report.findings import ClassFill, Estimate
+from tasks.report.findings import ClassFill, Estimate, SamplerFindings
 from tasks.report.verdict import Downstream
 
 Images = Callable[[Sequence[str]], np.ndarray]
@@ -126,6 +126,7 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
         "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
         "samplers": samplers,
         "ratios": ratios,
+        "same_first_round": findings.share_first_round(inputs.metadata),
         "classes": findings.fill_of_classes(inputs.metadata, inputs.class_names, quotas=inputs.quotas),
         "downstream": downstream,
         "reasons": findings.count_reasons(inputs.metadata),
@@ -186,9 +187,19 @@ def _draw(inputs: ReportInputs, metrics: Mapping[str, Any]) -> dict[str, Any]:
             score: Markup(figures.histogram(values, score, threshold=inputs.thresholds.get(score)))
             for score, values in findings.score_columns(inputs.metadata).items()
         },
+        "samplers": _draw_samplers(metrics["samplers"]),
         "recall": _draw_recalls(downstream, classes),
         "differences": _draw_differences(downstream),
     }
+
+
+def _draw_samplers(samplers: Mapping[str, SamplerFindings]) -> Markup | None:
+    if not samplers:
+        return None
+    shares = {name: [found.yield_, found.valid, found.rare, found.new] for name, found in samplers.items()}
+    names = ["yield", "valid", "rare", "new"]
+    axis = "% of the first round's candidates"
+    return Markup(figures.share_chart(shares, names, name="samplers", axis=axis))
 
 
 def _draw_recalls(downstream: Downstream | None, classes: Sequence[ClassFill]) -> Markup | None:
@@ -199,9 +210,11 @@ def _draw_recalls(downstream: Downstream | None, classes: Sequence[ClassFill]) -
     tested = sorted(sorted(tested, key=lambda label: classes[label].real)[:_MOST_CLASSES_IN_A_CHART])
     unknown = Estimate(value=float("nan"))
     return Markup(
-        figures.recall_chart(
+        figures.share_chart(
             {arm: [found.get(label, unknown) for label in tested] for arm, found in downstream.recalls.items()},
             [f"{classes[label].name} ({classes[label].real} real)" for label in tested],
+            name="recall",
+            axis="recall on the test images, %",
         )
     )
 
@@ -246,9 +259,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _number(
-    value: float, *, scale: float = 1, unit: str = "", decimals: int | None = None, sign: bool = False
-) -> str:
+def _number(value: float, *, scale: float = 1, unit: str = "", decimals: int | None = None, sign: bool = False) -> str:
     """A number for people: fixed decimals where given, otherwise three significant digits."""
     if isnan(value):
         return "n/a"

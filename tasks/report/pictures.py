@@ -139,11 +139,11 @@ def seed_pairs(metadata: pd.DataFrame) -> list[SeedPair]:
     names = metadata.drop_duplicates("label").set_index("label")["label_name"]
     return [
         SeedPair(
-            label=str(names[identity[0]]),
-            number=int(identity[-1]),
+            label=str(names[row["label"]]),
+            number=int(row[identity[-1]]),
             keys={sampler: str(row[sampler]) for sampler in drawn},
         )
-        for identity, row in paired.iterrows()
+        for row in paired.reset_index().to_dict("records")
     ]
 
 

@@ -59,6 +59,11 @@ class Downstream:
                 return comparison
         return None
 
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The (arm, baseline) pairs that were compared, in order."""
+        return tuple(dict.fromkeys((each.difference.arm, each.difference.baseline) for each in self.comparisons))
+
     def strongest_other(self, metric: str = MAIN_METRIC) -> str | None:
         """The arm with the highest mean besides the main one and real only, or None where there is no such arm."""
         others = [arm for arm in self.arms if arm not in (MAIN_ARM, BASE_ARM) and metric in self.means[arm]]
@@ -99,9 +104,7 @@ def judge_results(results: pd.DataFrame | None) -> Downstream | None:
     )
 
 
-def pronounce(
-    downstream: Downstream | None, samplers: Mapping[str, SamplerFindings], *, ratios: Ratios | None
-) -> str:
+def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindings], *, ratios: Ratios | None) -> str:
     """The verdict of the run in one sentence: downstream where it was measured, the yield where not."""
     comparisons = headline_comparisons(downstream)
     if comparisons:
