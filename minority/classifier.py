@@ -35,8 +35,7 @@ class ClassifierSettings:
         batch_size: Images a step, >= 2, drawn with replacement.
         learning_rate: Peak of the one-cycle schedule (Smith & Topin 2018), reached after a tenth of the steps; > 0.
         weight_decay: Decoupled weight decay (AdamW), >= 0.
-        width: Channels of the first stage, a multiple of 8; they double with every halving of the image, at most
-            eightfold.
+        width: Channels of the first stage, >= 1; they double with every halving of the image, at most eightfold.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         max_shift: Largest random shift along each axis, as a fraction of the side, in [0, 1).
         max_rotation: Largest random rotation in degrees, in [0, 180].
@@ -46,7 +45,7 @@ class ClassifierSettings:
     steps: int = 300
     batch_size: int = 64
     learning_rate: float = 3e-3
-    weight_decay: float = 0.05
+    weight_decay: float = 0.3
     width: int = 32
     label_smoothing: float = 0.0
     max_shift: float = 0.06
@@ -59,7 +58,7 @@ class ClassifierSettings:
             "batch_size": (self.batch_size >= 2, "at least 2"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "at least 0"),
-            "width": (self.width >= 8 and self.width % 8 == 0, "a multiple of 8"),
+            "width": (self.width >= 1, "at least 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "max_shift": (0 <= self.max_shift < 1, "in [0, 1)"),
             "max_rotation": (0 <= self.max_rotation <= 180, "in [0, 180] degrees"),
@@ -80,7 +79,7 @@ class SmallCNN(nn.Module):
         image_size: (H, W), each at least 4 pixels.
         num_channels: 1 or 3.
         num_classes: K, at least 2.
-        width: Channels of the first stage, a multiple of 8.
+        width: Channels of the first stage, at least 1.
     """
 
     def __init__(self, image_size: tuple[int, int], *, num_channels: int, num_classes: int, width: int) -> None:

@@ -172,7 +172,7 @@ def test_predicting_another_image_shape_is_refused():
         ("batch_size", 1),
         ("learning_rate", 0.0),
         ("weight_decay", -1.0),
-        ("width", 12),
+        ("width", 0),
         ("label_smoothing", 1.0),
         ("max_shift", 1.0),
         ("max_rotation", 181.0),
