@@ -64,7 +64,7 @@ def colour_of(arm: str) -> str:
 def quota_chart(fills: Sequence[ClassFill]) -> str:
     """Stacked bars a class: real and kept images, and a tick where the quota is."""
     with _drawing():
-        figure, axes = _panel(400, 56 + 22 * max(1, len(fills)))
+        figure, axes = _rows_panel(400, 22, names=[fill.name for fill in fills])
         rows = np.arange(len(fills))
         real = np.array([fill.real for fill in fills], dtype=float)
         kept = np.array([fill.kept for fill in fills], dtype=float)
@@ -74,7 +74,6 @@ def quota_chart(fills: Sequence[ClassFill]) -> str:
         axes.vlines(quotas, rows - 0.42, rows + 0.42, color=COLOURS["ink"], linewidth=2)
         axes.set_xlim(0, 1.04 * max(1.0, *(real + kept), *quotas) if fills else 1)
         axes.set_xlabel("images")
-        _label_rows(axes, [fill.name for fill in fills])
         return _svg(figure, "quota")
 
 
@@ -89,7 +88,7 @@ def share_chart(shares: Mapping[str, Sequence[Estimate]], names: Sequence[str], 
     """
     with _drawing():
         thickness = 0.8 / max(1, len(shares))
-        figure, axes = _panel(400, 56 + (12 * len(shares) + 10) * max(1, len(names)))
+        figure, axes = _rows_panel(400, 12 * len(shares) + 10, names=names)
         for position, (arm, estimates) in enumerate(shares.items()):
             values = 100 * np.array([[found.value, found.low, found.high] for found in estimates]).reshape(-1, 3)
             rows = np.arange(len(names)) - 0.4 + (position + 0.5) * thickness
@@ -97,7 +96,6 @@ def share_chart(shares: Mapping[str, Sequence[Estimate]], names: Sequence[str], 
             axes.hlines(rows, *np.clip(values[:, 1:], 0, 100).T, color=COLOURS["ink"], linewidth=1.2)
         axes.set_xlim(0, 100.5)
         axes.set_xlabel(axis)
-        _label_rows(axes, names)
         return _svg(figure, name)
 
 
@@ -109,14 +107,14 @@ def difference_chart(differences: Sequence[tuple[str, Estimate]], name: str) -> 
         name: Distinguishes this chart's ids from those of others on the page.
     """
     with _drawing():
-        figure, axes = _panel(350, 62 + 30 * max(1, len(differences)))
+        figure, axes = _rows_panel(350, 30, names=[label for label, _ in differences])
         for row, (_, found) in enumerate(differences):
             axes.hlines(row, 100 * found.low, 100 * found.high, color=COLOURS["minority"], linewidth=2.5)
             axes.plot(100 * found.value, row, marker="o", markersize=7, color=COLOURS["minority"])
         axes.axvline(0, color=COLOURS["ink"], linewidth=1)
         axes.margins(x=0.08)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("points")
-        _label_rows(axes, [label for label, _ in differences])
         return _svg(figure, f"difference-{name}")
 
 
@@ -139,7 +137,7 @@ def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float 
     fewest = min(len(found) for found in finite.values())
     edges = np.linspace(low - pad, high + pad, int(np.clip(2.5 * fewest**0.5, 12, 40)) + 1)
     with _drawing():
-        figure, axes = _panel(350, 200)
+        figure, axes = _panel(350, 190, left=50)
         for population, found in finite.items():
             shares = 100 * np.histogram(found, edges)[0] / max(1, len(found))
             colour = COLOURS[colour_of(population)]
@@ -151,6 +149,7 @@ def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float 
         axes.set_ylim(bottom=0)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylabel("% of images")
+        axes.locator_params(nbins=6)
         return _svg(figure, f"score-{score}")
 
 
@@ -202,22 +201,27 @@ def _drawing() -> Iterator[None]:
         yield
 
 
-def _panel(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of one chart; width and height are pixels on the page."""
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+def _panel(width: float, height: float, *, left: float) -> tuple[Figure, Axes]:
+    """A figure of one chart; width, height and the left margin are pixels on the page."""
+    figure = Figure(figsize=(width / 72, height / 72))
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    right, bottom, top = 14, 42, 6
+    axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
     axes.tick_params(length=3)
     return figure, axes
 
 
-def _label_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name the rows, first on top, and rule the chart vertically."""
-    axes.set_yticks(range(len(names)), [_drawable(name) for name in names], parse_math=False)
-    axes.set_ylim(max(1, len(names)) - 0.4, -0.6)
+def _rows_panel(width: float, row_height: float, *, names: Sequence[str]) -> tuple[Figure, Axes]:
+    """A chart with a named row for each of `names`, first on top, ruled vertically."""
+    labels = [_drawable(name) for name in names]
+    longest = max((len(label) for label in labels), default=0)
+    figure, axes = _panel(width, 56 + row_height * max(1, len(labels)), left=14 + 6.4 * longest)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_ylim(max(1, len(labels)) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
+    return figure, axes
 
 
 def _drawable(name: str, *, longest: int = _LONGEST_LABEL) -> str:

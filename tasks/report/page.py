@@ -107,7 +107,7 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         gallery=gallery,
         charts=_draw(inputs, metrics),
         score_names=SCORE_NAMES,
-        unfilled=[fill for fill in metrics["classes"] if fill.shortfall],
+        unfilled=sorted((fill for fill in metrics["classes"] if fill.shortfall), key=lambda fill: -fill.shortfall),
         headline=verdict.headline_comparisons(metrics["downstream"]),
         **metrics,
     )
