@@ -16,10 +16,10 @@ class AffineAugmentation:
     """How far an image may be moved; every amount is drawn uniformly, for each image on its own.
 
     Attributes:
-        rotation: Largest rotation in degrees.
-        translation: Largest shift as a share of the image's side.
-        scaling: Largest relative change of size.
-        shear: Largest shear.
+        rotation: Largest rotation in degrees, in [0, 180].
+        translation: Largest shift as a share of the image's side, in [0, 1).
+        scaling: Largest relative change of size, along each axis on its own, in [0, 1).
+        shear: Largest shear, in pixels a pixel, in [0, 1).
     """
 
     rotation: float = 10.0
@@ -27,11 +27,18 @@ class AffineAugmentation:
     scaling: float = 0.1
     shear: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"AffineAugmentation.rotation must lie in [0, 180] degrees, got {self.rotation}.")
+        for name in ("translation", "scaling", "shear"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"AffineAugmentation.{name} must lie in [0, 1), got {getattr(self, name)}.")
+
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Move every image a little; what comes in from outside repeats the border.
 
         Args:
-            images: (B, C, H, W).
+            images: (B, C, H, W), H = W where images are rotated or sheared (the amounts are in units of the sides).
             generator: Where the amounts come from.
 
         Returns:
