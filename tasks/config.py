@@ -88,6 +88,9 @@ class AugmentConfig(_Section):
     sampler: SamplerSettings = SamplerSettings()
     scores: ScoreSettings = ScoreSettings()
     selection: SelectionSettings = SelectionSettings()
+    labeller: Annotated[
+        ClassifierSettings, Field(description="Recognises groups where the backbone takes no label that tells them.")
+    ] = ClassifierSettings()
     plan: PlanConfig = PlanConfig()
     publish: PublishConfig = PublishConfig()
     downstream: DownstreamConfig = DownstreamConfig()

@@ -1,0 +1,25 @@
+"""The flow that trains a backbone on the training split of a dataset."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.backbone import train
+from tasks.config import TrainBackboneConfig
+from tasks.engine import task_runner
+from tasks.presets import validate
+
+
+@flow(name="backbone", task_runner=task_runner(), validate_parameters=True)
+def train_backbone(config: TrainBackboneConfig, overrides: dict[str, Any] | None = None) -> str:
+    """Train a backbone on the training split alone, and write it with its model card.
+
+    Args:
+        config: The training run. A preset of prefect.yaml, or your own.
+        overrides: Single settings to change, dotted: {"training.steps": 500}.
+
+    Returns:
+        The folder that holds the backbone.
+    """
+    config = validate(TrainBackboneConfig, config.model_dump(mode="json"), overrides=overrides or {})
+    return train(config)

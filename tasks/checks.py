@@ -1,0 +1,54 @@
+"""What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
+
+from datasets.store import Store
+from tasks.config import AugmentConfig, project_path
+from tasks.errors import InputError
+from tasks.generation import open_run_store
+from tasks.real_data import load_real_data
+from tasks.workspace import Workspace, open_backbone, open_workspace
+
+
+def check_inputs(config: AugmentConfig) -> Workspace:
+    """Open all that a run needs.
+
+    Returns:
+        The workspace, whose run is claimed in the store.
+
+    Raises:
+        InputError: What is missing or does not fit, all of it in one line.
+    """
+    problems = [problem for check in (_check_data, _check_backbone, _check_store) if (problem := check(config))]
+    if problems:
+        raise InputError(" Also: ".join(problems))
+    workspace = open_workspace(config)
+    try:
+        open_run_store(workspace)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+    return workspace
+
+
+def _check_data(config: AugmentConfig) -> str | None:
+    try:
+        load_real_data(config.dataset)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _check_backbone(config: AugmentConfig) -> str | None:
+    if not project_path(config.backbone.path).exists():
+        return f"backbone: {config.backbone.path} does not exist; set backbone.path to a diffusers folder or ADM file."
+    try:
+        open_backbone(config.backbone)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _check_store(config: AugmentConfig) -> str | None:
+    try:
+        Store(config.store).check_writable()
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None

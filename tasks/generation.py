@@ -1,0 +1,187 @@
+"""Work units: draw (or take real images), score, judge, and store with a receipt."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from datasets.runs import open_run
+from datasets.store import Store
+from datasets.units import UnitReceipt, read_receipt, write_unit
+from minority.features import pixel_features
+from minority.generation import Scores, draw_images, score_images
+from minority.selection import Verdicts
+from tasks.config import AugmentConfig
+from tasks.failures import is_transient
+from tasks.planning import UnitPlan
+from tasks.workspace import Workspace, open_workspace
+
+#: Real images draw their scoring noise from indices that no sample has.
+_REAL_INDEX = 2**62
+
+
+@task(
+    task_run_name="{plan.unit}",
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,  # the receipt in the store is the cache
+    persist_result=False,
+)
+def generate_unit(plan: UnitPlan, config: AugmentConfig) -> str:
+    """Make one unit unless it is there already. Images stay in this process; only the unit's name leaves it."""
+    workspace = open_workspace(config)
+    receipt = make_unit(plan, workspace, open_run_store(workspace))
+    get_run_logger().info(
+        "run %s unit %s: %d samples, sha256 %.12s", workspace.run_id, plan.unit, receipt.num_samples, receipt.tar_sha256
+    )
+    return receipt.unit
+
+
+def open_run_store(workspace: Workspace) -> Store:
+    """The run's own store, claimed for this recipe.
+
+    Raises:
+        RecipeMismatchError: Another recipe holds it.
+        StoreError: It cannot be written.
+    """
+    return open_run(
+        workspace.store,
+        workspace.config.name,
+        workspace.run_id,
+        recipe=workspace.recipe,
+        config=published_config(workspace.config),
+    )
+
+
+def published_config(config: AugmentConfig) -> dict[str, object]:
+    """The settings as a run's files show them: without places of this machine."""
+    content: dict[str, object] = config.model_dump(mode="json", exclude={"store", "device", "downstream"})
+    return content
+
+
+def is_done(plan: UnitPlan, store: Store, *, recipe: str) -> bool:
+    """Whether the unit is whole in the store."""
+    return read_receipt(store, plan.unit, recipe=recipe, num_samples=plan.num_samples) is not None
+
+
+def make_unit(plan: UnitPlan, workspace: Workspace, store: Store) -> UnitReceipt:
+    """Draw, score, judge and store one unit; a sound one is left alone."""
+    receipt = read_receipt(store, plan.unit, recipe=workspace.recipe, num_samples=plan.num_samples)
+    if receipt is not None:
+        return receipt
+    images, rows = real_rows(plan, workspace) if plan.sampler == "none" else candidate_rows(plan, workspace)
+    return write_unit(store, plan.unit, images, rows, recipe=workspace.recipe)
+
+
+def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
+    """Draw the candidates of a unit and judge each. Returns (N, H, W, C) uint8 and their rows."""
+    config, real = workspace.config, workspace.real
+    sampler = config.sampler if plan.sampler == "minority" else config.sampler.plain()
+    planned_labels = [real.group_labels[group] for group in plan.groups]
+    condition = None if workspace.backbone.num_classes is None else planned_labels
+    images, evaluations = draw_images(
+        workspace.backbone,
+        seed=config.seed,
+        indices=plan.indices,
+        labels=condition,
+        settings=sampler,
+        device=workspace.device,
+    )
+    groups, confidence = np.array(plan.groups), None
+    if workspace.needs_labeller:
+        groups, confidence = workspace.labeller.label(images)
+    labels = np.array([real.group_labels[group] for group in groups])
+    scores = _scores(workspace, images, indices=plan.indices, labels=condition)
+    verdicts = workspace.judge.judge(pixel_features(images), labels)
+    prefix = "s" if plan.sampler == "minority" else "p"
+    rows = _shared_columns(plan, workspace, groups=groups, labels=labels, scores=scores) | {
+        "key": [f"{prefix}{index:08d}" for index in plan.indices],
+        "source": ["synthetic"] * plan.num_samples,
+        "sample_index": list(plan.indices),
+        "seed": [config.seed] * plan.num_samples,
+        "guidance": [json.dumps(asdict(sampler), sort_keys=True)] * plan.num_samples,
+        "evaluations": [evaluations] * plan.num_samples,
+        "kept": [False] * plan.num_samples,
+        "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
+    }
+    rows |= _verdict_columns(workspace, verdicts)
+    if confidence is not None:
+        rows["label_agreement"] = confidence
+        rows["label_kept"] = confidence >= config.selection.label_floor
+        if condition is not None:
+            rows["label_kept"] &= labels == np.array(planned_labels)
+    return images, pa.table(rows)
+
+
+def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
+    """Score real training images. Returns (N, H, W, C) uint8 and their rows, which have no verdicts."""
+    positions = np.array(plan.indices)
+    images = workspace.train_images[positions]
+    train, own = workspace.real.train, workspace.judge.reference.own
+    labels = train.labels[positions]
+    condition = None if workspace.backbone.num_classes is None else labels.tolist()
+    scores = _scores(workspace, images, indices=[_REAL_INDEX + i for i in plan.indices], labels=condition)
+    rows = _shared_columns(plan, workspace, groups=np.array(plan.groups), labels=labels, scores=scores) | {
+        "key": [f"real-{position:06d}" for position in plan.indices],
+        "source": ["real"] * plan.num_samples,
+        "source_id": [train.source_ids[i] for i in positions],
+        "knn_distance": own.knn_distance[positions].astype(np.float32),
+        "nearest_distance": own.nearest_distance[positions].astype(np.float32),
+        "nearest_source_id": [train.source_ids[i] for i in own.nearest[positions]],
+        "realism": own.realism[positions].astype(np.float32),
+        "kept": [workspace.config.publish.real] * plan.num_samples,
+        "reason": ["real"] * plan.num_samples,
+    }
+    return images, pa.table(rows)
+
+
+def _scores(workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], labels: list[int] | None) -> Scores:
+    return score_images(
+        workspace.backbone,
+        images,
+        seed=workspace.config.seed,
+        indices=indices,
+        labels=labels,
+        settings=workspace.config.scores,
+        batch_size=workspace.config.sampler.batch_size,
+        device=workspace.device,
+    )
+
+
+def _shared_columns(
+    plan: UnitPlan, workspace: Workspace, *, groups: NDArray[np.int64], labels: NDArray[np.int64], scores: Scores
+) -> dict[str, object]:
+    names = workspace.real.train.class_names
+    return {
+        "sampler": [plan.sampler] * plan.num_samples,
+        "round": pa.array([plan.round] * plan.num_samples, pa.int32()),
+        "unit": [plan.unit] * plan.num_samples,
+        "label": labels.astype(np.int32),
+        "label_name": [names[label] for label in labels],
+        "group": [workspace.real.groups[group] for group in groups],
+        "minority_score": scores.minority_score.astype(np.float32),
+        "negative_elbo": scores.negative_elbo.astype(np.float32),
+    }
+
+
+def _verdict_columns(workspace: Workspace, verdicts: Verdicts) -> dict[str, object]:
+    neighbourhood = verdicts.neighbourhood
+    ids = workspace.real.train.source_ids
+    return {
+        "knn_distance": neighbourhood.knn_distance.astype(np.float32),
+        "nearest_distance": neighbourhood.nearest_distance.astype(np.float32),
+        "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
+        "realism": neighbourhood.realism.astype(np.float32),
+        "label_agreement": verdicts.label_agreement.astype(np.float32),
+        "rare": verdicts.rare,
+        "valid": verdicts.valid,
+        "new": verdicts.new,
+        "label_kept": verdicts.label_kept,
+    }

@@ -1,0 +1,140 @@
+"""The report of a run: written beside the data, shown in Prefect as artifacts."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from datasets.canonical import parse_json
+from datasets.manifest import METADATA_FILE
+from datasets.store import Store
+from datasets.tables import parse_table
+from datasets.units import read_unit
+from tasks.config import AugmentConfig
+from tasks.downstream import read_results
+from tasks.failures import is_transient
+from tasks.generation import open_run_store, published_config
+from tasks.report import ReportInputs, render_report
+from tasks.workspace import Workspace, open_workspace
+
+REPORT_FILE = "report/report.html"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run leaves behind.
+
+    Attributes:
+        dataset: The dataset's name.
+        run_id: The run's name.
+        manifest: The manifest's URL.
+        report: The report's URL.
+        table: Rows of figures to print.
+        shortfall: Group -> images that its quota still lacks.
+    """
+
+    dataset: str
+    run_id: str
+    manifest: str
+    report: str
+    table: list[dict[str, str]]
+    shortfall: dict[str, int]
+
+
+@task(
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
+    """Render the report, store it, and show its parts as artifacts."""
+    workspace = open_workspace(config)
+    store = open_run_store(workspace)
+    metadata = parse_table(store.read(METADATA_FILE), name=METADATA_FILE).to_pandas()
+    files = render_report(_inputs(workspace, store, metadata))
+    for name, data in files.items():
+        store.write(f"report/{name}", data)
+    figures = parse_json(files["metrics.json"], name="metrics.json")
+    summary = RunSummary(
+        dataset=config.name,
+        run_id=workspace.run_id,
+        manifest=manifest,
+        report=store.url(REPORT_FILE),
+        table=summary_table(metadata, figures),
+        shortfall=_shortfall(workspace, metadata),
+    )
+    _show(summary, picture=files["samples.png"])
+    return summary
+
+
+def summary_table(metadata: pd.DataFrame, figures: dict[str, object]) -> list[dict[str, str]]:
+    """The figures that a run ends with: yield by sampler, then each downstream arm."""
+    raise NotImplementedError
+
+
+def _inputs(workspace: Workspace, store: Store, metadata: pd.DataFrame) -> ReportInputs:
+    config, real = workspace.config, workspace.real
+    quota = config.plan.quota or max(real.train.groups.count(group) for group in real.groups)
+    drawn = metadata[metadata["sampler"] != "none"]
+    settings = " ".join(f"--set {key}={value}" for key, value in (("seed", config.seed),))
+    return ReportInputs(
+        dataset=config.name,
+        run_id=workspace.run_id,
+        recipe=workspace.recipe,
+        config=published_config(config) | {"downstream": config.downstream.model_dump(mode="json")},
+        backbone={"name": workspace.backbone.name, "sha256": workspace.backbone.sha256},
+        class_names=list(real.train.class_names),
+        metadata=metadata,
+        images=_UnitImages(store, metadata),
+        quotas={name: quota for name in real.train.class_names},
+        thresholds=workspace.judge.thresholds,
+        results=read_results(config, store),
+        cost_per_sample={
+            sampler: float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
+        },
+        reproduce=[f"minority augment {config.name} {settings}"],
+        licence=real.licence,
+    )
+
+
+class _UnitImages:
+    """Loads images by key from the units that hold them."""
+
+    def __init__(self, store: Store, metadata: pd.DataFrame) -> None:
+        self._store = store
+        self._unit_of = dict(zip(metadata["key"], metadata["unit"], strict=True))
+
+    def __call__(self, keys: Sequence[str]) -> NDArray[np.uint8]:
+        found: dict[str, NDArray[np.uint8]] = {}
+        for unit in sorted({self._unit_of[key] for key in keys}):
+            images, rows = read_unit(self._store, unit)
+            found |= dict(zip(rows["key"].to_pylist(), images, strict=True))
+        return np.stack([found[key] for key in keys])
+
+
+def _shortfall(workspace: Workspace, metadata: pd.DataFrame) -> dict[str, int]:
+    real = workspace.real
+    quota = workspace.config.plan.quota or max(real.train.groups.count(group) for group in real.groups)
+    kept = metadata[(metadata["kept"]) & (metadata["source"] == "synthetic")]["group"].value_counts()
+    missing = {g: max(0, quota - real.train.groups.count(g) - int(kept.get(g, 0))) for g in real.groups}
+    return {group: count for group, count in missing.items() if count > 0}
+
+
+def _show(summary: RunSummary, *, picture: bytes) -> None:
+    create_table_artifact(key=f"{summary.dataset}-result", table=summary.table, description="Result of the run")
+    encoded = base64.b64encode(picture).decode()
+    create_markdown_artifact(
+        key=f"{summary.dataset}-samples",
+        markdown=f"![plain and minority samples of the same seeds](data:image/png;base64,{encoded})",
+        description="The same seeds, plain and guided",
+    )
+    link = summary.report if "://" in summary.report else f"file://{summary.report}"
+    create_link_artifact(key=f"{summary.dataset}-report", link=link, description="The report")

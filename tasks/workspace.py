@@ -1,0 +1,158 @@
+"""What a worker process needs to work on the units of a run: loaded once, kept for all of them."""
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets.store import Store
+from minority.backbones import Backbone, BackboneError, load_backbone
+from minority.features import pixel_features
+from minority.labelling import Labeller
+from minority.selection import Judge
+from tasks.config import AugmentConfig, BackboneConfig, project_path
+from tasks.errors import InputError
+from tasks.real_data import RealData, load_real_data
+
+_loading = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """Everything that the units of one run share.
+
+    Attributes:
+        config: The run's config.
+        real: The real images.
+        backbone: The diffusion model, on its device.
+        judge: Fitted on the real training split.
+        train_images: (N, H, W, C) uint8, the real training images.
+        device: Where the backbone computes.
+    """
+
+    config: AugmentConfig
+    real: RealData
+    backbone: Backbone
+    judge: Judge
+    train_images: NDArray[np.uint8]
+    device: str
+
+    @property
+    def recipe(self) -> str:
+        """The run's recipe."""
+        return self.config.recipe(backbone_sha256=self.backbone.sha256)
+
+    @property
+    def run_id(self) -> str:
+        """The run's name: as configured, or its recipe."""
+        return self.config.run_id or self.recipe
+
+    @property
+    def store(self) -> Store:
+        """The store of all datasets."""
+        return Store(self.config.store)
+
+    @property
+    def needs_labeller(self) -> bool:
+        """Whether groups have to be recognised: the backbone takes no label, or a label has several groups."""
+        return self.backbone.num_classes is None or not self.real.has_one_group_a_label
+
+    @property
+    def labeller(self) -> Labeller:
+        """Recognises groups; trained when first asked for."""
+        return _labeller(self)
+
+
+def open_workspace(config: AugmentConfig) -> Workspace:
+    """Load backbone and real images, or return them from this process's memory.
+
+    Raises:
+        InputError: Something is missing, unreadable, or does not fit together.
+    """
+    with _loading:
+        return _open_workspace(config.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _open_workspace(config_json: str) -> Workspace:
+    config = AugmentConfig.model_validate_json(config_json)
+    device = choose_device(config.device)
+    if device == "cpu":
+        # One thread a unit: units run side by side, and the bytes do not depend on the number of cores.
+        torch.set_num_threads(1)
+    real = load_real_data(config.dataset)
+    backbone = open_backbone(config.backbone)
+    _require_fit(backbone, real)
+    images = _read_all(real)
+    judge = Judge(pixel_features(images), real.train.labels, settings=config.selection)
+    return Workspace(
+        config=config, real=real, backbone=backbone.to(device), judge=judge, train_images=images, device=device
+    )
+
+
+def choose_device(wanted: str) -> str:
+    """ "cpu" or "cuda".
+
+    Raises:
+        InputError: A GPU is demanded and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but this machine shows no CUDA device; set device to auto or cpu.")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def open_backbone(config: BackboneConfig) -> Backbone:
+    """Load a backbone and check its checksum.
+
+    Raises:
+        InputError: In one line, what is wrong with it.
+    """
+    path = project_path(config.path)
+    try:
+        backbone = load_backbone(path, **config.flags)
+    except BackboneError as error:
+        raise InputError(f"backbone: {error}") from error
+    if config.sha256 is not None and backbone.sha256 != config.sha256:
+        raise InputError(
+            f"backbone {path} has SHA-256 {backbone.sha256[:12]}..., expected {config.sha256[:12]}...; "
+            "fetch it again or correct backbone.sha256."
+        )
+    return backbone
+
+
+def _require_fit(backbone: Backbone, real: RealData) -> None:
+    height, width, channels = real.train.image_shape
+    if backbone.image_shape != (channels, height, width):
+        raise InputError(
+            f"backbone {backbone.name} makes images of {backbone.image_shape} (C, H, W), the dataset has "
+            f"{(channels, height, width)}; choose a backbone of that shape or another image size."
+        )
+    if backbone.num_classes is not None and backbone.num_classes < len(real.train.class_names):
+        raise InputError(
+            f"backbone {backbone.name} knows {backbone.num_classes} classes, the dataset has "
+            f"{len(real.train.class_names)}; choose a backbone trained on all of them."
+        )
+
+
+def _read_all(real: RealData) -> NDArray[np.uint8]:
+    try:
+        return real.train.images(range(len(real.train)))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+@lru_cache(maxsize=2)
+def _labeller(workspace: Workspace) -> Labeller:
+    with _loading:
+        return Labeller.train(
+            workspace.train_images,
+            workspace.real.train_groups,
+            num_groups=len(workspace.real.groups),
+            settings=workspace.config.labeller,
+            device=workspace.device,
+        )
