@@ -137,7 +137,7 @@ def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float 
     fewest = min(len(found) for found in finite.values())
     edges = np.linspace(low - pad, high + pad, int(np.clip(2.5 * fewest**0.5, 12, 40)) + 1)
     with _drawing():
-        figure, axes = _panel(350, 190, left=50)
+        figure, axes = _panel(350, 174, left=50, bottom=24)
         for population, found in finite.items():
             shares = 100 * np.histogram(found, edges)[0] / max(1, len(found))
             colour = COLOURS[colour_of(population)]
@@ -201,11 +201,11 @@ def _drawing() -> Iterator[None]:
         yield
 
 
-def _panel(width: float, height: float, *, left: float) -> tuple[Figure, Axes]:
-    """A figure of one chart; width, height and the left margin are pixels on the page."""
+def _panel(width: float, height: float, *, left: float, bottom: float) -> tuple[Figure, Axes]:
+    """A figure of one chart; width, height and margins are pixels on the page."""
     figure = Figure(figsize=(width / 72, height / 72))
     FigureCanvasAgg(figure)
-    right, bottom, top = 14, 42, 6
+    right, top = 14, 6
     axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
     axes.tick_params(length=3)
     return figure, axes
@@ -215,7 +215,7 @@ def _rows_panel(width: float, row_height: float, *, names: Sequence[str]) -> tup
     """A chart with a named row for each of `names`, first on top, ruled vertically."""
     labels = [_drawable(name) for name in names]
     longest = max((len(label) for label in labels), default=0)
-    figure, axes = _panel(width, 56 + row_height * max(1, len(labels)), left=14 + 6.4 * longest)
+    figure, axes = _panel(width, 56 + row_height * max(1, len(labels)), left=14 + 6.4 * longest, bottom=42)
     axes.set_yticks(range(len(labels)), labels, parse_math=False)
     axes.set_ylim(max(1, len(labels)) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -24,6 +24,7 @@ from tasks.report.verdict import Downstream
 Images = Callable[[Sequence[str]], np.ndarray]
 
 _MOST_CLASSES_IN_A_CHART = 30
+_LARGEST_PIXELATED = 32  # pixels; larger images are scaled smoothly
 SCORE_NAMES = {
     "minority_score": ("Minority score", "larger = rarer"),
     "negative_elbo": ("Negative ELBO", "bits/dim, larger = rarer"),
@@ -82,6 +83,11 @@ class _Gallery:
     neighbours: Sequence[pictures.NeighbourPair]
     pairs: Sequence[pictures.SeedPair]
     loaded: Mapping[str, np.ndarray] = field(repr=False)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the images are so small that the page shows their pixels instead of smoothing them."""
+        return all(max(image.shape[:2]) <= _LARGEST_PIXELATED for image in self.loaded.values())
 
     def mosaic(self, keys: Sequence[str], columns: int) -> str:
         """A data URI with the images of these keys."""
@@ -212,7 +218,7 @@ def _draw_recalls(downstream: Downstream | None, classes: Sequence[ClassFill]) -
     return Markup(
         figures.share_chart(
             {arm: [found.get(label, unknown) for label in tested] for arm, found in downstream.recalls.items()},
-            [f"{classes[label].name} ({classes[label].real} real)" for label in tested],
+            [classes[label].name for label in tested],
             name="recall",
             axis="recall on the test images, %",
         )

@@ -156,7 +156,6 @@ def mosaic(images: Sequence[np.ndarray], *, columns: int) -> str:
     """
     tiles = [reduced(image) for image in images]
     height, width = tiles[0].shape[:2]
-    columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     canvas = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
     for position, tile in enumerate(tiles):
