@@ -1,0 +1,205 @@
+"""The command line: `minority COMMAND`. Exits 0 when done, 1 when a run failed, 2 on bad input, with one clear line."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Set before anything imports Prefect. A user's own settings win.
+_PROJECT = Path(__file__).resolve().parent.parent
+for _name, _value in {
+    "PREFECT_HOME": str(_PROJECT / ".prefect"),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+app = typer.Typer(
+    help="Generate, select and publish the rare samples that a training set lacks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. seed=3. Repeatable.")
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def augment(
+    preset: Annotated[str, typer.Argument(help="A preset of prefect.yaml, e.g. digits.")],
+    assignments: Settings = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the dataset.")] = None,
+) -> None:
+    """Run the whole job in this process: generate, select, publish, train classifiers, report.
+
+    Example: `minority augment digits --set seed=1 --store /data/balanced`
+    """
+    with _errors():
+        from tasks.config import AugmentConfig
+        from tasks.presets import load_preset, parse_overrides
+
+        overrides = parse_overrides(assignments or [])
+        config = load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        from tasks.checks import check_inputs
+
+        check_inputs(config)
+        from flows.augment import augment as run
+        from flows.result_table import print_summary
+
+        print_summary(run(config))
+
+
+@app.command(name="train-backbone")
+def train_backbone(
+    preset: Annotated[str, typer.Argument(help="A backbone preset of prefect.yaml, e.g. digits.")],
+    assignments: Settings = None,
+) -> None:
+    """Train a diffusion model on a dataset's training split, and write it with its model card.
+
+    Example: `minority train-backbone digits --set out=/tmp/digits`
+    """
+    with _errors():
+        from tasks.config import TrainBackboneConfig
+        from tasks.presets import load_preset, parse_overrides
+
+        config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
+        from flows.train_backbone import train_backbone as run
+
+        typer.echo(f"backbone: {run(config)}")
+
+
+@app.command()
+def sample(
+    backbone: Annotated[str, typer.Option(help="A diffusers folder or an ADM checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder that receives grid.png and one file a sample.")],
+    num: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Sampler setting, e.g. self_guidance.scale=2, steps=50. Repeatable."),
+    ] = None,
+    label: Annotated[list[int] | None, typer.Option(help="Labels to go through; all of them by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
+    flag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="ADM flag, e.g. preset=celeba64. Repeatable.")
+    ] = None,
+) -> None:
+    """Draw images from a backbone, without the pipeline.
+
+    Example: `minority sample --backbone backbones/digits --num 40 --out /tmp/rare --guidance self_guidance.scale=2`
+    """
+    with _errors():
+        from tasks.images import draw_to_folder
+        from tasks.presets import parse_overrides
+
+        count = draw_to_folder(
+            backbone,
+            out,
+            num=num,
+            sampler=parse_overrides(guidance or []),
+            labels=label,
+            seed=seed,
+            flags=parse_overrides(flag or []),
+        )
+        typer.echo(f"{count} samples and grid.png in {out}")
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="Images of one size; class-named subfolders give labels.")],
+    backbone: Annotated[str, typer.Option(help="A diffusers folder or an ADM checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Parquet file that receives one row an image.")],
+    seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
+    flag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="ADM flag, e.g. preset=celeba64. Repeatable.")
+    ] = None,
+) -> None:
+    """Score a folder of images: minority score (larger = rarer) and negative ELBO in bits/dim.
+
+    Example: `minority score photos/ --backbone backbones/digits --out scores.parquet`
+    """
+    with _errors():
+        from tasks.images import score_folder
+        from tasks.presets import parse_overrides
+
+        count = score_folder(folder, backbone, out, seed=seed, flags=parse_overrides(flag or []))
+        typer.echo(f"{count} images scored: {out}")
+
+
+@app.command()
+def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manifest.json.")]) -> None:
+    """Check every shard, checksum, row and count of a published run.
+
+    Example: `minority verify runs/digits/runs/0a1b2c3d4e5f/manifest.json`
+    """
+    with _errors():
+        from datasets.verify import verify as find_problems
+
+        problems = find_problems(manifest)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"sound: {manifest}")
+
+
+@app.command()
+def presets() -> None:
+    """List what can be run.
+
+    Example: `minority presets`
+    """
+    with _errors():
+        from tasks.presets import list_presets
+
+        for flow, name, description in list_presets():
+            typer.echo(f"{flow}/{name}\n    {description}")
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is missing on this machine, and how to mend it. Exits 1 where a preset cannot run at all.
+
+    Example: `minority doctor`
+    """
+    with _errors():
+        from tasks.doctor import examine
+
+        findings = examine()
+    for finding in findings:
+        typer.echo(finding)
+    if any(finding.startswith("MISSING") for finding in findings):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn what went wrong into one line and an exit code."""
+    # Errors known here: InputError (ValueError) and OSError are the caller's, RunIncompleteError is the run's.
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "RunIncompleteError":
+            raise
+        typer.echo(f"failed: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on.", err=True)
+        sys.exit(130)

@@ -1,0 +1,65 @@
+"""What a machine lacks for running the presets."""
+
+import importlib.metadata
+import importlib.util
+import os
+
+import torch
+
+from datasets.store import Store
+from tasks.config import AugmentConfig, project_path
+from tasks.errors import InputError
+from tasks.presets import FLOWS, list_presets, load_preset
+from tasks.real_data import load_real_data
+from tasks.workspace import open_backbone
+
+
+def examine() -> list[str]:
+    """One line a finding; those that begin with MISSING keep every preset from running."""
+    findings = [_packages(), _device(), _server(), _namesake()]
+    for flow, name, _ in list_presets():
+        if FLOWS[flow] is AugmentConfig:
+            findings.append(f"augment/{name}: {_preset(name)}")
+    return findings
+
+
+def _packages() -> str:
+    versions = {package: importlib.metadata.version(package) for package in ("torch", "prefect", "fastapi")}
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    if tuple(int(part) for part in versions["fastapi"].split(".")[:2]) >= (0, 151):
+        return f"MISSING packages: fastapi {versions['fastapi']} breaks Prefect's server; install constraints.txt."
+    return f"ok packages: {listed}"
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"ok device: {torch.cuda.get_device_name(0)}"
+    return f"ok device: no GPU, {os.cpu_count()} cores; small presets run, 64x64 and larger want a CUDA GPU."
+
+
+def _server() -> str:
+    url = os.environ.get("PREFECT_API_URL")
+    return f"ok server: {url}" if url else "ok server: none set; runs start a temporary one (PREFECT_API_URL sets one)."
+
+
+def _namesake() -> str:
+    spec = importlib.util.find_spec("datasets")
+    place = str(spec.origin) if spec is not None else "nowhere"
+    if not place.startswith(str(project_path("datasets").resolve())):
+        return f"MISSING package datasets: it is imported from {place}; run from the project's folder."
+    return "ok package datasets: this project's own"
+
+
+def _preset(name: str) -> str:
+    config = load_preset(AugmentConfig, name)
+    problems = []
+    for look in (
+        lambda: load_real_data(config.dataset),
+        lambda: open_backbone(config.backbone),
+        lambda: Store(config.store).check_writable(),
+    ):
+        try:
+            look()
+        except (InputError, OSError, ValueError) as error:
+            problems.append(str(error))
+    return "ready" if not problems else "not ready: " + " Also: ".join(problems)

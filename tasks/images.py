@@ -1,0 +1,152 @@
+"""Images without the pipeline: draw some into a folder, score a folder."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from datasets.folder import read_folder
+from datasets.shards import encode_png
+from minority.backbones import Backbone
+from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
+from tasks.config import BackboneConfig
+from tasks.errors import InputError
+from tasks.workspace import choose_device, open_backbone
+
+
+def draw_to_folder(
+    backbone: str,
+    out: Path,
+    *,
+    num: int,
+    sampler: Mapping[str, Any],
+    labels: Sequence[int] | None,
+    seed: int,
+    flags: Mapping[str, Any],
+) -> int:
+    """Draw samples into `out`: grid.png and `<index>.png`, or `<index>-<label>.png` where there are labels.
+
+    Args:
+        backbone: Path of the backbone.
+        out: The folder, made where it is missing.
+        num: How many.
+        sampler: Dotted settings of SamplerSettings.
+        labels: Labels to go through; None for all that the backbone knows.
+        seed: Decides all noise.
+        flags: ADM flags.
+
+    Returns:
+        How many were drawn.
+
+    Raises:
+        InputError: A setting, label or path that is not possible.
+    """
+    settings = _sampler_settings(sampler)
+    model = open_backbone(BackboneConfig(path=backbone, flags=dict(flags)))
+    chosen = _labels(model, labels, num=num)
+    images, _ = draw_images(
+        model, seed=seed, indices=range(num), labels=chosen, settings=settings, device=choose_device("auto")
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        name = f"{index:06d}" if chosen is None else f"{index:06d}-{chosen[index]}"
+        (out / f"{name}.png").write_bytes(encode_png(image))
+    (out / "grid.png").write_bytes(encode_png(_grid(images)))
+    return num
+
+
+def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Mapping[str, Any]) -> int:
+    """Score every image of a folder into a Parquet file.
+
+    Args:
+        folder: Images of one size. Class-named subfolders, in sorted order, give the labels of a class-conditional
+            backbone.
+        backbone: Path of the backbone.
+        out: The Parquet file: file, label, minority_score, negative_elbo.
+        seed: Decides all noise.
+        flags: ADM flags.
+
+    Returns:
+        How many were scored.
+
+    Raises:
+        InputError: Files, sizes or labels that do not fit the backbone.
+    """
+    model = open_backbone(BackboneConfig(path=backbone, flags=dict(flags)))
+    images = read_folder(folder)
+    height, width, channels = images.image_shape
+    if model.image_shape != (channels, height, width):
+        raise InputError(
+            f"{folder} holds images of {(channels, height, width)} (C, H, W), backbone {model.name} makes "
+            f"{model.image_shape}; resize them or choose another backbone."
+        )
+    if model.num_classes is not None and len(images.class_names) > model.num_classes:
+        raise InputError(
+            f"{folder} has {len(images.class_names)} class folders, backbone {model.name} knows {model.num_classes}."
+        )
+    scores = score_images(
+        model,
+        images.images(range(len(images))),
+        seed=seed,
+        indices=range(len(images)),
+        labels=None if model.num_classes is None else images.labels.tolist(),
+        settings=ScoreSettings(),
+        device=choose_device("auto"),
+    )
+    table = pd.DataFrame(
+        {
+            "file": images.source_ids,
+            "label": images.labels,
+            "minority_score": scores.minority_score,
+            "negative_elbo": scores.negative_elbo,
+        }
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(out, index=False)
+    return len(table)
+
+
+def _sampler_settings(dotted: Mapping[str, Any]) -> SamplerSettings:
+    tree: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    try:
+        return TypeAdapter(SamplerSettings).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"--guidance {path}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _labels(model: Backbone, labels: Sequence[int] | None, *, num: int) -> list[int] | None:
+    if model.num_classes is None:
+        if labels:
+            raise InputError(f"backbone {model.name} takes no labels; leave --label out.")
+        return None
+    known = list(labels) if labels else list(range(model.num_classes))
+    wrong = [label for label in known if not 0 <= label < model.num_classes]
+    if wrong:
+        raise InputError(f"label {wrong[0]} is not one of backbone {model.name}'s 0 ... {model.num_classes - 1}.")
+    return np.resize(known, num).tolist()
+
+
+def _grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The images side by side, as square as possible, with a pixel of white between; enlarged where they are tiny."""
+    enlarged = images.repeat(max(1, 32 // images.shape[1]), axis=1).repeat(max(1, 32 // images.shape[2]), axis=2)
+    count, height, width, channels = enlarged.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, dtype=np.uint8)
+    for i, image in enumerate(enlarged):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        grid[top : top + height, left : left + width] = image
+    return grid
