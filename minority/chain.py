@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minority.denoiser import Denoiser
+from minority.denoiser import Denoiser, Prediction
 from minority.schedule import NoiseSchedule
 
 Variance = Literal["learned_range", "fixed_small", "fixed_large"]
@@ -28,7 +28,10 @@ class Estimate:
         step: Its position on the chain, 0 = cleanest.
         eps: (B, C, H, W) predicted noise.
         x0_hat: (B, C, H, W) Tweedie's estimate of the clean image, not clipped.
-        log_variance: (B, C, H, W) or (1, 1, 1, 1) logarithm of the reverse step's variance.
+        log_variance: (B, C, H, W) or (1, 1, 1, 1) logarithm of the reverse step's variance, finite at every step.
+        variance: The variance itself, as guidance scales with it. At step 0 the posterior's is 0, and only its
+            logarithm borrows the value of step 1.
+        calls: Network calls that the estimate took; more than 1 with classifier-free guidance.
     """
 
     x_t: Tensor
@@ -36,6 +39,8 @@ class Estimate:
     eps: Tensor
     x0_hat: Tensor
     log_variance: Tensor
+    variance: Tensor
+    calls: int = 1
 
     def detach(self) -> "Estimate":
         """The same numbers without their history of gradients."""
@@ -45,12 +50,8 @@ class Estimate:
             eps=self.eps.detach(),
             x0_hat=self.x0_hat.detach(),
             log_variance=self.log_variance.detach(),
+            variance=self.variance.detach(),
         )
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the reverse step, broadcastable to x_t."""
-        return self.log_variance.exp()
 
 
 @dataclass
@@ -87,6 +88,11 @@ class Chain:
     label: Tensor | None = None
     variance: Variance = "learned_range"
     cost: Cost = field(default_factory=Cost)
+    predict: Denoiser = field(init=False)  # the denoiser, counted; guidance may wrap it
+    pullbacks: int = 0  # how many methods will ask for the gradient of the present estimate
+
+    def __post_init__(self) -> None:
+        self.predict = self._counted
 
     def estimate(self, x_t: Tensor, step: int) -> Estimate:
         """Denoise a state once.
@@ -96,15 +102,25 @@ class Chain:
             step: Its position on the chain.
         """
         timestep = self.schedule.timestep(step, len(x_t), x_t.device)
-        prediction = self.denoiser(x_t, timestep, self.label)
-        self.cost.forwards += 1
+        earlier = self.cost.forwards
+        prediction = self.predict(x_t, timestep, self.label)
+        x0_hat = prediction.x0_hat
+        log_variance = self._log_variance(step, prediction.variance_fraction, like=x_t)
+        learned = self.variance == "learned_range" and prediction.variance_fraction is not None
+        is_zero = step == 0 and not learned and self.variance != "fixed_large"
         return Estimate(
             x_t=x_t,
             step=step,
             eps=prediction.eps,
-            x0_hat=self.schedule.x0_from_eps(x_t, step, prediction.eps),
-            log_variance=self._log_variance(step, prediction.variance_fraction, like=x_t),
+            x0_hat=self.schedule.x0_from_eps(x_t, step, prediction.eps) if x0_hat is None else x0_hat,
+            log_variance=log_variance,
+            variance=torch.zeros_like(log_variance) if is_zero else log_variance.exp(),
+            calls=self.cost.forwards - earlier,
         )
+
+    def _counted(self, x_t: Tensor, timestep: Tensor, label: Tensor | None) -> Prediction:
+        self.cost.forwards += 1
+        return self.denoiser(x_t, timestep, label)
 
     def posterior_mean(self, estimate: Estimate, x0: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0) at a clean estimate (Ho et al. 2020, eq. 7), (B, C, H, W)."""

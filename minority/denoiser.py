@@ -19,10 +19,13 @@ class Prediction(NamedTuple):
         variance_fraction: (B, C, H, W) where the reverse variance lies between its two bounds, in log space:
             0 is the posterior variance, 1 is beta (Nichol & Dhariwal 2021, "learned range"). None where the
             backbone does not learn its variance.
+        x0_hat: (B, C, H, W) estimate of the clean image, from backbones that predict it without dividing by
+            sqrt(abar_t), which loses digits at the noisy end. None where it is to be had from eps alone.
     """
 
     eps: Tensor
     variance_fraction: Tensor | None = None
+    x0_hat: Tensor | None = None
 
 
 class Denoiser(Protocol):

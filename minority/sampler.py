@@ -1,36 +1,24 @@
-"""The ancestral sampler (Ho et al. 2020, algorithm 2), guided or not.
+"""The sampling loop: one for every solver and every guidance method.
 
-One loop for every method: start hot, walk down, let guidance shift each arrival where it acts.
+Start hot, walk down, let guidance shift each arrival where it acts.
 
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from minority.chain import Chain, Cost, Estimate, Variance
 from minority.denoiser import Denoiser
-from minority.guidance import Guidance
+from minority.guidance import Guidance, check_combination
 from minority.noise import NoiseSource
 from minority.schedule import NoiseSchedule
+from minority.solvers import Arrival, Move, Solver
+from minority.solvers.ancestral import Ancestral
 
-
-@dataclass(frozen=True, eq=False)
-class Arrival:
-    """What one step leaves behind, for callbacks.
-
-    Attributes:
-        step: The step that was left.
-        x: (B, C, H, W) the state after it.
-        x0: (B, C, H, W) the clipped clean estimate that it used.
-    """
-
-    step: int
-    x: Tensor
-    x0: Tensor
+_ANCESTRAL = Ancestral()
 
 
 def sample(
@@ -41,6 +29,7 @@ def sample(
     label: Tensor | None = None,
     guidance: Sequence[Guidance] = (),
     variance: Variance = "learned_range",
+    solver: Solver = _ANCESTRAL,
     on_step: Callable[[Arrival], None] | None = None,
 ) -> tuple[Tensor, Cost]:
     """Draw images.
@@ -52,25 +41,34 @@ def sample(
         label: (B,) int64 labels for a class-conditional backbone.
         guidance: Methods that steer the chain; at most one of them may choose its start.
         variance: The reverse variance (minority/chain.py).
+        solver: How the chain is walked (minority/solvers).
         on_step: Called after every step.
 
     Returns:
         The images (B, C, H, W), nominally in [-1, 1] but not clipped, and what a sample cost.
 
     Raises:
-        ValueError: Where two methods want to choose the start.
+        ValueError: Where methods cannot be combined with one another or with the solver.
     """
+    check_combination(guidance, solver)
     chain = Chain(denoiser, schedule, label, variance=variance)
+    for method in guidance:
+        chain.predict, noise = method.wrap_denoiser(chain.predict), method.wrap_noise(noise)
     x_t, first = _start(schedule, noise, guidance)
+    arrival: Arrival | None = None
     for step in range(first, -1, -1):
         active = [method for method in guidance if method.acts_at(step, schedule.num_steps)]
-        differentiable = any(method.needs_gradient for method in active)
-        with torch.set_grad_enabled(differentiable):
-            estimate = chain.estimate(x_t.detach().requires_grad_(differentiable), step)
+        chain.pullbacks = sum(method.needs_gradient for method in active)
+        with torch.set_grad_enabled(chain.pullbacks > 0):
+            estimate = chain.estimate(x_t.detach().requires_grad_(chain.pullbacks > 0), step)
         shifts = [method.shift(estimate, chain, noise) for method in active]
-        x_t, x0 = _ancestral_step(chain, estimate.detach(), shifts, noise)
+        estimate = estimate.detach()
+        with torch.no_grad():
+            move = solver.move(chain, estimate, arrival)
+            arrival = _land(move, step, shifts, _parents(guidance, estimate, chain, noise), noise)
+        x_t = arrival.x
         if on_step is not None:
-            on_step(Arrival(step=step, x=x_t, x0=x0))
+            on_step(arrival)
     return x_t, chain.cost
 
 
@@ -81,13 +79,22 @@ def _start(schedule: NoiseSchedule, noise: NoiseSource, guidance: Sequence[Guida
     return starts[0] if starts else (noise.start(), schedule.num_steps - 1)
 
 
-def _ancestral_step(
-    chain: Chain, estimate: Estimate, shifts: Sequence[Tensor], noise: NoiseSource
-) -> tuple[Tensor, Tensor]:
-    x0 = estimate.x0_hat.clamp(-1, 1)
-    x = chain.posterior_mean(estimate, x0)
+def _parents(guidance: Sequence[Guidance], estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor | None:
+    choices = [method.resample(estimate, chain, noise) for method in guidance]
+    return next((parents for parents in choices if parents is not None), None)
+
+
+def _land(move: Move, step: int, shifts: Sequence[Tensor], parents: Tensor | None, noise: NoiseSource) -> Arrival:
+    x, deviation, x0 = move.mean, move.deviation, move.x0
     for shift in shifts:
         x = x + shift
-    if estimate.step > 0:
-        x = x + (0.5 * estimate.log_variance).exp() * noise.ancestral(estimate.step)
-    return x, x0
+    if parents is not None:
+        # A branch continues its parent's chain, with the noise of its own place from here on.
+        x, x0 = x[parents], x0[parents]
+        deviation = deviation[parents] if deviation is not None and len(deviation) > 1 else deviation
+    if step > 0 and deviation is not None:
+        x = x + deviation * noise.ancestral(step)
+    return Arrival(step=step, x=x, x0=x0, parents=parents)
+
+
+__all__ = ["Arrival", "sample"]

@@ -127,17 +127,18 @@ class UNetDenoiser(nn.Module):
         labels = self._labels(label, batch=len(x_t), device=x_t.device)
         output = self.unet(network_input.to(self.unet.dtype), time, class_labels=labels, return_dict=False)[0].float()
         predicted, *variance = output.split(self.image_channels, dim=1)
-        eps = self._to_eps(predicted, x_t.float(), timestep)
-        return Prediction(eps, (variance[0] + 1) / 2 if variance else None)
+        eps, x0_hat = self._read(predicted, x_t.float(), timestep)
+        return Prediction(eps, (variance[0] + 1) / 2 if variance else None, x0_hat)
 
-    def _to_eps(self, predicted: Tensor, x_t: Tensor, timestep: Tensor) -> Tensor:
+    def _read(self, predicted: Tensor, x_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The predicted noise, and the clean image where the network predicts it or v."""
         if self.settings.prediction_type == "epsilon":
-            return predicted
+            return predicted, None
         signal = self.sqrt_abar[timestep].view(-1, 1, 1, 1)
         noise = self.sqrt_one_minus_abar[timestep].view(-1, 1, 1, 1)
         if self.settings.prediction_type == "sample":
-            return (x_t - signal * predicted) / noise
-        return signal * predicted + noise * x_t
+            return (x_t - signal * predicted) / noise, predicted
+        return signal * predicted + noise * x_t, signal * x_t - noise * predicted
 
     def _labels(self, label: Tensor | None, *, batch: int, device: torch.device) -> Tensor | None:
         if self.settings.num_classes is None:

@@ -1,14 +1,19 @@
 """What turns a chain towards rare images: one file a method, one contract for all.
 
-A guidance method may do two things, and by default does neither: choose where the chain starts, and shift the state
-that a step arrives at. The sampler knows no method by name; a new method is a new file here.
+A guidance method may do any of five things, and by default does none: choose where the chain starts, change what the
+denoiser says, change the noise that is drawn, shift the state that a step arrives at, and let some chains die while
+others branch. The sampler knows no method by name; a new method is a new file here.
 """
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from minority.chain import Chain, Estimate
+from minority.denoiser import Denoiser
 from minority.noise import NoiseSource
 from minority.schedule import NoiseSchedule
+from minority.solvers import Solver
 
 
 class Guidance:
@@ -19,6 +24,15 @@ class Guidance:
         """Whether `shift` differentiates the denoiser: its estimate then carries gradients back to x_t."""
         return False
 
+    @property
+    def family(self) -> int:
+        """Consecutive chains of a batch that belong together, because `resample` lets them replace one another."""
+        return 1
+
+    def conflict(self, others: Sequence["Guidance"], solver: Solver) -> str | None:
+        """Why this method cannot be combined with the other methods or the solver; None where it can."""
+        return None
+
     def start(self, schedule: NoiseSchedule, noise: NoiseSource) -> tuple[Tensor, int] | None:
         """Choose the start of the chain.
 
@@ -26,6 +40,14 @@ class Guidance:
             The first state (B, C, H, W) and its step; None to leave the start alone.
         """
         return None
+
+    def wrap_denoiser(self, denoiser: Denoiser) -> Denoiser:
+        """Change what the denoiser says, everywhere in the chain."""
+        return denoiser
+
+    def wrap_noise(self, noise: NoiseSource) -> NoiseSource:
+        """Change the noise that is drawn, everywhere in the chain."""
+        return noise
 
     def acts_at(self, step: int, num_steps: int) -> bool:
         """Whether `shift` is wanted at this step of a chain of `num_steps`."""
@@ -35,5 +57,28 @@ class Guidance:
         """How far to move the state that this step arrives at, (B, C, H, W)."""
         raise NotImplementedError(f"{type(self).__name__} acts at a step but does not say how it shifts it.")
 
+    def resample(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor | None:
+        """Let chains replace one another.
 
-__all__ = ["Guidance"]
+        Returns:
+            (B,) int64 which chain each one continues from here, within its family; None to leave all as they are.
+        """
+        return None
+
+
+def check_combination(guidance: Sequence[Guidance], solver: Solver) -> None:
+    """Refuse methods that cannot work together.
+
+    Raises:
+        ValueError: Naming the methods and why.
+    """
+    for i, method in enumerate(guidance):
+        others = [*guidance[:i], *guidance[i + 1 :]]
+        reason = method.conflict(others, solver)
+        if reason is not None:
+            raise ValueError(f"{type(method).__name__} cannot be used here: {reason}")
+    if sum(method.family > 1 for method in guidance) > 1:
+        raise ValueError("two guidance methods want to prune and branch the chains; leave one of them out.")
+
+
+__all__ = ["Guidance", "check_combination"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minority.chain import Chain, Estimate
+from minority.gradients import finite, through_denoiser, unit_peak
 from minority.guidance import Guidance
 from minority.metric import Distance, lp_norm, renoise_and_denoise, squared_error
 from minority.noise import NoiseSource
@@ -78,15 +79,11 @@ class SelfGuidance(Guidance):
     def shift(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """The push uphill, (B, C, H, W), detached."""
         with torch.enable_grad():
-            if self.jacobian:
-                variable, x0_hat = estimate.x_t, estimate.x0_hat
-            else:
-                variable = x0_hat = estimate.x0_hat.detach().requires_grad_(True)
+            x0_hat = estimate.x0_hat.detach().requires_grad_(True)
             metric = self._metric(x0_hat, estimate.step, chain, noise)
             # Samples do not interact, so the gradient of the sum is each sample's own gradient.
-            (gradient,) = torch.autograd.grad(metric.sum(), variable)
-        if self.jacobian:
-            chain.cost.backwards += 1
+            (gradient,) = torch.autograd.grad(metric.sum(), x0_hat)
+        gradient = through_denoiser(gradient, estimate, chain) if self.jacobian else finite(gradient)
         push = self.scale * (unit_peak(gradient) if self.normalise else gradient)
         return push * estimate.variance.detach() if self.scaling == "variance" else push
 
@@ -104,10 +101,3 @@ class SelfGuidance(Guidance):
     @property
     def _distance(self) -> Distance:
         return squared_error if self.distance == "squared" else lp_norm(self.norm)
-
-
-def unit_peak(gradient: Tensor) -> Tensor:
-    """Scale each sample to a largest absolute value of 1; all zero (or not finite) gives zero, never NaN."""
-    gradient = torch.nan_to_num(gradient.float(), nan=0.0, posinf=0.0, neginf=0.0)
-    peak = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
-    return torch.where(peak > 0, gradient / peak.clamp(min=torch.finfo(gradient.dtype).tiny), 0.0)

@@ -1,0 +1,43 @@
+"""DDIM (Song, Meng & Ermon, ICLR 2021): the same marginals with as little noise on the way as wanted."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from minority.chain import Chain, Estimate
+from minority.solvers import Arrival, Move, clipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ddim:
+    """Walks the deterministic path, or a noisy one.
+
+    Attributes:
+        eta: Noise on the way, >= 0: 0 is deterministic, 1 adds the posterior's variance. Limited at every step to
+            what the step's marginal leaves room for.
+        clip_x0: Clip the clean estimate to [-1, 1]; the predicted noise then follows from the clipped one.
+    """
+
+    eta: float = 0.0
+    clip_x0: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.eta >= 0:
+            raise ValueError(f"Ddim.eta must not be negative, got {self.eta}.")
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Where eta is positive."""
+        return self.eta > 0
+
+    def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
+        """x0_hat and the predicted noise, mixed for the next noise level."""
+        schedule, step = chain.schedule, estimate.step
+        x0 = clipped(estimate.x0_hat, clip=self.clip_x0)
+        eps = schedule.eps_from_x0(estimate.x_t, step, x0)
+        room = 1.0 - float(schedule.abar_previous[step])
+        variance = min(self.eta**2 * float(schedule.posterior_variance[step]), room)
+        mean = math.sqrt(schedule.abar_previous[step]) * x0 + math.sqrt(room - variance) * eps
+        deviation = torch.full((1, 1, 1, 1), math.sqrt(variance), device=x0.device) if self.is_stochastic else None
+        return Move(mean=mean, deviation=deviation, x0=x0)
