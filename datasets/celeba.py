@@ -3,23 +3,25 @@
 <folder>/img_align_celeba/000001.jpg ...    178 x 218 pixels
 <folder>/list_attr_celeba.txt               count; attribute names; file name and -1/1 columns
 <folder>/list_eval_partition.txt            file name and 0 (train), 1 (validation) or 2 (test)
+<folder>/identity_CelebA.txt                file name and number of the person; may be absent
 """
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from datasets.imageset import ImageSet, decode_file, to_pixels
+from datasets.imageset import ImageSet, Problem, decode_file, fit_square, to_pixels
 
 LICENCE = (
     "CelebFaces Attributes Dataset, Z. Liu, P. Luo, X. Wang and X. Tang, ICCV 2015; for non-commercial research only."
 )
 PARTITIONS = {"train": "0", "validation": "1", "test": "2"}
 _IMAGES, _ATTRIBUTES, _PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
+_IDENTITIES = "identity_CelebA.txt"
 
 
 def read_celeba(
@@ -29,6 +31,7 @@ def read_celeba(
     protected: str = "Male",
     split: str = "train",
     image_size: int = 64,
+    missing: Literal["refuse", "leave out"] = "refuse",
 ) -> ImageSet:
     """Read one official part of CelebA with one attribute as label and label x a second attribute as group.
 
@@ -40,9 +43,12 @@ def read_celeba(
         protected: The attribute whose combinations with the target are the groups.
         split: "train", "validation" or "test".
         image_size: Side of the square images in pixels, 8..178.
+        missing: What to do about faces that an index file names but the folder lacks: "refuse" the whole set, or
+            "leave out" those faces and list them in the set's problems.
 
     Returns:
-        RGB images (image_size, image_size, 3); groups such as "Blond_Hair=1,Male=0".
+        RGB images (image_size, image_size, 3); groups such as "Blond_Hair=1,Male=0"; both attributes; identities where
+        identity_CelebA.txt lies beside the other lists.
 
     Raises:
         FileNotFoundError: The folder, an index file or images are missing; one line names all that is.
@@ -58,7 +64,8 @@ def read_celeba(
     _require_layout(root)
     chosen = _columns(root / _ATTRIBUTES, names=(target, protected))
     names = _names_of(root / _PARTITION, split=split)
-    _require_images(root, names=names, rows=chosen)
+    _require_rows(root, names=names, rows=chosen)
+    names, problems = _present(root, names=names, missing=missing)
     values = np.array([chosen[name] for name in names], dtype=np.int64)  # (N, 2), 0 or 1
     return ImageSet(
         name="celeba",
@@ -68,6 +75,10 @@ def read_celeba(
         class_names=[f"not {target}", target],
         image_shape=(image_size, image_size, 3),
         load=_Faces(root / _IMAGES, names, image_size),
+        identities=_identities(root / _IDENTITIES, names=names),
+        attributes={name: [str(value) for value in values[:, place]] for place, name in enumerate((target, protected))},
+        parts=[split] * len(names),
+        problems=tuple(problems),
     )
 
 
@@ -79,10 +90,7 @@ class _Faces:
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         face = decode_file(self.folder / self.names[index], mode="RGB")
-        side = min(face.size)
-        left, top = (face.width - side) // 2, (face.height - side) // 2
-        square = face.crop((left, top, left + side, top + side))
-        return to_pixels(square.resize((self.image_size, self.image_size), Image.Resampling.LANCZOS))
+        return to_pixels(fit_square(face, self.image_size))
 
 
 def _require_layout(root: Path) -> None:
@@ -151,16 +159,37 @@ def _lines(path: Path) -> list[str]:
         raise ValueError(f"{path} is not plain text ({error}); fetch it again.") from error
 
 
-def _require_images(root: Path, *, names: list[str], rows: dict[str, tuple[int, int]]) -> None:
+def _require_rows(root: Path, *, names: list[str], rows: dict[str, tuple[int, int]]) -> None:
     without_row = [name for name in names if name not in rows]
     if without_row:
         raise ValueError(
             f"{root / _ATTRIBUTES} has no row for {len(without_row)} images of {_PARTITION}, first "
             f"{without_row[0]}; fetch both files again."
         )
+
+
+def _present(root: Path, *, names: list[str], missing: str) -> tuple[list[str], list[Problem]]:
+    """The faces that are there, and a problem for each that is not."""
     present = {entry.name for entry in (root / _IMAGES).iterdir()}
-    missing = [name for name in names if name not in present]
-    if missing:
+    absent = [name for name in names if name not in present]
+    if absent and (missing == "refuse" or len(absent) == len(names)):
         raise FileNotFoundError(
-            f"{root / _IMAGES} lacks {len(missing)} of {len(names)} images, first {missing[0]}; unpack them again."
+            f"{root / _IMAGES} lacks {len(absent)} of {len(names)} images, first {absent[0]}; unpack them again."
         )
+    problems = [Problem(f"celeba/{Path(name).stem}", f"{root / _IMAGES / name} does not exist.") for name in absent]
+    return [name for name in names if name in present], problems
+
+
+def _identities(path: Path, *, names: list[str]) -> list[str] | None:
+    if not path.is_file():
+        return None
+    person = {}
+    for number, line in enumerate(_lines(path), start=1):
+        fields = line.split()
+        if len(fields) != 2 or not fields[1].isdigit():
+            raise ValueError(f"{path} line {number} is {line!r}, expected a file name and a number; repair it.")
+        person[fields[0]] = fields[1]
+    unnamed = [name for name in names if name not in person]
+    if unnamed:
+        raise ValueError(f"{path} has no row for {len(unnamed)} images, first {unnamed[0]}; fetch it again.")
+    return [person[name] for name in names]
