@@ -77,7 +77,7 @@ def train_downstream(config: AugmentConfig, plans: list[UnitPlan]) -> None:
     if trials:
         with stage("classifiers") as on_done:
             fan_out(
-                lambda trial: run_trial.submit(trial, *trial, config=config, plans=plans),
+                lambda trial: run_trial.submit(arm=trial[0], seed=trial[1], config=config, plans=plans),
                 trials,
                 what="classifiers",
                 name=lambda trial: f"{trial[0]} seed {trial[1]}",

@@ -7,16 +7,23 @@ from tasks.reporting import RunSummary
 
 
 def print_summary(summary: RunSummary) -> None:
-    """Print the result table, unfilled quotas, and where manifest and report lie."""
-    console = Console(width=None, soft_wrap=True)
-    table = Table(title=f"{summary.dataset}, run {summary.run_id}")
-    columns = list(summary.table[0]) if summary.table else []
-    for column in columns:
-        table.add_column(column)
-    for row in summary.table:
-        table.add_row(*(row[column] for column in columns))
-    console.print(table)
+    """Print the figures, the verdict, unfilled quotas, and where manifest and report lie."""
+    console = Console()
+    for title, rows in (("Samplers on the same seeds", summary.samplers), ("Classifiers, test images", summary.arms)):
+        if rows:
+            console.print(_table(f"{summary.dataset}: {title}", rows))
+    console.print(summary.verdict, highlight=False)
     for group, count in summary.shortfall.items():
-        console.print(f"[yellow]quota not filled:[/yellow] {group} lacks {count} images")
-    console.print(f"manifest: {summary.manifest}", highlight=False)
-    console.print(f"report:   {summary.report}", highlight=False)
+        console.print(f"quota not filled: {group} lacks {count} images", style="yellow")
+    # Paths are printed whole on one line each, so that they can be copied.
+    console.print(f"manifest: {summary.manifest}", highlight=False, soft_wrap=True)
+    console.print(f"report:   {summary.report}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, rows: list[dict[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row.values())
+    return table

@@ -16,4 +16,4 @@ def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         (N, H * W * C) float32.
     """
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)

@@ -159,4 +159,3 @@ def _first_refusal(rows: Mapping[str, NDArray[np.bool_]], i: int) -> str | None:
         if not rows[name][i]:
             return reason
     return None
-

@@ -84,9 +84,7 @@ def _build(config: TrainBackboneConfig, real: RealData) -> UNet2DModel:
             raise InputError(f"architecture: {error}") from error
 
 
-def model_card(
-    config: TrainBackboneConfig, real: RealData, unet: UNet2DModel, *, quality: BackboneQuality
-) -> str:
+def model_card(config: TrainBackboneConfig, real: RealData, unet: UNet2DModel, *, quality: BackboneQuality) -> str:
     """The model card: what it is, what it saw, how good it is, and the command that makes it again."""
     counts = ", ".join(str(count) for count in np.bincount(real.train.labels).tolist())
     height, width, channels = real.train.image_shape
@@ -95,7 +93,7 @@ def model_card(
 A class-conditional diffusion model (diffusers `UNet2DModel`, {sum(p.numel() for p in unet.parameters()):,} parameters)
 for images of {height}x{width}x{channels}, {len(real.train.class_names)} classes.
 
-- **Data**: the training split alone, {len(real.train)} images; by class: {counts}. No validation or test image was seen.
+- **Data**: the training split alone, {len(real.train)} images; by class: {counts}. It saw no validation or test image.
 - **Licence of the data**: {real.licence}
 - **Training**: {config.training.steps} steps of {config.training.batch_size} images, seed {config.training.seed}, \
 {config.schedule} schedule of {config.timesteps} timesteps, averaged weights.

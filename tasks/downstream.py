@@ -46,11 +46,11 @@ def planned_trials(config: AugmentConfig) -> list[tuple[str, int]]:
     cache_policy=NO_CACHE,  # the result in the store is the cache
     persist_result=False,
 )
-def run_trial(trial: tuple[str, int], arm: str, seed: int, config: AugmentConfig, plans: Sequence[UnitPlan]) -> str:
+def run_trial(arm: str, seed: int, config: AugmentConfig, plans: Sequence[UnitPlan]) -> str:
     """Train one classifier unless its result is there already. Returns where the result lies."""
     workspace = open_workspace(config)
     store = open_run_store(workspace)
-    path = trial_path(config, *trial)
+    path = trial_path(config, arm, seed)
     if not store.exists(path):
         real = workspace.real
         evaluation = run_arm(

@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from prefect.futures import as_completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import RunIncompleteError
 
 
-def task_runner() -> ThreadPoolTaskRunner[Any]:
+def task_runner() -> TaskRunner[PrefectFuture[Any]]:
     """One unit at a time on a GPU, one a core without."""
-    return ThreadPoolTaskRunner(max_workers=1 if torch.cuda.is_available() else max(1, os.cpu_count() or 1))
+    workers = 1 if torch.cuda.is_available() else max(1, os.cpu_count() or 1)
+    return cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=workers))
 
 
 def fan_out(
@@ -52,6 +53,6 @@ def _summary(failures: Sequence[tuple[str, BaseException]], *, total: int, what:
     names = ", ".join(name for name, _ in failures[:5]) + (", ..." if len(failures) > 5 else "")
     first, reason = failures[0]
     return (
-        f"{len(failures)} of {total} {what} failed ({names}); {first}: {str(reason).rstrip('.')}. What is done is kept; "
-        "run the same command again to make the rest."
+        f"{len(failures)} of {total} {what} failed ({names}); {first}: {str(reason).rstrip('.')}. "
+        "What is done is kept; run the same command again to make the rest."
     )

@@ -142,7 +142,9 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     return images, pa.table(rows)
 
 
-def _scores(workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], labels: list[int] | None) -> Scores:
+def _scores(
+    workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], labels: list[int] | None
+) -> Scores:
     return score_images(
         workspace.backbone,
         images,

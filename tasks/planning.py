@@ -81,7 +81,11 @@ def plan_round(
         asked = [count * max(0, budget) // sum(asked) for count in asked]
     groups = _interleave(asked)
     return _units(
-        "minority", groups, config=config, round_number=round_number, indices=range(first_index, first_index + len(groups))
+        "minority",
+        groups,
+        config=config,
+        round_number=round_number,
+        indices=range(first_index, first_index + len(groups)),
     )
 
 
@@ -144,7 +148,7 @@ def _interleave(counts: Sequence[int]) -> list[int]:
 def _units(
     sampler: str, groups: Sequence[int], *, config: PlanConfig, round_number: int, indices: Sequence[int]
 ) -> list[UnitPlan]:
-    units = []
+    units: list[UnitPlan] = []
     for start in range(0, len(groups), config.unit_size):
         stop = min(start + config.unit_size, len(groups))
         units.append(

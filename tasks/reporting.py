@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,9 @@ class RunSummary:
         run_id: The run's name.
         manifest: The manifest's URL.
         report: The report's URL.
-        table: Rows of figures to print.
+        verdict: What the images are worth downstream, in a sentence.
+        samplers: A row of figures for each sampler.
+        arms: A row of figures for each training set; none where no classifier was trained.
         shortfall: Group -> images that its quota still lacks.
     """
 
@@ -43,7 +46,9 @@ class RunSummary:
     run_id: str
     manifest: str
     report: str
-    table: list[dict[str, str]]
+    verdict: str
+    samplers: list[dict[str, str]]
+    arms: list[dict[str, str]]
     shortfall: dict[str, int]
 
 
@@ -68,21 +73,38 @@ def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
         run_id=workspace.run_id,
         manifest=manifest,
         report=store.url(REPORT_FILE),
-        table=summary_table(metadata, figures),
+        verdict=str(figures["verdict"]),
+        samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
+        arms=[_arm_row(name, of) for name, of in figures["downstream"]["means"].items()]
+        if figures["downstream"]
+        else [],
         shortfall=_shortfall(workspace, metadata),
     )
     _show(summary, picture=files["samples.png"])
     return summary
 
 
-def summary_table(metadata: pd.DataFrame, figures: dict[str, object]) -> list[dict[str, str]]:
-    """The figures that a run ends with: yield by sampler, then each downstream arm."""
-    return []
+def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
+    shares = {column: _share(figures[column]) for column in ("yield", "rare", "valid", "new")}
+    costs = {
+        "evaluations a sample": f"{figures['cost_per_sample']:.1f}",
+        "evaluations a kept sample": f"{figures['cost_per_kept_sample']['value'] or float('nan'):.0f}",
+    }
+    return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
+
+
+def _arm_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
+    return {"training set": name} | {metric.replace("_", " "): _share(value) for metric, value in figures.items()}
+
+
+def _share(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.1%}" if figure["value"] is not None else "-"
 
 
 def _inputs(workspace: Workspace, store: Store, metadata: pd.DataFrame) -> ReportInputs:
     config, real = workspace.config, workspace.real
     quota = config.plan.quota or max(real.train.groups.count(group) for group in real.groups)
+    labels = real.group_labels
     drawn = metadata[metadata["sampler"] != "none"]
     settings = " ".join(f"--set {key}={value}" for key, value in (("seed", config.seed),))
     return ReportInputs(
@@ -94,11 +116,11 @@ def _inputs(workspace: Workspace, store: Store, metadata: pd.DataFrame) -> Repor
         class_names=list(real.train.class_names),
         metadata=metadata,
         images=_UnitImages(store, metadata),
-        quotas={name: quota for name in real.train.class_names},
+        quotas={name: quota * labels.count(label) for label, name in enumerate(real.train.class_names)},
         thresholds=workspace.judge.thresholds,
         results=read_results(config, store),
         cost_per_sample={
-            sampler: float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
+            str(sampler): float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
         },
         reproduce=[f"minority augment {config.name} {settings}"],
         licence=real.licence,
@@ -129,7 +151,9 @@ def _shortfall(workspace: Workspace, metadata: pd.DataFrame) -> dict[str, int]:
 
 
 def _show(summary: RunSummary, *, picture: bytes) -> None:
-    create_table_artifact(key=f"{summary.dataset}-result", table=summary.table, description="Result of the run")
+    create_table_artifact(key=f"{summary.dataset}-samplers", table=summary.samplers, description="Samplers compared")
+    if summary.arms:
+        create_table_artifact(key=f"{summary.dataset}-arms", table=summary.arms, description=summary.verdict)
     encoded = base64.b64encode(picture).decode()
     create_markdown_artifact(
         key=f"{summary.dataset}-samples",

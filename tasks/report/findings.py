@@ -43,7 +43,7 @@ class SamplerFindings:
     """What one sampler's first round gave.
 
     Attributes:
-        candidates: Images made in the first round.
+        candidates: Images made in the first round, where both samplers drew: those of the same seeds.
         yield_: Share that is rare and valid and new.
         rare: Share that is rare.
         valid: Share that is valid.
@@ -148,11 +148,21 @@ def drawn_by(metadata: pd.DataFrame, sampler: str, *, first_round: bool = False)
     return rows.sort_values(["label", "sample_index", "key"], kind="stable")
 
 
+def compared_rows(metadata: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The candidates over which samplers are compared: of the first round, and where both have some, those sample
+    indices that both drew, since only there noise and label are the same.
+    """
+    rows = {sampler: drawn_by(metadata, sampler, first_round=True) for sampler in SAMPLERS}
+    if any(part.empty for part in rows.values()):
+        return rows
+    shared = set.intersection(*(set(part["sample_index"]) for part in rows.values()))
+    return {sampler: part[part["sample_index"].isin(shared)] for sampler, part in rows.items()} if shared else rows
+
+
 def judge_samplers(metadata: pd.DataFrame, cost_per_sample: Mapping[str, float]) -> dict[str, SamplerFindings]:
-    """Yield, filters' shares and cost of every sampler that has candidates in the first round."""
+    """Yield, filters' shares and cost of every sampler, over the candidates that are compared."""
     findings = {}
-    for sampler in SAMPLERS:
-        rows = drawn_by(metadata, sampler, first_round=True)
+    for sampler, rows in compared_rows(metadata).items():
         if rows.empty:
             continue
         total, cost = len(rows), float(cost_per_sample.get(sampler, nan))
@@ -183,10 +193,9 @@ def compare_samplers(findings: Mapping[str, SamplerFindings]) -> Ratios | None:
 
 
 def share_first_round(metadata: pd.DataFrame) -> bool:
-    """Whether plain and minority were given the same labels and seeds in the first round."""
+    """Whether the candidates that are compared were given the same labels and seeds."""
     plain, minority = (
-        drawn_by(metadata, sampler, first_round=True)[["label", "seed"]].astype("int64").value_counts().to_dict()
-        for sampler in SAMPLERS
+        rows[["label", "seed"]].astype("int64").value_counts().to_dict() for rows in compared_rows(metadata).values()
     )
     return bool(plain == minority)
 
