@@ -1,0 +1,44 @@
+# `make` prints this help. Every target sets up .venv by itself.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE ?= runs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench clean
+
+help: ## Print this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Create .venv and install everything, versions pinned
+
+demo: $(READY) ## Balance the long-tailed digits: generate, select, publish, train classifiers, report
+	$(BIN)/minority augment digits --store $(STORE)
+
+test: $(READY) ## Run the tests (some minutes); coverage of minority/ and datasets/ must be 90 %
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term --cov-fail-under=90
+
+test-slow: $(READY) ## Run the long tests too
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, formatting, spelling and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: $(READY) ## Mend formatting and what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Print the benchmark tables (see benchmarks/README.md)
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove .venv and caches; published runs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
