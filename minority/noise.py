@@ -4,7 +4,7 @@ A sample must not depend on the batch it was drawn in, on its neighbours, or on 
 So every draw is addressed rather than taken from a running generator: a Philox counter generator keyed by (run seed,
 sample index) is set to the counter (purpose, step, draw) and read from there. Nothing is consumed, nothing shared.
 
-Tests replay recorded noise through the same three methods.
+Tests replay recorded noise through the same methods.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # The purposes of a draw. They are part of every sample's identity: never renumber them.
-_START, _ANCESTRAL, _PERTURBATION, _SCORE = range(4)
+_START, _ANCESTRAL, _PERTURBATION, _SCORE, _JUDGEMENT, _PROBE = range(6)
 
 
 class NoiseSource(Protocol):
@@ -35,6 +35,14 @@ class NoiseSource(Protocol):
 
     def score(self, step: int, draw: int) -> Tensor:
         """The noise with which a finished image is perturbed to `step` when it is scored."""
+        ...
+
+    def judgement(self, step: int, draw: int) -> Tensor:
+        """The noise with which chains are judged at `step` before some of them are pruned."""
+        ...
+
+    def probe(self, step: int, draw: int) -> Tensor:
+        """A random direction along which an encoder is probed at `step`."""
         ...
 
 
@@ -70,6 +78,14 @@ class SampleNoise:
     def score(self, step: int, draw: int) -> Tensor:
         """The noise with which a finished image is perturbed to `step` when it is scored."""
         return self._draw(_SCORE, step, draw)
+
+    def judgement(self, step: int, draw: int) -> Tensor:
+        """The noise with which chains are judged at `step` before some of them are pruned."""
+        return self._draw(_JUDGEMENT, step, draw)
+
+    def probe(self, step: int, draw: int) -> Tensor:
+        """A random direction along which an encoder is probed at `step`."""
+        return self._draw(_PROBE, step, draw)
 
     def _draw(self, purpose: int, step: int, draw: int) -> Tensor:
         # The lowest of the four counter words counts the blocks within one draw.

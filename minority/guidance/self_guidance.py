@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from minority.chain import Chain, Estimate
+from minority.distances import DistanceName, distance_by_name
 from minority.gradients import finite, through_denoiser, unit_peak
 from minority.guidance import Guidance
-from minority.metric import Distance, lp_norm, renoise_and_denoise, squared_error
+from minority.metric import Distance, renoise_and_denoise
 from minority.noise import NoiseSource
 
 
@@ -35,8 +36,11 @@ class SelfGuidance(Guidance):
         perturbation: Perturbation step s as a fraction of the chain, [0, 1).
         above: Guide only steps above this fraction of the chain (towards noise); -1 guides to the very end.
         draws: How many noises the metric is averaged over.
-        distance: "l2" (the norm with power `norm`, not squared) or "squared" (sum of squared errors).
+        distance: "l2" (the norm with power `norm`, not squared), "squared" (sum of squared errors), "lpips", or
+            "features" (Euclidean, in the space of an encoder).
         norm: The p of the norm for "l2"; 2 is the Euclidean one.
+        network: For "lpips" alex, vgg or squeeze; for "features" a classifier of torchvision, such as resnet18.
+        weights: The path of that network's weights; None looks for those of "lpips" in torch's own cache.
         scaling: "variance" multiplies the push by the step's variance, "fixed" does not.
         normalise: Divide each sample's gradient by its largest absolute value. A flat metric gives no push.
         clip_x0: Clip the clean estimates to [-1, 1] inside the metric.
@@ -48,8 +52,10 @@ class SelfGuidance(Guidance):
     perturbation: float = 0.8
     above: float = -1.0
     draws: int = 1
-    distance: Literal["l2", "squared"] = "l2"
+    distance: DistanceName = "l2"
     norm: float = 2.0
+    network: str = "alex"
+    weights: str | None = None
     scaling: Literal["variance", "fixed"] = "variance"
     normalise: bool = True
     clip_x0: bool = False
@@ -90,14 +96,15 @@ class SelfGuidance(Guidance):
     def _metric(self, x0_hat: Tensor, step: int, chain: Chain, noise: NoiseSource) -> Tensor:
         x0_hat = x0_hat.clamp(-1, 1) if self.clip_x0 else x0_hat
         s = chain.schedule.step_at(self.perturbation)
+        distance = self.distance_function(x0_hat.device)
         distances = [
-            self._distance(
-                x0_hat, renoise_and_denoise(chain, x0_hat, s, noise.perturbation(step, draw), clip=self.clip_x0)
-            )
+            distance(x0_hat, renoise_and_denoise(chain, x0_hat, s, noise.perturbation(step, draw), clip=self.clip_x0))
             for draw in range(self.draws)
         ]
         return torch.stack(distances).mean(dim=0)
 
-    @property
-    def _distance(self) -> Distance:
-        return squared_error if self.distance == "squared" else lp_norm(self.norm)
+    def distance_function(self, device: torch.device) -> Distance:
+        """The metric's d, two (B, C, H, W) -> (B,); override for one of your own."""
+        return distance_by_name(
+            self.distance, norm=self.norm, network=self.network, weights=self.weights, device=device
+        )

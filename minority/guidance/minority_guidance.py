@@ -1,0 +1,142 @@
+"""Minority guidance (Um, Lee & Ye, ICLR 2024): a classifier of noisy images knows how rare an image is becoming.
+
+The real images are scored by the minority score and sorted into as many levels of equal size; a noise-aware classifier
+learns to tell the level from x_t; sampling then climbs its log-probability of a chosen level, by default the rarest:
+
+    x_{t-1} <- x_{t-1} + w Sigma_t grad log p(level | x_t)
+
+Shapes: N real images, B samples, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minority.chain import Chain, Estimate
+from minority.denoiser import Denoiser
+from minority.gradients import finite
+from minority.guidance import Guidance
+from minority.noise import NoiseSource, SampleNoise
+from minority.noise_aware import NoiseAwareNetwork, NoiseAwareSettings, train_noise_aware
+from minority.pixels import from_pixels
+from minority.schedule import NoiseSchedule
+from minority.score import minority_score
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MinorityGuidance(Guidance):
+    """Guides towards one level of rarity.
+
+    Attributes:
+        classifier: Knows the level of a noisy image.
+        level: The level wanted; -1 is the rarest.
+        scale: w.
+    """
+
+    classifier: NoiseAwareNetwork
+    level: int = -1
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        levels = self.classifier.head.out_features
+        if not -levels <= self.level < levels:
+            raise ValueError(f"MinorityGuidance.level must be one of {levels} levels, got {self.level}.")
+        if not self.scale >= 0:
+            raise ValueError(f"MinorityGuidance.scale must not be negative, got {self.scale}.")
+
+    def acts_at(self, step: int, num_steps: int) -> bool:
+        """Every step."""
+        return True
+
+    def shift(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
+        """The push towards the level, (B, C, H, W)."""
+        with torch.enable_grad():
+            x_t = estimate.x_t.detach().requires_grad_(True)
+            timestep = chain.schedule.timestep(estimate.step, len(x_t), x_t.device)
+            log_probability = F.log_softmax(self.classifier(x_t, timestep), dim=1)[:, self.level]
+            (gradient,) = torch.autograd.grad(log_probability.sum(), x_t)
+        return self.scale * estimate.variance.detach() * finite(gradient)
+
+
+def rarity_levels(scores: NDArray[np.floating], *, levels: int) -> NDArray[np.int64]:
+    """Sort scores into levels of equal size, (N,) in 0 ... levels - 1, the rarest last.
+
+    Args:
+        scores: (N,) larger = rarer.
+        levels: How many, 2 ... N.
+
+    Raises:
+        ValueError: Where there are fewer scores than levels.
+    """
+    if not 2 <= levels <= len(scores):
+        raise ValueError(f"levels must lie in 2 ... {len(scores)}, the number of scored images, got {levels}.")
+    edges = np.quantile(scores, np.arange(1, levels) / levels)
+    return np.searchsorted(edges, scores, side="left").astype(np.int64)
+
+
+def train_minority_guidance(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    images: NDArray[np.uint8],
+    *,
+    labels: Sequence[int] | None = None,
+    levels: int = 10,
+    scale: float = 1.0,
+    perturbation: float = 0.6,
+    draws: int = 5,
+    settings: NoiseAwareSettings | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> MinorityGuidance:
+    """Score the real images and train the classifier.
+
+    Args:
+        denoiser: The backbone's denoiser, on `device`.
+        schedule: All its trained noise levels.
+        images: (N, H, W, C) uint8 real training images.
+        labels: (N,) for a class-conditional backbone.
+        levels: Levels of rarity; published: 100.
+        scale: w of the guidance that is returned.
+        perturbation: Perturbation step of the score as a fraction of the chain; published: 0.6.
+        draws: Noises a score; published: 5.
+        settings: The classifier's budget.
+        seed: Decides the score's noise and the training.
+        batch_size: Images a network call.
+        device: Where to compute.
+
+    Returns:
+        Guidance towards the rarest level.
+    """
+    x = from_pixels(images)
+    scores = []
+    for start in range(0, len(x), batch_size):
+        part = x[start : start + batch_size].to(device)
+        label = None if labels is None else torch.tensor(labels[start : start + batch_size], device=device)
+        noise = SampleNoise(seed, range(start, start + len(part)), shape=_shape(part), device=device)
+        scores.append(
+            minority_score(
+                denoiser, schedule, part, noise, label=label, perturbations=(perturbation,), draws=draws
+            ).cpu()
+        )
+    targets = rarity_levels(torch.cat(scores).numpy(), levels=levels)
+    classifier = train_noise_aware(
+        images,
+        targets,
+        num_outputs=levels,
+        schedule=schedule,
+        settings=settings or NoiseAwareSettings(),
+        seed=seed,
+        device=device,
+    )
+    return MinorityGuidance(classifier=classifier, scale=scale)
+
+
+def _shape(images: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = images.shape
+    return channels, height, width

@@ -1,0 +1,172 @@
+"""Prune and branch: at a few points of the chain the hopeless ones die and the promising ones continue in their place.
+
+Particle steering in the manner of sequential Monte Carlo, without gradients. Chains compete within their *family* only:
+`family` consecutive sample indices, all with one label. At each point the best ones of a family are kept, and every
+place left empty continues as a branch of one of them, with the noise of its own place from there on. So a sample is a
+function of its family's indices, label and settings, whatever else is in the batch, and the batch stays full.
+
+Shapes: B samples, F = B / family families, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minority.chain import Chain, Estimate
+from minority.guidance import Guidance
+from minority.metric import renoise_and_denoise, squared_error
+from minority.noise import NoiseSource
+from minority.solvers import Solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneAndBranch(Guidance):
+    """Judges every chain by the minority metric of its clean estimate.
+
+    Attributes:
+        family: Chains that compete, at least 2.
+        keep: How many of a family survive each point, 1 ... family - 1.
+        points: When to judge, as fractions of the way from noise to image, in (0, 1).
+        perturbation: Perturbation step of the metric as a fraction of the chain, in [0, 1).
+        draws: Noises that the metric is averaged over; each costs one network call a point.
+        max_siblings: How many chains may continue one parent, the parent included; at least 2. What exceeds it goes
+            on as it was, in the order of promise.
+    """
+
+    family: int = 4
+    keep: int = 2
+    points: tuple[float, ...] = (0.5,)
+    perturbation: float = 0.5
+    draws: int = 2
+    max_siblings: int = 2
+
+    def __post_init__(self) -> None:
+        if self.family < 2:
+            raise ValueError(f"PruneAndBranch.family must be at least 2 chains, got {self.family}.")
+        if not 1 <= self.keep < self.family:
+            raise ValueError(
+                f"PruneAndBranch.keep must lie in 1 ... {self.family - 1}, family being {self.family}, got {self.keep}."
+            )
+        if not self.points or not all(0 < point < 1 for point in self.points):
+            raise ValueError(f"PruneAndBranch.points must be fractions of the way in (0, 1), got {self.points}.")
+        if not 0 <= self.perturbation < 1:
+            raise ValueError(f"PruneAndBranch.perturbation must lie in [0, 1), got {self.perturbation}.")
+        if self.draws < 1 or self.max_siblings < 2:
+            raise ValueError(
+                "PruneAndBranch.draws must be at least 1 and .max_siblings at least 2, got "
+                f"{self.draws} and {self.max_siblings}."
+            )
+
+    def conflict(self, others: Sequence[Guidance], solver: Solver) -> str | None:
+        """Branches part by the noise of later steps only."""
+        if not solver.is_stochastic:
+            return (
+                f"{type(solver).__name__} adds no noise on the way, so branches would stay copies; take Ancestral, or "
+                "Ddim with eta > 0."
+            )
+        return None
+
+    def judged_steps(self, num_steps: int) -> list[int]:
+        """The steps of a chain of `num_steps` at which chains are judged."""
+        return [round((1 - point) * (num_steps - 1)) for point in self.points]
+
+    def resample(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor | None:
+        """Which chain each one continues, (B,) int64; None between the points.
+
+        Raises:
+            ValueError: Where the batch does not hold whole families of one label.
+        """
+        if estimate.step not in self.judged_steps(chain.schedule.num_steps) or estimate.step == 0:
+            return None
+        self._check_families(len(estimate.x_t), chain.label)
+        promise = self.promise(estimate, chain, noise)
+        return choose_parents(promise, family=self.family, keep=self.keep, max_siblings=self.max_siblings)
+
+    def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
+        """How likely each chain is to end in a wanted image, (B,), any monotone scale; override to judge otherwise."""
+        s = chain.schedule.step_at(self.perturbation)
+        x0 = estimate.x0_hat.clamp(-1, 1)
+        distances = [
+            squared_error(x0, renoise_and_denoise(chain, x0, s, noise.judgement(estimate.step, draw), clip=True))
+            for draw in range(self.draws)
+        ]
+        return torch.stack(distances).mean(dim=0)
+
+    def _check_families(self, batch: int, label: Tensor | None) -> None:
+        if batch % self.family:
+            raise ValueError(
+                f"a batch of {batch} does not hold whole families of {self.family} chains; make its size a multiple."
+            )
+        if label is not None:
+            families = label.view(-1, self.family)
+            if not bool((families == families[:, :1]).all()):
+                raise ValueError(f"the {self.family} chains of a family must have one label; order labels in runs.")
+
+
+def choose_parents(promise: Tensor, *, family: int, keep: int, max_siblings: int) -> Tensor:
+    """Hand each place of a family to one of its survivors.
+
+    The best `keep` stay in their own places; the empty places go to them in turn, the best first, until each has
+    `max_siblings` places; what is still empty stays as it was. Ties fall to the lower index.
+
+    Args:
+        promise: (B,) larger = better; not a number counts as worst.
+        family: Consecutive chains that compete.
+        keep: Survivors a family.
+        max_siblings: Places a survivor may have, its own included.
+
+    Returns:
+        (B,) int64 indices into the batch.
+    """
+    worst = torch.nan_to_num(promise.float(), nan=-torch.inf)
+    order = worst.view(-1, family).argsort(dim=1, descending=True, stable=True).cpu()  # (F, family)
+    parents = torch.arange(len(promise)).view(-1, family).clone()
+    for f, ranking in enumerate(order.tolist()):
+        survivors, empty = ranking[:keep], ranking[keep:]
+        # The best of the pruned keep their lives where branches run out, so the worst places are filled first.
+        seats = [survivor for _ in range(max_siblings - 1) for survivor in survivors]
+        for place, survivor in zip(reversed(empty), seats, strict=False):
+            parents[f, place] = f * family + survivor
+    return parents.view(-1).to(promise.device)
+
+
+def whole_families(
+    indices: Sequence[int], labels: Sequence[int] | None, *, family: int
+) -> tuple[list[int], list[int] | None, list[int]]:
+    """Complete a list of samples to whole families.
+
+    Sample i belongs to the family of the indices i // family * family onwards, each drawn with i's label.
+
+    Args:
+        indices: Sample indices, in any order.
+        labels: One a sample, or None.
+        family: Chains a family.
+
+    Returns:
+        Indices and labels of all members, family by family, and for every requested sample its position among them.
+    """
+    keys = [(index // family, None if labels is None else labels[i]) for i, index in enumerate(indices)]
+    order = list(dict.fromkeys(keys))
+    rank = {key: position for position, key in enumerate(order)}
+    members = [first * family + j for first, _ in order for j in range(family)]
+    member_labels = (
+        None if labels is None else [label for _, label in order for _ in range(family) if label is not None]
+    )
+    positions = [rank[key] * family + index % family for key, index in zip(keys, indices, strict=True)]
+    return members, member_labels, positions
+
+
+def founders(parents: Sequence[Tensor | None], batch: int) -> Tensor:
+    """Follow branches back to the chain that each sample descends from at the first point, (B,) int64.
+
+    Args:
+        parents: `Arrival.parents` of every step, in the order walked.
+        batch: B.
+    """
+    origin = torch.arange(batch)
+    for choice in parents:
+        if choice is not None:
+            origin = origin[choice.cpu()]
+    return origin

@@ -1,0 +1,43 @@
+"""Prune and branch by where the clean estimates lie among the real images, instead of by the minority metric.
+
+No network calls for judging: the clean estimate of a chain is placed in feature space, and promises the more, the
+farther it lies from its real neighbours, as long as it stays inside their manifold.
+
+Shapes: B samples, C channels, H x W pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minority.chain import Chain, Estimate
+from minority.features import pixel_features
+from minority.guidance.prune_and_branch import PruneAndBranch
+from minority.neighbours import RealReference
+from minority.noise import NoiseSource
+from minority.pixels import to_pixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PruneByFeatures(PruneAndBranch):
+    """Judges every chain by its clean estimate's neighbours in feature space.
+
+    Attributes:
+        reference: The real training images.
+        extract: Images (B, H, W, C) uint8 to features (B, D), as the reference was made with.
+        realism_floor: Estimates of less realism come last, the least real-looking at the very end.
+    """
+
+    reference: RealReference
+    extract: Callable[[NDArray[np.uint8]], NDArray[np.floating]] = pixel_features
+    realism_floor: float = 1.0
+
+    def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
+        """Mean distance to the nearest real images, (B,); below 0 where the estimate does not look real."""
+        place = self.reference.judge(self.extract(to_pixels(estimate.x0_hat)))
+        unreal = np.minimum(place.realism, self.realism_floor) - self.realism_floor - 1e-6
+        return torch.from_numpy(np.where(place.realism >= self.realism_floor, place.knn_distance, unreal))
