@@ -6,6 +6,7 @@ Two forms are read: the original "python version", <folder>/[cifar-10-batches-py
 
 import io
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,7 @@ def read_cifar10(folder: str | Path) -> ImageSet:
         ValueError: A file is damaged, or a pickle holds more than arrays and words.
     """
     root = Path(folder)
+    load: Callable[[int], NDArray[np.uint8]]
     if (root / "strips.zip").is_file():
         labels, load = _strips(root)
     else:
