@@ -108,8 +108,8 @@ class Lpips(nn.Module):
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / file
         if not path.is_file():
             raise BackboneError(
-                f"LPIPS needs the weights of {name}, and {path} does not exist; put torchvision's {file} there, or give "
-                "its path."
+                f"LPIPS needs the weights of {name}, and {path} does not exist; put torchvision's {file} there, or "
+                "give its path."
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the package asks torchvision in an old way

@@ -56,6 +56,36 @@ def minority_score(
     return torch.stack(scores).mean(dim=0)
 
 
+def minority_profile(
+    denoiser: Denoiser, schedule: NoiseSchedule, images: Tensor, noise: NoiseSource, *, label: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The minority score at every step, and the error of the predicted noise in the same network calls.
+
+    Um & Ye (2024) prove that, with the squared error, the scores weighted by abar_s / (1 - abar_s) sum to the
+    simplified negative ELBO, the sum of the squared noise errors (Ho et al. 2020, the "simple" loss), up to a
+    constant factor.
+
+    Args:
+        denoiser: The backbone's denoiser.
+        schedule: The (respaced) chain.
+        images: (B, C, H, W) in [-1, 1].
+        noise: The batch's noise, one draw a step.
+        label: (B,) int64 labels, or None.
+
+    Returns:
+        (B, T) minority scores (squared error) and (B, T) squared errors of the noise, column = step.
+    """
+    chain = Chain(denoiser, schedule, label)
+    scores, errors = [], []
+    with torch.no_grad():
+        for step in range(schedule.num_steps):
+            eps = noise.score(step, 0).to(images)
+            estimate = chain.estimate(schedule.noised(images, step, eps), step)
+            scores.append(squared_error(images, estimate.x0_hat))
+            errors.append(squared_error(eps, estimate.eps))
+    return torch.stack(scores, dim=1), torch.stack(errors, dim=1)
+
+
 @dataclass(frozen=True, eq=False)
 class NegativeElbo:
     """The negative evidence lower bound of images, in bits/dim.
@@ -101,11 +131,11 @@ def negative_elbo(
             eps = noise.score(step, 0)
             estimate = chain.estimate(schedule.noised(images, step, eps), step)
             x0 = estimate.x0_hat.clamp(-1, 1)
-            terms.append(_bound_term(chain, estimate, images, x0))
+            terms.append(bound_term(chain, estimate, images, x0))
             x0_errors.append(_mean(torch.square(x0 - images)))
             eps_errors.append(_mean(torch.square(schedule.eps_from_x0(estimate.x_t, step, x0) - eps)))
     steps = torch.stack(terms, dim=1)
-    prior = _prior(schedule, images)
+    prior = prior_term(schedule, images)
     return NegativeElbo(
         total=prior + steps.sum(dim=1),
         prior=prior,
@@ -115,7 +145,15 @@ def negative_elbo(
     )
 
 
-def _bound_term(chain: Chain, estimate: Estimate, images: Tensor, x0: Tensor) -> Tensor:
+def bound_term(chain: Chain, estimate: Estimate, images: Tensor, x0: Tensor) -> Tensor:
+    """One step's term of the bound in bits/dim, (B,): a KL divergence, or the discretised likelihood at step 0.
+
+    Args:
+        chain: The denoiser and its schedule.
+        estimate: At the noised images.
+        images: (B, C, H, W) the clean images.
+        x0: (B, C, H, W) the clean estimate that the reverse step uses.
+    """
     mean = chain.posterior_mean(estimate, x0)
     if estimate.step == 0:
         return _mean(_discretised_negative_log_likelihood(images, mean, 0.5 * estimate.log_variance)) / math.log(2)
@@ -124,7 +162,8 @@ def _bound_term(chain: Chain, estimate: Estimate, images: Tensor, x0: Tensor) ->
     return _mean(_normal_kl(true_mean, true_log_variance, mean, estimate.log_variance)) / math.log(2)
 
 
-def _prior(schedule: NoiseSchedule, images: Tensor) -> Tensor:
+def prior_term(schedule: NoiseSchedule, images: Tensor) -> Tensor:
+    """KL divergence of q(x_T | x_0) from the standard normal in bits/dim, (B,)."""
     last = float(schedule.abar[-1])
     zero = torch.zeros_like(images)
     return _mean(_normal_kl(math.sqrt(last) * images, math.log(1 - last), zero, zero)) / math.log(2)
