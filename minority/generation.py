@@ -4,7 +4,7 @@ Shapes: B samples, C channels, H x W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,45 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minority.backbones import Backbone
-from minority.chain import Variance
 from minority.guidance import Guidance
-from minority.guidance.boost_and_skip import BoostAndSkip
-from minority.guidance.self_guidance import SelfGuidance
+from minority.guidance.prune_and_branch import whole_families
+from minority.guidance.prune_and_branch import founders as founders_of
 from minority.noise import SampleNoise
+from minority.pixels import from_pixels, to_pixels
 from minority.sampler import sample
+from minority.sampler_settings import SamplerSettings
 from minority.score import minority_score, negative_elbo
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerSettings:
-    """How samples are drawn.
-
-    Attributes:
-        steps: Steps of the respaced chain: a number, or sections such as "10,15" or "ddim25".
-        variance: Reverse variance (minority/chain.py).
-        self_guidance: Climb the minority metric, or None.
-        boost_and_skip: Start from boosted noise some steps down, or None.
-        batch_size: Samples a network call. Costs memory; changes images at most in the last bit.
-    """
-
-    steps: int | str = 50
-    variance: Variance = "learned_range"
-    self_guidance: SelfGuidance | None = None
-    boost_and_skip: BoostAndSkip | None = None
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"SamplerSettings.batch_size must be at least 1, got {self.batch_size}.")
-
-    @property
-    def guidance(self) -> list[Guidance]:
-        """The methods that steer the chain, possibly none."""
-        return [method for method in (self.boost_and_skip, self.self_guidance) if method is not None]
-
-    def plain(self) -> "SamplerSettings":
-        """The same chain without guidance: plain ancestral sampling."""
-        return replace(self, self_guidance=None, boost_and_skip=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +53,80 @@ class Scores:
     negative_elbo: NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """N drawn samples.
+
+    Attributes:
+        images: (N, H, W, C) uint8.
+        evaluations: Denoiser evaluations a sample (a backward pass counts as two).
+        founders: (N,) int64 index of the chain that each sample descends from: its own where chains were not branched;
+            samples of one founder are siblings.
+    """
+
+    images: NDArray[np.uint8]
+    evaluations: float
+    founders: NDArray[np.int64]
+
+
+def draw(
+    backbone: Backbone,
+    *,
+    seed: int,
+    indices: Sequence[int],
+    labels: Sequence[int] | None,
+    settings: SamplerSettings,
+    guidance: Sequence[Guidance] = (),
+    device: torch.device | str = "cpu",
+) -> Drawn:
+    """Draw the samples with the given indices.
+
+    Where chains may replace one another, whole families of indices are drawn, each with the label of the sample that
+    asked for it, and only what was asked for is returned. Ask for whole families of one label, or pay for the rest.
+
+    Args:
+        backbone: On any device.
+        seed: The run's seed.
+        indices: Sample indices; each decides its own noise.
+        labels: One a sample for a class-conditional backbone, None for an unconditional one.
+        settings: How.
+        guidance: Methods beside those of the settings: ones that have trained parts.
+        device: Where to compute.
+
+    Raises:
+        ValueError: Where labels do not go with the backbone, or methods not with one another.
+    """
+    _check_labels(backbone, indices, labels)
+    backbone = backbone.to(device).in_precision(settings.precision)
+    schedule = backbone.schedule.respaced(settings.steps)
+    methods = [*settings.guidance, *guidance]
+    family = max((method.family for method in methods), default=1)
+    members, member_labels, positions = whole_families(indices, labels, family=family)
+    size = max(1, settings.batch_size // family) * family
+    images, founders, evaluations = [], [], 0.0
+    for part, label in _batches(members, member_labels, size=size, device=device):
+        noise = SampleNoise(seed, part, shape=backbone.image_shape, device=device)
+        parents: list[Tensor | None] = []
+        x, cost = sample(
+            backbone.denoiser,
+            schedule,
+            noise,
+            label=label,
+            guidance=methods,
+            variance=settings.variance,
+            solver=settings.walk,
+            on_step=lambda arrival, parents=parents: parents.append(arrival.parents),  # type: ignore[misc]
+        )
+        images.append(to_pixels(x))
+        founders.append(np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()])
+        evaluations = cost.evaluations()
+    return Drawn(
+        images=np.concatenate(images)[positions],
+        evaluations=evaluations * len(members) / len(indices),
+        founders=np.concatenate(founders)[positions].astype(np.int64),
+    )
+
+
 def draw_images(
     backbone: Backbone,
     *,
@@ -93,38 +136,9 @@ def draw_images(
     settings: SamplerSettings,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
-    """Draw the samples with the given indices.
-
-    Args:
-        backbone: On any device.
-        seed: The run's seed.
-        indices: Sample indices; each decides its own noise.
-        labels: One a sample for a class-conditional backbone, None for an unconditional one.
-        settings: See above.
-        device: Where to compute.
-
-    Returns:
-        Images (B, H, W, C) uint8, and denoiser evaluations a sample (a backward pass counts as two).
-
-    Raises:
-        ValueError: Where labels do not go with the backbone.
-    """
-    backbone = backbone.to(device)
-    schedule = backbone.schedule.respaced(settings.steps)
-    images, evaluations = [], 0.0
-    for part, label in _batches(backbone, indices, labels, size=settings.batch_size, device=device):
-        noise = SampleNoise(seed, part, shape=backbone.image_shape, device=device)
-        x, cost = sample(
-            backbone.denoiser,
-            schedule,
-            noise,
-            label=label,
-            guidance=settings.guidance,
-            variance=settings.variance,
-        )
-        images.append(to_pixels(x))
-        evaluations = cost.evaluations()
-    return np.concatenate(images), evaluations
+    """Images (B, H, W, C) uint8 and evaluations a sample; see `draw`."""
+    drawn = draw(backbone, seed=seed, indices=indices, labels=labels, settings=settings, device=device)
+    return drawn.images, drawn.evaluations
 
 
 def score_images(
@@ -150,12 +164,13 @@ def score_images(
         batch_size: Images a network call.
         device: Where to compute.
     """
+    _check_labels(backbone, indices, labels)
     backbone = backbone.to(device)
     chain, short = backbone.schedule, backbone.schedule.respaced(settings.elbo_steps)
     x = from_pixels(images)
     minority, elbo = [], []
     position = 0
-    for part, label in _batches(backbone, indices, labels, size=batch_size, device=device):
+    for part, label in _batches(indices, labels, size=batch_size, device=device):
         noise = SampleNoise(seed, part, shape=backbone.image_shape, device=device)
         batch = x[position : position + len(part)].to(device)
         position += len(part)
@@ -174,25 +189,7 @@ def score_images(
     return Scores(minority_score=torch.cat(minority).cpu().numpy(), negative_elbo=torch.cat(elbo).cpu().numpy())
 
 
-def to_pixels(x: Tensor) -> NDArray[np.uint8]:
-    """(B, C, H, W) in [-1, 1] to (B, H, W, C) uint8, rounded to the nearest level."""
-    pixels = x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def from_pixels(images: NDArray[np.uint8]) -> Tensor:
-    """(B, H, W, C) uint8 to (B, C, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def _batches(
-    backbone: Backbone,
-    indices: Sequence[int],
-    labels: Sequence[int] | None,
-    *,
-    size: int,
-    device: torch.device | str,
-) -> list[tuple[Sequence[int], Tensor | None]]:
+def _check_labels(backbone: Backbone, indices: Sequence[int], labels: Sequence[int] | None) -> None:
     if (labels is None) != (backbone.num_classes is None):
         raise ValueError(
             f"backbone {backbone.name} knows {backbone.num_classes or 'no'} classes; "
@@ -200,6 +197,11 @@ def _batches(
         )
     if labels is not None and len(labels) != len(indices):
         raise ValueError(f"{len(indices)} samples need as many labels, got {len(labels)}.")
+
+
+def _batches(
+    indices: Sequence[int], labels: Sequence[int] | None, *, size: int, device: torch.device | str
+) -> list[tuple[Sequence[int], Tensor | None]]:
     return [
         (
             indices[start : start + size],
@@ -207,3 +209,16 @@ def _batches(
         )
         for start in range(0, len(indices), size)
     ]
+
+
+__all__ = [
+    "Drawn",
+    "SamplerSettings",
+    "ScoreSettings",
+    "Scores",
+    "draw",
+    "draw_images",
+    "from_pixels",
+    "score_images",
+    "to_pixels",
+]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import safetensors
 import safetensors.torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from minority.denoiser import Denoiser
 from minority.schedule import NoiseSchedule
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BackboneError(ValueError):
@@ -50,6 +54,16 @@ class Backbone:
         if all(parameter.device == device for parameter in self.denoiser.parameters()):
             return self
         return replace(self, denoiser=copy.deepcopy(self.denoiser).to(device))
+
+    def in_precision(self, precision: Precision) -> "Backbone":
+        """The same backbone with its network's parameters in bf16 or fp16; the schedule's arithmetic stays fp32."""
+        dtype = _DTYPES[precision]
+        if not isinstance(self.denoiser, nn.Module) or all(p.dtype == dtype for p in self.denoiser.parameters()):
+            return self
+        denoiser = copy.deepcopy(self.denoiser)
+        for parameter in denoiser.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return replace(self, denoiser=denoiser)
 
 
 def file_sha256(path: Path) -> str:
