@@ -44,6 +44,7 @@ def card_text(
     quotas: Mapping[str, Mapping[str, int]],
     shards: Sequence[ShardEntry],
     num_rows: int,
+    weighted: bool = False,
 ) -> str:
     """Write the card as Markdown; a function of its arguments alone.
 
@@ -53,6 +54,7 @@ def card_text(
         quotas: Group -> asked, kept and shortfall.
         shards: The published tars.
         num_rows: Candidates in the table, published or not.
+        weighted: Whether there is a table of weights.
     """
     published = sum(shard.num_samples for shard in shards)
     sections = [
@@ -63,10 +65,17 @@ def card_text(
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
+        "## Weights\n\n" + _WEIGHTS if weighted else "",
         "## How to open\n\n" + _how_to_open(shards),
         "## Origin and licence\n\n" + facts.provenance.strip(),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+_WEIGHTS = (
+    "`weights.parquet` has a row an image: `key`, `source_id`, `group` and `weight`. Weighted by it, every group counts "
+    "alike and an image counts 1 on average: give it to a weighted sampler, or multiply the loss by it."
+)
 
 
 def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -92,7 +101,7 @@ def _how_to_open(shards: Sequence[ShardEntry]) -> str:
         "import pandas as pd\n"
         "import webdataset as wds\n\n"
         f"table = pd.read_parquet({METADATA_FILE!r})\n"
-        f"samples = wds.WebDataset([{paths}], shardshuffle=False).decode('pil').to_tuple('png', 'cls', 'json')\n"
+        f"samples = wds.WebDataset([{paths}], shardshuffle=False).decode('pil').to_tuple('png;webp;jpg', 'cls', 'json')\n"
         "```"
     )
 

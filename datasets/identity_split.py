@@ -26,8 +26,8 @@ def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto
         training (by identity where there is one) when the makers gave none.
 
     Raises:
-        ValueError: The set lacks what the rule needs, the makers' parts divide an identity, or a class would be empty in
-            the training or the test part.
+        ValueError: The set lacks what the rule needs, the makers' parts divide an identity, or a class would be empty
+            in the training or the test part.
     """
     if rule == "auto":
         rule = "parts" if image_set.parts is not None else "identity" if image_set.identities else "stratified"

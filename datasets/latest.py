@@ -52,12 +52,14 @@ def move_latest(store: Store, dataset: str, run_id: str) -> Latest:
     with store.locked(f"latest-{dataset}"):
         _number(store, dataset, run_id)
         while True:
+            # The pointer first: the history that is read after it cannot be older.
+            pointed = store.read(pointer) if store.exists(pointer) else None
             highest = _history(store, dataset)[-1]
             content = canonical_json(asdict(highest))
-            if not store.exists(pointer) or store.read(pointer) != content:  # a damaged pointer is mended
-                store.write(pointer, content)
+            # A damaged pointer is mended; one that another writer has moved meanwhile is looked at again.
+            moved = pointed == content or store.swap(pointer, content, expected=pointed)
             # Without locks (object stores) a later run may have come in between; it is then for us to point to it.
-            if _history(store, dataset)[-1] == highest:
+            if moved and _history(store, dataset)[-1] == highest:
                 return highest
 
 

@@ -15,6 +15,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 METADATA_FILE = "metadata.parquet"
 CARD_FILE = "README.md"
+WEIGHTS_FILE = "weights.parquet"
 _PATH = re.compile(r"(shards/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 Entry = TypeVar("Entry", "ShardEntry", "MetadataEntry", "CardEntry")
@@ -88,6 +89,7 @@ class Manifest:
         metadata: The table.
         card: The data card.
         format_version: Of this file's layout.
+        weights: The table of weights, where there is one.
     """
 
     dataset: str
@@ -103,14 +105,20 @@ class Manifest:
     metadata: MetadataEntry
     card: CardEntry
     format_version: int = FORMAT_VERSION
+    weights: MetadataEntry | None = None
 
     def to_json(self) -> bytes:
         """The manifest as canonical JSON; equal manifests are equal bytes."""
-        return canonical_json(asdict(self))
+        content = asdict(self)
+        if self.weights is None:
+            del content["weights"]
+        return canonical_json(content)
 
     def checksums(self) -> dict[str, str]:
         """Path -> SHA-256 of every file the manifest names."""
         named = {shard.path: shard.sha256 for shard in self.shards}
+        if self.weights is not None:
+            named[self.weights.path] = self.weights.sha256
         return named | {self.metadata.path: self.metadata.sha256, self.card.path: self.card.sha256}
 
     @staticmethod
@@ -132,11 +140,13 @@ class Manifest:
                 "use the program's version that wrote it."
             )
         _require_fields(content, name=name)
-        entries = {
+        entries: dict[str, Any] = {
             "shards": [_entry(ShardEntry, shard, name=name) for shard in content["shards"]],
             "metadata": _entry(MetadataEntry, content["metadata"], name=name),
             "card": _entry(CardEntry, content["card"], name=name),
         }
+        if "weights" in content:
+            entries["weights"] = _entry(MetadataEntry, content["weights"], name=name)
         return Manifest(**{**content, **entries})
 
 
@@ -158,8 +168,8 @@ _FIELD_TYPES: dict[str, type] = {
 
 
 def _require_fields(content: dict[str, Any], *, name: str) -> None:
-    if set(content) != set(_FIELD_TYPES):
-        odd = sorted(set(content) ^ set(_FIELD_TYPES))
+    if set(content) - {"weights"} != set(_FIELD_TYPES):
+        odd = sorted((set(content) - {"weights"}) ^ set(_FIELD_TYPES))
         raise ValueError(f"{name} lacks or does not know the field {odd[0]}; it is damaged.")
     for key, kind in _FIELD_TYPES.items():
         if not isinstance(content[key], kind):

@@ -1,20 +1,24 @@
 """Publishing a run: shards, table, card, and the manifest as the last act; then the pointer to the latest run.
 
-A publish that dies leaves no manifest, or the former, sound one; the same call again gives the same bytes.
+A publish that dies leaves no manifest, or the former, sound one; the same call again gives the same bytes. While one
+publishes, `publishing.json` keeps everybody with other contents away from the run.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from itertools import islice
 
 import pyarrow as pa
 
-from datasets.canonical import sha256_hex
+from datasets.canonical import canonical_json, sha256_hex
 from datasets.card import card_text
 from datasets.manifest import (
     CARD_FILE,
     MANIFEST_FILE,
     METADATA_FILE,
+    WEIGHTS_FILE,
     CardEntry,
     Manifest,
     MetadataEntry,
@@ -26,6 +30,12 @@ from datasets.shards import Sample, tar_bytes
 from datasets.store import Store
 from datasets.tables import conform_rows, replace_column, table_bytes
 
+CLAIM_FILE = "publishing.json"
+
+
+class PublishConflictError(ValueError):
+    """Another publisher is at work on the same run with other contents."""
+
 
 def publish(
     run_store: Store,
@@ -34,6 +44,7 @@ def publish(
     samples: Iterable[Sample],
     metadata: pa.Table,
     samples_per_shard: int = 1000,
+    weights: pa.Table | None = None,
 ) -> Manifest:
     """Publish a run's kept images and all its rows.
 
@@ -46,11 +57,13 @@ def publish(
         samples: The kept images, one for each row with kept = True.
         metadata: One row of METADATA_SCHEMA a candidate, kept or not.
         samples_per_shard: Images a tar, at least 1.
+        weights: One row of WEIGHTS_SCHEMA a published image, see `balance.group_weights`; None writes no such file.
 
     Returns:
         The manifest that was written.
 
     Raises:
+        PublishConflictError: Another publisher is at work on this run with other contents.
         ValueError: Samples and kept rows do not match one to one, labels differ, or a row breaks the schema; nothing
             is published then.
         StoreError: The store cannot be written; nothing is published then.
@@ -60,16 +73,43 @@ def publish(
         raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}.")
     table = conform_rows(metadata, name=METADATA_FILE)
     _require_labels(table, class_names=facts.class_names)
+    claim = _claim_of(facts=facts, table=table, weights=weights, samples_per_shard=samples_per_shard)
+    with _claimed(run_store, claim):
+        manifest = _write_all(
+            run_store, samples, facts=facts, table=table, weights=weights, samples_per_shard=samples_per_shard
+        )
+        _require_claim(run_store, claim, manifest=manifest)
+        run_store.write(MANIFEST_FILE, manifest.to_json())
+        run_store.remove(CLAIM_FILE)
+    return manifest
+
+
+def _write_all(
+    run_store: Store,
+    samples: Iterable[Sample],
+    *,
+    facts: RunFacts,
+    table: pa.Table,
+    weights: pa.Table | None,
+    samples_per_shard: int,
+) -> Manifest:
+    """Write all files but the manifest, which is returned."""
     writer = _Writer(run_store)
     shards, placed = _write_shards(writer, samples, facts=facts, table=table, samples_per_shard=samples_per_shard)
     writer.remove_strays({shard.path for shard in shards})
     table = _place(table, placed=placed)
     counts, quotas = _count(table, facts=facts)
-    card = card_text(facts, counts=counts, quotas=quotas, shards=shards, num_rows=table.num_rows).encode()
-    parquet = table_bytes(table)
-    writer.write(METADATA_FILE, parquet)
+    card = card_text(
+        facts, counts=counts, quotas=quotas, shards=shards, num_rows=table.num_rows, weighted=weights is not None
+    ).encode()
+    metadata_entry = writer.write_table(METADATA_FILE, table)
+    weights_entry = None
+    if weights is not None:
+        weights_entry = writer.write_table(WEIGHTS_FILE, weights)
+    elif run_store.exists(WEIGHTS_FILE):
+        writer.remove(WEIGHTS_FILE)
     writer.write(CARD_FILE, card)
-    manifest = Manifest(
+    return Manifest(
         dataset=facts.dataset,
         run_id=facts.run_id,
         recipe=facts.recipe,
@@ -80,13 +120,48 @@ def publish(
         counts=counts,
         quotas=quotas,
         shards=shards,
-        metadata=MetadataEntry(
-            path=METADATA_FILE, num_rows=table.num_rows, bytes=len(parquet), sha256=sha256_hex(parquet)
-        ),
+        metadata=metadata_entry,
         card=CardEntry(path=CARD_FILE, sha256=sha256_hex(card)),
+        weights=weights_entry,
     )
-    run_store.write(MANIFEST_FILE, manifest.to_json())
-    return manifest
+
+
+def _claim_of(*, facts: RunFacts, table: pa.Table, weights: pa.Table | None, samples_per_shard: int) -> bytes:
+    """What is being published. Several may publish equal contents at once, since they write equal bytes."""
+    tables = [table_bytes(part) for part in (table, weights) if part is not None]
+    contents = canonical_json({"facts": asdict(facts), "samples_per_shard": samples_per_shard}) + b"".join(tables)
+    return canonical_json({"recipe": facts.recipe, "contents": sha256_hex(contents)})
+
+
+@contextmanager
+def _claimed(store: Store, claim: bytes) -> Iterator[None]:
+    if not store.create(CLAIM_FILE, claim):
+        _require_claim(store, claim, manifest=None)
+    try:
+        yield
+    except PublishConflictError:
+        raise
+    except (ValueError, OSError):
+        # Whoever corrects the fault may come with other contents.
+        with suppress(OSError):
+            store.remove(CLAIM_FILE)
+        raise
+
+
+def _require_claim(store: Store, claim: bytes, *, manifest: Manifest | None) -> None:
+    """Refuse to go on where another publisher has the run, or had it and finished it meanwhile."""
+    try:
+        held = store.read(CLAIM_FILE)
+    except FileNotFoundError:
+        held = None
+    finished_by_another = False
+    if held is None and manifest is not None and store.exists(MANIFEST_FILE):
+        finished_by_another = store.read(MANIFEST_FILE) != manifest.to_json()
+    if finished_by_another or (held is not None and held != claim):
+        raise PublishConflictError(
+            f"{store.root} is being published with other contents by another publisher; choose another run id, or "
+            f"remove {CLAIM_FILE} there if that publisher is dead."
+        )
 
 
 class _Writer:
@@ -100,12 +175,20 @@ class _Writer:
         self._withdraw_unless(self._promised is None or self._promised.get(path) == sha256_hex(data))
         self._store.write(path, data)
 
+    def write_table(self, path: str, table: pa.Table) -> MetadataEntry:
+        data = table_bytes(table)
+        self.write(path, data)
+        return MetadataEntry(path=path, num_rows=table.num_rows, bytes=len(data), sha256=sha256_hex(data))
+
     def remove_strays(self, named: set[str]) -> None:
         """Remove tars of an earlier attempt that this one does not have."""
         for path in self._store.list("shards"):
             if path not in named:
-                self._withdraw_unless(self._promised is None or path not in self._promised)
-                self._store.remove(path)
+                self.remove(path)
+
+    def remove(self, path: str) -> None:
+        self._withdraw_unless(self._promised is None or path not in self._promised)
+        self._store.remove(path)
 
     def _withdraw_unless(self, consistent: bool) -> None:
         if not consistent:
@@ -137,9 +220,9 @@ def _write_shards(
         encoded = []
         for sample in batch:
             _require_row(sample, labels=labels, placed=placed)
-            png = sample.png()
-            placed[sample.key] = (path, sha256_hex(png))
-            encoded.append(Sample(key=sample.key, image=png, label=sample.label, record=sample.record))
+            image = sample.encoded()
+            placed[sample.key] = (path, sha256_hex(image))
+            encoded.append(replace(sample, image=image))
         tar = tar_bytes(encoded)
         writer.write(path, tar)
         shards.append(ShardEntry(path=path, num_samples=len(encoded), bytes=len(tar), sha256=sha256_hex(tar)))

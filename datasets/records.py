@@ -44,3 +44,13 @@ METADATA_SCHEMA = pa.schema(
         pa.field("image_sha256", pa.string()),  # of the encoded image in the shard or unit
     ]
 )
+
+# One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
+WEIGHTS_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),  # as in METADATA_SCHEMA, like source_id and group
+        pa.field("source_id", pa.string()),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),  # mean 1; every group has the same sum
+    ]
+)

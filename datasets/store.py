@@ -108,8 +108,8 @@ class Store:
         """Write a file unless one of that name exists.
 
         Returns:
-            Whether this call wrote it. Of several writers at once exactly one gets True (on an object store: where it
-            obeys If-None-Match, as S3 does).
+            Whether this call wrote it. Of several writers of different contents at once exactly one gets True (on an
+            object store: where it obeys If-None-Match, as S3 does).
 
         Raises:
             StoreError: It cannot be written.
@@ -122,10 +122,55 @@ class Store:
             try:
                 self._fs.pipe_file(self._full(path), data, mode="create")
             except OSError:
-                if self.exists(path):  # another writer was first
-                    return False
-                raise
+                if not self.exists(path):
+                    raise
+                # Another writer was first, or our own request got through although its answer was lost.
+                return self.read(path) == data
             return True
+
+    def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
+        """Write a file only where it still has the expected content.
+
+        Args:
+            path: The file.
+            data: The new content.
+            expected: The content it must have; None where there must be no such file.
+
+        Returns:
+            Whether this call wrote it. False where another writer changed the file (S3: a put with If-Match). On a
+            local folder the caller holds a lock; other backends compare first and then write.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        if expected is None:
+            return self.create(path, data)
+        with self._naming("written", path):
+            if self._is_s3():
+                return self._swap_s3(path, data, expected=expected)
+            try:
+                unchanged = self.read(path) == expected
+            except FileNotFoundError:
+                return False
+            if unchanged:
+                self.write(path, data)
+            return unchanged
+
+    def _swap_s3(self, path: str, data: bytes, *, expected: bytes) -> bool:
+        full = self._full(path)
+        try:
+            tag = self._fs.info(full, refresh=True)["ETag"]
+            if self._fs.cat_file(full) != expected:
+                return False
+            self._fs.pipe_file(full, data, IfMatch=tag)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            answer = getattr(error.__cause__, "response", {}).get("Error", {})
+            if answer.get("Code") not in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+                raise
+            return bool(self._fs.cat_file(full) == data)  # ours may have got through although its answer was lost
+        return True
 
     def exists(self, path: str) -> bool:
         """Whether there is a file (not a folder) of that name."""
@@ -210,8 +255,11 @@ class Store:
         except failures as error:
             raise _store_error(action, self.url(path), error) from error
 
+    def _is_s3(self) -> bool:
+        return self.root.startswith(("s3://", "s3a://"))
+
     def _backend_errors(self) -> tuple[type[Exception], ...]:
-        if not self.root.startswith(("s3://", "s3a://")):
+        if not self._is_s3():
             return ()
         # Missing credentials and unreachable endpoints are no OSErrors there.
         from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]

@@ -65,7 +65,7 @@ def step_tail(labels: Indices, indices: Indices, *, imbalance: float, rare: Sequ
     empty = [label for label, count in counts.items() if count == 0]
     if empty:
         raise ValueError(f"imbalance {imbalance:g} leaves class {empty[0]} no image; lower it, or give more images.")
-    pools = {(label,): indices[labels[indices] == label] for label in classes}
+    pools: dict[tuple[int, ...], Indices] = {(label,): indices[labels[indices] == label] for label in classes}
     return _draw(pools, {(label,): count for label, count in counts.items()}, seed=(seed, _STEP_STREAM))
 
 

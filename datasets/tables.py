@@ -1,12 +1,13 @@
 """Tables of candidates as Parquet bytes: the schema enforced, the bytes reproducible."""
 
 import io
+import math
 import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.records import METADATA_SCHEMA
+from datasets.records import METADATA_SCHEMA, WEIGHTS_SCHEMA
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 
@@ -37,10 +38,19 @@ def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """A table in METADATA_SCHEMA as Parquet; equal tables are equal bytes under one version of pyarrow."""
+    """A table as Parquet; equal tables are equal bytes under one version of pyarrow.
+
+    Every column has statistics a row group and a page, so that a reader that filters passes over what it need not see.
+    """
     sink = io.BytesIO()
-    # Chunk borders of the table in memory must not show in the file.
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=1 << 16)
+    pq.write_table(
+        table.combine_chunks(),  # chunk borders of the table in memory must not show in the file
+        sink,
+        compression="zstd",
+        row_group_size=1 << 14,
+        write_statistics=True,
+        write_page_index=True,
+    )
     return sink.getvalue()
 
 
@@ -56,6 +66,22 @@ def parse_table(data: bytes, *, name: str) -> pa.Table:
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name} is not a readable Parquet file ({reason}); it is damaged.") from error
+    return table
+
+
+def parse_weights(data: bytes, *, name: str) -> pa.Table:
+    """Read a table of weights.
+
+    Raises:
+        ValueError: The bytes are no readable Parquet file in WEIGHTS_SCHEMA, or a weight is negative or not finite.
+    """
+    table = parse_table(data, name=name)
+    if table.schema != WEIGHTS_SCHEMA:
+        raise ValueError(
+            f"{name} has the columns {', '.join(table.column_names)!r:.200}, which are not those of weights."
+        )
+    if not all(0 <= weight < math.inf for weight in table["weight"].to_pylist()):
+        raise ValueError(f"{name} has a weight that is negative or not finite; make it again.")
     return table
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from datasets.canonical import sha256_hex
-from datasets.manifest import Manifest, ShardEntry
+from datasets.manifest import Manifest, MetadataEntry, ShardEntry
 from datasets.shards import parse_sample, read_members
 from datasets.store import Store, StoreError
-from datasets.tables import conform_rows, parse_table
+from datasets.tables import conform_rows, parse_table, parse_weights
 
 _CHECKED_COLUMNS = ("key", "label", "label_name", "source", "kept", "shard", "image_sha256")
 _MOST_PROBLEMS_A_FILE = 5
@@ -41,6 +41,8 @@ def verify(manifest_url: str) -> list[str]:
     for shard in manifest.shards:
         _check_shard(store, shard, rows=rows, findings=findings)
     _check_strays(store, manifest, findings=findings)
+    if manifest.weights is not None:
+        _check_weights(store, manifest.weights, rows=rows, findings=findings)
     if rows is not None:
         _check_counts(manifest, rows=rows, findings=findings)
     return findings.lines()
@@ -114,6 +116,24 @@ def _check_metadata(store: Store, manifest: Manifest, *, findings: _Findings) ->
         return None
 
 
+def _check_weights(store: Store, entry: MetadataEntry, *, rows: dict[str, _Row] | None, findings: _Findings) -> None:
+    data = _read(store, entry.path, findings=findings)
+    if data is None:
+        return
+    _check_bytes(data, path=entry.path, size=entry.bytes, sha256=entry.sha256, findings=findings)
+    try:
+        table = parse_weights(data, name="the file")
+    except ValueError as error:
+        findings.add(entry.path, str(error))
+        return
+    if table.num_rows != entry.num_rows:
+        findings.add(entry.path, f"has {table.num_rows} rows, the manifest says {entry.num_rows}")
+    kept = {key for key, row in (rows or {}).items() if row.kept}
+    odd = sorted(kept ^ set(table["key"].to_pylist())) if rows is not None else []
+    if odd:
+        findings.add(entry.path, f"and the published images differ in {len(odd)} keys, first {odd[0]}")
+
+
 def _rows(table: pa.Table) -> dict[str, _Row]:
     columns: list[list[Any]] = [table[name].to_pylist() for name in _CHECKED_COLUMNS]
     return {key: _Row(*values) for key, *values in zip(*columns, strict=True)}
@@ -155,7 +175,7 @@ def _check_sample(
         findings.add(shard.path, f"sample {key} has a row with kept {row.kept} and shard {row.shard}")
     elif row.label != sample.label:
         findings.add(shard.path, f"sample {key} has label {sample.label}, its row says {row.label}")
-    elif row.image_sha256 != sha256_hex(sample.png()):
+    elif row.image_sha256 != sha256_hex(sample.encoded()):
         findings.add(shard.path, f"sample {key} is not the image whose SHA-256 its row gives")
 
 

@@ -189,8 +189,8 @@ def test_a_run_killed_between_any_two_writes_ends_the_same_when_run_again(tmp_pa
             break
         assert small_run["bytes_below"](folder) == expected
 
-    # run.json, two units of three files, two shards, table, card, manifest, number, pointer
-    assert kills == 14
+    # run.json, two units of three files, claim, two shards, table, card, manifest, claim's end, number, pointer
+    assert kills == 16
 
 
 def test_a_full_disk_publishes_nothing(mounted_tmpfs, small_run):
