@@ -1,14 +1,120 @@
-"""Settings that hold for every test."""
+"""Settings that hold for every test, and the tiny parts of a run that several rooms test with."""
 
 import os
+import shutil
+import tempfile
 
 # Before anything imports prefect: a developer's profile or .env must not redirect the tests, and nothing phones home.
 os.environ["PREFECT_API_URL"] = ""
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 
+import pytest
 import torch
 
 # One thread: the same bytes whatever the number of cores, and no contention between tests and servers.
 torch.set_num_threads(1)
+
+
+def pytest_unconfigure():
+    """Take away what Prefect left in its home."""
+    shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
+
+
+def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, seed=0):
+    """A U-Net with random weights as a backbone folder: it draws noise, in a moment. Returns the folder's name."""
+    from diffusers import UNet2DModel
+
+    from minority.backbones import UNetSettings, save_folder
+    from minority.schedule import NoiseSchedule
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DModel(
+            sample_size=side,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            num_class_embeds=num_classes,
+        )
+    settings = UNetSettings(num_classes=num_classes)
+    return str(save_folder(folder, unet, schedule=NoiseSchedule.cosine(100), settings=settings))
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory):
+    """A class-conditional backbone for 8x8 grey images of ten classes."""
+    return save_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_backbone():
+    """Saves other tiny backbones: make_backbone(folder, side=16, channels=3, num_classes=None)."""
+    return save_tiny_backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_backbone):
+    """Settings that make `augment/digits` a matter of a second or two: 87 scans, some 20 units, two rounds."""
+    return {
+        "backbone.path": tiny_backbone,
+        "dataset.split.test_fraction": 0.9,
+        "dataset.split.validation_fraction": 0,
+        "dataset.split.imbalance": 5,
+        "sampler.steps": 4,
+        "scores.elbo_steps": 2,
+        "scores.draws": 1,
+        # The tiny backbone draws noise, which no filter but that of the label would ever let through.
+        "selection.rare_quantile": 0,
+        "selection.realism_floor": 0,
+        "selection.label_floor": 0.5,
+        "plan.unit_size": 24,
+        "plan.quota": 16,
+        "plan.expected_yield": 0.8,
+        "plan.max_rounds": 2,
+        "publish.samples_per_shard": 40,
+        "downstream.seeds": 1,
+        "downstream.classifier.steps": 2,
+    }
+
+
+@pytest.fixture
+def tiny_config(tiny_overrides, tmp_path):
+    """Makes the config of a tiny run whose store is tmp_path/"store"; takes further overrides."""
+    from tasks.config import AugmentConfig
+    from tasks.presets import load_preset
+
+    def make(**overrides):
+        changes = {key.replace("__", "."): value for key, value in overrides.items()}
+        store = {"store": str(tmp_path / "store")}
+        return load_preset(AugmentConfig, "digits", overrides=tiny_overrides | store | changes)
+
+    return make
+
+
+@pytest.fixture
+def tiny_celeba(tmp_path):
+    """CelebA's layout with 40 small faces of every group: 20 train, 10 validation, 10 test. Returns the folder."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows, parts = [], []
+    for i in range(40):
+        blond, male = i % 2, i // 2 % 2
+        name = f"{i + 1:06d}.jpg"
+        face = rng.integers(0, 80, (218, 178, 3)) + 80 * blond + np.array([60, 0, 0]) * male
+        Image.fromarray(face.astype(np.uint8)).save(folder / "img_align_celeba" / name)
+        rows.append(f"{name} {2 * blond - 1} {2 * male - 1}")
+        parts.append(f"{name} {0 if i < 20 else 1 if i < 30 else 2}")
+    (folder / "list_attr_celeba.txt").write_text("\n".join(["40", "Blond_Hair Male", *rows]) + "\n")
+    (folder / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
+    return folder

@@ -1,0 +1,179 @@
+"""One real Prefect server for all tests of this folder, and the command line in processes of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = Path(__file__).with_name("launcher.py")
+
+
+def free_port():
+    """A port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def stop(process):
+    """End a process of ours, by force where it does not listen."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory):
+    """URL of the API of a server started as an operator does, with an empty database."""
+    home, port = tmp_path_factory.mktemp("prefect-server"), free_port()
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log = home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=home, env=environment, stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_for(f"{url}/health", process, log)
+        yield url
+    finally:
+        stop(process)
+
+
+def _wait_for(url, process, log, *, seconds=180):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the Prefect server did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def prefect_api(server_url):
+    """Makes flows of this process use the server."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # The heartbeat's thread sleeps in whole seconds and would keep every flow waiting for it.
+    with temporary_settings({PREFECT_API_URL: server_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield server_url
+        APILogWorker.instance().drain()
+        EventsWorker.drain_all()
+
+
+@pytest.fixture(scope="session")
+def ask_api(server_url):
+    """Reads from the server's REST interface: ask_api("artifacts/filter", {...}) or ask_api("work_pools/gpu")."""
+
+    def ask(path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{server_url}/{path}", data=data, headers={"Content-Type": "application/json"} if data else {}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    return ask
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended: exit code (minus the signal where it was killed) and what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Launcher:
+    """Starts the command line in processes of their own; see launcher.py."""
+
+    def __init__(self, folder, url):
+        self._out, self._err = folder / "out", folder / "err"
+        environment = os.environ | {"PREFECT_API_URL": url, "PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        environment.pop("PREFECT_LOGGING_LEVEL", None)  # what a user sees is what is tested
+        self._process = subprocess.Popen(
+            [sys.executable, str(LAUNCHER)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *args):
+        """Start `minority ARGS`. Returns its process id; `finish` must follow."""
+        request = {"args": [str(arg) for arg in args], "stdout": str(self._out), "stderr": str(self._err)}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()["pid"]
+
+    def finish(self):
+        """Wait for the command to end."""
+        code = self._answer()["code"]
+        return Finished(code, self._out.read_text(), self._err.read_text())
+
+    def __call__(self, *args):
+        """Run `minority ARGS` to its end."""
+        self.start(*args)
+        return self.finish()
+
+    def close(self):
+        """End the launcher."""
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        assert line, "the launcher died; its message is above"
+        return json.loads(line)
+
+
+@pytest.fixture(scope="session")
+def minority(tmp_path_factory, server_url):
+    """The command line: minority("augment", "digits", ...) gives exit code, stdout and stderr."""
+    launcher = Launcher(tmp_path_factory.mktemp("command-line"), server_url)
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture(scope="session")
+def as_options():
+    """Settings as options of the command line: {"seed": 3} -> ["--set", "seed=3"]."""
+
+    def options(settings):
+        return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+    return options
+
+
+@pytest.fixture(scope="session")
+def augment_tiny(minority, tiny_overrides, as_options):
+    """Runs `minority augment digits` at tiny size: augment_tiny(store, {"seed": 1})."""
+
+    def run(store, settings=None):
+        return minority("augment", "digits", "--store", store, *as_options(tiny_overrides | (settings or {})))
+
+    return run

@@ -1,0 +1,47 @@
+"""Runs the command line again and again in processes of their own, without importing torch each time.
+
+Reads requests from standard input, one JSON object a line: {"args": [...], "stdout": file, "stderr": file}. Each is run
+by a fork of this process exactly as `minority ARGS` would; answers {"pid": ...} at once and {"code": ...} at the end.
+"""
+
+import importlib
+import json
+import os
+import sys
+
+import flows.command_line  # sets Prefect up, before anything imports it
+
+
+def main():
+    """Serve until standard input ends."""
+    for module in ("flows.augment", "flows.result_table", "tasks.checks", "tasks.images", "datasets.verify"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            become(request)
+            flows.command_line.main()
+            return
+        answer(pid=pid)
+        _, status = os.waitpid(pid, 0)
+        answer(code=os.waitstatus_to_exitcode(status))
+
+
+def become(request):
+    """Turn this fork into a run of the command line."""
+    for descriptor, name in ((0, os.devnull), (1, request["stdout"]), (2, request["stderr"])):
+        file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, descriptor)
+        os.close(file)
+    sys.argv = ["minority", *request["args"]]
+
+
+def answer(**content):
+    """One line to whoever asked."""
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+import pytest
+from prefect.flows import load_flow_from_entrypoint
+from yaml import safe_load
+
+from tasks.config import AugmentConfig, TrainBackboneConfig
+from tasks.errors import InputError
+from tasks.presets import FLOWS, PREFECT_FILE, list_presets, load_preset, parse_overrides, validate
+
+DEPLOYMENTS = safe_load(PREFECT_FILE.read_text())["deployments"]
+AUGMENT_PRESETS = [name for flow, name, _ in list_presets() if flow == "augment"]
+
+
+def refusal(*assignments, preset="digits"):
+    with pytest.raises(InputError) as caught:
+        load_preset(AugmentConfig, preset, overrides=parse_overrides(assignments))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_preset_is_a_deployment():
+    assert [name for _, name, _ in list_presets()] == [entry["name"] for entry in DEPLOYMENTS]
+    assert ("augment", "digits") in {(flow, name) for flow, name, _ in list_presets()}
+    assert all(description for _, _, description in list_presets())
+
+
+@pytest.mark.parametrize(("flow", "name"), [(flow, name) for flow, name, _ in list_presets()])
+def test_every_preset_is_a_valid_config_under_its_own_name(flow, name):
+    config = load_preset(FLOWS[flow], name)
+
+    assert config.name == name
+
+
+@pytest.mark.parametrize("entry", DEPLOYMENTS, ids=lambda entry: entry["name"])
+def test_every_deployment_names_a_flow_that_takes_its_parameters_and_has_no_active_schedule(entry):
+    flow = load_flow_from_entrypoint(entry["entrypoint"])
+
+    flow.validate_parameters(entry["parameters"])
+    assert all(schedule["active"] is False for schedule in entry.get("schedules", []))
+    assert entry["work_pool"]["name"] == "gpu"
+
+
+@pytest.mark.parametrize("name", AUGMENT_PRESETS)
+def test_every_augment_preset_has_a_schedule_for_the_operator_to_turn_on(name):
+    entry = next(entry for entry in DEPLOYMENTS if entry["name"] == name and "augment" in entry["entrypoint"])
+
+    assert [schedule["cron"] for schedule in entry["schedules"]]
+
+
+def test_a_preset_may_be_named_with_its_flow():
+    assert load_preset(AugmentConfig, "augment/digits") == load_preset(AugmentConfig, "digits")
+
+
+def test_dotted_settings_override_the_preset_and_leave_the_rest():
+    plain = load_preset(AugmentConfig, "digits")
+
+    changed = load_preset(
+        AugmentConfig,
+        "digits",
+        overrides=parse_overrides(["seed=7", "sampler.self_guidance.scale=3.5", "plan.quota=null", "store=/data/x"]),
+    )
+
+    assert (changed.seed, changed.sampler.self_guidance.scale, changed.plan.quota) == (7, 3.5, None)
+    assert changed.store == "/data/x"
+    assert changed.sampler.self_guidance.interval == plain.sampler.self_guidance.interval
+    assert changed.dataset == plain.dataset
+
+
+def test_a_section_that_is_absent_can_be_filled_or_taken_away():
+    filled = load_preset(AugmentConfig, "digits", overrides={"sampler.boost_and_skip.boost": 4.0})
+    emptied = load_preset(AugmentConfig, "digits", overrides={"sampler.self_guidance": None})
+
+    assert filled.sampler.boost_and_skip.boost == 4.0
+    assert emptied.sampler.self_guidance is None
+
+
+def test_overriding_one_preset_leaves_the_next_load_untouched():
+    before = load_preset(AugmentConfig, "celeba")
+
+    load_preset(AugmentConfig, "celeba", overrides={"dataset.image_size": 32})
+
+    assert load_preset(AugmentConfig, "celeba") == before
+
+
+def test_a_misspelt_preset_is_refused_with_the_likely_one():
+    assert refusal(preset="digit") == "there is no preset augment/digit; did you mean digits."
+
+
+def test_an_unknown_preset_is_refused_with_all_there_are():
+    message = refusal(preset="zzz")
+
+    assert "augment/zzz" in message
+    assert all(name in message for name in AUGMENT_PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "hint"),
+    [
+        ("sed=3", "sed", "seed"),
+        ("sampler.stepz=3", "sampler.stepz", "steps"),
+        ("sampler.self_guidance.scle=3", "sampler.self_guidance.scle", "scale"),
+        ("dataset.split.imbalanc=3", "dataset.split.imbalanc", "imbalance"),
+        ("downstream.classifier.widht=3", "downstream.classifier.widht", "width"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_whole_path_and_the_likely_one(assignment, path, hint):
+    assert refusal(assignment) == f"{path} is not a setting; did you mean {hint}."
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parts"),
+    [
+        ("seed=many", ["seed: ", "integer", "'many'"]),
+        ("plan.unit_size=2.5", ["plan.unit_size: ", "integer", "2.5"]),
+        ("plan.unit_size=0", ["plan.unit_size: ", "greater than or equal to 1", "0"]),
+        ("sampler.batch_size=0", ["sampler", "SamplerSettings.batch_size must be at least 1, got 0"]),
+        ("sampler.self_guidance.interval=0", ["sampler.self_guidance", "interval", "got 0"]),
+        ("device=tpu", ["device: ", "'auto', 'cpu' or 'cuda'", "'tpu'"]),
+        ("name=../up", ["name: ", "pattern", "'../up'"]),
+        ("dataset.split=7", ["dataset.split", "7"]),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path_the_rule_and_the_value(assignment, parts):
+    message = refusal(assignment)
+
+    assert all(part in message for part in parts), message
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    message = refusal("seed=-1", "sampler.stepz=4")
+
+    assert "seed: " in message
+    assert "sampler.stepz" in message
+
+
+def test_a_key_below_a_single_value_is_refused():
+    assert refusal("name.deep=1") == "name.deep cannot be set: name is a single value, 'digits'."
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", " =3"])
+def test_an_assignment_without_key_or_equals_sign_is_refused(text):
+    with pytest.raises(InputError, match="takes key=value"):
+        parse_overrides([text])
+
+
+def test_a_value_that_cannot_be_read_is_refused():
+    with pytest.raises(InputError, match=r"the value of seed is not readable: '\[1'"):
+        parse_overrides(["seed=[1"])
+
+
+def test_values_are_what_they_look_like():
+    assert parse_overrides(["a=3", "b=0.5", "c=true", "d=null", "e=text", "f=[1, 2]", "g=10,15", "h=x=y"]) == {
+        "a": 3,
+        "b": 0.5,
+        "c": True,
+        "d": None,
+        "e": "text",
+        "f": [1, 2],
+        "g": "10,15",
+        "h": "x=y",
+    }
+
+
+def test_a_config_survives_prefects_parameters():
+    config = load_preset(AugmentConfig, "digits")
+
+    assert validate(AugmentConfig, config.model_dump(mode="json"), overrides={}) == config
+
+
+def test_the_backbone_flow_has_presets_of_its_own():
+    names = [name for flow, name, _ in list_presets() if flow == "backbone"]
+
+    assert all(load_preset(TrainBackboneConfig, name).out for name in names)
