@@ -17,6 +17,8 @@ for _name, _value in {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_LOGGING_LEVEL": "WARNING",
+    # What failed is told here, in one line; Prefect's own lines about it go to its server alone.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -199,7 +201,7 @@ def _errors() -> Iterator[None]:
         if type(error).__name__ != "RunIncompleteError":
             raise
         typer.echo(f"failed: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error.__cause__, (ValueError, OSError)) else 1) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to go on.", err=True)
         sys.exit(130)

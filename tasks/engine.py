@@ -35,7 +35,8 @@ def fan_out(
         on_done: Called with items done and items in total.
 
     Raises:
-        RunIncompleteError: Some items failed, after all have ended; names the first of them and its reason.
+        RunIncompleteError: Some items failed, after all have ended; names the first of them and its reason, which is
+            the error's cause.
     """
     items = list(items)
     futures = {submit(item): item for item in items}
@@ -46,7 +47,8 @@ def fan_out(
             failures.append((name(futures[future]), outcome))
         on_done(done, len(items))
     if failures:
-        raise RunIncompleteError(_summary(sorted(failures, key=lambda f: f[0]), total=len(items), what=what))
+        failures.sort(key=lambda failure: failure[0])
+        raise RunIncompleteError(_summary(failures, total=len(items), what=what)) from failures[0][1]
 
 
 def _summary(failures: Sequence[tuple[str, BaseException]], *, total: int, what: str) -> str:
