@@ -68,6 +68,7 @@ def tiny_overrides(tiny_backbone):
         "dataset.split.validation_fraction": 0,
         "dataset.split.imbalance": 5,
         "sampler.steps": 4,
+        "sampler.self_guidance.interval": 2,
         "scores.elbo_steps": 2,
         "scores.draws": 1,
         # The tiny backbone draws noise, which no filter but that of the label would ever let through.
