@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from datasets.folder import read_folder
 from datasets.shards import encode_png
@@ -16,6 +16,7 @@ from minority.backbones import Backbone
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
 from tasks.config import BackboneConfig
 from tasks.errors import InputError
+from tasks.presets import validate
 from tasks.workspace import choose_device, open_backbone
 
 
@@ -111,20 +112,20 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
     return len(table)
 
 
+class _Drawing(BaseModel):
+    """The settings of SamplerSettings as a config of their own, in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sampler: SamplerSettings
+
+
 def _sampler_settings(dotted: Mapping[str, Any]) -> SamplerSettings:
-    tree: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *parents, last = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
+    overrides = {f"sampler.{key}": value for key, value in dotted.items()}
     try:
-        return TypeAdapter(SamplerSettings).validate_python(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"--guidance {path}: {first['msg'].removeprefix('Value error, ')}") from error
+        return validate(_Drawing, {"sampler": {}}, overrides=overrides).sampler
+    except InputError as error:
+        raise InputError(f"--guidance: {error}") from error
 
 
 def _labels(model: Backbone, labels: Sequence[int] | None, *, num: int) -> list[int] | None:
