@@ -1,4 +1,9 @@
 """What is on disk: readers, splits, long tails, records, units, shards, manifests and the store they live in.
 
-Knows numpy, pyarrow, webdataset, PIL and fsspec; nothing of Prefect, torch or diffusion models.
+Knows numpy, pyarrow, webdataset, PIL and fsspec; nothing of Prefect or diffusion models, and of torch only where a
+stream is handed to a training job.
 """
+
+from datasets.loader import EpochProgress, load_balanced
+
+__all__ = ["EpochProgress", "load_balanced"]

@@ -1,4 +1,4 @@
-"""Three ways to a balanced training set: real images filled up with synthetic ones, synthetic ones alone, or weights."""
+"""Three ways to a balanced training set: real images filled up with synthetic ones, synthetic ones, or weights."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -35,12 +35,10 @@ def balance(
     real, synthetic = conform_rows(real, name="the real rows"), conform_rows(synthetic, name="the synthetic rows")
     wanted = synthetic_quotas(real, quotas=quotas) if mode == "balanced" else _all_quotas(real, quotas=quotas)
     if mode == "weights":
-        synthetic = _refuse_all(synthetic, reason="weights only")
-    else:
-        synthetic = _up_to(synthetic, wanted=wanted)
+        return pa.concat_tables([real, _refuse_all(synthetic, reason="weights only")])
     if mode == "synthetic":
         real = _refuse_all(real, reason="synthetic only")
-    return pa.concat_tables([real, synthetic])
+    return pa.concat_tables([real, _up_to(synthetic, wanted=wanted)])
 
 
 def synthetic_quotas(real: pa.Table, *, quotas: Mapping[str, int] | None = None) -> dict[str, int]:

@@ -73,8 +73,8 @@ def card_text(
 
 
 _WEIGHTS = (
-    "`weights.parquet` has a row an image: `key`, `source_id`, `group` and `weight`. Weighted by it, every group counts "
-    "alike and an image counts 1 on average: give it to a weighted sampler, or multiply the loss by it."
+    "`weights.parquet` has a row an image: `key`, `source_id`, `group` and `weight`. Weighted by it, every group "
+    "counts alike and an image counts 1 on average: give it to a weighted sampler, or multiply the loss by it."
 )
 
 
@@ -101,7 +101,8 @@ def _how_to_open(shards: Sequence[ShardEntry]) -> str:
         "import pandas as pd\n"
         "import webdataset as wds\n\n"
         f"table = pd.read_parquet({METADATA_FILE!r})\n"
-        f"samples = wds.WebDataset([{paths}], shardshuffle=False).decode('pil').to_tuple('png;webp;jpg', 'cls', 'json')\n"
+        f"shards = wds.WebDataset([{paths}], shardshuffle=False)\n"
+        "samples = shards.decode('pil').to_tuple('png;webp;jpg', 'cls', 'json')\n"
         "```"
     )
 

@@ -77,8 +77,8 @@ class DatasetCard:
             "## Images by group and part\n\n" + _table("group", self.counts),
             "## Missing values\n\n" + _lines([f"{name}: {count} images" for name, count in self.missing.items()]),
             "## Problems\n\n" + _lines([f"{problem.source_id}: {problem.reason}" for problem in self.problems]),
-            f"## Duplicates\n\n{len(self.duplicates)} sets of images with equal pixels, {leaking} of them in two parts, "
-            f"{sum(duplicate.labels_differ for duplicate in self.duplicates)} with different labels.\n\n"
+            f"## Duplicates\n\n{len(self.duplicates)} sets of images with equal pixels, {leaking} of them in two "
+            f"parts, {sum(duplicate.labels_differ for duplicate in self.duplicates)} with different labels.\n\n"
             + _lines([_duplicate_line(duplicate) for duplicate in self.duplicates]),
             "## Identities in two parts\n\n" + _lines(self.straddling),
         ]

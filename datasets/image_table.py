@@ -115,8 +115,12 @@ def _row(cells: dict[str, str], *, settings: TableSettings) -> _Row:
     name, label = cells[settings.image_column], cells[settings.label_column]
     if not name:
         raise ValueError(f"names no image in {settings.image_column}")
-    if label in settings.missing_values and label not in settings.classes:
+    if label in settings.missing_values and label not in (*settings.classes, *settings.label_values):
         raise ValueError(f"has no label in {settings.label_column}")
+    if settings.label_values:
+        if label not in settings.label_values:
+            raise ValueError(f"has the label {label!r:.60}, which label_values does not know")
+        label = settings.label_values[label]
     if settings.classes and label not in settings.classes:
         raise ValueError(f"has the label {label!r:.60}, which is not among classes")
     values = tuple(

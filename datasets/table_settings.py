@@ -77,6 +77,8 @@ class TableSettings:
         image_suffix: Put behind each image name, e.g. ".jpg".
         classes: The classes in the order of their labels; rows of other classes are left out with a reason. Empty: all
             values of the column, sorted.
+        label_values: Value of the label column -> class, to merge values under one name; rows of other values are left
+            out with a reason. Empty: every value is its own class.
         groups: Columns whose values, with the class, make the groups. Missing values are a value of their own.
         identity_column: Column that tells what is shown (patient, lesion), so that it stays in one part of a split.
         split_column: Column with the part each image officially belongs to.
@@ -96,6 +98,7 @@ class TableSettings:
     image_prefix: str = ""
     image_suffix: str = ""
     classes: tuple[str, ...] = ()
+    label_values: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[GroupColumn, ...] = ()
     identity_column: str | None = None
     split_column: str | None = None
@@ -170,7 +173,7 @@ def _value(key: str, value: Any) -> Any:
         return tuple(_group(entry) for entry in _list(key, value))
     if key in {"classes", "missing_values"}:
         return tuple(str(entry) for entry in _list(key, value))
-    if key == "split_values":
+    if key in {"split_values", "label_values"}:
         if not isinstance(value, dict):
             raise ValueError(f"{key} must be a mapping, got {value!r:.60}.")
         return {str(name): str(part) for name, part in value.items()}

@@ -1,6 +1,8 @@
 """A small run of two classes, and a store that dies after a number of changes."""
 
 import subprocess
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,9 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datasets.imageset import ImageSet
 from datasets.manifest import RunFacts
+from datasets.publish import publish
+from datasets.real_rows import real_rows, real_samples
 from datasets.shards import Sample
 from datasets.store import Store
+from datasets.tables import conform_rows
 
 
 class Killed(BaseException):
@@ -74,6 +80,63 @@ def make_samples(rows, images):
     return [Sample(key=key, image=image, label=label, record={"key": key}) for key, image, label in columns]
 
 
+def image_set(sizes, *, channels=1, side=8, seed=0, **more):
+    """A set in memory: sizes maps (class name, group) to the number of its images; classes in order of appearance."""
+    class_names = list(dict.fromkeys(name for name, _ in sizes))
+    named = [(class_names.index(name), group) for (name, group), count in sizes.items() for _ in range(count)]
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(named), side, side, channels), dtype=np.uint8)
+    return ImageSet(
+        name="toy",
+        labels=np.array([label for label, _ in named], dtype=np.int64),
+        groups=[group for _, group in named],
+        source_ids=[f"toy/{number:05d}" for number in range(len(named))],
+        class_names=class_names,
+        image_shape=(side, side, channels),
+        load=pixels.__getitem__,
+        **more,
+    )
+
+
+def publish_set(folder, images, *, num_synthetic=None, samples_per_shard=10, extension="png"):
+    """Publish a set's images as real ones and, of each group, some random images as synthetic ones. Returns its URL."""
+    num_synthetic = num_synthetic or {}
+    rows = real_rows(images)
+    label_of = dict(zip(images.groups, images.labels.tolist(), strict=True))
+    groups = [group for group, count in num_synthetic.items() for _ in range(count)]
+    synthetic = pa.table(
+        {
+            "key": [f"s{number:06d}" for number in range(len(groups))],
+            "source": pa.array(["synthetic"] * len(groups), pa.string()),
+            "sampler": pa.array(["minority"] * len(groups), pa.string()),
+            "label": pa.array([label_of[group] for group in groups], pa.int32()),
+            "label_name": pa.array([images.class_names[label_of[group]] for group in groups], pa.string()),
+            "group": pa.array(groups, pa.string()),
+            "kept": pa.array([True] * len(groups), pa.bool_()),
+            "reason": pa.array(["kept"] * len(groups), pa.string()),
+        }
+    )
+    table = pa.concat_tables([conform_rows(part, name="rows") for part in (rows, synthetic)])
+    noise = np.random.default_rng(1).integers(0, 256, (len(groups), *images.image_shape), dtype=np.uint8)
+    drawn = (
+        Sample(
+            key=f"s{number:06d}",
+            image=noise[number],
+            label=label_of[group],
+            record={"group": group, "source": "synthetic"},
+        )
+        for number, group in enumerate(groups)
+    )
+    facts = replace(FACTS, dataset="toy", class_names=images.class_names, quotas=num_synthetic)
+    publish(
+        Store(folder),
+        facts=facts,
+        samples=chain(real_samples(images, rows, extension=extension), drawn),
+        metadata=table,
+        samples_per_shard=samples_per_shard,
+    )
+    return f"{Store(folder).root}/manifest.json"
+
+
 FACTS = RunFacts(
     dataset="pets",
     run_id="first",
@@ -105,6 +168,18 @@ def small_run():
         "dying_store": DyingStore,
         "killed": Killed,
     }
+
+
+@pytest.fixture
+def make_image_set():
+    """Makes a set of random images in memory, see `image_set`."""
+    return image_set
+
+
+@pytest.fixture
+def make_published():
+    """Publishes a set with synthetic images beside it, see `publish_set`."""
+    return publish_set
 
 
 @pytest.fixture(params=["local", "memory"])
