@@ -13,8 +13,8 @@ from torch import Tensor
 
 from minority.backbones import Backbone
 from minority.guidance import Guidance
-from minority.guidance.prune_and_branch import whole_families
 from minority.guidance.prune_and_branch import founders as founders_of
+from minority.guidance.prune_and_branch import whole_families
 from minority.noise import SampleNoise
 from minority.pixels import from_pixels, to_pixels
 from minority.sampler import sample

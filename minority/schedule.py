@@ -76,12 +76,16 @@ class NoiseSchedule:
         Args:
             sections: How many steps to keep, evenly spaced from the first to the last; or several counts (also as
                 a string, "10,15"), one for each of as many equal parts of the chain; or "ddimN" for N steps of one
-                fixed whole stride (Song et al. 2021).
+                fixed whole stride (Song et al. 2021); or "logsnrN" for N steps evenly spaced in log(abar / (1 - abar))
+                (Lu et al. 2022), which fast solvers want. Fractions of the chain then mean other noise levels.
 
         Raises:
             ValueError: Where the chain is too short for the request.
         """
-        kept = _spaced_steps(self.num_steps, sections)
+        if isinstance(sections, str) and sections.startswith("logsnr"):
+            kept = _even_log_snr(self.abar, _count(sections, "logsnr"))
+        else:
+            kept = _spaced_steps(self.num_steps, sections)
         return NoiseSchedule(abar=self.abar[kept], timesteps=self.timesteps[kept])
 
     def truncated(self, num_steps: int) -> "NoiseSchedule":
@@ -162,11 +166,33 @@ class NoiseSchedule:
         return torch.full((batch,), int(self.timesteps[step]), dtype=torch.int64, device=device)
 
 
+def _count(text: str, prefix: str) -> int:
+    digits = text.removeprefix(prefix).strip()
+    if not digits.isdecimal():
+        raise ValueError(f'steps must be a number, "10,15", "ddim25" or "logsnr20", got {text!r}.')
+    return int(digits)
+
+
+def _even_log_snr(abar: Float64, count: int) -> list[int]:
+    if not 2 <= count <= len(abar):
+        raise ValueError(f"cannot keep {count} of {len(abar)} steps evenly in log-SNR; keep 2 ... {len(abar)}.")
+    half_log_snr = 0.5 * (np.log(abar) - np.log1p(-abar))
+    # Below -5.1 there is nothing but noise; the last step goes there alone.
+    wanted = np.linspace(half_log_snr[0], max(float(half_log_snr[-1]), -5.1), count)
+    kept = [int(np.abs(half_log_snr - value).argmin()) for value in wanted]
+    for i in range(1, count):  # the cleanest steps may coincide: spread them, upwards and back from the end
+        kept[i] = max(kept[i], kept[i - 1] + 1)
+    kept[-1] = len(abar) - 1
+    for i in range(count - 2, -1, -1):
+        kept[i] = min(kept[i], kept[i + 1] - 1)
+    return kept
+
+
 def _spaced_steps(num_steps: int, sections: int | str | Sequence[int]) -> list[int]:
     if isinstance(sections, str) and sections.startswith("ddim"):
-        return _whole_stride(num_steps, int(sections.removeprefix("ddim")))
+        return _whole_stride(num_steps, _count(sections, "ddim"))
     if isinstance(sections, str):
-        sections = [int(part) for part in sections.split(",")]
+        sections = [_count(part, "") for part in sections.split(",")]
     counts = [sections] if isinstance(sections, int) else list(sections)
     size, extra = divmod(num_steps, len(counts))
     kept: list[int] = []

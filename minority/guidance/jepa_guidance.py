@@ -2,8 +2,8 @@
 
 An encoder trained without collapse stretches space where its data are dense and hardly where they are rare, so the
 log-volume of its Jacobian J at an image, the sum of the logarithms of its singular values, is a density. Guidance
-lowers the largest k of them, found by a randomised SVD (Halko, Martinsson & Tropp 2011) with exact products: J v by
-forward differentiation, J^T u by a backward pass.
+lowers the largest k of them, found by a randomised SVD (Halko, Martinsson & Tropp 2011) with exact products: J^T u by
+a backward pass, J v by a backward pass through that one.
 
     x_{t-1} <- x_{t-1} - w g / max|g|,   g = grad sum_{i <= k} log sigma_i(J(x0_hat))
 
@@ -78,7 +78,8 @@ class JepaGuidance(Guidance):
             x0 = estimate.x0_hat.detach().requires_grad_(True)
             values = top_singular_values(self.encoder, x0, probes.to(x0), top=self.top, iterations=self.iterations)
             density = values.clamp(min=1e-8).log().sum()
-            (gradient,) = torch.autograd.grad(density, x0)
+            # A linear encoder has one density everywhere, and no gradient.
+            gradient = torch.autograd.grad(density, x0)[0] if density.requires_grad else torch.zeros_like(x0)
         gradient = through_denoiser(gradient, estimate, chain) if self.jacobian else finite(gradient)
         push = -self.scale * unit_peak(gradient)
         return push * estimate.variance.detach() if self.scaling == "variance" else push
@@ -99,12 +100,13 @@ def top_singular_values(encoder: Encoder, x: Tensor, probes: Tensor, *, top: int
     """
     features = encoder(x)
     rank = min(probes.shape[1], features.shape[1], x[0].numel())
-    with torch.no_grad():
-        directions = probes[:, :rank].flatten(2).transpose(1, 2)  # (B, P, R)
-        basis = _orthonormal(_push(encoder, x, directions))  # (B, D, R)
-        for _ in range(iterations):
-            pulled = _orthonormal(_pull(features, x, basis, create_graph=False))
-            basis = _orthonormal(_push(encoder, x, pulled))
+    cotangent = torch.zeros_like(features, requires_grad=True)
+    (transposed,) = torch.autograd.grad(features, x, grad_outputs=cotangent, create_graph=True)  # J^T u, linear in u
+    directions = probes[:, :rank].flatten(2).transpose(1, 2)  # (B, P, R)
+    basis = _orthonormal(_push(transposed, cotangent, directions))  # (B, D, R)
+    for _ in range(iterations):
+        pulled = _orthonormal(_pull(features, x, basis, create_graph=False))
+        basis = _orthonormal(_push(transposed, cotangent, pulled))
     within = _pull(features, x, basis, create_graph=True)  # (B, P, R) = J^T Q
     values = torch.linalg.svdvals(within)
     return values[:, : min(top, rank)]
@@ -119,10 +121,12 @@ def exact_singular_values(encoder: Encoder, x: Tensor) -> Tensor:
     return torch.linalg.svdvals(torch.stack(rows, dim=1))
 
 
-def _push(encoder: Encoder, x: Tensor, directions: Tensor) -> Tensor:
-    """J V by forward differentiation, (B, D, R)."""
+def _push(transposed: Tensor, cotangent: Tensor, directions: Tensor) -> Tensor:
+    """J V, (B, D, R): the derivative of u -> J^T u is J itself, whatever u."""
     columns = [
-        torch.func.jvp(encoder, (x.detach(),), (directions[:, :, r].reshape(x.shape),))[1]
+        torch.autograd.grad(
+            transposed, cotangent, grad_outputs=directions[:, :, r].reshape(transposed.shape), retain_graph=True
+        )[0]
         for r in range(directions.shape[2])
     ]
     return torch.stack(columns, dim=2)

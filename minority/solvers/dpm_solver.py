@@ -1,5 +1,8 @@
 """DPM-Solver++ (Lu et al. 2022), second order, multistep: good images in 10 to 25 steps.
 
+It wants steps evenly spaced in log-SNR (`NoiseSchedule.respaced("logsnr20")`): on steps evenly spaced in time the
+last ones grow so fast in l that extrapolating over them gains nothing on DDIM.
+
 With signal a = sqrt(abar), noise s = sqrt(1 - abar) and half log-SNR l = log(a / s), the ODE of the chain is solved
 exactly for a clean estimate D that is constant in l; D is extrapolated from the last two estimates.
 
