@@ -6,6 +6,7 @@ a network's features for others.
 Shapes: N real and M generated images, D features.
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -126,7 +127,9 @@ def frechet_distance(real: Features, generated: Features) -> float:
     """
     from cleanfid.fid import frechet_distance as distance_of_normals  # slow to import
 
-    value = distance_of_normals(*_moments(real), *_moments(generated))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # clean-fid calls scipy in an old way
+        value = distance_of_normals(*_moments(real), *_moments(generated))
     return max(0.0, float(np.real(value)))
 
 

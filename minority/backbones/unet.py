@@ -22,6 +22,8 @@ from minority.backbones.backbone import BackboneError
 from minority.denoiser import Denoiser, Prediction
 from minority.schedule import NoiseSchedule
 
+_FP16_INPUT = 1024.0  # standard deviations; the states of a chain stay within some tens
+
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 
@@ -125,6 +127,9 @@ class UNetDenoiser(nn.Module):
     def _predict(self, x_t: Tensor, network_input: Tensor, *, timestep: Tensor, label: Tensor | None) -> Prediction:
         time = timestep if self.settings.timestep_scale == 1.0 else timestep.float() * self.settings.timestep_scale
         labels = self._labels(label, batch=len(x_t), device=x_t.device)
+        if self.unet.dtype == torch.float16:
+            # A state so far out is ruined already; fp16 would turn it into NaN.
+            network_input = network_input.clamp(-_FP16_INPUT, _FP16_INPUT)
         output = self.unet(network_input.to(self.unet.dtype), time, class_labels=labels, return_dict=False)[0].float()
         predicted, *variance = output.split(self.image_channels, dim=1)
         eps, x0_hat = self._read(predicted, x_t.float(), timestep)

@@ -1,0 +1,145 @@
+import sys
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from minority.backbones import BackboneError
+from minority.distances import distance_by_name, feature_distance
+from minority.encoders import ImageEncoder, Lpips, load_encoder
+from minority.guidance.self_guidance import SelfGuidance
+from minority.noise import SampleNoise
+from minority.sampler import sample
+
+
+@pytest.fixture(scope="module")
+def squeeze_weights(tmp_path_factory):
+    """Random weights in torchvision's own layout: what LPIPS does with them is what counts here."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "squeeze.safetensors"
+    save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def resnet_weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pt"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    return path
+
+
+def images(count=2, channels=1, side=8):
+    return torch.rand((count, channels, side, side), generator=torch.Generator().manual_seed(count)) * 2 - 1
+
+
+def test_lpips_is_the_package_s_own_with_the_given_trunk(squeeze_weights):
+    pytest.importorskip("lpips")
+    ours = Lpips("squeeze", weights=squeeze_weights)
+    a, b = images(3, channels=3, side=64), images(4, channels=3, side=64)[:3]
+
+    trunk = torchvision.models.squeezenet1_1(weights=None)
+    from safetensors.torch import load_file
+
+    trunk.load_state_dict(load_file(squeeze_weights))
+    features = trunk.eval().features
+    scaled = [(x - ours.metric.scaling_layer.shift) / ours.metric.scaling_layer.scale for x in (a, b)]
+    first = []
+    for x in scaled:
+        x = features[1](features[0](x))  # the first layer that LPIPS compares
+        first.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+    expected = ours.metric.lin0((first[0] - first[1]).square()).mean(dim=(2, 3)).flatten()
+    _, layers = ours.metric(a, b, retPerLayer=True)
+    torch.testing.assert_close(layers[0].flatten(), expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(ours(a, b), sum(layer.flatten() for layer in layers), atol=1e-6, rtol=1e-5)
+
+
+def test_lpips_takes_small_grey_images_and_is_zero_for_equal_ones(squeeze_weights):
+    pytest.importorskip("lpips")
+    distance = Lpips("squeeze", weights=squeeze_weights)
+
+    assert distance(images(), images()).tolist() == [0, 0]
+    assert (distance(images(), -images()) > 0).all()
+
+
+def test_lpips_without_weights_says_where_to_put_them(tmp_path, monkeypatch):
+    pytest.importorskip("lpips")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(BackboneError, match=r"weights of alexnet, and .*alexnet-owt-7be5be79.pth does not exist; put"):
+        Lpips("alex")
+
+
+def test_lpips_with_foreign_weights_is_refused(resnet_weights):
+    pytest.importorskip("lpips")
+    with pytest.raises(BackboneError, match="does not hold the weights that LPIPS needs"):
+        Lpips("alex", weights=resnet_weights)
+
+
+def test_lpips_without_the_package_names_it(monkeypatch, squeeze_weights):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(BackboneError, match="needs the package lpips"):
+        Lpips("squeeze", weights=squeeze_weights)
+
+
+def test_an_unknown_lpips_network_is_refused():
+    with pytest.raises(BackboneError, match="alex, vgg, squeeze, got 'resnet'"):
+        Lpips("resnet")
+
+
+def test_an_encoder_ends_before_its_classes(resnet_weights):
+    encoder = load_encoder("resnet18", resnet_weights, size=32)
+
+    assert encoder(images()).shape == (2, 512)
+    assert encoder(images(channels=3, side=32)).shape == (2, 512)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("resnet50", "does not hold the weights"), ("ours", "no encoder 'ours'")]
+)
+def test_an_encoder_that_cannot_be_loaded_is_refused(name, message, resnet_weights):
+    with pytest.raises(BackboneError, match=message):
+        load_encoder(name, resnet_weights)
+
+
+def test_distances_by_name(resnet_weights):
+    a, b = images(2), -images(2)
+
+    assert torch.allclose(distance_by_name("l2", norm=1.0)(a, b), (a - b).abs().flatten(1).sum(dim=1))
+    assert torch.allclose(distance_by_name("squared")(a, b), (a - b).square().flatten(1).sum(dim=1))
+    by_features = distance_by_name("features", network="resnet18", weights=str(resnet_weights))
+    encoder = load_encoder("resnet18", resnet_weights)
+    assert torch.allclose(by_features(a, b), (encoder(a) - encoder(b)).norm(dim=1))
+    with pytest.raises(ValueError, match="needs the path of the encoder's weights"):
+        distance_by_name("features", network="resnet18")
+    with pytest.raises(ValueError, match="no distance 'cosine'"):
+        distance_by_name("cosine")
+
+
+@pytest.mark.parametrize("distance", ["lpips", "features"])
+@pytest.mark.parametrize("jacobian", [True, False])
+def test_self_guidance_climbs_perceptual_distances(
+    distance, jacobian, mixture, trained, squeeze_weights, resnet_weights
+):
+    if distance == "lpips":
+        pytest.importorskip("lpips")
+    network, weights = {"lpips": ("squeeze", squeeze_weights), "features": ("resnet18", resnet_weights)}[distance]
+    guidance = SelfGuidance(
+        scale=4.0, interval=2, distance=distance, network=network, weights=str(weights), jacobian=jacobian
+    )
+    noise, schedule = SampleNoise(0, range(2), shape=(1, 4, 4)), trained.respaced(4)
+
+    plain, _ = sample(mixture, schedule, noise)
+    guided, cost = sample(mixture, schedule, noise, guidance=[guidance])
+
+    assert torch.isfinite(guided).all()
+    assert not torch.equal(plain, guided)
+    assert cost.backwards == (2 if jacobian else 0)
+
+
+def test_any_encoder_makes_a_distance():
+    encoder = ImageEncoder(torch.nn.Flatten(), size=None)
+
+    same = feature_distance(encoder)(images(), images())
+
+    assert same.tolist() == [0, 0]

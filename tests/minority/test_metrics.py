@@ -1,0 +1,125 @@
+"""Set metrics against their plain definitions, and scikit-learn."""
+
+import numpy as np
+import pytest
+from scipy import linalg
+from sklearn.neighbors import LocalOutlierFactor
+
+from minority import metrics
+
+K = 3
+
+
+@pytest.fixture
+def sets():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(40, 4)), rng.normal(loc=0.5, scale=1.5, size=(30, 4))
+
+
+def distance(a, b):
+    return float(np.sqrt(((a - b) ** 2).sum()))
+
+
+def radius(points, i):
+    return sorted(distance(points[i], points[j]) for j in range(len(points)) if j != i)[K - 1]
+
+
+def test_avg_knn_is_the_mean_of_the_smallest_distances(sets):
+    real, generated = sets
+
+    expected = [np.mean(sorted(distance(g, r) for r in real)[:K]) for g in generated]
+
+    np.testing.assert_allclose(metrics.avg_knn(real, generated, k=K), expected)
+
+
+def test_rarity_score_is_the_smallest_neighbourhood_around_an_image(sets):
+    real, generated = sets
+    radii = [radius(real, i) for i in range(len(real))]
+
+    inside, scores = metrics.rarity_score(real, generated, k=K)
+
+    for g, is_inside, score in zip(generated, inside, scores, strict=True):
+        around = [radii[i] for i, r in enumerate(real) if distance(g, r) <= radii[i]]
+        assert is_inside == bool(around)
+        assert score == pytest.approx(min(around, default=np.inf))
+    assert 0 < inside.mean() < 1
+
+
+def test_precision_recall_density_and_coverage_follow_their_definitions(sets):
+    real, generated = sets
+    r_real = [radius(real, i) for i in range(len(real))]
+    r_generated = [radius(generated, j) for j in range(len(generated))]
+    hits = np.array([[distance(g, r) <= r_real[i] for i, r in enumerate(real)] for g in generated])
+    back = np.array([[distance(g, r) <= r_generated[j] for r in real] for j, g in enumerate(generated)])
+
+    precision, recall = metrics.precision_recall(real, generated, k=K)
+    density, coverage = metrics.density_coverage(real, generated, k=K)
+
+    assert precision == pytest.approx(np.mean([row.any() for row in hits]))
+    assert recall == pytest.approx(np.mean([back[:, i].any() for i in range(len(real))]))
+    assert density == pytest.approx(hits.sum() / (K * len(generated)))
+    assert coverage == pytest.approx(np.mean([hits[:, i].any() for i in range(len(real))]))
+
+
+def test_lof_is_scikit_learn_s(sets):
+    real, generated = sets
+
+    expected = -LocalOutlierFactor(n_neighbors=K, novelty=True).fit(real).score_samples(generated)
+
+    np.testing.assert_allclose(metrics.local_outlier_factor(real, generated, k=K), expected)
+
+
+def test_frechet_distance_follows_its_formula(sets):
+    real, generated = sets
+    a, b = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    off = real.mean(axis=0) - generated.mean(axis=0)
+
+    expected = off @ off + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real)
+
+    assert metrics.frechet_distance(real, generated) == pytest.approx(expected, rel=1e-6)
+    assert metrics.frechet_distance(real, real) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_rarest_lie_farthest_from_the_others(sets):
+    real, _ = sets
+    mean = [np.mean(sorted(distance(real[i], real[j]) for j in range(40) if j != i)[:K]) for i in range(40)]
+
+    assert metrics.rarest(real, share=0.1, k=K).tolist() == np.argsort(mean)[::-1][:4].tolist()
+
+
+def test_a_copy_of_the_real_set_scores_as_the_real_set(sets):
+    real, _ = sets
+
+    result = metrics.set_metrics(real, real.copy(), k=K)
+
+    assert (result.precision, result.recall, result.coverage, result.inside) == (1, 1, 1, 1)
+    assert result.fid == pytest.approx(0, abs=1e-6)
+    assert result.fid_rare > 0.1
+    assert set(result.as_dict()) >= {"avg_knn", "lof", "rarity_score", "density"}
+
+
+def test_images_far_outside_have_no_rarity_score(sets):
+    real, generated = sets
+
+    result = metrics.set_metrics(real, generated + 100, k=K)
+
+    assert (result.inside, result.precision, result.coverage) == (0, 0, 0)
+    assert np.isnan(result.rarity_score)
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "message"),
+    [
+        (np.zeros((9, 2)), np.zeros((9, 3)), "features of one D"),
+        (np.zeros((3, 2)), np.zeros((9, 2)), "more than k = 3 images"),
+        (np.zeros((9, 2)), np.zeros((2, 2)), "more than k = 3 images"),
+    ],
+)
+def test_sets_that_cannot_be_compared_are_refused(real, generated, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.set_metrics(real, generated, k=K)
+
+
+def test_an_empty_share_is_refused(sets):
+    with pytest.raises(ValueError, match="share must lie"):
+        metrics.rarest(sets[0], share=0)

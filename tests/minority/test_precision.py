@@ -1,0 +1,109 @@
+"""Half precision, and backbones that predict something else than noise."""
+
+import math
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from minority.backbones import Backbone, UNetDenoiser, UNetSettings
+from minority.chain import Chain
+from minority.guidance.self_guidance import SelfGuidance
+from minority.noise import SampleNoise
+from minority.sampler import sample
+from minority.schedule import NoiseSchedule
+from minority.solvers.ddim import Ddim
+from minority.solvers.dpm_solver import DpmSolver
+
+SHAPE = (1, 8, 8)
+TRAINED = NoiseSchedule.cosine(1000)
+
+
+def backbone(prediction_type="epsilon"):
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=8,
+    )
+    denoiser = UNetDenoiser(
+        unet.eval().requires_grad_(False), TRAINED, settings=UNetSettings(prediction_type=prediction_type)
+    )
+    return Backbone("tiny", denoiser, TRAINED, image_shape=SHAPE, num_classes=None, sha256="0" * 64)
+
+
+def draw(backbone, guidance=(), indices=range(3), **options):
+    noise = SampleNoise(0, indices, shape=SHAPE)
+    return sample(backbone.denoiser, TRAINED.respaced(10), noise, guidance=guidance, **options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("scale", [0.4, 100.0])
+@pytest.mark.parametrize(
+    ("jacobian", "scaling", "normalise"),
+    [(True, "variance", True), (True, "fixed", False), (False, "variance", False), (True, "variance", False)],
+)
+def test_no_state_is_nan_in_any_precision(precision, scale, jacobian, scaling, normalise):
+    states = []
+    guidance = [
+        SelfGuidance(scale=scale, interval=1, jacobian=jacobian, scaling=scaling, normalise=normalise, perturbation=0.5)
+    ]
+
+    x, _ = draw(backbone().in_precision(precision), guidance, on_step=lambda arrival: states.append(arrival.x))
+
+    assert x.dtype == torch.float32
+    assert all(torch.isfinite(state).all() for state in states)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.1), ("fp16", 0.02)])
+def test_half_precision_stays_near_single(precision, tolerance):
+    whole = backbone()
+    half = whole.in_precision(precision)
+    guidance = [SelfGuidance(scale=1.0)]
+
+    ours, theirs = draw(half, guidance)[0], draw(whole, guidance)[0]
+
+    assert next(half.denoiser.parameters()).dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert next(whole.denoiser.parameters()).dtype == torch.float32
+    assert half.denoiser.sqrt_abar.dtype == torch.float32
+    # Mean error of images in [-1, 1]: a few times the format's 2^-8 and 2^-11, through ten steps.
+    assert float((ours - theirs).abs().mean()) < tolerance
+
+
+def test_single_precision_is_the_same_backbone():
+    whole = backbone()
+
+    assert whole.in_precision("fp32") is whole
+
+
+@pytest.mark.parametrize("solver", [None, Ddim(), DpmSolver()])
+def test_an_image_of_a_unet_hardly_depends_on_its_batch(solver):
+    options = {} if solver is None else {"solver": solver}
+    guidance = [SelfGuidance(scale=1.0)]
+
+    together, _ = draw(backbone(), guidance, indices=range(5), **options)
+    alone, _ = draw(backbone(), guidance, indices=[3], **options)
+
+    # Matrix products of another size sum in another order.
+    torch.testing.assert_close(together[3:4], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_other_predictions_give_the_clean_image_without_losing_digits(prediction_type):
+    chain = Chain(backbone(prediction_type).denoiser, TRAINED)
+    x_t, step = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(0)), 999
+
+    estimate = chain.estimate(x_t, step)
+
+    output = chain.denoiser.unet(x_t, torch.tensor([step, step])).sample
+    abar = float(TRAINED.abar[step])
+    expected = output if prediction_type == "sample" else math.sqrt(abar) * x_t - math.sqrt(1 - abar) * output
+    torch.testing.assert_close(estimate.x0_hat, expected, atol=1e-6, rtol=0)
+    # From the noise alone the division by sqrt(abar) = 1 / 20291 would leave two digits.
+    torch.testing.assert_close(TRAINED.noised(estimate.x0_hat, step, estimate.eps), x_t, atol=1e-5, rtol=0)
