@@ -8,10 +8,13 @@ Shapes: N real and M generated images, D features.
 
 import warnings
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+
+from minority.neighbours import reachability_density
+from minority.pairwise import inside_balls, nearest
 
 Float64 = NDArray[np.float64]
 Features = NDArray[np.floating]
@@ -62,32 +65,34 @@ def set_metrics(real: Features, generated: Features, *, k: int = 5) -> SetMetric
         ValueError: Where a set is smaller than k + 1, or their features differ in number.
     """
     real, generated = _checked(real, generated, k=k)
-    inside, rarity = rarity_score(real, generated, k=k)
-    precision, recall = precision_recall(real, generated, k=k)
-    density, coverage = density_coverage(real, generated, k=k)
+    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
+    distances, found = nearest(generated, real, k=k)
+    membership = _membership(real, generated, own[:, -1])
+    inside = membership.balls > 0
     return SetMetrics(
-        avg_knn=float(avg_knn(real, generated, k=k).mean()),
-        lof=float(local_outlier_factor(real, generated, k=k).mean()),
-        rarity_score=float(rarity[inside].mean()) if inside.any() else float("nan"),
+        avg_knn=float(distances.mean()),
+        lof=float(_lof(own, neighbours, distances, found).mean()),
+        rarity_score=float(membership.smallest[inside].mean()) if inside.any() else float("nan"),
         inside=float(inside.mean()),
-        precision=precision,
-        recall=recall,
-        density=density,
-        coverage=coverage,
+        precision=float(inside.mean()),
+        recall=_recall(real, generated, k=k),
+        density=float(membership.balls.mean() / k),
+        coverage=float(membership.covered.mean()),
         fid=frechet_distance(real, generated),
-        fid_rare=frechet_distance(real[rarest(real, share=0.1, k=k)], generated),
+        fid_rare=frechet_distance(real[_largest_mean(own, share=0.1)], generated),
     )
 
 
 def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
     """Mean distance of each generated image to its k nearest real ones, (M,)."""
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(real).kneighbors(generated)
+    distances, _ = nearest(generated, real, k=k)
     return np.asarray(distances.mean(axis=1))
 
 
 def local_outlier_factor(real: Features, generated: Features, *, k: int = 5) -> Float64:
     """Local outlier factor of each generated image among the real ones (Breunig et al. 2000), (M,), >= 0."""
-    return np.asarray(-LocalOutlierFactor(n_neighbors=k, novelty=True).fit(real).score_samples(generated))
+    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
+    return _lof(own, neighbours, *nearest(generated, real, k=k))
 
 
 def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[NDArray[np.bool_], Float64]:
@@ -101,23 +106,20 @@ def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[ND
     Returns:
         (M,) whether an image lies in any neighbourhood, and (M,) the radius of the smallest; inf outside.
     """
-    distance, radii = _distances(generated, real), _radii(real, k=k)
-    scores = np.where(distance <= radii[None, :], radii[None, :], np.inf).min(axis=1)
-    return np.isfinite(scores), scores
+    membership = _membership(real, generated, _radii(real, k=k))
+    return membership.balls > 0, membership.smallest
 
 
 def precision_recall(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al. 2019), each in [0, 1]."""
-    distance = _distances(generated, real)
-    precision = (distance <= _radii(real, k=k)[None, :]).any(axis=1).mean()
-    recall = (distance <= _radii(generated, k=k)[:, None]).any(axis=0).mean()
-    return float(precision), float(recall)
+    precision = (_membership(real, generated, _radii(real, k=k)).balls > 0).mean()
+    return float(precision), _recall(real, generated, k=k)
 
 
 def density_coverage(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Density (>= 0, may exceed 1) and coverage (in [0, 1]) (Naeem et al. 2020)."""
-    inside = _distances(generated, real) <= _radii(real, k=k)[None, :]
-    return float(inside.sum(axis=1).mean() / k), float(inside.any(axis=0).mean())
+    membership = _membership(real, generated, _radii(real, k=k))
+    return float(membership.balls.mean() / k), float(membership.covered.mean())
 
 
 def frechet_distance(real: Features, generated: Features) -> float:
@@ -143,9 +145,41 @@ def rarest(real: Features, *, share: float = 0.1, k: int = 5) -> NDArray[np.int6
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}.")
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(real).kneighbors()
+    return _largest_mean(nearest(real, real, k=k, leave_out_self=True)[0], share=share)
+
+
+def _largest_mean(distances: Float64, *, share: float) -> NDArray[np.int64]:
     order = np.argsort(-distances.mean(axis=1), kind="stable")
     return order[: max(2, round(share * len(order)))].astype(np.int64)
+
+
+class _Membership(NamedTuple):
+    """Generated images in the real images' balls: (M,) how many, (M,) radius of the smallest; (N,) balls not empty."""
+
+    balls: NDArray[np.int64]
+    smallest: Float64
+    covered: NDArray[np.bool_]
+
+
+def _membership(real: Features, generated: Features, radii: Float64) -> _Membership:
+    balls, smallest = np.zeros(len(generated), dtype=np.int64), np.full(len(generated), np.inf)
+    covered = np.zeros(len(real), dtype=bool)
+    for rows, columns, tile in inside_balls(generated, real, radii):
+        inside = tile.cpu().numpy()
+        balls[rows] += inside.sum(axis=1)
+        smallest[rows] = np.minimum(smallest[rows], np.where(inside, radii[columns], np.inf).min(axis=1))
+        covered[columns] |= inside.any(axis=0)
+    return _Membership(balls, smallest, covered)
+
+
+def _recall(real: Features, generated: Features, *, k: int) -> float:
+    return float((_membership(generated, real, _radii(generated, k=k)).balls > 0).mean())
+
+
+def _lof(own: Float64, neighbours: NDArray[np.int64], distances: Float64, found: NDArray[np.int64]) -> Float64:
+    radii = own[:, -1]
+    density = reachability_density(own, radii[neighbours])
+    return np.asarray(density[found].mean(axis=1) / reachability_density(distances, radii[found]))
 
 
 def _moments(features: Features) -> tuple[Float64, Float64]:
@@ -154,21 +188,20 @@ def _moments(features: Features) -> tuple[Float64, Float64]:
 
 
 def _radii(features: Features, *, k: int) -> Float64:
-    # Without arguments every image is left out of its own neighbours.
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
-    return np.asarray(distances[:, -1], dtype=np.float64)
+    distances, _ = nearest(features, features, k=k, leave_out_self=True)
+    return distances[:, -1]
 
 
-def _distances(a: Features, b: Features) -> Float64:
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
-    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
-
-
-def _checked(real: Features, generated: Features, *, k: int) -> tuple[Float64, Float64]:
+def _checked(real: Features, generated: Features, *, k: int) -> tuple[Features, Features]:
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
         raise ValueError(f"both sets need (N, D) features of one D, got {real.shape} and {generated.shape}.")
     if min(len(real), len(generated)) <= k or k < 1:
         raise ValueError(
             f"each set needs more than k = {k} images and k at least 1, got {len(real)} and {len(generated)}."
         )
-    return np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
+    # float32 stays: distances are exact in either, and float64 would take twice the memory.
+    return _floats(real), _floats(generated)
+
+
+def _floats(features: Features) -> Features:
+    return features if features.dtype in (np.float32, np.float64) else features.astype(np.float64)

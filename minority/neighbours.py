@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
-Float64 = NDArray[np.float64]
+from minority.pairwise import Features, Float64, Int64, inside_balls, largest_ratio, nearest
 
 
 class Neighbourhood(NamedTuple):
@@ -24,12 +24,20 @@ class Neighbourhood(NamedTuple):
         nearest: (M,) its index.
         realism: (M,) largest ratio of a reference image's k-NN radius to its distance; >= 1 means inside the k-NN
             manifold of the reference (Kynkaanniemi et al. 2019), the larger the deeper.
+        lof: (M,) local outlier factor (Breunig et al. 2000); 1 = as dense as its neighbours, larger = sparser.
+        rarity: (M,) rarity score (Han et al. 2023): the smallest k-NN radius of a reference image whose ball holds the
+            image; infinite outside the manifold.
+        copy_ratio: (M,) nearest_distance over knn_distance, in [0, 1]: far below 1 = a near-copy of one image, however
+            rare that image is. 1 where both are 0 for want of any other distance.
     """
 
     knn_distance: Float64
     nearest_distance: Float64
-    nearest: NDArray[np.int64]
+    nearest: Int64
     realism: Float64
+    lof: Float64
+    rarity: Float64
+    copy_ratio: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,29 +45,36 @@ class RealReference:
     """The real training split in feature space.
 
     Attributes:
-        features: (N, D) features of the training images.
+        features: (N, D) features of the training images, float32 or float64 as they were given.
         k: Neighbours that are counted; clipped to N - 1.
         own: The neighbourhood of the training images themselves, each left out of its own neighbours.
+        radii: (N,) distance of each to its k-th nearest other one.
+        reachability: (N,) local reachability density of each (Breunig et al. 2000).
+        device: Where distances are computed.
     """
 
-    features: Float64
+    features: Features
     k: int
     own: Neighbourhood
     radii: Float64
-    _index: NearestNeighbors
+    reachability: Float64
+    device: torch.device | str = "cpu"
 
     @classmethod
-    def fit(cls, features: NDArray[np.floating], *, k: int = 5) -> "RealReference":
+    def fit(cls, features: NDArray[np.floating], *, k: int = 5, device: torch.device | str = "cpu") -> "RealReference":
         """Measure the reference once.
 
         Args:
             features: (N, D), N >= 2, finite.
             k: Neighbours to count, >= 1.
+            device: Where to compute distances, now and later.
 
         Raises:
             ValueError: For fewer than two images, k < 1 or features that are not finite.
         """
-        real: Float64 = np.asarray(features, dtype=np.float64)
+        real = np.asarray(features)
+        if real.dtype not in (np.float32, np.float64):
+            real = real.astype(np.float64)
         if real.ndim != 2 or len(real) < 2:
             raise ValueError(f"the real reference needs (N, D) features of at least 2 images, got {real.shape}.")
         if k < 1:
@@ -67,52 +82,89 @@ class RealReference:
         if not np.isfinite(real).all():
             raise ValueError("the real features are not all finite; check the extractor and the images.")
         k = min(k, len(real) - 1)
-        index = NearestNeighbors(n_neighbors=k).fit(real)
-        distances, neighbours = index.kneighbors()  # without arguments: each image is left out of its own neighbours
+        distances, neighbours = nearest(real, real, k=k, leave_out_self=True, device=device)
         radii = distances[:, -1]
+        reachability = reachability_density(distances, radii[neighbours])
         own = Neighbourhood(
             knn_distance=distances.mean(axis=1),
             nearest_distance=distances[:, 0],
             nearest=neighbours[:, 0],
-            realism=_realism(real, real, radii, leave_out_self=True),
+            realism=largest_ratio(real, real, radii, leave_out_self=True, device=device),
+            lof=reachability[neighbours].mean(axis=1) / reachability,
+            rarity=smallest_ball(real, real, radii, leave_out_self=True, device=device),
+            copy_ratio=_copy_ratio(distances),
         )
-        return cls(features=real, k=k, own=own, radii=radii, _index=index)
+        return cls(features=real, k=k, own=own, radii=radii, reachability=reachability, device=device)
 
     def judge(self, features: NDArray[np.floating]) -> Neighbourhood:
         """Place images among the reference.
 
         Args:
             features: (M, D) of images that are not in the reference.
+
+        Raises:
+            ValueError: Where D is not the reference's, or features are not finite.
         """
-        judged: Float64 = np.asarray(features, dtype=np.float64)
-        distances, neighbours = self._index.kneighbors(judged)
+        judged = np.asarray(features)
+        if judged.ndim != 2 or judged.shape[1] != self.features.shape[1]:
+            raise ValueError(
+                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {judged.shape}; use the "
+                "same extractor for both."
+            )
+        if not np.isfinite(judged).all():
+            raise ValueError("the features to judge are not all finite; check the extractor and the images.")
+        distances, neighbours = nearest(judged, self.features, k=self.k, device=self.device)
+        reachability = reachability_density(distances, self.radii[neighbours])
         return Neighbourhood(
             knn_distance=distances.mean(axis=1),
             nearest_distance=distances[:, 0],
             nearest=neighbours[:, 0],
-            realism=_realism(judged, self.features, self.radii, leave_out_self=False),
+            realism=largest_ratio(judged, self.features, self.radii, device=self.device),
+            lof=self.reachability[neighbours].mean(axis=1) / reachability,
+            rarity=smallest_ball(judged, self.features, self.radii, device=self.device),
+            copy_ratio=_copy_ratio(distances),
         )
 
-    def distances(self, features: NDArray[np.floating]) -> Float64:
-        """Distance of every judged image to every reference image, (M, N)."""
-        return np.sqrt(_squared_distances(np.asarray(features, dtype=np.float64), self.features))
+
+def reachability_density(distances: Float64, neighbour_radii: Float64) -> Float64:
+    """Local reachability density (Breunig et al. 2000), with scikit-learn's guard against division by 0, (M,).
+
+    Args:
+        distances: (M, k) to the nearest reference images.
+        neighbour_radii: (M, k) distance of each of those to its own k-th neighbour.
+    """
+    return np.asarray(1.0 / (np.maximum(distances, neighbour_radii).mean(axis=1) + 1e-10))
 
 
-def _realism(features: Float64, reference: Float64, radii: Float64, *, leave_out_self: bool) -> Float64:
-    realism = np.empty(len(features))
-    chunk = max(1, 2**24 // max(1, len(reference)))
-    for start in range(0, len(features), chunk):
-        part = features[start : start + chunk]
-        distance = np.sqrt(_squared_distances(part, reference))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = radii[None, :] / distance
-        ratio = np.where(distance > 0, ratio, np.inf)
+def smallest_ball(
+    features: Features,
+    reference: Features,
+    radii: Float64,
+    *,
+    leave_out_self: bool = False,
+    device: torch.device | str = "cpu",
+) -> Float64:
+    """Radius of the smallest reference ball that holds an image, (M,); infinite where none does.
+
+    Args:
+        features: (M, D).
+        reference: (N, D) centres.
+        radii: (N,).
+        leave_out_self: Image i is centre i, whose ball does not count.
+        device: Where to compute.
+    """
+    smallest = np.full(len(features), np.inf)
+    for rows, columns, inside in inside_balls(features, reference, radii, device=device):
         if leave_out_self:
-            ratio[np.arange(len(part)), np.arange(start, start + len(part))] = 0.0
-        realism[start : start + chunk] = ratio.max(axis=1)
-    return realism
+            first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
+            own = torch.arange(first, max(first, last), device=inside.device)
+            inside[own - rows.start, own - columns.start] = False
+        radius = torch.as_tensor(radii[columns], device=inside.device)
+        found = torch.where(inside, radius[None, :], torch.inf).amin(dim=1)
+        smallest[rows] = np.minimum(smallest[rows], found.cpu().numpy())
+    return smallest
 
 
-def _squared_distances(a: Float64, b: Float64) -> Float64:
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
-    return np.maximum(squared, 0.0)
+def _copy_ratio(distances: Float64) -> Float64:
+    mean = distances.mean(axis=1)
+    return np.where(mean > 0, distances[:, 0] / np.where(mean > 0, mean, 1.0), 1.0)

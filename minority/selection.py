@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.neighbours import Neighbourhood, RealReference
+from minority.pairwise import nearest
 
 KEPT = "kept"
 #: Why a candidate is not kept, in the order in which the filters are asked.
@@ -119,10 +120,15 @@ class Judge:
 
         A label without training images has agreement 0; the only label there is has agreement 1.
         """
-        distance = self.reference.distances(features)
-        same = self._labels[None, :] == np.asarray(labels)[:, None]
-        own = np.where(same, distance, np.inf).min(axis=1)
-        other = np.where(same, np.inf, distance).min(axis=1)
+        own, other = np.full(len(labels), np.inf), np.full(len(labels), np.inf)
+        for label in np.unique(labels):
+            mine, same = np.flatnonzero(labels == label), self._labels == label
+            for distance, training in ((own, same), (other, ~same)):
+                if training.any():
+                    found = nearest(
+                        features[mine], self.reference.features[training], k=1, device=self.reference.device
+                    )
+                    distance[mine] = found[0][:, 0]
         total = own + other
         with np.errstate(invalid="ignore"):
             agreement = np.where(np.isinf(other), 1.0, np.where(total > 0, other / total, 0.5))
