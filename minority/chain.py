@@ -80,7 +80,8 @@ class Chain:
         schedule: The steps that are walked.
         label: (B,) int64 labels, or None.
         variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta
-            ("fixed_large"). "learned_range" takes the network's own and falls back to "fixed_small".
+            ("fixed_large", what guided-diffusion samples with unless told otherwise). "learned_range" takes the
+            network's own and falls back to "fixed_small".
     """
 
     denoiser: Denoiser

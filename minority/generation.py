@@ -97,6 +97,11 @@ def draw(
         ValueError: Where labels do not go with the backbone, or methods not with one another.
     """
     _check_labels(backbone, indices, labels)
+    if settings.classifier_free is not None and getattr(backbone.denoiser, "no_label", 0) is None:
+        raise ValueError(
+            f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs one "
+            "that was trained with labels left out."
+        )
     backbone = backbone.to(device).in_precision(settings.precision)
     schedule = backbone.schedule.respaced(settings.steps)
     methods = [*settings.guidance, *guidance]

@@ -1,8 +1,8 @@
 """Low-density sampling (Sehwag et al., CVPR 2022): away from the middle of the class, but not off the real images.
 
 Two noise-aware networks look at x_t. The embedding of the first is, class by class, described by a Gaussian; the
-*hardness* of a state is its negative log-likelihood under the Gaussian of its class (all classes together where there
-are no labels). The second tells real images from plain samples. Sampling climbs both:
+*hardness* of a state is its negative log-likelihood under the Gaussian of its class (under the mixture of all classes
+where there are no labels). The second tells real images from plain samples. Sampling climbs both:
 
     x_{t-1} <- x_{t-1} + Sigma_t ( a g_hard / max|g_hard| + b g_real / max|g_real| )
     g_hard = grad hardness(x_t),   g_real = grad log p(real | x_t)
@@ -54,13 +54,15 @@ class ClassGaussians:
         Args:
             features: (B, D).
             timestep: The trained timestep of the state.
-            label: (B,) classes; None where there is one class only.
+            label: (B,) classes; None for the mixture of all, every class alike.
         """
         level = int((self.timesteps - timestep).abs().argmin())
-        chosen = torch.zeros(len(features), dtype=torch.int64, device=features.device) if label is None else label
-        off = features - self.mean[level, chosen]
-        distance = torch.einsum("bd,bde,be->b", off, self.precision[level, chosen], off)
-        return 0.5 * (distance + self.log_determinant[level, chosen])
+        off = features[:, None] - self.mean[level]  # (B, K, D)
+        distance = torch.einsum("bkd,kde,bke->bk", off, self.precision[level], off)
+        hardness = 0.5 * (distance + self.log_determinant[level])
+        if label is None:
+            return -torch.logsumexp(-hardness, dim=1)
+        return hardness.gather(1, label[:, None])[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +100,8 @@ class LowDensity(Guidance):
         with torch.enable_grad():
             x_t = estimate.x_t.detach().requires_grad_(True)
             features = self.embedding.features(x_t, timestep)
-            hardness = self.gaussians.hardness(features, int(timestep[0]), self._classes(chain.label))
+            label = chain.label if self.gaussians.mean.shape[1] > 1 else None
+            hardness = self.gaussians.hardness(features, int(timestep[0]), label)
             (harder,) = torch.autograd.grad(hardness.sum(), x_t)
             push = self.hardness_scale * unit_peak(harder)
             if self.realism_scale > 0:
@@ -106,9 +109,6 @@ class LowDensity(Guidance):
                 (more_real,) = torch.autograd.grad(real.sum(), x_t)
                 push = push + self.realism_scale * unit_peak(more_real)
         return estimate.variance.detach() * push
-
-    def _classes(self, label: Tensor | None) -> Tensor | None:
-        return label if self.gaussians.mean.shape[1] > 1 else None
 
 
 def fit_gaussians(

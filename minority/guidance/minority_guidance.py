@@ -21,6 +21,7 @@ from minority.chain import Chain, Estimate
 from minority.denoiser import Denoiser
 from minority.gradients import finite
 from minority.guidance import Guidance
+from minority.metric import Distance, squared_error
 from minority.noise import NoiseSource, SampleNoise
 from minority.noise_aware import NoiseAwareNetwork, NoiseAwareSettings, train_noise_aware
 from minority.pixels import from_pixels
@@ -89,6 +90,7 @@ def train_minority_guidance(
     scale: float = 1.0,
     perturbation: float = 0.6,
     draws: int = 5,
+    distance: Distance = squared_error,
     settings: NoiseAwareSettings | None = None,
     seed: int = 0,
     batch_size: int = 256,
@@ -105,6 +107,7 @@ def train_minority_guidance(
         scale: w of the guidance that is returned.
         perturbation: Perturbation step of the score as a fraction of the chain; published: 0.6.
         draws: Noises a score; published: 5.
+        distance: Of the score; published: LPIPS (minority/distances.py).
         settings: The classifier's budget.
         seed: Decides the score's noise and the training.
         batch_size: Images a network call.
@@ -121,7 +124,14 @@ def train_minority_guidance(
         noise = SampleNoise(seed, range(start, start + len(part)), shape=_shape(part), device=device)
         scores.append(
             minority_score(
-                denoiser, schedule, part, noise, label=label, perturbations=(perturbation,), draws=draws
+                denoiser,
+                schedule,
+                part,
+                noise,
+                label=label,
+                perturbations=(perturbation,),
+                draws=draws,
+                distance=distance,
             ).cpu()
         )
     targets = rarity_levels(torch.cat(scores).numpy(), levels=levels)

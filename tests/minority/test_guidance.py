@@ -262,6 +262,19 @@ def test_low_density_hardness_is_the_gaussian_s_negative_log_likelihood(mixture,
         assert float(hardness[i]) == pytest.approx(-float(normal.log_prob(features[i].double())) - constant, rel=1e-3)
 
 
+def test_without_labels_the_hardness_is_that_of_all_classes(mixture, trained):
+    images, mode = real_images(mixture)
+    guidance = train_low_density(
+        images, images[:50], schedule=trained, labels=mode, settings=NoiseAwareSettings(width=8, steps=3)
+    )
+    features, gaussians = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), guidance.gaussians
+
+    apart = [gaussians.hardness(features, 0, torch.full((6,), label)) for label in (0, 1)]
+    together = gaussians.hardness(features, 0, None)
+
+    torch.testing.assert_close(together, -torch.logsumexp(-torch.stack(apart), dim=0))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

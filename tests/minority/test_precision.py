@@ -8,7 +8,9 @@ from diffusers import UNet2DModel
 
 from minority.backbones import Backbone, UNetDenoiser, UNetSettings
 from minority.chain import Chain
+from minority.generation import draw as draw_samples
 from minority.guidance.self_guidance import SelfGuidance
+from minority.named_samplers import named_sampler
 from minority.noise import SampleNoise
 from minority.sampler import sample
 from minority.schedule import NoiseSchedule
@@ -107,3 +109,21 @@ def test_other_predictions_give_the_clean_image_without_losing_digits(prediction
     torch.testing.assert_close(estimate.x0_hat, expected, atol=1e-6, rtol=0)
     # From the noise alone the division by sqrt(abar) = 1 / 20291 would leave two digits.
     torch.testing.assert_close(TRAINED.noised(estimate.x0_hat, step, estimate.eps), x_t, atol=1e-5, rtol=0)
+
+
+def test_classifier_free_guidance_of_a_backbone_that_always_had_labels_is_refused():
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        num_class_embeds=3,
+    )
+    denoiser = UNetDenoiser(unet, TRAINED, settings=UNetSettings(num_classes=3))
+    labelled = Backbone("labelled", denoiser, TRAINED, image_shape=SHAPE, num_classes=3, sha256="0" * 64)
+
+    with pytest.raises(ValueError, match="labelled was trained with a label for every image"):
+        draw_samples(labelled, seed=0, indices=[0], labels=[1], settings=named_sampler("classifier-free"))

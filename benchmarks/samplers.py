@@ -1,0 +1,276 @@
+"""Every sampler on one backbone and one real set: rarity, quality, yield, cost.
+
+    .venv/bin/python -m benchmarks.samplers --backbone backbones/digits --real digits
+    .venv/bin/python -m benchmarks.samplers --backbone FOLDER --real fashion_mnist:data/fashion_mnist --num 1000
+
+All samplers draw the same indices with the same labels and noise. Sets are compared in pixel space, which is right for
+small aligned images; the real set is the training split. "Yield" is the share that is rare (beyond the real 90 %
+quantile of the mean distance to 5 real neighbours), inside the real manifold, and no copy (beyond the real 1 % quantile
+of the distance to the nearest). Time is CPU or GPU time of the drawing alone, relative to plain ancestral sampling in
+the same run; peak memory is what the process needed beyond its start, per sampler.
+
+The methods that need training (minority guidance, low-density sampling, JEPA guidance) are trained here, on the real
+set; their training is not counted. JEPA guidance should have a self-supervised encoder of natural images, which small
+grey images do not fit; it gets the features of a classifier of the real labels instead, so its row shows that it runs
+and what it costs, no more.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from datasets.digits import read_digits
+from datasets.fashion_mnist import read_fashion_mnist
+from datasets.splits import SplitSettings, make_split
+from minority.backbones import Backbone, load_backbone
+from minority.features import pixel_features
+from minority.generation import SamplerSettings, draw
+from minority.guidance import Guidance
+from minority.guidance.jepa_guidance import JepaGuidance
+from minority.guidance.low_density import train_low_density
+from minority.guidance.minority_guidance import train_minority_guidance
+from minority.guidance.prune_by_features import PruneByFeatures
+from minority.metrics import set_metrics
+from minority.named_samplers import NAMED_SAMPLERS
+from minority.neighbours import RealReference
+from minority.noise import SampleNoise
+from minority.noise_aware import NoiseAwareSettings, train_noise_aware
+from minority.pixels import from_pixels
+from minority.score import minority_score, negative_elbo
+
+PLAIN = "ancestral"
+TRAINED = ("minority-guidance", "low-density", "jepa", "prune-by-features")
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """A real set: (N, H, W, C) uint8 and (N,) labels."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def read_real(name: str, *, limit: int) -> RealImages:
+    """The training split of "digits" (long-tailed, as in the preset), or the first images of "fashion_mnist:FOLDER"."""
+    if name == "digits":
+        whole = read_digits()
+        part = make_split(whole.labels, SplitSettings()).train
+    elif name.startswith("fashion_mnist:"):
+        whole = read_fashion_mnist(name.partition(":")[2])
+        part = np.arange(min(limit, 60_000))
+    else:
+        raise SystemExit(f"--real must be digits or fashion_mnist:FOLDER, got {name}.")
+    return RealImages(images=np.stack([whole.load(int(i)) for i in part]), labels=whole.labels[part])
+
+
+def trained_methods(backbone: Backbone, real: RealImages, names: Sequence[str]) -> dict[str, list[Guidance]]:
+    """The methods among `names` that learn from the real set."""
+    labels = real.labels.tolist() if backbone.num_classes is not None else None
+    settings = NoiseAwareSettings()
+    made: dict[str, Callable[[], Guidance]] = {
+        "minority-guidance": lambda: train_minority_guidance(
+            backbone.denoiser, backbone.schedule, real.images, labels=labels, scale=2.0, settings=settings
+        ),
+        "low-density": lambda: train_low_density(
+            real.images,
+            draw(
+                backbone,
+                seed=99,
+                indices=range(len(real.images)),
+                labels=labels,
+                settings=SamplerSettings(),
+            ).images,
+            schedule=backbone.schedule,
+            labels=real.labels,
+            hardness_scale=1.0,
+            realism_scale=0.5,
+            settings=settings,
+        ),
+        "jepa": lambda: label_encoder_guidance(backbone, real, settings),
+        "prune-by-features": lambda: PruneByFeatures(
+            reference=RealReference.fit(pixel_features(real.images)), points=(0.5,)
+        ),
+    }
+    return {name: [made[name]()] for name in names if name in made}
+
+
+def label_encoder_guidance(backbone: Backbone, real: RealImages, settings: NoiseAwareSettings) -> Guidance:
+    """JEPA guidance by a classifier's features of nearly clean images."""
+    network = train_noise_aware(
+        real.images,
+        real.labels,
+        num_outputs=int(real.labels.max()) + 1,
+        schedule=backbone.schedule,
+        settings=settings,
+    )
+
+    def encode(x: torch.Tensor) -> torch.Tensor:
+        return network.features(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+
+    return JepaGuidance(encoder=encode, scale=2.0, top=5, scaling="variance", interval=5, jacobian=False)
+
+
+def measure(
+    name: str,
+    backbone: Backbone,
+    real: RealImages,
+    *,
+    num: int,
+    seed: int,
+    guidance: Sequence[Guidance],
+    batch_size: int,
+    device: str,
+) -> dict[str, object]:
+    """One row of the table."""
+    classes = backbone.num_classes
+    # Runs of equal labels, so that families of chains have one label.
+    labels = None if classes is None else [i * classes // num for i in range(num)]
+    settings = replace(NAMED_SAMPLERS.get(name, SamplerSettings()), batch_size=batch_size)
+    memory = PeakMemory(device)
+    start = time.perf_counter() if device == "cuda" else time.process_time()
+    drawn = draw(
+        backbone, seed=seed, indices=range(num), labels=labels, settings=settings, guidance=guidance, device=device
+    )
+    seconds = (time.perf_counter() if device == "cuda" else time.process_time()) - start
+    reference = RealReference.fit(pixel_features(real.images))
+    own, place = reference.own, reference.judge(pixel_features(drawn.images))
+    rare = place.knn_distance > np.quantile(own.knn_distance, 0.9)
+    new = place.nearest_distance > np.quantile(own.nearest_distance, 0.01)
+    usable = rare & (place.realism >= 1) & new
+    metrics = set_metrics(pixel_features(real.images), pixel_features(drawn.images)).as_dict()
+    return (
+        {"sampler": name}
+        | metrics
+        | {
+            "yield %": 100 * usable.mean(),
+            "siblings %": 100 * (1 - len(np.unique(drawn.founders)) / num),
+            "evaluations": drawn.evaluations,
+            "a usable one": drawn.evaluations / usable.mean() if usable.any() else float("inf"),
+            "seconds": seconds,
+            "peak MiB": memory.mebibytes(),
+        }
+    )
+
+
+class PeakMemory:
+    """Peak memory from now on, beyond what is held now; of the GPU, or of the process where Linux tells."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._start = float(torch.cuda.memory_allocated())
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                self._device = "none"
+            self._start = self._status("VmRSS")
+
+    def mebibytes(self) -> float:
+        """The peak beyond the start."""
+        if self._device == "cuda":
+            return (torch.cuda.max_memory_allocated() - self._start) / 2**20
+        return (self._status("VmHWM") - self._start) / 2**20
+
+    def _status(self, field: str) -> float:
+        status = Path("/proc/self/status")
+        if self._device == "none" or not status.is_file():
+            return float("nan")
+        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+        return 1024 * float(line.split()[1])
+
+
+def score_agreement(backbone: Backbone, real: RealImages, *, num: int, device: str) -> pd.DataFrame:
+    """Rank correlation of the minority score with the negative ELBO on real images, by perturbation step."""
+    chosen = np.random.default_rng(0).permutation(len(real.images))[:num]
+    x = from_pixels(real.images[chosen]).to(device)
+    label = torch.from_numpy(real.labels[chosen]).to(device) if backbone.num_classes is not None else None
+    backbone = backbone.to(device)
+
+    def noise(start: int) -> SampleNoise:
+        return SampleNoise(5, range(start, start + num), shape=backbone.image_shape, device=device)
+
+    schedule = backbone.schedule.respaced(100)
+    # Mean of several bounds: the noise of one would hide the agreement.
+    bounds = [negative_elbo(backbone.denoiser, schedule, x, noise(num * i), label=label).total for i in range(3)]
+    elbo = torch.stack(bounds).mean(dim=0).cpu().numpy()
+    rows = []
+    for fraction in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        score = minority_score(
+            backbone.denoiser,
+            backbone.schedule,
+            x,
+            noise(num * 10),
+            label=label,
+            perturbations=(fraction,),
+            draws=8,
+        )
+        rows.append({"s / T": fraction, "Spearman": stats.spearmanr(score.cpu().numpy(), elbo).statistic})
+    first, second = (bound.cpu().numpy() for bound in bounds[:2])
+    rows.append({"s / T": "bound with itself, other noise", "Spearman": stats.spearmanr(first, second).statistic})
+    return pd.DataFrame(rows)
+
+
+def table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Rows with the time relative to plain ancestral sampling."""
+    frame = pd.DataFrame(rows)
+    plain = float(frame.loc[frame["sampler"] == PLAIN, "seconds"].iloc[0])
+    frame["time x"] = frame["seconds"] / plain
+    return frame.drop(columns=["seconds", "precision"]).rename(
+        columns={"avg_knn": "AvgkNN", "lof": "LOF", "rarity_score": "rarity", "inside": "inside = precision"}
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", required=True, help="a diffusers folder")
+    parser.add_argument("--real", required=True, help="digits, or fashion_mnist:FOLDER")
+    parser.add_argument("--num", type=int, default=400, help="samples a sampler")
+    parser.add_argument("--samplers", default=",".join([*NAMED_SAMPLERS, *TRAINED]), help="names, comma-separated")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--limit", type=int, default=5000, help="real images of fashion_mnist")
+    parser.add_argument("--scored", type=int, default=200, help="real images whose scores are compared; 0 for none")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    backbone, real = load_backbone(arguments.backbone), read_real(arguments.real, limit=arguments.limit)
+    names = [PLAIN, *(name for name in arguments.samplers.split(",") if name != PLAIN)]
+    if backbone.num_classes is None or getattr(backbone.denoiser, "no_label", None) is None:
+        names = [name for name in names if name != "classifier-free"]  # the backbone knows no "no label"
+    methods = trained_methods(backbone, real, names)
+    rows = []
+    for name in names:
+        rows.append(
+            measure(
+                name,
+                backbone,
+                real,
+                num=arguments.num,
+                seed=arguments.seed,
+                guidance=methods.get(name, []),
+                batch_size=arguments.batch_size,
+                device=arguments.device,
+            )
+        )
+        print(f"{name}: yield {rows[-1]['yield %']:.1f} %", flush=True)
+    print(f"\n{arguments.num} samples a sampler, {len(real.images)} real images\n")
+    print(table(rows).to_markdown(index=False, floatfmt=".3g"))
+    if arguments.scored:
+        print("\nMinority score against negative ELBO on real images\n")
+        agreement = score_agreement(
+            backbone, real, num=min(arguments.scored, len(real.images)), device=arguments.device
+        )
+        print(agreement.to_markdown(index=False, floatfmt=".2f"))
+
+
+if __name__ == "__main__":
+    main()
