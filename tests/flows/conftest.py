@@ -115,7 +115,7 @@ class Launcher:
         environment.pop("PREFECT_LOGGING_LEVEL", None)  # what a user sees is what is tested
         self._process = subprocess.Popen(
             [sys.executable, str(LAUNCHER)],
-            cwd=ROOT,
+            cwd=folder,  # users start it where they like
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -177,3 +177,33 @@ def augment_tiny(minority, tiny_overrides, as_options):
         return minority("augment", "digits", "--store", store, *as_options(tiny_overrides | (settings or {})))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """Path -> bytes of everything that a store shows: published files, units, report and pointers."""
+    from datasets.store import Store
+
+    def read(store):
+        return {path: Store(store).read(path) for path in Store(store).list()}
+
+    return read
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its store, its folder in it, and how the command ended."""
+
+    store: Path
+    folder: Path
+    command: Finished
+
+
+@pytest.fixture(scope="session")
+def undisturbed(augment_tiny, tmp_path_factory):
+    """A tiny run that nothing happened to. Others compare with it: leave it as it is."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    command = augment_tiny(store)
+    assert command.code == 0, command.stderr
+    (manifest,) = store.rglob("manifest.json")
+    return Run(store, manifest.parent, command)

@@ -11,10 +11,26 @@ import sys
 
 import flows.command_line  # sets Prefect up, before anything imports it
 
+#: What the commands import when they need it.
+WANTED = (
+    "datasets.verify",
+    "fastapi",
+    "flows.augment",
+    "flows.result_table",
+    "matplotlib.backends.backend_svg",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "pyarrow.parquet",
+    "tasks.checks",
+    "tasks.images",
+    "tasks.report",
+)
+
 
 def main():
     """Serve until standard input ends."""
-    for module in ("flows.augment", "flows.result_table", "tasks.checks", "tasks.images", "datasets.verify"):
+    for module in WANTED:
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)

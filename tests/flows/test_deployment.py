@@ -1,0 +1,147 @@
+"""The operator's way: a server, `prefect deploy --all`, a worker, and runs of the deployments."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def prefect(server_url, tmp_path_factory):
+    """Runs `prefect ...` from the checkout against the server."""
+    environment = os.environ | {
+        "PREFECT_API_URL": server_url,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("operator")),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+    }
+
+    def run(*args, start=False):
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *args]
+        if start:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect):
+    """A work pool, every deployment of prefect.yaml, and a worker that takes their runs."""
+    for command in (["work-pool", "create", "gpu", "--type", "process"], ["deploy", "--all"]):
+        done = prefect(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
+    yield
+    worker.send_signal(signal.SIGINT)
+    try:
+        worker.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+@pytest.fixture(scope="module")
+def run_deployment(prefect, deployed, ask_api):
+    """Runs a deployment to its end: the command that watched it, and the run as the server knows it."""
+
+    def run(name, overrides):
+        watched = prefect(
+            "deployment",
+            "run",
+            name,
+            "-p",
+            f"overrides={json.dumps(overrides)}",
+            "--watch",
+            "--watch-interval",
+            "1",
+        )
+        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flow_runs": {"deployment_id": {"is_null_": False}}}
+        (flow_run,) = ask_api("flow_runs/filter", newest)
+        return watched, flow_run
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digits_run(run_deployment, tiny_overrides, tmp_path_factory):
+    """A tiny run of augment/digits on the worker."""
+    store = tmp_path_factory.mktemp("deployed") / "store"
+    return store, *run_deployment("augment/digits", tiny_overrides | {"store": str(store)})
+
+
+def test_a_deployment_run_completes_on_a_worker_and_publishes_what_a_local_run_does(digits_run, undisturbed, contents):
+    store, watched, flow_run = digits_run
+
+    assert watched.returncode == 0, watched.stdout + watched.stderr
+    assert flow_run["state_type"] == "COMPLETED"
+    assert contents(store) == contents(undisturbed.store)
+
+
+def test_its_artifacts_are_visible(digits_run, ask_api):
+    store, _, flow_run = digits_run
+
+    mine = {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}}
+    artifacts = {artifact["key"]: artifact for artifact in ask_api("artifacts/filter", mine)}
+
+    stages = {"real-images", "baseline", "round-0", "round-1", "classifiers"}
+    assert all(artifacts[key]["type"] == "progress" for key in stages)
+    assert all(artifacts[key]["data"] == 100.0 for key in stages)
+    by_type = {artifact["type"]: artifact for key, artifact in artifacts.items() if key not in stages}
+    assert "minority" in json.dumps(by_type["table"]["data"])
+    assert "data:image/png;base64," in by_type["markdown"]["data"]
+    link = [artifact for key, artifact in artifacts.items() if key.endswith("-report")]
+    assert f"file://{store}/digits/runs/" in str(link[0]["data"])
+
+
+def test_its_tasks_carry_the_names_of_their_units(digits_run, ask_api):
+    _, _, flow_run = digits_run
+
+    mine = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}, "limit": 200}
+    names = {task["name"] for task in ask_api("task_runs/filter", mine)}
+
+    assert {
+        "real-00-00000",
+        "plain-00-00000",
+        "minority-00-00000",
+        "minority-01-00000",
+        "real+minority-seed-0",
+    } <= names
+
+
+def test_a_run_that_lacks_its_inputs_ends_failed_and_says_so_in_one_line(run_deployment, tmp_path):
+    started = time.monotonic()
+    missing = {"dataset.folder": str(tmp_path / "no-celeba"), "backbone.path": str(tmp_path / "no-weights.pt")}
+
+    watched, flow_run = run_deployment("augment/celeba", missing | {"store": str(tmp_path / "store")})
+
+    assert watched.returncode == 1
+    assert flow_run["state_type"] == "FAILED"
+    message = flow_run["state"]["message"]
+    assert f"CelebA folder {tmp_path / 'no-celeba'} does not exist" in message
+    assert f"{tmp_path / 'no-weights.pt'} does not exist" in message
+    assert "\n" not in message
+    assert not (tmp_path / "store" / "celeba").exists()
+    assert time.monotonic() - started < 120
+
+
+def test_schedules_wait_for_the_operator(deployed, ask_api):
+    deployments = {deployment["name"]: deployment for deployment in ask_api("deployments/filter", {})}
+
+    assert {"digits", "celeba"} <= set(deployments)
+    for name in ("digits", "celeba"):
+        (schedule,) = deployments[name]["schedules"]
+        assert schedule["active"] is False
+        assert schedule["schedule"]["cron"]
+        assert deployments[name]["work_pool_name"] == "gpu"
