@@ -1,0 +1,70 @@
+"""The contract of feature extractors, and the batch loop of those that are networks."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+class Extractor(Protocol):
+    """Turns images into vectors; distances between vectors stand for differences between images.
+
+    The features of an image depend on that image alone, up to the last bits where batches of another size are
+    computed by other kernels.
+
+    Attributes:
+        recipe: Names the network, its weights and everything else that decides the features: equal recipes give equal
+            features, so features are kept under this name.
+    """
+
+    recipe: str
+
+    def __call__(self, images: UInt8) -> Float32:
+        """Features (N, D) of images (N, H, W, C) uint8."""
+        ...
+
+
+class NetworkExtractor:
+    """A network as an extractor.
+
+    Args:
+        network: Images as `prepare` makes them -> (B, D).
+        prepare: (B, H, W, C) uint8 -> the network's input, on the CPU.
+        recipe: See `Extractor`.
+        batch_size: Images a call.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        prepare: Callable[[UInt8], Tensor],
+        *,
+        recipe: str,
+        batch_size: int = 64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.recipe = recipe
+        self.network = network.eval().to(device) if isinstance(network, nn.Module) else network
+        self.prepare, self.batch_size, self.device = prepare, batch_size, device
+
+    @torch.no_grad()
+    def __call__(self, images: UInt8) -> Float32:
+        """Features (N, D) of images (N, H, W, C) uint8.
+
+        Raises:
+            ValueError: For no images, or images of another type or shape.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+            raise ValueError(f"extractors need uint8 images (N, H, W, C), N >= 1, got {images.dtype} {images.shape}.")
+        features = [
+            self.network(self.prepare(images[start : start + self.batch_size]).to(self.device)).float().cpu()
+            for start in range(0, len(images), self.batch_size)
+        ]
+        return torch.cat(features).flatten(1).numpy()
