@@ -1,7 +1,10 @@
 """Set metrics against their plain definitions, and scikit-learn."""
 
+import warnings
+
 import numpy as np
 import pytest
+from cleanfid.fid import frechet_distance as clean_fid_distance
 from scipy import linalg
 from sklearn.neighbors import LocalOutlierFactor
 
@@ -69,15 +72,30 @@ def test_lof_is_scikit_learn_s(sets):
     np.testing.assert_allclose(metrics.local_outlier_factor(real, generated, k=K), expected)
 
 
-def test_frechet_distance_follows_its_formula(sets):
+def test_frechet_distance_follows_its_formula_and_is_clean_fid_s(sets):
     real, generated = sets
     a, b = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
     off = real.mean(axis=0) - generated.mean(axis=0)
 
-    expected = off @ off + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real)
+    found = metrics.frechet_distance(real, generated)
 
-    assert metrics.frechet_distance(real, generated) == pytest.approx(expected, rel=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # clean-fid calls scipy in an old way
+        theirs = clean_fid_distance(real.mean(axis=0), a, generated.mean(axis=0), b)
+    assert found == pytest.approx(off @ off + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real), rel=1e-6)
+    assert found == pytest.approx(theirs, rel=1e-6)
     assert metrics.frechet_distance(real, real) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_ignores_features_that_never_change(sets):
+    real, generated = sets
+
+    def constant_beside(features):
+        return np.c_[features, np.full((len(features), 60), 0.5)]
+
+    assert metrics.frechet_distance(constant_beside(real), constant_beside(generated)) == pytest.approx(
+        metrics.frechet_distance(real, generated), rel=1e-9
+    )
 
 
 def test_the_rarest_lie_farthest_from_the_others(sets):
