@@ -56,6 +56,8 @@ class AffineAugmentation:
         grid = functional.affine_grid(
             torch.cat([rotation @ stretch, shift], dim=2), list(images.shape), align_corners=False
         )
-        return functional.grid_sample(
-            images, grid.to(images.device), mode="bilinear", padding_mode="border", align_corners=False
+        # Bilinear interpolation would blur small images, and a backbone learns to draw what it is shown.
+        moved = functional.grid_sample(
+            images, grid.to(images.device), mode="bicubic", padding_mode="border", align_corners=False
         )
+        return moved.clamp(images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True))
