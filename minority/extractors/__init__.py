@@ -112,4 +112,4 @@ def build_extractor(
     )
 
 
-__all__ = ["Extractor", "ExtractorSettings", "Float32", "NetworkExtractor", "UInt8", "build_extractor"]
+__all__ = ["Extractor", "ExtractorSettings", "Float32", "NetworkExtractor", "Pixels", "UInt8", "build_extractor"]
