@@ -34,10 +34,12 @@ from minority.backbones import Backbone, load_backbone
 from minority.features import pixel_features
 from minority.generation import SamplerSettings, draw
 from minority.guidance import Guidance
+from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.jepa_guidance import JepaGuidance
 from minority.guidance.low_density import train_low_density
 from minority.guidance.minority_guidance import train_minority_guidance
 from minority.guidance.prune_by_features import PruneByFeatures
+from minority.guidance.self_guidance import SelfGuidance
 from minority.metrics import set_metrics
 from minority.named_samplers import NAMED_SAMPLERS
 from minority.neighbours import RealReference
@@ -47,7 +49,14 @@ from minority.pixels import from_pixels
 from minority.score import minority_score, negative_elbo
 
 PLAIN = "ancestral"
-TRAINED = ("minority-guidance", "low-density", "jepa", "prune-by-features")
+TRAINED = (
+    "minority-guidance",
+    "low-density",
+    "jepa",
+    "prune-by-features",
+    "guide-and-prune-by-features",
+    "boost-and-prune-by-features",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def trained_methods(backbone: Backbone, real: RealImages, names: Sequence[str]) 
     settings = NoiseAwareSettings()
     made: dict[str, Callable[[], Guidance]] = {
         "minority-guidance": lambda: train_minority_guidance(
-            backbone.denoiser, backbone.schedule, real.images, labels=labels, scale=2.0, settings=settings
+            backbone.denoiser, backbone.schedule, real.images, labels=labels, scale=3.0, settings=settings
         ),
         "low-density": lambda: train_low_density(
             real.images,
@@ -90,16 +99,21 @@ def trained_methods(backbone: Backbone, real: RealImages, names: Sequence[str]) 
             ).images,
             schedule=backbone.schedule,
             labels=real.labels,
-            hardness_scale=1.0,
+            hardness_scale=1.5,
             realism_scale=0.5,
             settings=settings,
         ),
         "jepa": lambda: label_encoder_guidance(backbone, real, settings),
-        "prune-by-features": lambda: PruneByFeatures(
-            reference=RealReference.fit(pixel_features(real.images)), points=(0.5,)
-        ),
     }
-    return {name: [made[name]()] for name in names if name in made}
+    methods = {name: [made[name]()] for name in names if name in made}
+    prune = PruneByFeatures(reference=RealReference.fit(pixel_features(real.images)), points=(0.5, 0.7))
+    guide = SelfGuidance(scale=2.0, perturbation=0.5, jacobian=False)
+    pruned: dict[str, list[Guidance]] = {
+        "prune-by-features": [prune],
+        "guide-and-prune-by-features": [guide, prune],
+        "boost-and-prune-by-features": [BoostAndSkip(boost=4.0, skip=0.12), prune],
+    }
+    return methods | pruned
 
 
 def label_encoder_guidance(backbone: Backbone, real: RealImages, settings: NoiseAwareSettings) -> Guidance:
@@ -151,7 +165,7 @@ def measure(
         | metrics
         | {
             "yield %": 100 * usable.mean(),
-            "siblings %": 100 * (1 - len(np.unique(drawn.founders)) / num),
+            "founders %": 100 * len(np.unique(drawn.founders)) / num,
             "evaluations": drawn.evaluations,
             "a usable one": drawn.evaluations / usable.mean() if usable.any() else float("inf"),
             "seconds": seconds,

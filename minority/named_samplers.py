@@ -21,8 +21,9 @@ from minority.guidance.self_guidance import SelfGuidance
 from minority.guidance.shaped_noise import ShapedNoise
 from minority.sampler_settings import SamplerSettings
 
-_SELF = SelfGuidance(scale=5.0, perturbation=0.5)
-_FREE = SelfGuidance(scale=5.0, perturbation=0.5, jacobian=False)
+_SELF = SelfGuidance(scale=3.0, perturbation=0.5)
+_FREE = SelfGuidance(scale=3.0, perturbation=0.5, jacobian=False)
+_PRUNE = PruneAndBranch(points=(0.5, 0.7), perturbation=0.3, draws=4)
 
 NAMED_SAMPLERS: Mapping[str, SamplerSettings] = {
     "ancestral": SamplerSettings(),
@@ -33,14 +34,11 @@ NAMED_SAMPLERS: Mapping[str, SamplerSettings] = {
     "jacobian-free": SamplerSettings(self_guidance=_FREE),
     "boost-and-skip": SamplerSettings(boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12)),
     "boost-and-guide": SamplerSettings(
-        boost_and_skip=BoostAndSkip(boost=4.0, skip=0.06),
-        self_guidance=SelfGuidance(scale=4.0, perturbation=0.5, jacobian=False),
+        boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12),
+        self_guidance=SelfGuidance(scale=1.5, perturbation=0.5, jacobian=False),
     ),
-    "prune-and-branch": SamplerSettings(prune_and_branch=PruneAndBranch(points=(0.5,))),
-    "guide-and-prune": SamplerSettings(
-        self_guidance=SelfGuidance(scale=4.0, perturbation=0.5, jacobian=False),
-        prune_and_branch=PruneAndBranch(points=(0.5,)),
-    ),
+    "prune-and-branch": SamplerSettings(prune_and_branch=_PRUNE),
+    "boost-and-prune": SamplerSettings(boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12), prune_and_branch=_PRUNE),
     "temperature": SamplerSettings(shaped_noise=ShapedNoise(ancestral_scale=1.1)),
     "truncated": SamplerSettings(shaped_noise=ShapedNoise(truncate=1.5)),
     "classifier-free": SamplerSettings(classifier_free=ClassifierFree(scale=1.5)),
