@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minority.backbones import Backbone
+from minority.features import pixel_features
 from minority.guidance import Guidance
+from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
 from minority.guidance.prune_and_branch import founders as founders_of
-from minority.guidance.prune_and_branch import whole_families
+from minority.guidance.prune_by_features import Extractor, PruneByFeatures
+from minority.neighbours import RealReference
 from minority.noise import SampleNoise
 from minority.pixels import from_pixels, to_pixels
 from minority.sampler import sample
@@ -77,6 +80,8 @@ def draw(
     labels: Sequence[int] | None,
     settings: SamplerSettings,
     guidance: Sequence[Guidance] = (),
+    reference: RealReference | None = None,
+    extract: Extractor = pixel_features,
     device: torch.device | str = "cpu",
 ) -> Drawn:
     """Draw the samples with the given indices.
@@ -91,6 +96,8 @@ def draw(
         labels: One a sample for a class-conditional backbone, None for an unconditional one.
         settings: How.
         guidance: Methods beside those of the settings: ones that have trained parts.
+        reference: The real training images, for settings that judge chains by features.
+        extract: The features that the reference was fitted on.
         device: Where to compute.
 
     Raises:
@@ -104,7 +111,12 @@ def draw(
         )
     backbone = backbone.to(device).in_precision(settings.precision)
     schedule = backbone.schedule.respaced(settings.steps)
-    methods = [*settings.guidance, *guidance]
+    methods = [
+        PruneByFeatures.bind(method, reference, extract=extract)
+        if isinstance(method, PruneAndBranch) and method.judge == "features" and reference is not None
+        else method
+        for method in (*settings.guidance, *guidance)
+    ]
     family = max((method.family for method in methods), default=1)
     members, member_labels, positions = whole_families(indices, labels, family=family)
     size = max(1, settings.batch_size // family) * family
@@ -139,10 +151,13 @@ def draw_images(
     indices: Sequence[int],
     labels: Sequence[int] | None,
     settings: SamplerSettings,
+    reference: RealReference | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
     """Images (B, H, W, C) uint8 and evaluations a sample; see `draw`."""
-    drawn = draw(backbone, seed=seed, indices=indices, labels=labels, settings=settings, device=device)
+    drawn = draw(
+        backbone, seed=seed, indices=indices, labels=labels, settings=settings, reference=reference, device=device
+    )
     return drawn.images, drawn.evaluations
 
 

@@ -10,6 +10,7 @@ Shapes: B samples, F = B / family families, C channels, H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,18 +24,23 @@ from minority.solvers import Solver
 
 @dataclass(frozen=True, kw_only=True)
 class PruneAndBranch(Guidance):
-    """Judges every chain by the minority metric of its clean estimate.
+    """Judges every chain by its clean estimate.
 
     Attributes:
+        judge: By the "metric" (the minority metric), or by "features": where the estimate lies among the real images
+            (minority/guidance/prune_by_features.py), which costs no network calls and tells real from unreal, but needs
+            the real images at hand.
         family: Chains that compete, at least 2.
         keep: How many of a family survive each point, 1 ... family - 1.
         points: When to judge, as fractions of the way from noise to image, in (0, 1).
         perturbation: Perturbation step of the metric as a fraction of the chain, in [0, 1).
-        draws: Noises that the metric is averaged over; each costs one network call a point.
+        draws: Noises that the metric is averaged over; each costs one network call a point. Both are without effect
+            on "features".
         max_siblings: How many chains may continue one parent, the parent included; at least 2. What exceeds it goes
             on as it was, in the order of promise.
     """
 
+    judge: Literal["metric", "features"] = "metric"
     family: int = 4
     keep: int = 2
     points: tuple[float, ...] = (0.5,)
@@ -86,6 +92,8 @@ class PruneAndBranch(Guidance):
 
     def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """How likely each chain is to end in a wanted image, (B,), any monotone scale; override to judge otherwise."""
+        if self.judge == "features":
+            raise ValueError('to judge chains by "features", give the real reference: draw(..., reference=...).')
         s = chain.schedule.step_at(self.perturbation)
         x0 = estimate.x0_hat.clamp(-1, 1)
         distances = [

@@ -7,7 +7,7 @@ Shapes: B samples, C channels, H x W pixels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from minority.neighbours import RealReference
 from minority.noise import NoiseSource
 from minority.pixels import to_pixels
 
+Extractor = Callable[[NDArray[np.uint8]], NDArray[np.floating]]  # (B, H, W, C) -> (B, D)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PruneByFeatures(PruneAndBranch):
@@ -33,7 +35,7 @@ class PruneByFeatures(PruneAndBranch):
     """
 
     reference: RealReference
-    extract: Callable[[NDArray[np.uint8]], NDArray[np.floating]] = pixel_features
+    extract: Extractor = pixel_features
     realism_floor: float = 1.0
 
     def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
@@ -41,3 +43,11 @@ class PruneByFeatures(PruneAndBranch):
         place = self.reference.judge(self.extract(to_pixels(estimate.x0_hat)))
         unreal = np.minimum(place.realism, self.realism_floor) - self.realism_floor - 1e-6
         return torch.from_numpy(np.where(place.realism >= self.realism_floor, place.knn_distance, unreal))
+
+    @classmethod
+    def bind(
+        cls, settings: PruneAndBranch, reference: RealReference, *, extract: Extractor = pixel_features
+    ) -> "PruneByFeatures":
+        """The same settings with the real images at hand."""
+        given = {field.name: getattr(settings, field.name) for field in fields(PruneAndBranch)}
+        return cls(**given, reference=reference, extract=extract)

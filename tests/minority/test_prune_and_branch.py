@@ -143,6 +143,26 @@ def test_judging_by_features_raises_the_rare_share_without_network_calls(mixture
     assert cost.forwards == 40
 
 
+def test_settings_can_ask_for_features_and_draw_brings_the_real_images(backbone, mixture):
+    real = to_pixels(mixture.means.float() + 0.1 * torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(0)))
+    reference = RealReference.fit(pixel_features(real), k=1)
+    by_features = PruneAndBranch(judge="features", points=(0.5,))
+    settings = SamplerSettings(steps=10, prune_and_branch=by_features)
+
+    drawn = draw(backbone, seed=0, indices=range(8), labels=None, settings=settings, reference=reference)
+
+    direct, _ = sample(
+        mixture,
+        backbone.schedule.respaced(10),
+        SampleNoise(0, range(8), shape=SHAPE),
+        guidance=[PruneByFeatures.bind(by_features, reference)],
+    )
+    assert np.array_equal(drawn.images, to_pixels(direct))
+    assert drawn.evaluations == 10
+    with pytest.raises(ValueError, match="give the real reference"):
+        draw(backbone, seed=0, indices=range(8), labels=None, settings=settings)
+
+
 def test_chains_of_different_labels_do_not_compete(labelled, trained):
     noise = SampleNoise(0, range(4), shape=SHAPE)
     with pytest.raises(ValueError, match="must have one label"):
