@@ -4,10 +4,14 @@ Reads requests from standard input, one JSON object a line: {"args": [...], "std
 by a fork of this process exactly as `minority ARGS` would; answers {"pid": ...} at once and {"code": ...} at the end.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import sys
+import threading
+import traceback
 
 import flows.command_line  # sets Prefect up, before anything imports it
 
@@ -32,13 +36,13 @@ def main():
     """Serve until standard input ends."""
     for module in WANTED:
         importlib.import_module(module)
+    gc.freeze()  # forks need not look through all of it
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()
         if pid == 0:
             become(request)
-            flows.command_line.main()
-            return
+            run_and_exit()
         answer(pid=pid)
         _, status = os.waitpid(pid, 0)
         answer(code=os.waitstatus_to_exitcode(status))
@@ -51,6 +55,23 @@ def become(request):
         os.dup2(file, descriptor)
         os.close(file)
     sys.argv = ["minority", *request["args"]]
+
+
+def run_and_exit():
+    """Run the command and end as Python ends, but for the clearing of memory, which costs a fork seconds."""
+    code = 0
+    try:
+        flows.command_line.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def answer(**content):

@@ -136,12 +136,11 @@ def test_a_run_that_lacks_its_inputs_ends_failed_and_says_so_in_one_line(run_dep
     assert time.monotonic() - started < 120
 
 
-def test_schedules_wait_for_the_operator(deployed, ask_api):
-    deployments = {deployment["name"]: deployment for deployment in ask_api("deployments/filter", {})}
+@pytest.mark.parametrize("preset", ["digits", "celeba"])
+def test_a_schedule_waits_for_the_operator(deployed, ask_api, preset):
+    deployment = ask_api(f"deployments/name/augment/{preset}")
 
-    assert {"digits", "celeba"} <= set(deployments)
-    for name in ("digits", "celeba"):
-        (schedule,) = deployments[name]["schedules"]
-        assert schedule["active"] is False
-        assert schedule["schedule"]["cron"]
-        assert deployments[name]["work_pool_name"] == "gpu"
+    (schedule,) = deployment["schedules"]
+    assert schedule["active"] is False
+    assert schedule["schedule"]["cron"]
+    assert deployment["work_pool_name"] == "gpu"
