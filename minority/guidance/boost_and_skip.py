@@ -33,4 +33,6 @@ class BoostAndSkip(Guidance):
 
     def start(self, schedule: NoiseSchedule, noise: NoiseSource) -> tuple[Tensor, int]:
         """Boosted noise (B, C, H, W) and the step below the ones that are skipped."""
-        return self.boost * noise.start(), schedule.num_steps - 1 - int(self.skip * schedule.num_steps)
+        # Whole steps, rounded down, but not because 0.29 * 100 is 28.999...
+        skipped = int(round(self.skip * schedule.num_steps, 9))
+        return self.boost * noise.start(), schedule.num_steps - 1 - skipped

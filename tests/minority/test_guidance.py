@@ -74,6 +74,17 @@ def test_each_method_raises_the_rare_share(name, mixture, schedule, plain_share)
     assert share > plain_share + 3 * factor * ERROR
 
 
+@pytest.mark.parametrize(("skip", "skipped"), [(0.0, 0), (0.29, 29), (0.058, 5), (0.06, 6)])
+def test_boost_and_skip_leaves_out_whole_steps(skip, skipped, mixture, trained):
+    steps, noise = [], SampleNoise(0, [0], shape=SHAPE)
+    method = BoostAndSkip(boost=3.0, skip=skip)
+
+    draw(mixture, trained.respaced(100), [method], indices=[0], on_step=lambda arrival: steps.append(arrival.step))
+
+    assert steps == list(range(99 - skipped, -1, -1))
+    assert torch.equal(method.start(trained, noise)[0], 3.0 * noise.start())
+
+
 def test_methods_combine(mixture, schedule, plain_share):
     both = [BoostAndSkip(boost=4.0, skip=0.1), ShapedNoise(ancestral_scale=1.5)]
 

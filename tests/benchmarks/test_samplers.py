@@ -1,0 +1,50 @@
+"""The sampler benchmark runs from the command line on a backbone folder and prints one row a sampler."""
+
+import re
+import sys
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from benchmarks import samplers
+from minority.backbones import UNetSettings, save_folder
+from minority.schedule import NoiseSchedule
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        num_class_embeds=10,
+    )
+    settings = UNetSettings(num_classes=10)
+    return save_folder(tmp_path / "tiny", unet, schedule=NoiseSchedule.cosine(100), settings=settings)
+
+
+def test_the_benchmark_prints_one_row_a_sampler(folder, monkeypatch, capsys):
+    names = "dpm-solver,classifier-free,boost-and-prune-by-features"
+    command = f"samplers --backbone {folder} --real digits --num 12 --scored 6 --samplers {names}"
+    monkeypatch.setattr(sys, "argv", command.split())
+
+    samplers.main()
+
+    out = capsys.readouterr().out
+    rows = re.findall(r"^\| ([a-z-]+) +\|", out, flags=re.MULTILINE)
+    # Plain sampling is always there to compare with; classifier-free guidance cannot be had from this backbone.
+    assert rows[:4] == ["sampler", "ancestral", "dpm-solver", "boost-and-prune-by-features"]
+    assert "12 samples a sampler, 332 real images" in out
+    assert "| 0.5 " in out
+
+
+def test_an_unknown_real_set_is_refused():
+    with pytest.raises(SystemExit, match="--real must be digits or fashion_mnist:FOLDER, got cats"):
+        samplers.read_real("cats", limit=10)
