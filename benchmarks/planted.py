@@ -20,6 +20,7 @@ from datasets.fashion_mnist import read_fashion_mnist
 from datasets.imageset import ImageSet
 from minority.extractors import Pixels
 from minority.fakes import blends
+from minority.intervals import wilson
 from minority.selection import HeldOutRules, Judge, SelectionSettings
 
 POLICIES = {"fixed floors": None, "held-out floors and critic": HeldOutRules()}
@@ -96,16 +97,6 @@ def table(measured: pd.DataFrame) -> str:
     for column in ("refused: not real-looking", "copy", "label"):
         shown[f"{column}, %"] = (100 * summed[column] / summed["candidates"]).round(1)
     return str(shown.to_markdown(index=False))
-
-
-def wilson(successes: int, trials: int, *, z: float = 1.96) -> tuple[float, float]:
-    """A 95 % interval of a share (Wilson 1927)."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, width = successes / trials, z * z / trials
-    middle = (share + width / 2) / (1 + width)
-    half = z / (1 + width) * np.sqrt(share * (1 - share) / trials + width / (4 * trials))
-    return float(middle - half), float(middle + half)
 
 
 def split(images: ImageSet, *, train: int, held_out: int, seed: int) -> tuple[ImageSet, ImageSet]:

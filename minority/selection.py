@@ -42,7 +42,7 @@ class HeldOutRules:
     realism: float = 0.01
     copy_ratio: float = 0.01
     realness: float = 0.03
-    label: float = 0.01
+    label: float = 0.03
     critic: CriticSettings = field(default_factory=CriticSettings)
 
     def __post_init__(self) -> None:
