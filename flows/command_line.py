@@ -198,6 +198,14 @@ def _errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     except RuntimeError as error:
+        server = str(error).removeprefix("Failed to reach API at ")  # Prefect has no type of its own for it
+        if server != str(error):
+            typer.echo(
+                f"error: no Prefect server answers at {server}; start it (prefect server start), or unset "
+                "PREFECT_API_URL to run with a temporary one.",
+                err=True,
+            )
+            raise typer.Exit(2) from None
         if type(error).__name__ != "RunIncompleteError":
             raise
         typer.echo(f"failed: {error}", err=True)

@@ -90,6 +90,7 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
         raise InputError(
             f"{folder} has {len(images.class_names)} class folders, backbone {model.name} knows {model.num_classes}."
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
     scores = score_images(
         model,
         images.images(range(len(images))),
@@ -107,7 +108,6 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
             "negative_elbo": scores.negative_elbo,
         }
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out, index=False)
     return len(table)
 
