@@ -112,6 +112,7 @@ class Launcher:
     def __init__(self, folder, url):
         self._out, self._err = folder / "out", folder / "err"
         environment = os.environ | {"PREFECT_API_URL": url, "PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        environment["OMP_NUM_THREADS"] = "1"  # no contention with the server and what else runs here
         environment.pop("PREFECT_LOGGING_LEVEL", None)  # what a user sees is what is tested
         self._process = subprocess.Popen(
             [sys.executable, str(LAUNCHER)],

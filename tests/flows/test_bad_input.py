@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
+
+from flows.command_line import app
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
@@ -275,6 +279,19 @@ def test_a_disk_that_fills_up_on_the_way_and_is_freed_again(augment_tiny, small_
 
     assert (finished.code, finished.stderr) == (0, "")
     assert contents(store) == contents(undisturbed.store)
+
+
+def test_a_server_that_does_not_answer(tiny_overrides, as_options, tmp_path):
+    options = ["--store", str(tmp_path), *as_options(tiny_overrides)]
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        ended = CliRunner().invoke(app, ["augment", "digits", *options])
+
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith("error: no Prefect server answers at http://127.0.0.1:9/api")
+    assert "unset PREFECT_API_URL" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    nothing_published(tmp_path)
 
 
 def test_a_manifest_that_is_not_there(minority, tmp_path):
