@@ -34,6 +34,19 @@ COLUMN_MEANINGS = {
     "reason": "kept, or the first filter that refused it",
     "shard": "tar that holds the image; null where it was not published",
     "image_sha256": "SHA-256 of the encoded image",
+    "lof": "local outlier factor among the training images; larger is rarer",
+    "rarity_score": "radius of the smallest real neighbourhood around the image; infinite outside of all",
+    "copy_ratio": "nearest over mean distance to the nearest training images; far below 1: a near-copy of one",
+    "realness": "the critic's probability that the image is no fake",
+    "label_probability": "the critic's probability of the label",
+    "label_margin": "the same less that of the likeliest other label",
+    "knn_distance_quantile": "of knn_distance among real images, each judged without itself",
+    "realism_quantile": "of realism among them",
+    "lof_quantile": "of lof among them",
+    "realness_quantile": "of realness among them",
+    "label_probability_quantile": "of label_probability among them",
+    "fingerprint": "features projected to a few numbers that keep their distances",
+    "near_duplicate_group": "key of the first candidate that this one nearly duplicates; its own where there is none",
 }
 
 

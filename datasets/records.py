@@ -42,6 +42,22 @@ METADATA_SCHEMA = pa.schema(
         # Where it went.
         pa.field("shard", pa.string()),  # null where the image was not published
         pa.field("image_sha256", pa.string()),  # of the encoded image in the shard or unit
+        # More scores; null where they were not computed.
+        pa.field("lof", pa.float32()),  # local outlier factor among the training images
+        pa.field("rarity_score", pa.float32()),  # radius of the smallest real neighbourhood around it; inf: in none
+        pa.field("copy_ratio", pa.float32()),  # nearest_distance over knn_distance; far below 1: a near-copy
+        pa.field("realness", pa.float32()),  # the critic's probability that it is no fake
+        pa.field("label_probability", pa.float32()),  # the critic's probability of the label
+        pa.field("label_margin", pa.float32()),  # that, less the probability of the likeliest other label
+        # Quantiles of scores among real images that nothing was fitted on, in [0, 1].
+        pa.field("knn_distance_quantile", pa.float32()),
+        pa.field("realism_quantile", pa.float32()),
+        pa.field("lof_quantile", pa.float32()),
+        pa.field("realness_quantile", pa.float32()),
+        pa.field("label_probability_quantile", pa.float32()),
+        # Among the candidates.
+        pa.field("fingerprint", pa.list_(pa.float32())),  # features projected to a few numbers that keep distances
+        pa.field("near_duplicate_group", pa.string()),  # key of the first candidate that it nearly duplicates
     ]
 )
 

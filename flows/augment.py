@@ -58,7 +58,8 @@ def generate(workspace: Workspace) -> list[UnitPlan]:
         draw(units, config, what=f"round {round_number}")
         candidates += units
         drawn += sum(unit.num_samples for unit in units)
-        rows = choose_candidates(read_rows(store, candidates), groups=real.groups, wanted=wanted)
+        rows = read_rows(store, candidates)
+        rows = choose_candidates(rows, groups=real.groups, wanted=wanted, spacing=workspace.spacing)
         round_number += 1
     return plans + candidates
 

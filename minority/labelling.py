@@ -63,3 +63,22 @@ class Labeller:
         """
         probabilities = np.mean([predict(member, images) for member in self.members], axis=0)
         return probabilities.argmax(axis=1), probabilities.max(axis=1)
+
+
+def confidence_floor(confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, precision: float) -> float:
+    """The lowest confidence from which answers on unseen real images are right often enough.
+
+    Args:
+        confidence: (N,) of the answers, in [0, 1].
+        correct: (N,) whether they were right.
+        precision: Share of right ones demanded among all that are at least as confident, in (0, 1].
+
+    Returns:
+        In [0, 1]: a confidence that occurred, or 1 where even the most confident answers are wrong too often.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    ordered, right = confidence[order], np.cumsum(correct[order])
+    # Equal confidences are believed together, so a floor may only lie at the last of them.
+    last = np.append(ordered[1:] != ordered[:-1], True)
+    enough = last & (right >= precision * np.arange(1, len(order) + 1))
+    return float(ordered[np.flatnonzero(enough)[-1]]) if enough.any() else 1.0

@@ -65,6 +65,8 @@ class SelectionSettings:
             nearest neighbour, in [0, 1).
         label_floor: A candidate keeps its label from this label agreement on, in [0, 1]; 0 switches the filter off.
             Without effect where `held_out` is given.
+        label_precision: Where groups are recognised by an ensemble: share of its believed answers on the validation
+            split that must be right, in (0, 1]; the confidence that reaches it takes the place of `label_floor`.
         held_out: Floors from rare real images and a critic, or None for the fixed ones above.
         diverse: Fill a quota with candidates that differ, instead of in the order they came.
         look_alike: With `diverse`: a candidate nearer to a kept one than this multiple of the training images' median
@@ -76,6 +78,7 @@ class SelectionSettings:
     realism_floor: float = 1.0
     copy_quantile: float = 0.01
     label_floor: float = 0.45
+    label_precision: float | None = None
     held_out: HeldOutRules | None = None
     diverse: bool = False
     look_alike: float = 0.0
@@ -88,6 +91,8 @@ class SelectionSettings:
                 raise ValueError(f"SelectionSettings.{name} must lie in [0, 1), got {getattr(self, name)}.")
         if not 0 <= self.label_floor <= 1:
             raise ValueError(f"SelectionSettings.label_floor must lie in [0, 1], got {self.label_floor}.")
+        if self.label_precision is not None and not 0 < self.label_precision <= 1:
+            raise ValueError(f"SelectionSettings.label_precision must lie in (0, 1], got {self.label_precision}.")
         if not self.look_alike >= 0:
             raise ValueError(f"SelectionSettings.look_alike must not be negative, got {self.look_alike}.")
 

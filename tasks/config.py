@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasets.splits import SplitSettings
+from minority.calibration import CalibrationSettings
 from minority.classifier import ClassifierSettings
+from minority.extractors import ExtractorSettings
 from minority.generation import SamplerSettings, ScoreSettings
 from minority.selection import SelectionSettings
 from minority.training import TrainingSettings
@@ -87,6 +89,7 @@ class AugmentConfig(_Section):
     backbone: BackboneConfig
     sampler: SamplerSettings = SamplerSettings()
     scores: ScoreSettings = ScoreSettings()
+    features: Annotated[ExtractorSettings, Field(description="Where images are compared.")] = ExtractorSettings()
     selection: SelectionSettings = SelectionSettings()
     labeller: Annotated[
         ClassifierSettings, Field(description="Recognises groups where the backbone takes no label that tells them.")
@@ -109,6 +112,51 @@ class AugmentConfig(_Section):
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class CalibrateConfig(_Section):
+    """One search for sampler settings. Uses training and validation images, never test images."""
+
+    name: Annotated[Name, Field(description="The preset's name.")]
+    dataset: DatasetConfig
+    backbone: BackboneConfig
+    sampler: Annotated[SamplerSettings, Field(description="What is not searched: solver, variance, batch size.")] = (
+        SamplerSettings()
+    )
+    features: ExtractorSettings = ExtractorSettings()
+    selection: SelectionSettings = SelectionSettings()
+    labeller: ClassifierSettings = ClassifierSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    unit_size: Annotated[int, Field(ge=1, description="Samples a task: the grain of retry and resume.")] = 256
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Decides all noise, and the draw from the space.")] = 0
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def augment(self) -> AugmentConfig:
+        """The augmentation run whose sampler is searched."""
+        shared = (
+            "name",
+            "dataset",
+            "backbone",
+            "sampler",
+            "features",
+            "selection",
+            "labeller",
+            "seed",
+            "store",
+            "device",
+        )
+        return AugmentConfig(**{name: getattr(self, name) for name in shared})
+
+    def recipe(self, *, backbone_sha256: str) -> str:
+        """12 hex digits over everything that decides the result.
+
+        Args:
+            backbone_sha256: Checksum of the weights that are used.
+        """
+        decisive = self.model_dump(mode="json", exclude={"store", "device", "backbone"})
+        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class BackboneArchitecture(_Section):

@@ -104,6 +104,11 @@ def _synthetic(
     labels = rows["label"].to_numpy().astype(np.int64)
     if plans[0].sampler == "plain":
         return images, labels
-    rows = choose_candidates(rows, groups=workspace.real.groups, wanted=quotas(workspace.real, workspace.config.plan))
+    rows = choose_candidates(
+        rows,
+        groups=workspace.real.groups,
+        wanted=quotas(workspace.real, workspace.config.plan),
+        spacing=workspace.spacing,
+    )
     kept = rows["kept"].to_numpy()
     return images[kept], labels[kept]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from datasets.runs import open_run
 from datasets.store import Store
 from datasets.units import UnitReceipt, read_receipt, write_unit
-from minority.features import pixel_features
+from minority.diversity import projected
 from minority.generation import Scores, draw_images, score_images
 from minority.selection import Verdicts
 from tasks.config import AugmentConfig
@@ -94,14 +94,10 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         settings=sampler,
         device=workspace.device,
     )
-    groups, confidence = np.array(plan.groups), None
-    if workspace.needs_labeller:
-        groups, confidence = workspace.labeller.label(images)
-    labels = np.array([real.group_labels[group] for group in groups])
+    judged = judge_images(workspace, images, np.array(plan.groups))
     scores = _scores(workspace, images, indices=plan.indices, labels=condition)
-    verdicts = workspace.judge.judge(pixel_features(images), labels)
     prefix = "s" if plan.sampler == "minority" else "p"
-    rows = _shared_columns(plan, workspace, groups=groups, labels=labels, scores=scores) | {
+    rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
         "key": [f"{prefix}{index:08d}" for index in plan.indices],
         "source": ["synthetic"] * plan.num_samples,
         "sample_index": list(plan.indices),
@@ -111,13 +107,47 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "kept": [False] * plan.num_samples,
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
     }
-    rows |= _verdict_columns(workspace, verdicts)
-    if confidence is not None:
-        rows["label_agreement"] = confidence
-        rows["label_kept"] = confidence >= config.selection.label_floor
-        if condition is not None:
-            rows["label_kept"] &= labels == np.array(planned_labels)
+    rows |= _verdict_columns(workspace, judged)
     return images, pa.table(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Candidates with what they turned out to be.
+
+    Attributes:
+        groups: (N,) group of each: the one it was drawn for, or the one that was recognised.
+        labels: (N,) the groups' labels.
+        features: (N, D).
+        verdicts: The judge's, with the labeller's word on the label where there is one.
+    """
+
+    groups: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    features: NDArray[np.floating]
+    verdicts: Verdicts
+
+
+def judge_images(workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64]) -> Judged:
+    """Recognise groups where the backbone does not know them, and ask every filter.
+
+    Args:
+        workspace: The run.
+        images: (N, H, W, C) uint8.
+        planned_groups: (N,) the groups that they were drawn for.
+    """
+    group_labels = np.array(workspace.real.group_labels)
+    groups, confidence = planned_groups, None
+    if workspace.needs_labeller:
+        groups, confidence = workspace.labeller.label(images)
+    labels, features = group_labels[groups], workspace.extract(images)
+    verdicts = workspace.judge.judge(features, labels, images=images)
+    if confidence is not None:
+        kept = confidence >= workspace.label_floor
+        if workspace.backbone.num_classes is not None:
+            kept &= labels == group_labels[planned_groups]
+        verdicts = replace(verdicts, label_agreement=confidence, label_kept=kept)
+    return Judged(groups=groups, labels=labels, features=features, verdicts=verdicts)
 
 
 def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
@@ -136,6 +166,9 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "nearest_distance": own.nearest_distance[positions].astype(np.float32),
         "nearest_source_id": [train.source_ids[i] for i in own.nearest[positions]],
         "realism": own.realism[positions].astype(np.float32),
+        "lof": own.lof[positions].astype(np.float32),
+        "rarity_score": own.rarity[positions].astype(np.float32),
+        "copy_ratio": own.copy_ratio[positions].astype(np.float32),
         "kept": [workspace.config.publish.real] * plan.num_samples,
         "reason": ["real"] * plan.num_samples,
     }
@@ -173,17 +206,30 @@ def _shared_columns(
     }
 
 
-def _verdict_columns(workspace: Workspace, verdicts: Verdicts) -> dict[str, object]:
+def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
+    verdicts = judged.verdicts
     neighbourhood = verdicts.neighbourhood
     ids = workspace.real.train.source_ids
-    return {
-        "knn_distance": neighbourhood.knn_distance.astype(np.float32),
-        "nearest_distance": neighbourhood.nearest_distance.astype(np.float32),
+    columns: dict[str, object] = {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
-        "realism": neighbourhood.realism.astype(np.float32),
-        "label_agreement": verdicts.label_agreement.astype(np.float32),
         "rare": verdicts.rare,
         "valid": verdicts.valid,
         "new": verdicts.new,
         "label_kept": verdicts.label_kept,
+        "fingerprint": list(projected(judged.features)),
     }
+    scores = {
+        "knn_distance": neighbourhood.knn_distance,
+        "nearest_distance": neighbourhood.nearest_distance,
+        "realism": neighbourhood.realism,
+        "lof": neighbourhood.lof,
+        "rarity_score": neighbourhood.rarity,
+        "copy_ratio": neighbourhood.copy_ratio,
+        "label_agreement": verdicts.label_agreement,
+        "realness": None if verdicts.opinion is None else verdicts.opinion.realness,
+        "label_probability": verdicts.label_probability,
+        "label_margin": verdicts.label_margin,
+    }
+    for name in ("knn_distance", "realism", "lof", "realness", "label_probability"):
+        scores[f"{name}_quantile"] = verdicts.quantiles.get(name)
+    return columns | {name: values.astype(np.float32) for name, values in scores.items() if values is not None}

@@ -11,12 +11,16 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.config import AugmentConfig, TrainBackboneConfig
+from tasks.config import AugmentConfig, CalibrateConfig, TrainBackboneConfig
 from tasks.errors import InputError
 
 PREFECT_FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
 #: Flow name -> the model of its config.
-FLOWS: dict[str, type[BaseModel]] = {"augment": AugmentConfig, "backbone": TrainBackboneConfig}
+FLOWS: dict[str, type[BaseModel]] = {
+    "augment": AugmentConfig,
+    "backbone": TrainBackboneConfig,
+    "calibrate": CalibrateConfig,
+}
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -30,7 +34,7 @@ def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] |
     """The config of a preset.
 
     Args:
-        kind: AugmentConfig or TrainBackboneConfig: which flow's presets are meant.
+        kind: AugmentConfig, TrainBackboneConfig or CalibrateConfig: which flow's presets are meant.
         name: The preset's name, e.g. "digits"; "augment/digits" is understood too.
         overrides: Dotted keys and their values, e.g. {"sampler.self_guidance.scale": 3}.
 

@@ -14,7 +14,7 @@ from datasets.publish import publish
 from datasets.shards import Sample
 from datasets.store import Store
 from datasets.units import read_unit
-from tasks.candidates import choose_candidates, read_rows
+from tasks.candidates import choose_candidates, name_near_duplicates, read_rows
 from tasks.config import AugmentConfig
 from tasks.failures import is_transient
 from tasks.generation import open_run_store, published_config
@@ -75,8 +75,12 @@ def all_rows(workspace: Workspace, store: Store, plans: Sequence[UnitPlan]) -> p
         rows = read_rows(store, [plan for plan in plans if plan.sampler == sampler])
         if rows is not None and sampler == "minority":
             rows = choose_candidates(
-                rows, groups=workspace.real.groups, wanted=quotas(workspace.real, workspace.config.plan)
+                rows,
+                groups=workspace.real.groups,
+                wanted=quotas(workspace.real, workspace.config.plan),
+                spacing=workspace.spacing,
             )
+            rows = name_near_duplicates(rows, radius=workspace.judge.thresholds["nearest_distance"])
         if rows is not None:
             parts.append(rows)
     return pa.concat_tables(parts)

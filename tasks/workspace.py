@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from datasets.store import Store
 from minority.backbones import Backbone, BackboneError, load_backbone
-from minority.features import pixel_features
-from minority.labelling import Labeller
+from minority.extractors import Extractor, build_extractor
+from minority.labelling import Labeller, confidence_floor
 from minority.selection import Judge
 from tasks.config import AugmentConfig, BackboneConfig, project_path
 from tasks.errors import InputError
 from tasks.real_data import RealData, load_real_data
+from tasks.real_features import real_features
 
 _loading = threading.RLock()
 
@@ -28,6 +29,7 @@ class Workspace:
         config: The run's config.
         real: The real images.
         backbone: The diffusion model, on its device.
+        extract: Turns images into the features in which they are compared.
         judge: Fitted on the real training split.
         train_images: (N, H, W, C) uint8, the real training images.
         device: Where the backbone computes.
@@ -36,6 +38,7 @@ class Workspace:
     config: AugmentConfig
     real: RealData
     backbone: Backbone
+    extract: Extractor
     judge: Judge
     train_images: NDArray[np.uint8]
     device: str
@@ -65,6 +68,17 @@ class Workspace:
         """Recognises groups; trained when first asked for."""
         return _labeller(self)
 
+    @property
+    def spacing(self) -> float | None:
+        """Distance up to which two kept samples are look-alikes; None where they are kept in order."""
+        return self.judge.spacing if self.config.selection.diverse else None
+
+    @property
+    def label_floor(self) -> float:
+        """Confidence from which a recognised group is believed: as configured, or fitted on the validation split."""
+        precision = self.config.selection.label_precision
+        return self.config.selection.label_floor if precision is None else _fitted_label_floor(self)
+
 
 def open_workspace(config: AugmentConfig) -> Workspace:
     """Load backbone and real images, or return them from this process's memory.
@@ -87,10 +101,29 @@ def _open_workspace(config_json: str) -> Workspace:
     backbone = open_backbone(config.backbone)
     _require_fit(backbone, real)
     images = _read_all(real)
-    judge = Judge(pixel_features(images), real.train.labels, settings=config.selection)
+    backbone = backbone.to(device)
+    extract = _extractor(config, backbone, images, real.train.labels, device=device)
+    features = real_features(extract, images, store=Store(config.store).child(config.name))
+    judge = Judge(features, real.train.labels, settings=config.selection, images=images, extract=extract, device=device)
     return Workspace(
-        config=config, real=real, backbone=backbone.to(device), judge=judge, train_images=images, device=device
+        config=config, real=real, backbone=backbone, extract=extract, judge=judge, train_images=images, device=device
     )
+
+
+def _extractor(
+    config: AugmentConfig,
+    backbone: Backbone,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    device: str,
+) -> Extractor:
+    try:
+        return build_extractor(
+            config.features, backbone=backbone, train_images=images, train_labels=labels, device=device
+        )
+    except ValueError as error:
+        raise InputError(f"features: {error}") from error
 
 
 def choose_device(wanted: str) -> str:
@@ -156,3 +189,14 @@ def _labeller(workspace: Workspace) -> Labeller:
             settings=workspace.config.labeller,
             device=workspace.device,
         )
+
+
+@lru_cache(maxsize=2)
+def _fitted_label_floor(workspace: Workspace) -> float:
+    validation, precision = workspace.real.validation, workspace.config.selection.label_precision
+    assert precision is not None, "asked for"
+    if len(validation) == 0:
+        raise InputError("selection.label_precision needs a validation split; set dataset.split.validation_fraction.")
+    groups = np.array([workspace.real.groups.index(group) for group in validation.groups], dtype=np.int64)
+    found, confidence = workspace.labeller.label(validation.images(range(len(validation))))
+    return confidence_floor(confidence, found == groups, precision=precision)
