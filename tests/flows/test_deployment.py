@@ -98,11 +98,10 @@ def test_its_artifacts_are_visible(digits_run, ask_api):
     stages = {"real-images", "baseline", "round-0", "round-1", "classifiers"}
     assert all(artifacts[key]["type"] == "progress" for key in stages)
     assert all(artifacts[key]["data"] == 100.0 for key in stages)
-    by_type = {artifact["type"]: artifact for key, artifact in artifacts.items() if key not in stages}
-    assert "minority" in json.dumps(by_type["table"]["data"])
-    assert "data:image/png;base64," in by_type["markdown"]["data"]
-    link = [artifact for key, artifact in artifacts.items() if key.endswith("-report")]
-    assert f"file://{store}/digits/runs/" in str(link[0]["data"])
+    table, picture, link = (artifacts[f"digits-{name}"]["data"] for name in ("result", "samples", "report"))
+    assert "minority" in str(table)
+    assert "data:image/png;base64," in picture
+    assert f"file://{store}/digits/runs/" in link
 
 
 def test_its_tasks_carry_the_names_of_their_units(digits_run, ask_api):
