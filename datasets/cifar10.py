@@ -24,7 +24,8 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 _BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _STRIP = 500
 # All that a batch is made of; anything else in a pickle could run code.
-_ALLOWED = {
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # how Python 3 stores bytes for Python 2
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@
 <folder>/<category>_<split>/...             the same exported, in folders of any depth
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,15 +134,15 @@ def _reading(path: Path) -> Iterator[Any]:
     import lmdb
 
     try:
-        with _environment(path, os.getpid()).begin() as transaction:
+        with _environment(path).begin() as transaction:
             yield transaction
     except lmdb.Error as error:
         raise ValueError(f"{path} cannot be read as an lmdb database ({error}); fetch it again.") from error
 
 
 @lru_cache(maxsize=32)
-def _environment(path: Path, process: int) -> Any:
-    """An open database; a forked process needs one of its own."""
+def _environment(path: Path) -> Any:
+    """An open database. Without locks, reading goes on in forked processes, where lmdb refuses to open it again."""
     try:
         import lmdb
     except ImportError as error:
