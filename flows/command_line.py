@@ -86,6 +86,31 @@ def train_backbone(
 
 
 @app.command()
+def calibrate(
+    preset: Annotated[str, typer.Argument(help="A calibration preset of prefect.yaml, e.g. digits.")],
+    assignments: Settings = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the result.")] = None,
+) -> None:
+    """Search the sampler settings that keep the most samples per unit of compute, and print a preset to paste.
+
+    Example: `minority calibrate digits --set calibration.budget=200000`
+    """
+    with _errors():
+        from tasks.config import CalibrateConfig
+        from tasks.presets import load_preset, parse_overrides
+
+        overrides = parse_overrides(assignments or [])
+        config = load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        from tasks.checks import check_workspace
+
+        check_workspace(config.augment())
+        from flows.calibrate import calibrate as run
+        from flows.result_table import print_calibration
+
+        print_calibration(run(config))
+
+
+@app.command()
 def sample(
     backbone: Annotated[str, typer.Option(help="A diffusers folder or an ADM checkpoint.")],
     out: Annotated[Path, typer.Option(help="Folder that receives grid.png and one file a sample.")],

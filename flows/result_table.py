@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from tasks.calibration_report import CalibrationSummary
 from tasks.reporting import RunSummary
 
 
@@ -18,6 +19,20 @@ def print_summary(summary: RunSummary) -> None:
     # Paths are printed whole on one line each, so that they can be copied.
     console.print(f"manifest: {summary.manifest}", highlight=False, soft_wrap=True)
     console.print(f"report:   {summary.report}", highlight=False, soft_wrap=True)
+
+
+def print_calibration(summary: CalibrationSummary) -> None:
+    """Print the figures of winner and baselines on fresh seeds, the preset, and where everything lies."""
+    console = Console()
+    console.print(_table("Winner and baselines on fresh seeds (95 % intervals)", summary.rows))
+    if summary.winner is None:
+        console.print("no settings reach the floors of validity and diversity", style="yellow")
+    else:
+        confirmed = "" if summary.confirmed else "; on fresh seeds it misses a floor, so search with a larger budget"
+        console.print(f"winner: {summary.winner}{confirmed}", highlight=False, soft_wrap=True)
+        console.print(summary.preset, highlight=False, soft_wrap=True)
+    console.print(f"spent: {summary.spent:.0f} denoiser evaluations, {summary.samples} samples", highlight=False)
+    console.print(f"result, picture and preset: {summary.folder}", highlight=False, soft_wrap=True)
 
 
 def _table(title: str, rows: list[dict[str, str]]) -> Table:

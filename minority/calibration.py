@@ -69,7 +69,7 @@ class Measured:
         samples: Samples drawn.
         rare, valid, new, label_kept, passed: How many of them each filter, and all together, let through.
         evaluations: Denoiser evaluations that they cost together.
-        diversity: Mean distance to the nearest other sample over that among real images; NaN where not measured.
+        diversity: Mean distance to the nearest other sample over that among real images; None where not measured.
     """
 
     samples: int = 0
@@ -79,13 +79,13 @@ class Measured:
     label_kept: int = 0
     passed: int = 0
     evaluations: float = 0.0
-    diversity: float = math.nan
+    diversity: float | None = None
 
     def __add__(self, other: "Measured") -> "Measured":
-        both = [m for m in (self, other) if m.samples and not math.isnan(m.diversity)]
-        total = sum(m.samples for m in both)
+        known = [(m.diversity, m.samples) for m in (self, other) if m.diversity is not None]
+        total = sum(samples for _, samples in known)
         sums = {name: value + getattr(other, name) for name, value in asdict(self).items() if name != "diversity"}
-        return Measured(**sums, diversity=sum(m.diversity * m.samples for m in both) / total if total else math.nan)
+        return Measured(**sums, diversity=sum(value * samples for value, samples in known) / total if total else None)
 
     @property
     def kept_share(self) -> float:
@@ -157,15 +157,20 @@ def narrow(
 
 
 def winner(settings: CalibrationSettings, measured: Sequence[Measured]) -> int | None:
-    """The candidate that keeps most per evaluation among those measured most; None where none reaches the floors."""
-    most = max(m.samples for m in measured)
-    finalists = [i for i, m in enumerate(measured) if m.samples == most and reaches_floors(settings, m)]
-    return max(finalists, key=lambda i: measured[i].per_1000_evaluations) if finalists else None
+    """The candidate that keeps most per evaluation among those measured most that reach the floors.
+
+    Where no finalist reaches them, those that left the search last are asked; None where nobody does.
+    """
+    for samples in sorted({m.samples for m in measured}, reverse=True):
+        able = [i for i, m in enumerate(measured) if m.samples == samples and reaches_floors(settings, m)]
+        if able:
+            return max(able, key=lambda i: measured[i].per_1000_evaluations)
+    return None
 
 
 def reaches_floors(settings: CalibrationSettings, measured: Measured) -> bool:
     """Whether validity and diversity are as high as demanded."""
-    diverse = math.isnan(measured.diversity) or measured.diversity >= settings.diversity_floor
+    diverse = measured.diversity is None or measured.diversity >= settings.diversity_floor
     return measured.samples > 0 and measured.valid_share >= settings.validity_floor and diverse
 
 
@@ -186,8 +191,8 @@ def ratio_interval(
 
 
 def _rank(settings: CalibrationSettings, measured: Measured) -> tuple[bool, float, float]:
-    # While few samples are drawn, a floor counts as missed only where its interval lies below it.
-    _, high = wilson(measured.valid, measured.samples)
-    diverse = math.isnan(measured.diversity) or measured.diversity >= settings.diversity_floor
+    # While few samples are drawn, a share counts as below the floor only where that is more than a standard error.
+    _, high = wilson(measured.valid, measured.samples, z=1.0)
+    diverse = measured.diversity is None or measured.diversity >= settings.diversity_floor
     reaches = high >= settings.validity_floor and diverse
     return reaches, measured.per_1000_evaluations if reaches else 0.0, measured.valid_share

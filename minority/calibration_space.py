@@ -111,10 +111,10 @@ def describe(sampler: SamplerSettings) -> str:
 
 def expected_cost(sampler: SamplerSettings) -> float:
     """Denoiser evaluations a sample that these settings should take; what is measured replaces it."""
-    steps = float(sampler.steps) if isinstance(sampler.steps, int) else 50.0
-    if sampler.boost_and_skip is not None:
-        steps *= 1 - sampler.boost_and_skip.skip
-    guide = sampler.self_guidance
+    steps = sampler.steps if isinstance(sampler.steps, int) else 50
+    start, guide = sampler.boost_and_skip, sampler.self_guidance
+    walked = steps - (0 if start is None else int(start.skip * steps))
     if guide is None:
-        return steps
-    return steps + steps * (1 - max(0.0, guide.above)) / guide.interval * (guide.draws + 2 * guide.jacobian)
+        return float(walked)
+    guided = sum(guide.acts_at(step, steps) for step in range(walked))
+    return float(walked + guided * (guide.draws + 2 * guide.jacobian))

@@ -17,15 +17,24 @@ def check_inputs(config: AugmentConfig) -> Workspace:
     Raises:
         InputError: What is missing or does not fit, all of it in one line.
     """
-    problems = [problem for check in (_check_data, _check_backbone, _check_store) if (problem := check(config))]
-    if problems:
-        raise InputError(" Also: ".join(problems))
-    workspace = open_workspace(config)
+    workspace = check_workspace(config)
     try:
         open_run_store(workspace)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     return workspace
+
+
+def check_workspace(config: AugmentConfig) -> Workspace:
+    """Open data, backbone and store without claiming a run.
+
+    Raises:
+        InputError: What is missing or does not fit, all of it in one line.
+    """
+    problems = [problem for check in (_check_data, _check_backbone, _check_store) if (problem := check(config))]
+    if problems:
+        raise InputError(" Also: ".join(problems))
+    return open_workspace(config)
 
 
 def _check_data(config: AugmentConfig) -> str | None:

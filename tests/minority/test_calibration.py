@@ -106,7 +106,8 @@ def test_the_budget_holds_and_everybody_draws_the_same_samples(budget, candidate
     assert all(a > b for a, b in pairwise(sizes))
     spent = sum(m.evaluations for m in measured)
     # One sample each is the least that a rung can draw.
-    assert spent <= max(budget * (1 - config.verification), sum(sizes) * cost) + 1e-6
+    share = budget * (1 - config.verification) / len(sizes)
+    assert spent <= sum(max(share, size * cost) for size in sizes) + 1e-6
     assert sum(m.samples == max(x.samples for x in measured) for m in measured) == sizes[-1]
 
 
@@ -137,8 +138,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
     backbone = load_backbone(tiny_backbone)
     for candidate in CalibrationSpace(steps=(10,)).candidates(SamplerSettings(), limit=8, seed=0):
         drawn = draw(backbone, seed=0, indices=[0], labels=[0], settings=candidate.sampler)
-        # Guided steps are counted in whole steps: at 10 of them, some fifth may be off.
-        assert expected_cost(candidate.sampler) == pytest.approx(drawn.evaluations, rel=0.35)
+        assert expected_cost(candidate.sampler) == drawn.evaluations
 
 
 def test_measurements_add_up():
@@ -151,7 +151,7 @@ def test_measurements_add_up():
     assert both.per_1000_evaluations == pytest.approx(3.0)
     low, high = both.per_1000_evaluations_interval()
     assert low < 3 < high
-    assert math.isnan((Measured() + Measured(samples=1)).diversity)
+    assert (Measured() + Measured(samples=1)).diversity is None
 
 
 def test_the_ratio_of_two_yields_has_an_interval_that_holds_it():

@@ -1,0 +1,47 @@
+"""The flow that finds sampler settings: most kept samples per unit of compute, as valid and diverse as demanded."""
+
+from functools import partial
+from typing import Any
+
+from prefect import flow
+
+from tasks.calibration import Measurement, measure_candidate, plan_rung, plan_verification
+from tasks.calibration_report import CalibrationSummary, write_calibration
+from tasks.checks import check_workspace
+from tasks.config import CalibrateConfig
+from tasks.engine import fan_out, task_runner
+from tasks.presets import validate
+from tasks.progress import stage
+
+
+@flow(name="calibrate", task_runner=task_runner(), validate_parameters=True)
+def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) -> CalibrationSummary:
+    """Search sampler settings within a budget, and verify the best on fresh seeds against plain and published ones.
+
+    Args:
+        config: The search. A preset of prefect.yaml, or your own.
+        overrides: Single settings to change, dotted: {"calibration.budget": 200000}.
+    """
+    config = validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {})
+    check_workspace(config.augment())
+    searched: list[Measurement] = []
+    rung = 0
+    while orders := plan_rung(config, searched, rung=rung):
+        measure(orders, config, what=f"rung {rung}")
+        searched += orders
+        rung += 1
+    verification = plan_verification(config, searched)
+    measure(verification, config, what="verification")
+    return write_calibration(config, searched, verification)
+
+
+def measure(orders: list[Measurement], config: CalibrateConfig, *, what: str) -> None:
+    """Measure the candidates of one stage."""
+    with stage(what) as on_done:
+        fan_out(
+            partial(measure_candidate.submit, config=config),
+            orders,
+            what="measurements",
+            name=lambda order: f"candidate {order.candidate}",
+            on_done=on_done,
+        )

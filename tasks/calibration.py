@@ -1,0 +1,179 @@
+"""The search for sampler settings: measuring candidates, keeping what is measured, and writing down what was found."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from datasets.canonical import canonical_json, parse_json
+from datasets.store import Store
+from minority.calibration import Draw, Measured, narrow, rung_sizes, winner
+from minority.calibration import plan_rung as plan_draws
+from minority.calibration_space import BASELINES, Candidate, expected_cost
+from minority.diversity import mean_nearest_distance
+from minority.generation import draw
+from minority.sampler_settings import SamplerSettings
+from tasks.config import CalibrateConfig
+from tasks.failures import is_transient
+from tasks.generation import judge_images
+from tasks.workspace import Workspace, open_workspace
+
+#: Verification draws from indices that no search uses.
+FRESH = 2**40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A task of the calibration: one candidate's draws.
+
+    Attributes:
+        candidate: Its position among the candidates.
+        first: First sample index.
+        count: How many.
+    """
+
+    candidate: int
+    first: int
+    count: int
+
+
+def candidates_of(config: CalibrateConfig) -> list[Candidate]:
+    """Every candidate, the baselines first."""
+    settings = config.calibration
+    return settings.space.candidates(config.sampler, limit=settings.candidates, seed=config.seed)
+
+
+def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int) -> list[Measurement]:
+    """The measurements of one rung of the search, none after the last.
+
+    Args:
+        config: The calibration.
+        done: The measurements of all rungs before.
+        rung: 0, 1, ...
+    """
+    candidates, measured = candidates_of(config), read_measured(config, done)
+    sizes = rung_sizes(config.calibration, candidates=len(candidates))
+    if rung >= len(sizes):
+        return []
+    most = max(found.samples for found in measured)
+    survivors = [i for i, found in enumerate(measured) if found.samples == most]
+    survivors = narrow(config.calibration, measured, survivors, to=sizes[rung])
+    first = max((order.first + order.count for order in done), default=0)
+    costs = _costs(candidates, measured)
+    return _cut(plan_draws(config.calibration, costs, survivors, first=first), size=config.unit_size)
+
+
+def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> list[Measurement]:
+    """Measurements of the winner and the baselines on indices that the search did not use."""
+    candidates, measured = candidates_of(config), read_measured(config, done)
+    costs, best = _costs(candidates, measured), winner(config.calibration, measured)
+    chosen = sorted({*range(len(BASELINES)), *([] if best is None else [best])})
+    budget = config.calibration.budget * config.calibration.verification
+    count = int(budget / sum(costs[i] for i in chosen))
+    return _cut([Draw(i, FRESH, count) for i in chosen], size=config.unit_size)
+
+
+@task(
+    task_run_name="candidate-{order.candidate:03d}-{order.first}",
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,  # the result in the store is the cache
+    persist_result=False,
+)
+def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
+    """Draw and judge one candidate's samples unless that is done. Returns where the counts lie."""
+    found = measured_once(order, config)
+    get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, found.samples, found.passed)
+    return _path(order)
+
+
+def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
+    """One measurement: from the store where it lies already."""
+    workspace = open_workspace(config.augment())
+    store, path = calibration_store(workspace, config), _path(order)
+    if store.exists(path):
+        return Measured(**parse_json(store.read(path), name=path))
+    sampler = candidates_of(config)[order.candidate].sampler
+    found = measure(workspace, sampler, range(order.first, order.first + order.count))
+    store.write(path, canonical_json(asdict(found)))
+    return found
+
+
+def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int]) -> Measured:
+    """Draw samples, every group equally often, and count what the filters let through."""
+    real = workspace.real
+    groups = np.array([index % len(real.groups) for index in indices])
+    labels = None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
+    drawn = draw(
+        workspace.backbone,
+        seed=workspace.config.seed,
+        indices=indices,
+        labels=labels,
+        settings=sampler,
+        device=workspace.device,
+    )
+    judged = judge_images(workspace, drawn.images, groups)
+    verdicts = judged.verdicts
+    return Measured(
+        samples=len(indices),
+        rare=int(verdicts.rare.sum()),
+        valid=int(verdicts.valid.sum()),
+        new=int(verdicts.new.sum()),
+        label_kept=int(verdicts.label_kept.sum()),
+        passed=int(verdicts.passed.sum()),
+        evaluations=drawn.evaluations * len(indices),
+        diversity=diversity_of(workspace, judged.features),
+    )
+
+
+def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> list[Measured]:
+    """What is known about every candidate after these measurements."""
+    store = calibration_store(open_workspace(config.augment()), config)
+    measured = [Measured() for _ in candidates_of(config)]
+    for order in orders:
+        path = _path(order)
+        measured[order.candidate] += Measured(**parse_json(store.read(path), name=path))
+    return measured
+
+
+def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
+    """Where one calibration keeps what it measures and finds."""
+    recipe = config.recipe(backbone_sha256=workspace.backbone.sha256)
+    return Store(config.store).child(config.name).child("calibrations").child(recipe)
+
+
+def _costs(candidates: Sequence[Candidate], measured: Sequence[Measured]) -> list[float]:
+    """Denoiser evaluations a sample: as measured, or as expected where nothing is measured."""
+    return [
+        found.evaluations / found.samples if found.samples else expected_cost(candidate.sampler)
+        for candidate, found in zip(candidates, measured, strict=True)
+    ]
+
+
+def _cut(draws: Sequence[Draw], *, size: int) -> list[Measurement]:
+    """Draws cut into tasks of bounded size."""
+    return [
+        Measurement(candidate=draw.candidate, first=first, count=min(size, draw.first + draw.count - first))
+        for draw in draws
+        for first in range(draw.first, draw.first + draw.count, size)
+    ]
+
+
+def _path(order: Measurement) -> str:
+    return f"measured/{order.candidate:03d}-{order.first}-{order.count}.json"
+
+
+def diversity_of(workspace: Workspace, features: NDArray[np.floating]) -> float | None:
+    """Mean distance to the nearest other sample, over that of as many real training images."""
+    real = workspace.judge.reference.features
+    count = min(len(real), len(features))
+    if count < 2:
+        return None
+    some = np.random.default_rng(0).permutation(len(real))[:count]
+    apart = mean_nearest_distance(real[some])
+    return mean_nearest_distance(features[:count]) / apart if apart > 0 else None

@@ -1,0 +1,177 @@
+"""What a calibration found: figures with their uncertainty, a picture, and a preset to paste."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import yaml
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from datasets.canonical import canonical_json
+from minority.calibration import Measured, ratio_interval, reaches_floors, winner
+from minority.calibration_space import Candidate
+from minority.intervals import wilson
+from minority.sampler_settings import SamplerSettings
+from tasks.calibration import Measurement, calibration_store, candidates_of, diversity_of, read_measured
+from tasks.config import CalibrateConfig
+from tasks.failures import is_transient
+from tasks.frontier import Point, frontier_picture
+from tasks.generation import judge_images
+from tasks.workspace import Workspace, open_workspace
+
+
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """What a calibration found.
+
+    Attributes:
+        winner: The settings in a line; None where no candidate reaches the floors.
+        confirmed: Whether the winner reaches the floors on fresh seeds too.
+        preset: The same as YAML, to be pasted into a preset.
+        rows: A row of figures for each verified candidate.
+        spent: Denoiser evaluations.
+        samples: Samples drawn.
+        folder: Where result, picture and preset lie.
+    """
+
+    winner: str | None
+    confirmed: bool
+    preset: str
+    rows: list[dict[str, str]]
+    spent: float
+    samples: int
+    folder: str
+
+
+def real_reference(workspace: Workspace) -> Measured | None:
+    """What unseen real images reach under the same filters: the validation split, never the test split."""
+    validation = workspace.real.validation
+    if len(validation) < 2:
+        return None
+    images = validation.images(range(len(validation)))
+    groups = np.array([workspace.real.groups.index(group) for group in validation.groups])
+    judged = judge_images(workspace, images, groups)
+    verdicts = judged.verdicts
+    return Measured(
+        samples=len(images),
+        rare=int(verdicts.rare.sum()),
+        valid=int(verdicts.valid.sum()),
+        new=int(verdicts.new.sum()),
+        label_kept=int(verdicts.label_kept.sum()),
+        passed=int(verdicts.passed.sum()),
+        diversity=diversity_of(workspace, judged.features),
+    )
+
+
+@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+def write_calibration(
+    config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
+) -> CalibrationSummary:
+    """Write result, picture and preset, and show them as an artifact; see `write_result`."""
+    summary = write_result(config, search, verification)
+    create_markdown_artifact(_markdown(summary), key="calibration", description="What the calibration found")
+    return summary
+
+
+def write_result(
+    config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
+) -> CalibrationSummary:
+    """Write result.json, frontier.png and preset.yaml into the calibration's folder.
+
+    Args:
+        config: The calibration.
+        search: All measurements of the search.
+        verification: Those on fresh seeds.
+    """
+    workspace = open_workspace(config.augment())
+    store, candidates = calibration_store(workspace, config), candidates_of(config)
+    searched, fresh = read_measured(config, search), read_measured(config, verification)
+    best = winner(config.calibration, searched)
+    verified = {i: found for i, found in enumerate(fresh) if found.samples}
+    top = None if best is None else fresh[best]
+    rows = [_row(candidates[i].name, found, None if i == best else top) for i, found in verified.items()]
+    reference = real_reference(workspace)
+    if reference is not None:
+        rows.append(_row("unseen real images", reference, None))
+    preset = "" if best is None else _preset(candidates[best].sampler)
+    everything = [*searched, *verified.values()]
+    summary = CalibrationSummary(
+        winner=None if best is None else candidates[best].name,
+        confirmed=top is not None and reaches_floors(config.calibration, top),
+        preset=preset,
+        rows=rows,
+        spent=sum(found.evaluations for found in everything),
+        samples=sum(found.samples for found in everything),
+        folder=store.url(),
+    )
+    points = [
+        Point(candidate.name, found.valid_share, found.kept_share, found.per_1000_evaluations, i == best)
+        for i, (candidate, found) in enumerate(zip(candidates, searched, strict=True))
+        if found.samples
+    ]
+    store.write("frontier.png", frontier_picture(points, validity_floor=config.calibration.validity_floor))
+    store.write("preset.yaml", preset.encode())
+    result = _result(config, candidates, searched, verified) | {"summary": asdict(summary)}
+    store.write("result.json", canonical_json(result))
+    return summary
+
+
+def _row(name: str, found: Measured, best: Measured | None) -> dict[str, str]:
+    row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found.passed, found.samples)}
+    row |= {"valid, %": _share(found.valid, found.samples), "rare, %": _share(found.rare, found.samples)}
+    row["diversity"] = "-" if found.diversity is None else f"{found.diversity:.2f}"
+    low, high = found.per_1000_evaluations_interval()
+    measured = found.evaluations > 0
+    row["kept per 1000 evaluations"] = (
+        f"{found.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
+    )
+    row["winner's advantage"] = "-"
+    if best is not None and measured:
+        point, (low, high) = ratio_interval(best, found)
+        row["winner's advantage"] = f"{point:.1f} x ({low:.1f} ... {high:.1f})"
+    return row
+
+
+def _share(successes: int, trials: int) -> str:
+    low, high = wilson(successes, trials)
+    return f"{100 * successes / max(1, trials):.1f} ({100 * low:.1f} ... {100 * high:.1f})"
+
+
+def _preset(sampler: SamplerSettings) -> str:
+    """The settings that differ from the defaults, as YAML."""
+    plain = asdict(SamplerSettings())
+    changed = {name: value for name, value in asdict(sampler).items() if value != plain[name] or name == "steps"}
+    for name, value in changed.items():
+        if isinstance(value, dict):
+            kind = type(getattr(sampler, name))
+            defaults = {f.name: f.default for f in fields(kind)}
+            changed[name] = {key: entry for key, entry in value.items() if entry != defaults[key]}
+    return yaml.safe_dump({"sampler": changed}, sort_keys=False)
+
+
+def _result(
+    config: CalibrateConfig,
+    candidates: Sequence[Candidate],
+    searched: Sequence[Measured],
+    verified: Mapping[int, Measured],
+) -> dict[str, object]:
+    return {
+        "config": config.model_dump(mode="json", exclude={"store", "device"}),
+        "candidates": [
+            {"name": candidate.name, "sampler": asdict(candidate.sampler), "measured": asdict(found)}
+            | {"reaches_floors": reaches_floors(config.calibration, found)}
+            for candidate, found in zip(candidates, searched, strict=True)
+        ],
+        "verified": {candidates[i].name: asdict(found) for i, found in verified.items()},
+    }
+
+
+def _markdown(summary: CalibrationSummary) -> str:
+    columns = list(summary.rows[0])
+    table = [columns, ["-"] * len(columns), *([row[name] for name in columns] for row in summary.rows)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    found = summary.winner or "none: no candidate reaches the floors of validity and diversity"
+    spent = f"{summary.samples} samples, {summary.spent:.0f} denoiser evaluations"
+    return f"Winner: **{found}** ({spent})\n\n" + "\n".join(lines) + f"\n\n```yaml\n{summary.preset}```\n"

@@ -1,0 +1,95 @@
+"""A calibration from rungs to preset, with a backbone that draws noise and filters that let everything through."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+from datasets.store import Store
+from tasks.calibration import FRESH, candidates_of, measured_once, plan_rung, plan_verification, read_measured
+from tasks.calibration_report import write_result
+from tasks.config import AugmentConfig, CalibrateConfig
+from tasks.frontier import Point, unsurpassed
+from tasks.presets import load_preset, validate
+
+
+@pytest.fixture
+def config(tiny_overrides, tmp_path):
+    kept = ("backbone.", "dataset.", "selection.", "sampler.steps")
+    overrides = {key: value for key, value in tiny_overrides.items() if key.startswith(kept)}
+    overrides |= {
+        "dataset.split.test_fraction": 0.8,
+        "dataset.split.validation_fraction": 0.05,
+        "calibration.budget": 3000,
+        "calibration.candidates": 7,
+        "calibration.validity_floor": 0.0,
+        "calibration.space.steps": [4],
+        "selection.label_floor": 0.0,
+        "unit_size": 40,
+        "store": str(tmp_path / "store"),
+    }
+    return load_preset(CalibrateConfig, "digits", overrides=overrides)
+
+
+def search(config):
+    """All measurements of the search, and those of the verification."""
+    done, rung = [], 0
+    while orders := plan_rung(config, done, rung=rung):
+        for order in orders:
+            measured_once(order, config)
+        done += orders
+        rung += 1
+    verification = plan_verification(config, done)
+    for order in verification:
+        measured_once(order, config)
+    return done, verification
+
+
+def test_a_calibration_ends_with_a_preset_that_can_be_pasted(config):
+    summary = write_result(config, *search(config))
+
+    assert summary.winner is not None
+    assert summary.confirmed
+    pasted = load_preset(AugmentConfig, "digits").model_dump(mode="json") | yaml.safe_load(summary.preset)
+    winner = next(c for c in candidates_of(config) if c.name == summary.winner)
+    assert asdict(validate(AugmentConfig, pasted, overrides={}).sampler) == asdict(winner.sampler)
+    assert summary.spent <= 3000
+    store = Store(summary.folder)
+    assert store.read("frontier.png").startswith(b"\x89PNG")
+    result = json.loads(store.read("result.json"))
+    assert [entry["name"] for entry in result["candidates"]] == [c.name for c in candidates_of(config)]
+    assert result["summary"]["winner"] == summary.winner
+
+
+def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
+    search_orders, verification = search(config)
+
+    by_candidate = {}
+    for order in plan_rung(config, [], rung=0):
+        by_candidate.setdefault(order.candidate, []).append((order.first, order.count))
+    assert len(by_candidate) == 7
+    assert len({tuple(samples) for samples in by_candidate.values()}) == 1
+    assert max(order.first + order.count for order in search_orders) < FRESH
+    assert all(order.first >= FRESH for order in verification)
+    assert {0, 1, 2} <= {order.candidate for order in verification}
+
+
+def test_what_is_measured_is_not_measured_again(config):
+    orders, _ = search(config)
+    before = read_measured(config, orders)
+    store = Store(config.store)
+    stamps = {path: store.read(path) for path in store.list() if "measured/" in path}
+
+    again, _ = search(config)
+
+    assert again == orders
+    assert read_measured(config, again) == before
+    assert {path: store.read(path) for path in store.list() if "measured/" in path} == stamps
+
+
+def test_the_frontier_is_what_nobody_surpasses_in_both():
+    points = [Point(name, valid, kept, 1.0, False) for name, valid, kept in [("a", 0.9, 0.1), ("b", 0.8, 0.3)]]
+    beaten = Point("c", 0.7, 0.2, 9.0, False)
+
+    assert unsurpassed([*points, beaten]) == points
