@@ -98,8 +98,10 @@ def test_its_artifacts_are_visible(digits_run, ask_api):
     stages = {"real-images", "baseline", "round-0", "round-1", "classifiers"}
     assert all(artifacts[key]["type"] == "progress" for key in stages)
     assert all(artifacts[key]["data"] == 100.0 for key in stages)
-    table, picture, link = (artifacts[f"digits-{name}"]["data"] for name in ("result", "samples", "report"))
-    assert "minority" in str(table)
+    names = ("samplers", "arms", "samples", "report")
+    samplers, arms, picture, link = (artifacts[f"digits-{name}"]["data"] for name in names)
+    assert "minority" in str(samplers)
+    assert "real+minority" in str(arms)
     assert "data:image/png;base64," in picture
     assert f"file://{store}/digits/runs/" in link
 
