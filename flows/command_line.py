@@ -168,6 +168,42 @@ def score(
 
 
 @app.command()
+def metrics(
+    real: Annotated[Path, typer.Option(help="Folder of real images; class-named subfolders are fine.")],
+    generated: Annotated[Path, typer.Option(help="Folder of images of the same size.")],
+    out: Annotated[Path | None, typer.Option(help="JSON file that receives the figures.")] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Where images are compared, e.g. kind=inception, weights=FILE."),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="For --features kind=backbone.")] = None,
+    neighbours: Annotated[int, typer.Option(min=1, help="k of the neighbour metrics.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the intervals' draws.")] = 0,
+) -> None:
+    """Measure generated images against real ones: rarity, realism, variety, FID, KID, yield, with 95 % intervals.
+
+    Example: `minority metrics --real photos/ --generated samples/ --out metrics.json`
+    """
+    with _errors():
+        from flows.result_table import print_metrics
+        from tasks.presets import parse_overrides
+        from tasks.set_metrics import compare_folders, extractor_settings, metrics_json
+
+        report = compare_folders(
+            real,
+            generated,
+            features=extractor_settings(parse_overrides(features or [])),
+            neighbours=neighbours,
+            backbone=backbone,
+            seed=seed,
+        )
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(metrics_json(report))
+        print_metrics({name: tuple(figure) for name, figure in report.figures.items()}, report.warnings)
+
+
+@app.command()
 def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manifest.json.")]) -> None:
     """Check every shard, checksum, row and count of a published run.
 

@@ -1,5 +1,7 @@
 """What a finished run prints."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +35,18 @@ def print_calibration(summary: CalibrationSummary) -> None:
         console.print(summary.preset, highlight=False, soft_wrap=True)
     console.print(f"spent: {summary.spent:.0f} denoiser evaluations, {summary.samples} samples", highlight=False)
     console.print(f"result, picture and preset: {summary.folder}", highlight=False, soft_wrap=True)
+
+
+def print_metrics(figures: Mapping[str, tuple[float, ...]], warnings: Sequence[str]) -> None:
+    """Print a set's figures with their intervals, and what makes them doubtful."""
+    console = Console()
+    rows = [
+        {"metric": name, "value": f"{value:.4g}", "95 % interval": "-" if low != low else f"{low:.4g} ... {high:.4g}"}
+        for name, (value, low, high) in figures.items()
+    ]
+    console.print(_table("Generated against real images", rows))
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
 def _table(title: str, rows: list[dict[str, str]]) -> Table:
