@@ -1,5 +1,13 @@
+import pytest
+
 from tasks.doctor import examine
 from tasks.presets import list_presets
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The presets' stores are relative: the doctor tries to write them where it is started."""
+    monkeypatch.chdir(tmp_path)
 
 
 def test_the_doctor_finds_nothing_missing_here_and_judges_every_augment_preset():
@@ -12,9 +20,7 @@ def test_the_doctor_finds_nothing_missing_here_and_judges_every_augment_preset()
     assert all("\n" not in finding for finding in findings)
 
 
-def test_the_doctor_names_what_a_preset_lacks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
+def test_the_doctor_names_what_a_preset_lacks():
     (celeba,) = [finding for finding in examine() if finding.startswith("augment/celeba: ")]
 
     assert celeba == "augment/celeba: ready" or "not ready: " in celeba
