@@ -37,7 +37,7 @@ def kernel_distance(
     return float(np.mean(values)), float(np.std(values) / np.sqrt(subsets))
 
 
-def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:  # type: ignore[type-arg]
+def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
     size, dimensions = x.shape
     within = (x @ x.T / dimensions + 1) ** 3 + (y @ y.T / dimensions + 1) ** 3
     across = (x @ y.T / dimensions + 1) ** 3

@@ -69,5 +69,5 @@ def test_what_the_features_need_is_asked_for(folders):
 def test_features_are_set_by_dotted_keys():
     assert extractor_settings({}) == ExtractorSettings()
     assert extractor_settings({"kind": "classifier", "classifier.steps": 7}).classifier.steps == 7
-    with pytest.raises(InputError, match="--features: .*knd"):
+    with pytest.raises(InputError, match=r"--features: .*knd"):
         extractor_settings({"knd": "pixels"})
