@@ -10,19 +10,18 @@ from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.pixels import to_pixels
 from minority.sampler_settings import SamplerSettings
 from minority.schedule import NoiseSchedule
-from tests.minority.conftest import Mixture
 
 PLAIN = SamplerSettings(steps=20)
 
 
 @pytest.fixture
-def modes():
+def modes(make_mixture):
     """An unconditional backbone with a common and a rare mode, and images of either."""
     import torch
 
     schedule = NoiseSchedule.cosine(100)
     means = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
-    exact = Mixture(schedule, means, [0.95, 0.05], deviation=0.1)
+    exact = make_mixture(schedule, means, [0.95, 0.05], deviation=0.1)
     backbone = Backbone("exact", exact, schedule, (1, 4, 4), None, "0" * 64)
     return backbone, to_pixels(means.float()).repeat(30, axis=0)
 
