@@ -7,13 +7,12 @@ Shapes: N real and M generated images, D features.
 """
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.neighbours import reachability_density
-from minority.pairwise import inside_balls, nearest
+from minority.neighbours import ball_membership, outlier_factor
+from minority.pairwise import nearest
 
 Float64 = NDArray[np.float64]
 Features = NDArray[np.floating]
@@ -66,11 +65,11 @@ def set_metrics(real: Features, generated: Features, *, k: int = 5) -> SetMetric
     real, generated = _checked(real, generated, k=k)
     own, neighbours = nearest(real, real, k=k, leave_out_self=True)
     distances, found = nearest(generated, real, k=k)
-    membership = _membership(real, generated, own[:, -1])
+    membership = ball_membership(generated, real, own[:, -1])
     inside = membership.balls > 0
     return SetMetrics(
         avg_knn=float(distances.mean()),
-        lof=float(_lof(own, neighbours, distances, found).mean()),
+        lof=float(outlier_factor(own, neighbours, distances, found).mean()),
         rarity_score=float(membership.smallest[inside].mean()) if inside.any() else float("nan"),
         inside=float(inside.mean()),
         precision=float(inside.mean()),
@@ -91,7 +90,7 @@ def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
 def local_outlier_factor(real: Features, generated: Features, *, k: int = 5) -> Float64:
     """Local outlier factor of each generated image among the real ones (Breunig et al. 2000), (M,), >= 0."""
     own, neighbours = nearest(real, real, k=k, leave_out_self=True)
-    return _lof(own, neighbours, *nearest(generated, real, k=k))
+    return outlier_factor(own, neighbours, *nearest(generated, real, k=k))
 
 
 def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[NDArray[np.bool_], Float64]:
@@ -105,19 +104,19 @@ def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[ND
     Returns:
         (M,) whether an image lies in any neighbourhood, and (M,) the radius of the smallest; inf outside.
     """
-    membership = _membership(real, generated, _radii(real, k=k))
+    membership = ball_membership(generated, real, _radii(real, k=k))
     return membership.balls > 0, membership.smallest
 
 
 def precision_recall(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al. 2019), each in [0, 1]."""
-    precision = (_membership(real, generated, _radii(real, k=k)).balls > 0).mean()
+    precision = (ball_membership(generated, real, _radii(real, k=k)).balls > 0).mean()
     return float(precision), _recall(real, generated, k=k)
 
 
 def density_coverage(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Density (>= 0, may exceed 1) and coverage (in [0, 1]) (Naeem et al. 2020)."""
-    membership = _membership(real, generated, _radii(real, k=k))
+    membership = ball_membership(generated, real, _radii(real, k=k))
     return float(membership.balls.mean() / k), float(membership.covered.mean())
 
 
@@ -154,33 +153,8 @@ def _largest_mean(distances: Float64, *, share: float) -> NDArray[np.int64]:
     return order[: max(2, round(share * len(order)))].astype(np.int64)
 
 
-class _Membership(NamedTuple):
-    """Generated images in the real images' balls: (M,) how many, (M,) radius of the smallest; (N,) balls not empty."""
-
-    balls: NDArray[np.int64]
-    smallest: Float64
-    covered: NDArray[np.bool_]
-
-
-def _membership(real: Features, generated: Features, radii: Float64) -> _Membership:
-    balls, smallest = np.zeros(len(generated), dtype=np.int64), np.full(len(generated), np.inf)
-    covered = np.zeros(len(real), dtype=bool)
-    for rows, columns, tile in inside_balls(generated, real, radii):
-        inside = tile.cpu().numpy()
-        balls[rows] += inside.sum(axis=1)
-        smallest[rows] = np.minimum(smallest[rows], np.where(inside, radii[columns], np.inf).min(axis=1))
-        covered[columns] |= inside.any(axis=0)
-    return _Membership(balls, smallest, covered)
-
-
 def _recall(real: Features, generated: Features, *, k: int) -> float:
-    return float((_membership(generated, real, _radii(generated, k=k)).balls > 0).mean())
-
-
-def _lof(own: Float64, neighbours: NDArray[np.int64], distances: Float64, found: NDArray[np.int64]) -> Float64:
-    radii = own[:, -1]
-    density = reachability_density(own, radii[neighbours])
-    return np.asarray(density[found].mean(axis=1) / reachability_density(distances, radii[found]))
+    return float((ball_membership(real, generated, _radii(generated, k=k)).balls > 0).mean())
 
 
 def _moments(features: Features) -> tuple[Float64, Float64]:

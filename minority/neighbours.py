@@ -91,7 +91,7 @@ class RealReference:
             nearest=neighbours[:, 0],
             realism=largest_ratio(real, real, radii, leave_out_self=True, device=device),
             lof=reachability[neighbours].mean(axis=1) / reachability,
-            rarity=smallest_ball(real, real, radii, leave_out_self=True, device=device),
+            rarity=ball_membership(real, real, radii, leave_out_self=True, device=device).smallest,
             copy_ratio=_copy_ratio(distances),
         )
         return cls(features=real, k=k, own=own, radii=radii, reachability=reachability, device=device)
@@ -121,9 +121,23 @@ class RealReference:
             nearest=neighbours[:, 0],
             realism=largest_ratio(judged, self.features, self.radii, device=self.device),
             lof=self.reachability[neighbours].mean(axis=1) / reachability,
-            rarity=smallest_ball(judged, self.features, self.radii, device=self.device),
+            rarity=ball_membership(judged, self.features, self.radii, device=self.device).smallest,
             copy_ratio=_copy_ratio(distances),
         )
+
+
+def outlier_factor(own: Float64, neighbours: Int64, distances: Float64, found: Int64) -> Float64:
+    """Local outlier factor (Breunig et al. 2000), (M,); 1 = as dense as its neighbours, larger = sparser.
+
+    Args:
+        own: (N, k) distances of the reference images to their nearest others.
+        neighbours: (N, k) the indices of those.
+        distances: (M, k) distances of the images to their nearest reference images.
+        found: (M, k) the indices of those.
+    """
+    radii = own[:, -1]
+    density = reachability_density(own, radii[neighbours])
+    return np.asarray(density[found].mean(axis=1) / reachability_density(distances, radii[found]))
 
 
 def reachability_density(distances: Float64, neighbour_radii: Float64) -> Float64:
@@ -136,15 +150,29 @@ def reachability_density(distances: Float64, neighbour_radii: Float64) -> Float6
     return np.asarray(1.0 / (np.maximum(distances, neighbour_radii).mean(axis=1) + 1e-10))
 
 
-def smallest_ball(
+class Membership(NamedTuple):
+    """Which images lie in which reference images' k-NN balls.
+
+    Attributes:
+        balls: (M,) how many balls hold each image.
+        smallest: (M,) radius of the smallest of them; infinite where there is none.
+        covered: (N,) whether a ball holds any image.
+    """
+
+    balls: Int64
+    smallest: Float64
+    covered: NDArray[np.bool_]
+
+
+def ball_membership(
     features: Features,
     reference: Features,
     radii: Float64,
     *,
     leave_out_self: bool = False,
     device: torch.device | str = "cpu",
-) -> Float64:
-    """Radius of the smallest reference ball that holds an image, (M,); infinite where none does.
+) -> Membership:
+    """Find the balls that images lie in; the edge belongs to a ball.
 
     Args:
         features: (M, D).
@@ -153,7 +181,8 @@ def smallest_ball(
         leave_out_self: Image i is centre i, whose ball does not count.
         device: Where to compute.
     """
-    smallest = np.full(len(features), np.inf)
+    balls, smallest = np.zeros(len(features), dtype=np.int64), np.full(len(features), np.inf)
+    covered = np.zeros(len(reference), dtype=bool)
     for rows, columns, inside in inside_balls(features, reference, radii, device=device):
         if leave_out_self:
             first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
@@ -161,8 +190,10 @@ def smallest_ball(
             inside[own - rows.start, own - columns.start] = False
         radius = torch.as_tensor(radii[columns], device=inside.device)
         found = torch.where(inside, radius[None, :], torch.inf).amin(dim=1)
+        balls[rows] += inside.sum(dim=1).cpu().numpy()
         smallest[rows] = np.minimum(smallest[rows], found.cpu().numpy())
-    return smallest
+        covered[columns] |= inside.any(dim=0).cpu().numpy()
+    return Membership(balls, smallest, covered)
 
 
 def _copy_ratio(distances: Float64) -> Float64:

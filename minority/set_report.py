@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from minority.kernel_distance import kernel_distance
 from minority.metrics import frechet_distance
-from minority.neighbours import RealReference
-from minority.pairwise import Features, inside_balls
+from minority.neighbours import ball_membership, outlier_factor
+from minority.pairwise import Features, nearest
 
 Float64 = NDArray[np.float64]
 
@@ -78,27 +78,28 @@ def report_set(
             f"{generated.shape}."
         )
     rng = np.random.default_rng(seed)
-    reference = RealReference.fit(real, k=k)
-    place, own = reference.judge(generated), reference.own
-    inside = np.isfinite(place.rarity)
-    rare = place.knn_distance > np.quantile(own.knn_distance, rare_quantile)
-    copies = place.nearest_distance <= np.quantile(own.nearest_distance, 0.01)
-    balls, covered = _balls(generated, real, reference.radii)
-    recalled = np.isfinite(RealReference.fit(generated, k=k).judge(real).rarity)
+    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
+    distances, found = nearest(generated, real, k=k)
+    membership = ball_membership(generated, real, own[:, -1])
+    radii = nearest(generated, generated, k=k, leave_out_self=True)[0][:, -1]
+    recalled = ball_membership(real, generated, radii).balls > 0
+    inside, sparse = membership.balls > 0, np.quantile(own.mean(axis=1), rare_quantile)
+    rare = distances.mean(axis=1) > sparse
+    copies = distances[:, 0] <= np.quantile(own[:, 0], 0.01)
 
     def mean(values: NDArray[np.generic]) -> Figure:
         return _mean(np.asarray(values, dtype=np.float64), rng, draws=draws)
 
     figures = {
-        "avg_knn": mean(place.knn_distance),
-        "lof": mean(place.lof),
-        "rarity_score": mean(place.rarity[inside]),
+        "avg_knn": mean(distances.mean(axis=1)),
+        "lof": mean(outlier_factor(own, neighbours, distances, found)),
+        "rarity_score": mean(membership.smallest[inside]),
         "precision": mean(inside),
         "recall": mean(recalled),
-        "density": mean(balls / k),
-        "coverage": mean(covered),
+        "density": mean(membership.balls / k),
+        "coverage": mean(membership.covered),
         "fid": _frechet(real, generated, rng),
-        "fid_rare": _frechet(real[own.knn_distance >= np.quantile(own.knn_distance, rare_quantile)], generated, rng),
+        "fid_rare": _frechet(real[own.mean(axis=1) >= sparse], generated, rng),
         "kid": _kernel(real, generated, seed=seed),
         "rare": mean(rare),
         "copies": mean(copies),
@@ -107,15 +108,6 @@ def report_set(
     if spatial is not None:
         figures["sfid"] = _frechet(*spatial, rng)
     return SetReport(figures=figures, warnings=_warnings(real, generated, rare_quantile=rare_quantile))
-
-
-def _balls(generated: Features, real: Features, radii: Float64) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(M,) real balls around each generated image, and (N,) whether a real image's ball holds a generated one."""
-    balls, covered = np.zeros(len(generated), dtype=np.int64), np.zeros(len(real), dtype=bool)
-    for rows, columns, inside in inside_balls(generated, real, radii):
-        balls[rows] += inside.sum(dim=1).cpu().numpy()
-        covered[columns] |= inside.any(dim=0).cpu().numpy()
-    return balls, covered
 
 
 def _mean(values: Float64, rng: np.random.Generator, *, draws: int) -> Figure:

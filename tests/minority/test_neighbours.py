@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from minority import pairwise
-from minority.neighbours import RealReference, smallest_ball
+from minority.neighbours import RealReference, ball_membership
 from minority.pairwise import inside_balls, largest_ratio, nearest
 
 RTOL = 1e-6
@@ -132,7 +132,10 @@ def test_membership_of_balls_is_the_plain_definition(sets, small_tiles, dtype):
 
     np.testing.assert_array_equal(found, expected)
     smallest = np.where(expected, reference.radii[None], np.inf).min(axis=1)
-    np.testing.assert_array_equal(smallest_ball(judged, real, reference.radii), smallest)
+    membership = ball_membership(judged, real, reference.radii)
+    np.testing.assert_array_equal(membership.smallest, smallest)
+    np.testing.assert_array_equal(membership.balls, expected.sum(axis=1))
+    np.testing.assert_array_equal(membership.covered, expected.any(axis=0))
     np.testing.assert_array_equal(reference.judge(judged).rarity, smallest)
 
 
