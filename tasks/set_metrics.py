@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from datasets.canonical import canonical_json
 from datasets.folder import read_folder
 from datasets.imageset import ImageSet
-from minority.extractors import ExtractorSettings, build_extractor
+from minority.extractors import Extractor, ExtractorSettings, NetworkExtractor, build_extractor
 from minority.set_report import SetReport, report_set
 from tasks.config import BackboneConfig
 from tasks.errors import InputError
@@ -49,7 +51,13 @@ def compare_folders(
             train_labels=sets["real"].labels,
             device=choose_device("auto"),
         )
-        return report_set(extract(pixels["real"]), extract(pixels["generated"]), k=neighbours, seed=seed)
+        return report_set(
+            extract(pixels["real"]),
+            extract(pixels["generated"]),
+            k=neighbours,
+            spatial=_spatial(extract, pixels["real"], pixels["generated"]),
+            seed=seed,
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -82,6 +90,16 @@ def metrics_json(report: SetReport) -> bytes:
         for name, figure in report.figures.items()
     }
     return canonical_json({"figures": figures, "warnings": report.warnings})
+
+
+def _spatial(
+    extract: Extractor, real: NDArray[np.uint8], generated: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Features for sFID, where the extractor has them."""
+    if not isinstance(extract, NetworkExtractor):
+        return None
+    first, second = extract.spatial(real), extract.spatial(generated)
+    return None if first is None or second is None else (first, second)
 
 
 def _read(folder: Path) -> ImageSet:

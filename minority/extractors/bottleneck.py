@@ -37,12 +37,14 @@ def bottleneck_extractor(
         raise ValueError(f"backbone {backbone.name} has no bottleneck that could be read; choose another extractor.")
     if denoiser.unet.mid_block is None:
         raise ValueError(f"the U-Net of backbone {backbone.name} has no middle block; choose another extractor.")
+    network = Bottleneck(backbone, denoiser, noise_level=noise_level)
     return NetworkExtractor(
-        Bottleneck(backbone, denoiser, noise_level=noise_level),
+        network,
         from_pixels,
         recipe=f"backbone-{backbone.sha256[:16]}-{noise_level:g}",
         batch_size=batch_size,
         device=device,
+        maps=network.maps,
     )
 
 
@@ -67,11 +69,15 @@ class Bottleneck(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, D) features of images (B, C, H, W) in [-1, 1]."""
+        return self.maps(images).mean(dim=(2, 3))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """(B, D, h, w) what the middle block makes of images (B, C, H, W) in [-1, 1]."""
         x_t = self.schedule.noised(images, self.step, self.noise.expand_as(images))
         timestep = self.schedule.timestep(self.step, len(images), images.device)
         if self.denoiser.settings.timestep_scale != 1.0:
             timestep = timestep.float() * self.denoiser.settings.timestep_scale
-        return contract(self.denoiser.unet, x_t, timestep, self._class_embedding()).mean(dim=(2, 3))
+        return contract(self.denoiser.unet, x_t, timestep, self._class_embedding())
 
     def _class_embedding(self) -> Tensor | None:
         embedding = self.denoiser.unet.class_embedding

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+_SPATIAL_CHANNELS = 7  # as many as sFID takes of its network's maps
+
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
@@ -39,6 +41,7 @@ class NetworkExtractor:
         recipe: See `Extractor`.
         batch_size: Images a call.
         device: Where to compute.
+        maps: Input -> (B, C, h, w), where the network has maps that know where things are.
     """
 
     def __init__(
@@ -49,22 +52,35 @@ class NetworkExtractor:
         recipe: str,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
+        maps: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.maps = recipe, maps
         self.network = network.eval().to(device) if isinstance(network, nn.Module) else network
         self.prepare, self.batch_size, self.device = prepare, batch_size, device
 
-    @torch.no_grad()
     def __call__(self, images: UInt8) -> Float32:
         """Features (N, D) of images (N, H, W, C) uint8.
 
         Raises:
             ValueError: For no images, or images of another type or shape.
         """
+        return self._through(self.network, images)
+
+    def spatial(self, images: UInt8) -> Float32 | None:
+        """The first seven maps, pixel by pixel: the features of sFID (Nash et al., ICML 2021).
+
+        Returns:
+            (N, 7 * h * w); None where the network has no maps.
+        """
+        maps = self.maps
+        return None if maps is None else self._through(lambda x: maps(x)[:, :_SPATIAL_CHANNELS], images)
+
+    @torch.no_grad()
+    def _through(self, network: Callable[[Tensor], Tensor], images: UInt8) -> Float32:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(f"extractors need uint8 images (N, H, W, C), N >= 1, got {images.dtype} {images.shape}.")
         features = [
-            self.network(self.prepare(images[start : start + self.batch_size]).to(self.device)).float().cpu()
+            network(self.prepare(images[start : start + self.batch_size]).to(self.device)).float().cpu()
             for start in range(0, len(images), self.batch_size)
         ]
-        return torch.cat(features).flatten(1).numpy()
+        return torch.cat([part.flatten(1) for part in features]).numpy()

@@ -50,5 +50,10 @@ def classifier_extractor(
     digest.update(images.tobytes())
     digest.update(labels.tobytes())
     return NetworkExtractor(
-        Trunk(model), from_pixels, recipe=f"classifier-{digest.hexdigest()[:16]}", batch_size=batch_size, device=device
+        Trunk(model),
+        from_pixels,
+        recipe=f"classifier-{digest.hexdigest()[:16]}",
+        batch_size=batch_size,
+        device=device,
+        maps=model.features,
     )

@@ -61,6 +61,14 @@ def test_features_of_an_image_do_not_depend_on_its_batch(tiny_backbone, images):
     assert one.recipe == all_at_once.recipe
 
 
+def test_spatial_features_are_the_first_maps_before_their_mean(tiny_backbone, images):
+    extract = build_extractor(ExtractorSettings(kind="backbone"), backbone=load_backbone(tiny_backbone))
+
+    maps = extract.spatial(images).reshape(5, 7, -1)
+
+    np.testing.assert_allclose(maps.mean(axis=2), extract(images)[:, :7], rtol=1e-5, atol=1e-6)
+
+
 def test_a_backbone_of_another_kind_has_no_bottleneck(tiny_backbone):
     from dataclasses import replace
 

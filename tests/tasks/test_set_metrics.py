@@ -42,6 +42,20 @@ def test_the_figures_come_as_json_with_intervals_and_warnings(folders):
     assert any("too few" in warning for warning in content["warnings"])
 
 
+def test_features_with_maps_give_an_sfid(folders, tiny_backbone):
+    report = compare_folders(
+        folders / "real",
+        folders / "generated",
+        features=ExtractorSettings(kind="backbone"),
+        neighbours=3,
+        backbone=tiny_backbone,
+        seed=0,
+    )
+
+    assert report.figures["sfid"].value > 0
+    assert "sfid" not in compare(folders).figures
+
+
 def test_folders_of_different_sizes_are_refused(folders):
     with pytest.raises(InputError, match="bring both to one size"):
         compare(folders, "larger")
