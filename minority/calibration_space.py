@@ -1,7 +1,9 @@
 """The sampler settings among which a calibration searches, and those that it is compared with."""
 
 import itertools
+import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,11 +21,23 @@ BASELINES = (PLAIN, PUBLISHED_SELF_GUIDANCE, PUBLISHED_BOOST_AND_SKIP)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Walk:
+    """A solver and its steps, as in SamplerSettings."""
+
+    solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
+    steps: int | str = 50
+
+    def describe(self) -> str:
+        """For example "dpm_solver logsnr20"."""
+        return f"{self.solver} {self.steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationSpace:
-    """The settings among which is searched: every combination of one start and one guidance.
+    """The settings among which is searched: every combination of one walk, one start and one guidance.
 
     Attributes:
-        steps: Steps of the chain.
+        walks: Solvers with their steps.
         boost: Standard deviations of a boosted start.
         skip: Shares of the chain that a boosted start skips.
         scale: Guidance scales of self-guidance without the Jacobian.
@@ -33,7 +47,7 @@ class CalibrationSpace:
         jacobian_scale: Guidance scales of self-guidance through the denoiser, at the first interval and `above`.
     """
 
-    steps: tuple[int, ...] = (50,)
+    walks: tuple[Walk, ...] = (Walk(), Walk(solver="ddim", steps=25), Walk(solver="dpm_solver", steps="logsnr20"))
     boost: tuple[float, ...] = (2.0, 4.0)
     skip: tuple[float, ...] = (0.06, 0.12)
     scale: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
@@ -43,27 +57,26 @@ class CalibrationSpace:
     jacobian_scale: tuple[float, ...] = (0.4, 4.0)
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("CalibrationSpace.steps must name at least one number of steps, got none.")
+        if not self.walks:
+            raise ValueError("CalibrationSpace.walks must name at least one solver with its steps, got none.")
 
     def candidates(self, base: SamplerSettings, *, limit: int, seed: int) -> list["Candidate"]:
         """The baselines, and combinations drawn at random without repetition, up to `limit` in total.
 
         Args:
-            base: Everything else about sampling.
+            base: Everything else about sampling; the baselines walk as it does.
             limit: How many, at least the three baselines.
             seed: Decides the draw.
         """
         starts = [None, *(BoostAndSkip(boost=b, skip=s) for b, s in itertools.product(self.boost, self.skip))]
         guidance = [None, *self._guidance()]
         everything = [
-            replace(base.plain(), steps=steps, boost_and_skip=start, self_guidance=guide)
-            for steps, start, guide in itertools.product(self.steps, starts, guidance)
-            if start is not None or guide is not None
+            replace(base.plain(), solver=walk.solver, steps=walk.steps, boost_and_skip=start, self_guidance=guide)
+            for walk, start, guide in itertools.product(self.walks, starts, guidance)
+            if (walk.solver, walk.steps, start, guide) != (base.solver, base.steps, None, None)
         ]
         order = np.random.default_rng(seed).permutation(len(everything))[: max(0, limit - len(BASELINES))]
-        found = baselines(replace(base, steps=self.steps[0]))
-        return found + [Candidate(describe(everything[i]), everything[i]) for i in sorted(order.tolist())]
+        return baselines(base) + [Candidate(describe(everything[i]), everything[i]) for i in sorted(order.tolist())]
 
     def _guidance(self) -> list[SelfGuidance]:
         free = [
@@ -99,7 +112,7 @@ def baselines(base: SamplerSettings) -> list[Candidate]:
 
 def describe(sampler: SamplerSettings) -> str:
     """Settings in a line."""
-    parts = [f"{sampler.steps} steps"]
+    parts = [Walk(solver=sampler.solver, steps=sampler.steps).describe()]
     if (start := sampler.boost_and_skip) is not None:
         parts.append(f"boost {start.boost:g} skip {start.skip:g}")
     if (guide := sampler.self_guidance) is not None:
@@ -111,7 +124,7 @@ def describe(sampler: SamplerSettings) -> str:
 
 def expected_cost(sampler: SamplerSettings) -> float:
     """Denoiser evaluations a sample that these settings should take; what is measured replaces it."""
-    steps = sampler.steps if isinstance(sampler.steps, int) else 50
+    steps = sum(int(number) for number in re.findall(r"\d+", str(sampler.steps)))
     start, guide = sampler.boost_and_skip, sampler.self_guidance
     walked = steps - (0 if start is None else int(start.skip * steps))
     if guide is None:

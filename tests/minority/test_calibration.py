@@ -18,7 +18,7 @@ from minority.calibration import (
     rung_sizes,
     winner,
 )
-from minority.calibration_space import BASELINES, CalibrationSpace, expected_cost
+from minority.calibration_space import BASELINES, CalibrationSpace, Walk, expected_cost
 from minority.intervals import bootstrap_interval, wilson
 from minority.sampler_settings import SamplerSettings
 
@@ -126,7 +126,7 @@ def test_the_search_starts_with_the_baselines_and_repeats_no_settings():
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
-    space = CalibrationSpace(boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=())
+    space = CalibrationSpace(walks=(Walk(),), boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=())
 
     assert len(space.candidates(SamplerSettings(), limit=48, seed=0)) == 4
 
@@ -136,7 +136,8 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
     from minority.generation import draw
 
     backbone = load_backbone(tiny_backbone)
-    for candidate in CalibrationSpace(steps=(10,)).candidates(SamplerSettings(), limit=8, seed=0):
+    walks = (Walk(steps=10), Walk(solver="dpm_solver", steps="logsnr9"))
+    for candidate in CalibrationSpace(walks=walks).candidates(SamplerSettings(steps=10), limit=12, seed=0):
         drawn = draw(backbone, seed=0, indices=[0], labels=[0], settings=candidate.sampler)
         assert expected_cost(candidate.sampler) == drawn.evaluations
 

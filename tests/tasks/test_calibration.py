@@ -24,7 +24,7 @@ def config(tiny_overrides, tmp_path):
         "calibration.budget": 3000,
         "calibration.candidates": 7,
         "calibration.validity_floor": 0.0,
-        "calibration.space.steps": [4],
+        "calibration.space.walks": [{"steps": 4}],
         "selection.label_floor": 0.0,
         "unit_size": 40,
         "store": str(tmp_path / "store"),
