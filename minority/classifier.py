@@ -8,6 +8,7 @@ Shapes: N images, H x W pixels, C channels (1 or 3), K classes; images come in a
 """
 
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
+
+_seeding = threading.Lock()
 
 PREDICT_BATCH = 512  # images a forward pass; changes memory, not results
 
@@ -200,7 +203,8 @@ def _convolution(channels: int, out: int) -> list[nn.Module]:
 
 def _initial_model(images: UInt8, *, num_classes: int, width: int, seed: int) -> SmallCNN:
     _, height, image_width, channels = images.shape
-    with torch.random.fork_rng(devices=[]):
+    # The random state that is borrowed here is the process's: threads that train side by side take turns.
+    with _seeding, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed the GPUs
         return SmallCNN((height, image_width), num_channels=channels, num_classes=num_classes, width=width)
 

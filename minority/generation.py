@@ -33,11 +33,14 @@ class ScoreSettings:
         perturbation: Perturbation step of the minority score as a fraction of the chain, in [0, 1).
         draws: Noises that the minority score is averaged over.
         elbo_steps: Steps of the respaced chain whose negative ELBO is computed; each costs one evaluation.
+        variance: Reverse variance of that chain (minority/chain.py). Where the backbone does not learn its variance,
+            "fixed_large" gives the tighter bound, above all for few steps.
     """
 
     perturbation: float = 0.5
     draws: int = 4
     elbo_steps: int = 10
+    variance: Variance = "learned_range"
 
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < 1:
@@ -205,7 +208,8 @@ def score_images(
                 draws=settings.draws,
             )
         )
-        elbo.append(negative_elbo(backbone.denoiser, short, batch, noise, label=label).total)
+        bound = negative_elbo(backbone.denoiser, short, batch, noise, label=label, variance=settings.variance)
+        elbo.append(bound.total)
     return Scores(minority_score=torch.cat(minority).cpu().numpy(), negative_elbo=torch.cat(elbo).cpu().numpy())
 
 

@@ -33,6 +33,7 @@ def train(config: TrainBackboneConfig) -> str:
     unet = _build(config, real)
     schedule = getattr(NoiseSchedule, config.schedule)(config.timesteps)
     out = project_path(config.out)
+    checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
     with stage("training") as on_done:
 
         def report(progress: Progress) -> None:
@@ -44,7 +45,7 @@ def train(config: TrainBackboneConfig) -> str:
             real.train.labels,
             schedule=schedule,
             settings=config.training,
-            checkpoint=out.with_name(f"{out.name}.checkpoint.pt"),
+            checkpoint=checkpoint,
             on_progress=report,
             device=device,
         )
@@ -52,6 +53,7 @@ def train(config: TrainBackboneConfig) -> str:
     save_folder(out, unet.cpu(), schedule=schedule, settings=settings, card="")
     quality = measure(out, real)
     save_folder(out, unet, schedule=schedule, settings=settings, card=model_card(config, real, unet, quality=quality))
+    checkpoint.unlink(missing_ok=True)
     return str(out)
 
 

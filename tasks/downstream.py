@@ -54,7 +54,7 @@ def run_trial(arm: str, seed: int, config: AugmentConfig, plans: Sequence[UnitPl
     if not store.exists(path):
         real = workspace.real
         evaluation = run_arm(
-            _arms(workspace, store, tuple(plans))[arm],
+            _arms(workspace, store.root, tuple(plans))[arm],
             seed,
             test_images=real.test.images(range(len(real.test))),
             test_labels=real.test.labels,
@@ -77,7 +77,8 @@ def read_results(config: AugmentConfig, store: Store) -> pd.DataFrame | None:
 
 
 @lru_cache(maxsize=2)
-def _arms(workspace: Workspace, store: Store, plans: tuple[UnitPlan, ...]) -> dict[str, Arm]:
+def _arms(workspace: Workspace, run_url: str, plans: tuple[UnitPlan, ...]) -> dict[str, Arm]:
+    store = Store(run_url)
     synthetic = {
         sampler: _synthetic(workspace, store, [plan for plan in plans if plan.sampler == sampler])
         for sampler in ("plain", "minority")
