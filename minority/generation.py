@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minority.backbones import Backbone
+from minority.chain import Variance
 from minority.features import pixel_features
 from minority.guidance import Guidance
 from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
