@@ -2,8 +2,8 @@ import pyarrow as pa
 import pytest
 
 from datasets.store import Store
-from datasets.tables import conform_rows
-from tasks.candidates import choose_candidates, read_rows, tally_candidates
+from datasets.tables import conform_rows, replace_column
+from tasks.candidates import choose_candidates, name_near_duplicates, read_rows, tally_candidates
 from tasks.planning import Tally
 
 GROUPS = ["a", "b"]
@@ -66,3 +66,29 @@ def test_before_the_first_round_everything_is_missing(tmp_path):
 
     assert rows is None
     assert tally_candidates(rows, groups=GROUPS, wanted=[4, 0]) == [Tally(missing=4), Tally(missing=0)]
+
+
+def with_fingerprints(rows, places):
+    """The same rows with these places as fingerprints, all of round 0."""
+    rows = replace_column(rows, "round", values=[0] * len(places))
+    return replace_column(rows, "fingerprint", values=[list(place) for place in places])
+
+
+def test_a_quota_is_filled_with_candidates_that_differ():
+    rows = with_fingerprints(candidates("aaa"), [(0.0, 0.0), (0.1, 0.0), (5.0, 0.0)])
+
+    chosen = choose_candidates(rows, groups=GROUPS, wanted=[2, 0], spacing=0.0)
+    spaced = choose_candidates(rows, groups=GROUPS, wanted=[3, 0], spacing=0.5)
+
+    assert chosen["kept"].to_pylist()[2]
+    assert sum(chosen["kept"].to_pylist()) == 2
+    assert sorted(spaced["reason"].to_pylist()) == ["kept", "kept", "look-alike of a kept sample"]
+
+
+def test_near_duplicates_are_named_by_the_first_of_them():
+    rows = with_fingerprints(candidates("aab"), [(0.0, 0.0), (5.0, 0.0), (0.1, 0.0)])
+
+    named = name_near_duplicates(rows, radius=0.2)
+
+    keys = rows["key"].to_pylist()
+    assert named["near_duplicate_group"].to_pylist() == [keys[0], keys[1], keys[0]]
