@@ -26,7 +26,9 @@ def print_summary(summary: RunSummary) -> None:
 def print_calibration(summary: CalibrationSummary) -> None:
     """Print the figures of winner and baselines on fresh seeds, the preset, and where everything lies."""
     console = Console()
-    console.print(_table("Winner and baselines on fresh seeds (95 % intervals)", summary.rows))
+    # Wider than a terminal may be: a row that wraps at the edge reads better than cells that are folded.
+    wide = Console(width=max(150, console.width))
+    wide.print(_table("Winner and baselines on fresh seeds (95 % intervals)", summary.rows))
     if summary.winner is None:
         console.print("no settings reach the floors of validity and diversity", style="yellow")
     else:
