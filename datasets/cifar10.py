@@ -123,7 +123,7 @@ def _batches(root: Path) -> tuple[dict[str, NDArray[np.int64]], _BatchImages]:
     )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=128)  # all of them, 184 MB: samples are asked for in mixed order
 def _strip(archive: ZipFiles, name: str) -> NDArray[np.uint8]:
     strip = to_pixels(decode_bytes(archive.read(name), mode="RGB", name=name))
     if strip.shape[1] != 32:
