@@ -50,10 +50,10 @@ class CalibrationSpace:
     walks: tuple[Walk, ...] = (Walk(), Walk(solver="ddim", steps=25), Walk(solver="dpm_solver", steps="logsnr20"))
     boost: tuple[float, ...] = (2.0, 4.0)
     skip: tuple[float, ...] = (0.06, 0.12)
-    scale: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    scale: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
     perturbation: tuple[float, ...] = (0.5, 0.8)
-    interval: tuple[int, ...] = (5, 2)
-    above: tuple[float, ...] = (-1.0, 0.4)
+    interval: tuple[int, ...] = (5,)
+    above: tuple[float, ...] = (-1.0, 0.3)
     jacobian_scale: tuple[float, ...] = (0.4, 4.0)
 
     def __post_init__(self) -> None:
