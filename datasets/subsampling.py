@@ -110,12 +110,12 @@ def spurious(
                 f"class {label} has {len(sides[1])} images with {value!r} and {len(sides[0])} without; "
                 "a spurious attribute needs some of both."
             )
-        total = min(math.floor(len(sides[1]) / share + 1e-9), math.floor(len(sides[0]) / (1 - share) + 1e-9))
-        minority = max(1, math.floor(total * (1 - share) + 0.5))
-        wanted_counts = (minority, min(len(sides[1]), max(1, total - minority)))
+        total = min(len(sides[1]) / share, len(sides[0]) / (1 - share))
+        # 1e-9: 50 / 0.95 * 0.95 is 50, whatever the last binary digit says.
+        wanted_counts = (max(1, math.floor(total * (1 - share) + 0.5)), max(1, math.floor(total * share + 1e-9)))
         for side, count in enumerate(wanted_counts):
             pools[label, side] = np.array(sides[side], dtype=np.int64)
-            counts[label, side] = count
+            counts[label, side] = min(count, len(sides[side]))
     drawn = _draw(pools, counts, seed=(seed, _SPURIOUS_STREAM))
     return np.sort(np.concatenate([drawn, np.array(kept, dtype=np.int64)]))
 

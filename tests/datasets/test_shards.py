@@ -8,7 +8,9 @@ import webdataset as wds
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets.encoding import decode_image, encode_image
 from datasets.shards import Sample, decode_png, encode_png, read_members, read_tar, tar_bytes
+from datasets.tar_writing import tar_of_members
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 SAMPLE = Sample(key="a", image=PIXELS, label=3, record={"group": "x"})
@@ -180,3 +182,51 @@ def test_damage_is_a_clear_error_or_harmless_but_never_another_exception(data):
     except ValueError as error:
         problem = str(error)
     assert not problem or problem.startswith("x.tar")
+
+
+@given(st.lists(st.binary(max_size=1100), max_size=12))
+def test_our_tars_are_those_of_tarfile_byte_for_byte(contents):
+    members = [(f"key-{number}.png", content) for number, content in enumerate(contents)]
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+    assert tar_of_members(members) == sink.getvalue()
+
+
+@pytest.mark.parametrize("extension", ["webp", "jpg"])
+def test_other_formats_come_back_as_their_own(extension):
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    sample = Sample(key="a", image=colours, label=1, record={}, extension=extension)
+
+    (read,) = read_tar(tar_bytes([sample]))
+
+    assert read.extension == extension
+    pixels = decode_image(read.encoded(), extension, name="a")
+    assert np.array_equal(pixels, colours) == (extension == "webp")
+    with pytest.raises(ValueError, match=rf"sample a is a {extension} file; use encoded"):
+        read.png()
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (Sample(key="a", image=PIXELS, label=0, record={}, extension="webp"), "WebP has no grey images"),
+        (Sample(key="a", image=PIXELS, label=0, record={}, extension="gif"), "has the extension 'gif'; use jpg"),
+    ],
+)
+def test_a_format_that_would_change_the_image_is_refused(sample, message):
+    with pytest.raises(ValueError, match=message):
+        tar_bytes([sample])
+    with pytest.raises(ValueError, match="images are encoded as jpg, png, webp, got 'gif'"):
+        encode_image(PIXELS, "gif")
+
+
+def test_a_sample_with_two_images_is_refused():
+    fields = {"cls": b"1", "json": b"{}", "png": encode_png(PIXELS), "jpg": b""}
+
+    with pytest.raises(ValueError, match="sample a has the images jpg and png"):
+        list(read_tar(tar_of(*((f"a.{name}", content) for name, content in fields.items()))))
