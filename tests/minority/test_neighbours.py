@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
-from minority import pairwise
+from minority import metrics, pairwise
 from minority.neighbours import RealReference, ball_membership
 from minority.pairwise import inside_balls, largest_ratio, nearest
 
@@ -187,3 +187,27 @@ def test_no_images_have_no_neighbours():
     found = RealReference.fit(np.eye(4), k=2).judge(np.empty((0, 4)))
 
     assert all(len(column) == 0 for column in found)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_precision_recall_density_and_coverage_are_their_plain_definitions(sets, small_tiles, k):
+    real, generated = sets
+    distances = plain_distances(generated, real)
+    in_real = distances <= plain_radii(real, k)[None]
+    in_generated = distances <= plain_radii(generated, k)[:, None]
+
+    precision, recall = metrics.precision_recall(real, generated, k=k)
+    density, coverage = metrics.density_coverage(real, generated, k=k)
+
+    assert precision == pytest.approx(in_real.any(axis=1).mean(), rel=RTOL)
+    assert recall == pytest.approx(in_generated.any(axis=0).mean(), rel=RTOL)
+    assert density == pytest.approx(in_real.sum(axis=1).mean() / k, rel=RTOL)
+    assert coverage == pytest.approx(in_real.any(axis=0).mean(), rel=RTOL)
+
+
+@pytest.mark.parametrize("k", [40, 1000])
+def test_more_neighbours_than_images_are_refused_where_sets_are_compared(k):
+    real = np.random.default_rng(0).normal(size=(40, 2))
+
+    with pytest.raises(ValueError, match="more than k"):
+        metrics.set_metrics(real, real, k=k)
