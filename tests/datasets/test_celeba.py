@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.celeba import read_celeba
@@ -151,3 +153,73 @@ def test_an_index_file_that_is_no_text_is_named(celeba):
 
     with pytest.raises(ValueError, match=r"list_attr_celeba\.txt is not plain text"):
         read_celeba(celeba)
+
+
+def test_missing_faces_can_be_left_out_and_are_problems_then(celeba):
+    (celeba / "img_align_celeba" / "000002.jpg").unlink()
+
+    faces = read_celeba(celeba, missing="leave out")
+
+    assert faces.source_ids == ["celeba/000001", "celeba/000004"]
+    assert [problem.source_id for problem in faces.problems] == ["celeba/000002"]
+    assert "000002.jpg does not exist" in faces.problems[0].reason
+
+
+def test_a_face_cut_short_is_a_problem_and_the_others_are_read(celeba):
+    face = celeba / "img_align_celeba" / "000002.jpg"
+    face.write_bytes(face.read_bytes()[:700])
+
+    good, problems = read_celeba(celeba).readable()
+
+    assert good.tolist() == [0, 2]
+    assert [problem.source_id for problem in problems] == ["celeba/000002"]
+
+
+def write_persons(folder):
+    lines = [f"{name} {7 + place % 2}\n" for place, (name, *_) in enumerate(FACES)]
+    (folder / "identity_CelebA.txt").write_text("".join(lines))
+
+
+def test_attributes_parts_and_persons_come_along(celeba):
+    write_persons(celeba)
+
+    faces = read_celeba(celeba)
+
+    assert faces.attributes == {"Blond_Hair": ["1", "0", "0"], "Male": ["0", "1", "0"]}
+    assert faces.parts == ["train"] * 3
+    assert faces.identities == ["7", "8", "8"]
+    assert read_celeba(celeba, split="test").identities == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("000002.jpg 8", "000002.jpg x", r"line 2 is '000002\.jpg x'"), ("000002.jpg 8\n", "", "has no row for 1 images")],
+)
+def test_a_list_of_persons_that_contradicts_itself_is_named(celeba, old, new, message):
+    write_persons(celeba)
+    edit(celeba / "identity_CelebA.txt", old, new)
+
+    with pytest.raises(ValueError, match=message):
+        read_celeba(celeba)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data(), name=st.sampled_from(["list_attr_celeba.txt", "list_eval_partition.txt"]))
+def test_a_damaged_index_file_is_one_clear_line_or_faces(celeba, data, name):
+    path = celeba / name
+    original = path.read_bytes()
+    content = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.one_of(st.none(), st.integers(0, len(content))))])
+
+    refusal, faces = "", None
+    try:
+        faces = read_celeba(celeba, missing="leave out")
+    except (ValueError, FileNotFoundError) as error:
+        refusal = str(error)
+    path.write_bytes(original)
+
+    assert (faces is None) == bool(refusal)
+    assert "\n" not in refusal
+    assert faces is None or len(faces.readable()[0]) == len(faces)

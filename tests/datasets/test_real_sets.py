@@ -114,7 +114,7 @@ def test_its_training_part_is_published_verified_and_read_back_pixel_by_pixel(re
     seen = Counter()
     for sample in PublishedStream(manifest, StreamSettings()).samples():
         index = int(sample.key.removeprefix("real-"))
-        np.testing.assert_array_equal(sample.pixels(), images.image(index))
+        assert np.array_equal(sample.pixels(), images.image(index)), sample.key
         assert sample.label == images.labels[index]
         assert sample.record["group"] == images.groups[index]
         assert sample.record["source_id"] == images.source_ids[index]
