@@ -23,13 +23,14 @@ METRICS = ("worst_class_accuracy", "balanced_accuracy", "accuracy")
 ARM = "real+minority"
 
 
-def run(generation: int, *, seeds: int, store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def run(generation: int, *, seeds: int, augmentation: bool, store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One run of the preset. Returns its sampler figures and its downstream results."""
     from flows.augment import augment
 
-    config = load_preset(
-        AugmentConfig, "digits", overrides={"seed": generation, "downstream.seeds": seeds, "store": store}
-    )
+    overrides = {"seed": generation, "downstream.seeds": seeds, "store": store}
+    if not augmentation:
+        overrides |= {"downstream.classifier.max_shift": 0, "downstream.classifier.max_rotation": 0}
+    config = load_preset(AugmentConfig, "digits", overrides=overrides)
     summary = augment(config)
     results = read_results(config, open_run_store(open_workspace(config)))
     assert results is not None
@@ -41,9 +42,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generations", type=int, default=3, help="generation seeds")
     parser.add_argument("--seeds", type=int, default=10, help="classifier seeds of each")
+    parser.add_argument("--no-augmentation", action="store_true", help="classifiers without augmentation of their own")
     parser.add_argument("--store", default="runs/benchmark")
     arguments = parser.parse_args()
-    runs = [run(g, seeds=arguments.seeds, store=arguments.store) for g in range(arguments.generations)]
+    runs = [
+        run(g, seeds=arguments.seeds, augmentation=not arguments.no_augmentation, store=arguments.store)
+        for g in range(arguments.generations)
+    ]
 
     print("\n## Samplers on the same seeds\n")
     print(pd.concat([samplers for samplers, _ in runs]).to_markdown(index=False))
