@@ -168,6 +168,16 @@ def winner(settings: CalibrationSettings, measured: Sequence[Measured]) -> int |
     return None
 
 
+def highest_yield(settings: CalibrationSettings, measured: Sequence[Measured]) -> int | None:
+    """The candidate that keeps the largest share of its samples at any cost; None where none reaches the floors.
+
+    Only those count that drew at least a quarter of the most samples: the share of a few says little.
+    """
+    least = max(m.samples for m in measured) / 4
+    able = [i for i, m in enumerate(measured) if m.samples >= least and reaches_floors(settings, m)]
+    return max(able, key=lambda i: measured[i].kept_share) if able else None
+
+
 def reaches_floors(settings: CalibrationSettings, measured: Measured) -> bool:
     """Whether validity and diversity are as high as demanded."""
     diverse = measured.diversity is None or measured.diversity >= settings.diversity_floor

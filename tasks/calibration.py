@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from datasets.canonical import canonical_json, parse_json
 from datasets.store import Store
-from minority.calibration import Draw, Measured, narrow, rung_sizes, winner
+from minority.calibration import Draw, Measured, highest_yield, narrow, rung_sizes, winner
 from minority.calibration import plan_rung as plan_draws
 from minority.calibration_space import BASELINES, Candidate, expected_cost
 from minority.diversity import mean_nearest_distance
@@ -68,10 +68,11 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
 
 
 def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> list[Measurement]:
-    """Measurements of the winner and the baselines on indices that the search did not use."""
+    """Measurements of the winner, the highest yield and the baselines on indices that the search did not use."""
     candidates, measured = candidates_of(config), read_measured(config, done)
-    costs, best = _costs(candidates, measured), winner(config.calibration, measured)
-    chosen = sorted({*range(len(BASELINES)), *([] if best is None else [best])})
+    costs = _costs(candidates, measured)
+    best = {winner(config.calibration, measured), highest_yield(config.calibration, measured)} - {None}
+    chosen = sorted({*range(len(BASELINES)), *(i for i in best if i is not None)})
     budget = config.calibration.budget * config.calibration.verification
     count = int(budget / sum(costs[i] for i in chosen))
     return _cut([Draw(i, FRESH, count) for i in chosen], size=config.unit_size)

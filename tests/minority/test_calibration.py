@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minority.calibration import (
     CalibrationSettings,
     Measured,
+    highest_yield,
     narrow,
     plan_rung,
     ratio_interval,
@@ -60,6 +61,20 @@ def test_what_counts_is_what_is_kept_per_evaluation():
     measured = search(config, [0.02] * 8 + [0.20, 0.25], validity=[0.9] * 10, costs=[50.0] * 9 + [100.0])
 
     assert winner(config, measured) == 8
+
+
+def test_the_highest_yield_may_cost_more_and_needs_enough_samples():
+    config = CalibrationSettings()
+    measured = [
+        Measured(samples=400, valid=380, passed=100, evaluations=8000),
+        Measured(samples=120, valid=110, passed=40, evaluations=6000),
+        Measured(samples=20, valid=20, passed=19, evaluations=1000),
+        Measured(samples=400, valid=200, passed=190, evaluations=8000),
+    ]
+
+    assert winner(config, measured) == 0
+    assert highest_yield(config, measured) == 1
+    assert highest_yield(config, measured[3:]) is None
 
 
 def test_a_candidate_below_the_floor_of_validity_never_wins():
