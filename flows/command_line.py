@@ -119,6 +119,10 @@ def sample(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Sampler setting, e.g. self_guidance.scale=2, steps=50. Repeatable."),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Draw the same seeds by several named samplers, e.g. ancestral,sgms."),
+    ] = None,
     label: Annotated[list[int] | None, typer.Option(help="Labels to go through; all of them by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
     flag: Annotated[
@@ -127,12 +131,25 @@ def sample(
 ) -> None:
     """Draw images from a backbone, without the pipeline.
 
-    Example: `minority sample --backbone backbones/digits --num 40 --out /tmp/rare --guidance self_guidance.scale=2`
+    Example: `minority sample --backbone backbones/digits --num 40 --out rare --guidance self_guidance.scale=6`
+
+    Side by side: `minority sample --backbone backbones/digits --num 20 --out rows --compare ancestral,jacobian-free`
     """
     with _errors():
-        from tasks.images import draw_to_folder
+        from tasks.errors import InputError
+        from tasks.images import compare_to_folder, draw_to_folder
         from tasks.presets import parse_overrides
 
+        flags = parse_overrides(flag or [])
+        if compare is not None:
+            if guidance:
+                raise InputError("--compare draws named samplers as they are; leave --guidance out.")
+            names = [name.strip() for name in compare.split(",")]
+            costs = compare_to_folder(backbone, out, names, num=num, labels=label, seed=seed, flags=flags)
+            for name, evaluations in costs.items():
+                typer.echo(f"{name}: {num} samples, {evaluations:g} evaluations each")
+            typer.echo(f"side by side: {out / 'grid.png'}")
+            return
         count = draw_to_folder(
             backbone,
             out,
@@ -140,7 +157,7 @@ def sample(
             sampler=parse_overrides(guidance or []),
             labels=label,
             seed=seed,
-            flags=parse_overrides(flag or []),
+            flags=flags,
         )
         typer.echo(f"{count} samples and grid.png in {out}")
 

@@ -14,6 +14,7 @@ from datasets.folder import read_folder
 from datasets.shards import encode_png
 from minority.backbones import Backbone
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
+from minority.named_samplers import compare, contact_sheet
 from tasks.config import BackboneConfig
 from tasks.errors import InputError
 from tasks.presets import validate
@@ -53,12 +54,50 @@ def draw_to_folder(
     images, _ = draw_images(
         model, seed=seed, indices=range(num), labels=chosen, settings=settings, device=choose_device("auto")
     )
-    out.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(images):
-        name = f"{index:06d}" if chosen is None else f"{index:06d}-{chosen[index]}"
-        (out / f"{name}.png").write_bytes(encode_png(image))
+    _write_images(images, out, chosen)
     (out / "grid.png").write_bytes(encode_png(_grid(images)))
     return num
+
+
+def compare_to_folder(
+    backbone: str,
+    out: Path,
+    names: Sequence[str],
+    *,
+    num: int,
+    labels: Sequence[int] | None,
+    seed: int,
+    flags: Mapping[str, Any],
+) -> dict[str, float]:
+    """Draw the same seeds and labels by several samplers into `out`: a folder and a row of grid.png for each.
+
+    Args:
+        backbone: Path of the backbone.
+        out: The folder, made where it is missing.
+        names: Samplers by name (minority/named_samplers.py); the grid's rows are in this order.
+        num: How many samples of each.
+        labels: Labels to go through; None for all that the backbone knows.
+        seed: Decides all noise.
+        flags: ADM flags.
+
+    Returns:
+        Denoiser evaluations a sample, by sampler.
+
+    Raises:
+        InputError: A name, label or path that is not possible.
+    """
+    model = open_backbone(BackboneConfig(path=backbone, flags=dict(flags)))
+    chosen = _labels(model, labels, num=num)
+    try:
+        drawn = compare(model, names, seed=seed, indices=range(num), labels=chosen, device=choose_device("auto"))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    for name, result in drawn.items():
+        _write_images(result.images, out / name, chosen)
+    rows = [result.images for result in drawn.values()]
+    enlarge = max(1, 32 // rows[0].shape[1])
+    (out / "grid.png").write_bytes(encode_png(contact_sheet(rows, enlarge=enlarge)))
+    return {name: result.evaluations for name, result in drawn.items()}
 
 
 def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Mapping[str, Any]) -> int:
@@ -118,6 +157,13 @@ class _Drawing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sampler: SamplerSettings
+
+
+def _write_images(images: NDArray[np.uint8], out: Path, labels: Sequence[int] | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        name = f"{index:06d}" if labels is None else f"{index:06d}-{labels[index]}"
+        (out / f"{name}.png").write_bytes(encode_png(image))
 
 
 def _sampler_settings(dotted: Mapping[str, Any]) -> SamplerSettings:

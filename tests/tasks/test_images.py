@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import InputError
-from tasks.images import draw_to_folder, score_folder
+from tasks.images import compare_to_folder, draw_to_folder, score_folder
 
 QUICK = {"steps": 3}
 
@@ -117,3 +117,23 @@ def test_more_class_folders_than_the_backbone_knows_are_refused(make_backbone, p
 
     with pytest.raises(InputError, match="has 3 class folders, backbone narrow knows 2"):
         score_folder(photos, narrow, tmp_path / "scores.parquet", seed=0, flags={})
+
+
+def test_samplers_are_compared_on_the_same_seeds(tiny_backbone, tmp_path):
+    costs = compare_to_folder(
+        tiny_backbone, tmp_path, ["ancestral", "boost-and-skip"], num=2, labels=[3], seed=0, flags={}
+    )
+
+    # Boost-and-Skip leaves out 6 of 50 steps.
+    assert costs == {"ancestral": 50.0, "boost-and-skip": 44.0}
+    rows = [pixels(tmp_path / name) for name in ("ancestral", "boost-and-skip")]
+    assert [list(row) for row in rows] == [["000000-3.png", "000001-3.png"]] * 2
+    assert not np.array_equal(rows[0]["000000-3.png"], rows[1]["000000-3.png"])
+    # Two rows of two, enlarged to 32 pixels, two pixels around each.
+    assert pixels(tmp_path)["grid.png"].shape == (2 * 34 + 2, 2 * 34 + 2)
+
+
+def test_an_unknown_sampler_is_refused_before_anything_is_drawn(tiny_backbone, tmp_path):
+    with pytest.raises(InputError, match="there is no sampler 'sgsm'"):
+        compare_to_folder(tiny_backbone, tmp_path / "out", ["ancestral", "sgsm"], num=2, labels=None, seed=0, flags={})
+    assert not (tmp_path / "out").exists()
