@@ -267,7 +267,7 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(st.tuples(*[cells] * 6), max_size=8))
 def test_a_table_of_any_words_gives_rows_or_reasons_and_loses_none(folder, rows):
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
@@ -278,7 +278,7 @@ def test_a_table_of_any_words_gives_rows_or_reasons_and_loses_none(folder, rows)
     assert outcome == "read"
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data(), form=st.sampled_from(["csv", "parquet"]))
 def test_a_damaged_table_gives_one_clear_line_or_rows_and_reasons(folder, data, form):
     write_set_table(folder, form)
@@ -299,7 +299,7 @@ def write_set_table(folder, form):
         frame.to_parquet(folder / "labels.parquet")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_a_damaged_archive_gives_one_clear_line_or_rows_and_reasons(folder, data):
     write_set(folder, ROWS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -250,3 +250,25 @@ def test_a_shard_that_lost_or_gained_samples_is_named(published):
     shards[-1].write_bytes(shards[-1].read_bytes()[:4000])
     with pytest.raises(ValueError, match=r"toy-000011\.tar breaks off"):
         list(load_balanced(published, order="natural"))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data(), order=st.sampled_from(["natural", "balanced"]))
+def test_a_corrupted_shard_is_one_clear_line_or_every_sample_is_there(published, data, order):
+    path = Path(published).parent / "shards" / "toy-000003.tar"
+    original = path.read_bytes()
+    content = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content[: data.draw(st.one_of(st.none(), st.integers(0, len(content))))])
+
+    refusal, seen = "", set()
+    try:
+        for sample in PublishedStream(published, StreamSettings(order=order)).samples():
+            seen.add((sample.key, sample.label, sample.pixels().shape))
+    except ValueError as error:
+        refusal = str(error)
+    path.write_bytes(original)
+
+    assert "\n" not in refusal
+    assert refusal or len(seen) == 117

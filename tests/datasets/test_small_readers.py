@@ -312,7 +312,7 @@ def test_samples_that_cannot_be_used_are_problems_with_reasons(tmp_path):
     assert [problem.source_id for problem in undecodable] == ["a.tar/e"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data(), form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
 def test_a_corrupted_tar_gives_samples_and_reasons_and_loses_nothing_in_silence(tmp_path, data, form):
     path = tmp_path / "a.tar"
