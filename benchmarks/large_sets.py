@@ -60,9 +60,8 @@ def main() -> None:
     radii = nearest(generated, generated, k=k, leave_out_self=True)[0][:, -1]
     recall = (ball_membership(real, generated, radii).balls > 0).mean()
     note("recall")
-    print(
-        f"  precision {(membership.balls > 0).mean():.4f}, recall {recall:.4f}, density {membership.balls.mean() / k:.4f}"
-    )
+    precision, density = (membership.balls > 0).mean(), membership.balls.mean() / k
+    print(f"  precision {precision:.4f}, recall {recall:.4f}, density {density:.4f}")
     if arguments.fid:
         print(f"  fid {frechet_distance(real, generated):.4f}")
         note("fid")

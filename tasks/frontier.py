@@ -49,8 +49,9 @@ def frontier_picture(points: Sequence[Point], *, validity_floor: float) -> bytes
             axes.annotate(
                 f"{point.name} (winner)" if point.best else point.name,
                 (100 * point.valid, 100 * point.kept),
-                xytext=(4, 4),
+                xytext=(-6 if point.valid > 0.5 else 6, -2),
                 textcoords="offset points",
+                horizontalalignment="right" if point.valid > 0.5 else "left",
                 fontsize=7,
             )
     axes.set_xlabel("valid, %")
