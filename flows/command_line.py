@@ -251,6 +251,25 @@ def presets() -> None:
 
 
 @app.command()
+def describe(
+    preset: Annotated[str, typer.Argument(help="An augment preset of prefect.yaml, e.g. digits.")],
+    out: Annotated[Path | None, typer.Option(help="Folder that receives the card and a picture of examples.")] = None,
+    assignments: Settings = None,
+) -> None:
+    """Tell what the real images of a preset are: counts a group and split, missing values, duplicates, examples.
+
+    Example: `minority describe digits --out digits-card`
+    """
+    with _errors():
+        from tasks.config import AugmentConfig
+        from tasks.description import describe_dataset
+        from tasks.presets import load_preset, parse_overrides
+
+        config = load_preset(AugmentConfig, preset, overrides=parse_overrides(assignments or []))
+        typer.echo(describe_dataset(config.dataset, out))
+
+
+@app.command()
 def doctor() -> None:
     """Tell what is missing on this machine, and how to mend it. Exits 1 where a preset cannot run at all.
 
