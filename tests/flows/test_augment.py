@@ -8,6 +8,8 @@ import pytest
 import webdataset
 
 from flows.augment import augment
+from tasks.config import AugmentConfig
+from tasks.presets import load_preset
 
 SCORES = ["minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism"]
 
@@ -120,7 +122,8 @@ def test_a_run_needed_more_than_one_round(metadata):
 
 def test_the_manifest_holds_the_resolved_settings_the_backbone_and_the_versions(manifest, tiny_overrides):
     assert manifest["config"]["sampler"]["steps"] == tiny_overrides["sampler.steps"]
-    assert manifest["config"]["sampler"]["self_guidance"]["scale"] == 2.0
+    preset = load_preset(AugmentConfig, "digits")
+    assert manifest["config"]["sampler"]["self_guidance"]["scale"] == preset.sampler.self_guidance.scale
     assert len(manifest["backbone"]["sha256"]) == 64
     assert {"torch", "numpy", "diffusers"} <= set(manifest["versions"])
 
