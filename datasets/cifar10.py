@@ -23,13 +23,41 @@ LICENCE = "CIFAR-10, A. Krizhevsky, Learning Multiple Layers of Features from Ti
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _STRIP = 500
+
+
+class _Pixels:
+    """Stands for an array of bytes in a pickle: its buffer is taken over, numpy's own unpickling never runs.
+
+    A damaged pickle can put a numpy array into a state that breaks the interpreter's later work.
+    """
+
+    pixels: NDArray[np.uint8]
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, _, fortran, raw = state
+        if fortran or not isinstance(raw, bytes):
+            raise ValueError("its array is not a plain buffer of bytes")
+        self.pixels = np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+
+
+class _ByteType:
+    """Stands for the array's element type, which must be uint8."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        if name not in ("u1", b"u1"):
+            raise ValueError(f"its array holds {name!r}, not bytes")
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 # All that a batch is made of; anything else in a pickle could run code.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # how Python 3 stores bytes for Python 2
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    ("numpy", "ndarray"): _Pixels,
+    ("numpy", "dtype"): _ByteType,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Pixels(),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Pixels(),
 }
 
 
@@ -136,13 +164,13 @@ def _batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Pixels (N, 32, 32, 3) and labels (N,) of one batch file."""
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        data, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
+        data, labels = content[b"data"].pixels, np.asarray(content[b"labels"])
     except (pickle.UnpicklingError, OSError, EOFError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a batch of CIFAR-10's python version ({error!s:.100}).") from error
     except (AttributeError, IndexError, ImportError, MemoryError, OverflowError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error!s:.100}); fetch CIFAR-10 again.") from error
-    if data.dtype != np.uint8 or data.shape != (len(labels), 3072) or labels.dtype.kind != "i" or labels.ndim != 1:
-        raise ValueError(f"{path} holds {data.dtype} {data.shape} and {labels.shape} labels; fetch CIFAR-10 again.")
+    if data.shape != (len(labels), 3072) or labels.dtype.kind != "i" or labels.ndim != 1:
+        raise ValueError(f"{path} holds {data.shape} bytes and {labels.shape} labels; fetch CIFAR-10 again.")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)
 
 
