@@ -107,18 +107,29 @@ def read_unit(store: Store, unit: str) -> tuple[NDArray[np.uint8], pa.Table]:
         ValueError: The unit is missing, torn or damaged.
         StoreError: The store cannot be read.
     """
+    tar, table = _read_whole(store, unit)
+    samples = {sample.key: sample for sample in read_tar(tar, name=f"units/{unit}.tar")}
+    if sorted(samples) != sorted(table["key"].to_pylist()):
+        raise ValueError(f"units/{unit}.tar and its table hold different keys; remove the unit and make it again.")
+    images = [decode_png(samples[key].png(), name=f"units/{unit}.tar: {key}.png") for key in table["key"].to_pylist()]
+    return np.stack(images), table
+
+
+def read_unit_rows(store: Store, unit: str) -> pa.Table:
+    """Read a unit's rows alone: no image is decoded. Raises as `read_unit` does where the unit is not whole."""
+    return _read_whole(store, unit)[1]
+
+
+def _read_whole(store: Store, unit: str) -> tuple[bytes, pa.Table]:
+    """The tar's bytes and the rows of a unit that is what its receipt says."""
     require_name("unit", unit)
     receipt = _stored_receipt(store, unit)
     files = None if receipt is None else _checked_files(store, receipt)
     if files is None:
         raise ValueError(f"{store.url(f'units/{unit}.json')}: unit {unit} is missing or torn; make it again.")
     tar, parquet = files
-    table = conform_rows(parse_table(parquet, name=f"units/{unit}.parquet"), name=f"units/{unit}.parquet")
-    samples = {sample.key: sample for sample in read_tar(tar, name=f"units/{unit}.tar")}
-    if sorted(samples) != sorted(table["key"].to_pylist()):
-        raise ValueError(f"units/{unit}.tar and its table hold different keys; remove the unit and make it again.")
-    images = [decode_png(samples[key].png(), name=f"units/{unit}.tar: {key}.png") for key in table["key"].to_pylist()]
-    return np.stack(images), table
+    name = f"units/{unit}.parquet"
+    return tar, conform_rows(parse_table(parquet, name=name), name=name)
 
 
 def _samples(table: pa.Table, *, encoded: list[bytes], unit: str) -> list[Sample]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from datasets.store import Store
 from datasets.tables import replace_column
-from datasets.units import read_unit
+from datasets.units import read_unit_rows
 from minority.diversity import look_alikes
 from minority.selection import Spread, choose
 from tasks.planning import Tally, UnitPlan, tally
@@ -18,7 +18,7 @@ _FILTERS = ("rare", "valid", "new", "label_kept")
 
 def read_rows(store: Store, plans: Sequence[UnitPlan]) -> pa.Table | None:
     """The rows of finished units, in the order of the plans; None where there are none."""
-    return pa.concat_tables([read_unit(store, plan.unit)[1] for plan in plans]) if plans else None
+    return pa.concat_tables([read_unit_rows(store, plan.unit) for plan in plans]) if plans else None
 
 
 def choose_candidates(

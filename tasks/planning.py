@@ -53,9 +53,15 @@ class Tally:
 
 def quotas(real: RealData, config: PlanConfig) -> list[int]:
     """Synthetic images wanted for every group, so that groups come out equally large."""
-    counts = [real.train.groups.count(group) for group in real.groups]
-    quota = config.quota if config.quota is not None else max(counts)
-    return [max(0, quota - count) for count in counts]
+    quota = group_quota(real, config)
+    return [max(0, quota - real.train.groups.count(group)) for group in real.groups]
+
+
+def group_quota(real: RealData, config: PlanConfig) -> int:
+    """Images wanted in every group, real and synthetic together."""
+    if config.quota is not None:
+        return config.quota
+    return max(real.train.groups.count(group) for group in real.groups)
 
 
 def plan_round(

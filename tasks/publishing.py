@@ -59,11 +59,12 @@ def publish_plans(workspace: Workspace, store: Store, plans: Sequence[UnitPlan])
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
         "which was trained on the training split alone.",
     )
+    rows = all_rows(workspace, store, plans)
     return publish(
         store,
         facts=facts,
-        samples=_kept_samples(workspace, store, plans),
-        metadata=all_rows(workspace, store, plans),
+        samples=_kept_samples(rows, store, plans),
+        metadata=rows,
         samples_per_shard=config.publish.samples_per_shard,
     )
 
@@ -86,9 +87,8 @@ def all_rows(workspace: Workspace, store: Store, plans: Sequence[UnitPlan]) -> p
     return pa.concat_tables(parts)
 
 
-def _kept_samples(workspace: Workspace, store: Store, plans: Sequence[UnitPlan]) -> Iterator[Sample]:
+def _kept_samples(rows: pa.Table, store: Store, plans: Sequence[UnitPlan]) -> Iterator[Sample]:
     """Real and synthetic images, each stream in the order of its units, evenly interleaved."""
-    rows = all_rows(workspace, store, plans)
     kept = {key for key, is_kept in zip(rows["key"].to_pylist(), rows["kept"].to_pylist(), strict=True) if is_kept}
     streams = [
         (sum(1 for key in kept if key.startswith("real-") == (sampler == "none")), _stream(store, plans, sampler, kept))

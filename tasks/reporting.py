@@ -21,6 +21,7 @@ from tasks.config import AugmentConfig
 from tasks.downstream import read_results
 from tasks.failures import is_transient
 from tasks.generation import open_run_store, published_config
+from tasks.planning import group_quota, quotas
 from tasks.report import ReportInputs, render_report
 from tasks.workspace import Workspace, open_workspace
 
@@ -103,10 +104,9 @@ def _share(figure: dict[str, float]) -> str:
 
 def _inputs(workspace: Workspace, store: Store, metadata: pd.DataFrame) -> ReportInputs:
     config, real = workspace.config, workspace.real
-    quota = config.plan.quota or max(real.train.groups.count(group) for group in real.groups)
+    quota = group_quota(real, config.plan)
     labels = real.group_labels
     drawn = metadata[metadata["sampler"] != "none"]
-    settings = " ".join(f"--set {key}={value}" for key, value in (("seed", config.seed),))
     return ReportInputs(
         dataset=config.name,
         run_id=workspace.run_id,
@@ -122,7 +122,7 @@ def _inputs(workspace: Workspace, store: Store, metadata: pd.DataFrame) -> Repor
         cost_per_sample={
             str(sampler): float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
         },
-        reproduce=[f"minority augment {config.name} {settings}"],
+        reproduce=[f"minority augment {config.name} --set seed={config.seed}"],
         licence=real.licence,
     )
 
@@ -143,10 +143,9 @@ class _UnitImages:
 
 
 def _shortfall(workspace: Workspace, metadata: pd.DataFrame) -> dict[str, int]:
-    real = workspace.real
-    quota = workspace.config.plan.quota or max(real.train.groups.count(group) for group in real.groups)
+    groups, wanted = workspace.real.groups, quotas(workspace.real, workspace.config.plan)
     kept = metadata[(metadata["kept"]) & (metadata["source"] == "synthetic")]["group"].value_counts()
-    missing = {g: max(0, quota - real.train.groups.count(g) - int(kept.get(g, 0))) for g in real.groups}
+    missing = {group: count - int(kept.get(group, 0)) for group, count in zip(groups, wanted, strict=True)}
     return {group: count for group, count in missing.items() if count > 0}
 
 
