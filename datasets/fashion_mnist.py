@@ -30,19 +30,22 @@ CLASS_NAMES = (
 _FILES = {"train": "train", "test": "t10k"}
 
 
-def read_fashion_mnist(folder: str | Path) -> ImageSet:
+def read_fashion_mnist(folder: str | Path, *, image_size: int = 28) -> ImageSet:
     """Read both official parts, training images first. Labels are read now, the pixels of a part when first asked for.
 
     Args:
         folder: Where the four idx files lie, gzipped or not; or the folder that holds FashionMNIST/raw/.
+        image_size: Side in pixels, at least 28; a wider one has a black border, as U-Nets like powers of two.
 
     Returns:
-        70,000 grey images (28, 28, 1), ink bright, with their official parts.
+        70,000 grey images (image_size, image_size, 1), ink bright, with their official parts.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is damaged or is not what its name says.
+        ValueError: A file is damaged or is not what its name says, or the size is too small.
     """
+    if image_size < 28:
+        raise ValueError(f"Fashion-MNIST has 28 pixels a side; image_size must be at least that, got {image_size}.")
     root = _root(Path(folder))
     labels = {part: read_idx(_file(root, f"{name}-labels-idx1-ubyte")) for part, name in _FILES.items()}
     for part, values in labels.items():
@@ -56,8 +59,8 @@ def read_fashion_mnist(folder: str | Path) -> ImageSet:
         groups=[f"class={CLASS_NAMES[label]}" for label in together],
         source_ids=[f"fashion_mnist/{part}/{place:05d}" for part, size in sizes.items() for place in range(size)],
         class_names=list(CLASS_NAMES),
-        image_shape=(28, 28, 1),
-        load=_Pictures(root, sizes),
+        image_shape=(image_size, image_size, 1),
+        load=_Pictures(root, sizes, image_size),
         parts=[part for part, size in sizes.items() for _ in range(size)],
     )
 
@@ -65,8 +68,8 @@ def read_fashion_mnist(folder: str | Path) -> ImageSet:
 class _Pictures:
     """Opens a part's pixels when one of them is asked for; only the names travel to other processes."""
 
-    def __init__(self, root: Path, sizes: dict[str, int]) -> None:
-        self._root, self._sizes = root, sizes
+    def __init__(self, root: Path, sizes: dict[str, int], image_size: int) -> None:
+        self._root, self._sizes, self._image_size = root, sizes, image_size
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         part, place = ("train", index) if index < self._sizes["train"] else ("test", index - self._sizes["train"])
@@ -76,7 +79,10 @@ class _Pictures:
             raise ValueError(
                 f"{path} holds {pixels.shape}, its labels ask for {(self._sizes[part], 28, 28)}; fetch it again."
             )
-        return pixels[place, :, :, np.newaxis].copy()
+        framed = np.zeros((self._image_size, self._image_size, 1), dtype=np.uint8)
+        edge = (self._image_size - 28) // 2
+        framed[edge : edge + 28, edge : edge + 28, 0] = pixels[place]
+        return framed
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

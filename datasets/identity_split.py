@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.imageset import ImageSet
-from datasets.splits import Indices, Split, SplitSettings, long_tail, make_split
+from datasets.splits import Indices, Split, SplitSettings, capped, long_tail, make_split
 
 
 def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto") -> Split:
@@ -53,7 +53,7 @@ def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto
     _require_all(image_set, split.test, part="test")
     if settings.imbalance is not None:
         train = long_tail(image_set.labels, train, imbalance=settings.imbalance, seed=settings.seed)
-    return Split(train=train, validation=split.validation, test=split.test)
+    return Split(train=train, validation=capped(image_set.labels, split.validation, settings), test=split.test)
 
 
 def split_by_identity(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 # Each stage shuffles with a stream of its own, so that changing one leaves the others' choice alone.
-_TEST_STREAM, _TAIL_STREAM, _VALIDATION_STREAM = 0, 1, 2
+_TEST_STREAM, _TAIL_STREAM, _VALIDATION_STREAM, _CAP_STREAM = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,15 @@ class SplitSettings:
         validation_fraction: Share of every class of the training part set aside to select models, in [0, 1); rounded
             down, so that the rarest classes may have none.
         imbalance: How many times commoner class 0 is than the last class in the training part, >= 1; None keeps all.
+        validation_cap: Validation images of a class, at most; what is above it is left unused, so that a validation
+            part is not richer in rare classes than a long-tailed training part. None keeps all; at least 1.
         seed: The same seed and labels give the same split.
     """
 
     test_fraction: float = 0.4
     validation_fraction: float = 0.1
     imbalance: float | None = 20.0
+    validation_cap: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -40,6 +43,10 @@ class SplitSettings:
             raise ValueError(f"SplitSettings.validation_fraction must be in [0, 1), got {self.validation_fraction}.")
         if self.imbalance is not None and not 1 <= self.imbalance < math.inf:
             raise ValueError(f"SplitSettings.imbalance must be at least 1, or None, got {self.imbalance}.")
+        if self.validation_cap is not None and self.validation_cap < 1:
+            raise ValueError(
+                f"SplitSettings.validation_cap must be at least 1 image, or None, got {self.validation_cap}."
+            )
         if self.seed < 0:
             raise ValueError(f"SplitSettings.seed must be at least 0, got {self.seed}.")
 
@@ -73,7 +80,15 @@ def make_split(labels: Indices, settings: SplitSettings, *, class_names: Sequenc
         rest = long_tail(labels, rest, imbalance=settings.imbalance, seed=settings.seed)
     train, validation = validation_from(labels, rest, fraction=settings.validation_fraction, seed=settings.seed)
     _require_classes(labels[train], names=names, part="training part")
-    return Split(train=train, validation=validation, test=test)
+    return Split(train=train, validation=capped(labels, validation, settings), test=test)
+
+
+def capped(labels: Indices, validation: Indices, settings: SplitSettings) -> Indices:
+    """The validation positions with at most `settings.validation_cap` of each class, sorted."""
+    if settings.validation_cap is None:
+        return validation
+    counts = {label: min(size, settings.validation_cap) for label, size in _sizes(labels[validation]).items()}
+    return _draw(labels, validation, counts=counts, seed=(settings.seed, _CAP_STREAM))
 
 
 def stratified_split(labels: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:

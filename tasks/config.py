@@ -6,12 +6,14 @@ keys are errors.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets.splits import SplitSettings
+from datasets.table_settings import TableSettings, read_table_settings, table_settings
 from minority.calibration import CalibrationSettings
 from minority.classifier import ClassifierSettings
 from minority.extractors import ExtractorSettings
@@ -29,17 +31,42 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+Reader = Literal["digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet"]
+
+
+def _table(value: Any) -> Any:
+    """Table settings as a run keeps them: whole, whether they were given as keys and values or as a YAML file."""
+    if isinstance(value, str):
+        return read_table_settings(project_path(value))
+    return table_settings(value) if isinstance(value, dict) else value
+
+
 class DatasetConfig(_Section):
     """The real images."""
 
-    reader: Annotated[Literal["digits", "celeba"], Field(description="How the images are read.")]
-    folder: Annotated[str | None, Field(description="Where the files lie (celeba); none for digits.")] = None
+    reader: Annotated[Reader, Field(description="How the images are read.")]
+    folder: Annotated[
+        str | None, Field(description="Where the files lie; data/... also below $MINORITY_DATA. None for digits.")
+    ] = None
     target: Annotated[str, Field(description="Attribute to predict (celeba).")] = "Blond_Hair"
-    protected: Annotated[str, Field(description="Attribute whose combinations with the target are groups.")] = "Male"
-    image_size: Annotated[int, Field(ge=8, description="Side in pixels that images are resized to (celeba).")] = 64
-    split: Annotated[SplitSettings, Field(description="Test share, validation share, long tail (digits).")] = (
-        SplitSettings()
-    )
+    protected: Annotated[
+        str, Field(description="Attribute whose combinations with the target are groups (celeba).")
+    ] = "Male"
+    table: Annotated[
+        TableSettings | None,
+        BeforeValidator(_table),
+        Field(description="Where columns and images are (image_table): keys and values, or a YAML file that has them."),
+    ] = None
+    categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
+    image_size: Annotated[
+        int | None, Field(ge=8, description="Side in pixels that images are brought to; none: the reader's own.")
+    ] = None
+    max_images: Annotated[
+        int | None, Field(ge=1, description="Training images of a class, at most (lsun, imagenet); none: all.")
+    ] = None
+    split: Annotated[
+        SplitSettings, Field(description="Test and validation share where the makers gave no parts; long tail.")
+    ] = SplitSettings()
 
 
 class BackboneConfig(_Section):
@@ -190,3 +217,11 @@ def project_path(path: str) -> Path:
     if given.is_absolute() or given.exists():
         return given
     return Path(__file__).resolve().parent.parent / given
+
+
+def data_path(path: str) -> Path:
+    """A folder of real images: as `project_path`, but data/... may lie below the folder that MINORITY_DATA names."""
+    found, elsewhere = project_path(path), os.environ.get("MINORITY_DATA")
+    if not found.exists() and elsewhere and Path(path).parts[:1] == ("data",):
+        return Path(elsewhere, *Path(path).parts[1:])
+    return found

@@ -1,16 +1,25 @@
 """The real images of a run: read, split, and named by group."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 import datasets.celeba
+import datasets.cifar10
 import datasets.digits
+import datasets.fashion_mnist
+import datasets.folder
+import datasets.image_table
+import datasets.imagenet
+import datasets.lsun
+from datasets.identity_split import split_by_identity, split_set
 from datasets.imageset import ImageSet
-from datasets.splits import make_split
-from tasks.config import DatasetConfig, project_path
+from datasets.splits import capped, long_tail, make_split
+from tasks.config import DatasetConfig, Reader, data_path
 from tasks.errors import InputError
 
 
@@ -49,13 +58,18 @@ class RealData:
         return len(set(self.group_labels)) == len(self.groups)
 
 
-@lru_cache(maxsize=4)
 def load_real_data(config: DatasetConfig) -> RealData:
     """Read and split the real images; kept for the life of the process.
 
     Raises:
         InputError: Files are missing, unreadable or contradict the config.
     """
+    return _load(config.model_dump_json())
+
+
+@lru_cache(maxsize=4)
+def _load(content: str) -> RealData:
+    config = DatasetConfig.model_validate_json(content)
     try:
         return _READERS[config.reader](config)
     except (ValueError, FileNotFoundError) as error:
@@ -70,19 +84,107 @@ def _read_digits(config: DatasetConfig) -> RealData:
 
 
 def _read_celeba(config: DatasetConfig) -> RealData:
-    if config.folder is None:
-        raise InputError("dataset.folder is not set; name the folder that holds img_align_celeba/ and its lists.")
-    folder = project_path(config.folder)
+    folder = _folder(config, holds="img_align_celeba/ and its lists")
     parts = [
         datasets.celeba.read_celeba(
-            folder, target=config.target, protected=config.protected, split=split, image_size=config.image_size
+            folder,
+            target=config.target,
+            protected=config.protected,
+            split=split,
+            image_size=config.image_size or 64,
         )
         for split in ("train", "validation", "test")
     ]
     return _with_groups(*parts, licence=datasets.celeba.LICENCE)
 
 
-_READERS = {"digits": _read_digits, "celeba": _read_celeba}
+def _read_fashion_mnist(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="the four idx files")
+    images = datasets.fashion_mnist.read_fashion_mnist(folder, image_size=config.image_size or 28)
+    return _split(images, config, licence=datasets.fashion_mnist.LICENCE)
+
+
+def _read_cifar10(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="CIFAR-10's batches or strips.zip")
+    return _split(datasets.cifar10.read_cifar10(folder), config, licence=datasets.cifar10.LICENCE)
+
+
+def _read_image_table(config: DatasetConfig) -> RealData:
+    if config.table is None:
+        raise InputError("dataset.table is not set; say where images and columns are, as in examples/sets/*.yaml.")
+    folder = _folder(config, holds=f"{config.table.table} and the images")
+    table = replace(config.table, image_size=config.image_size or config.table.image_size)
+    return _split(datasets.image_table.read_image_table(folder, table), config, licence=table.licence)
+
+
+def _read_folder(config: DatasetConfig) -> RealData:
+    images = datasets.folder.read_folder(_folder(config, holds="one folder a class"))
+    return _split(images, config, licence="Unknown; ask whoever gave you the images.")
+
+
+def _read_lsun(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="<category>_train_lmdb and <category>_val_lmdb")
+
+    def read(split: str, most: int | None) -> ImageSet:
+        return datasets.lsun.read_lsun(
+            folder,
+            categories=config.categories,
+            split=split,
+            image_size=config.image_size or 256,
+            max_images=most,
+        )
+
+    return _hold_out(read("train", config.max_images), read("val", None), config, licence=datasets.lsun.LICENCE)
+
+
+def _read_imagenet(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="train/ and val/ with one folder a synset")
+
+    def read(split: str, most: int | None) -> ImageSet:
+        return datasets.imagenet.read_imagenet(
+            folder, split=split, image_size=config.image_size or 64, max_images_per_class=most
+        )
+
+    return _hold_out(read("train", config.max_images), read("val", None), config, licence=datasets.imagenet.LICENCE)
+
+
+_READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
+    "digits": _read_digits,
+    "celeba": _read_celeba,
+    "fashion_mnist": _read_fashion_mnist,
+    "cifar10": _read_cifar10,
+    "image_table": _read_image_table,
+    "folder": _read_folder,
+    "lsun": _read_lsun,
+    "imagenet": _read_imagenet,
+}
+
+
+def _folder(config: DatasetConfig, *, holds: str) -> Path:
+    if config.folder is None:
+        raise InputError(f"dataset.folder is not set; name the folder that holds {holds}.")
+    return data_path(config.folder)
+
+
+def _split(images: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
+    split = split_set(images, config.split)
+    parts = [images.subset(part) for part in (split.train, split.validation, split.test)]
+    return _with_groups(*parts, licence=licence)
+
+
+def _hold_out(images: ImageSet, test: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
+    """Sets whose makers gave a training and a validation part: the latter tests, and some of the former validates."""
+    held_out = split_by_identity(
+        images.source_ids,
+        test_fraction=0.0,
+        validation_fraction=config.split.validation_fraction,
+        seed=config.split.seed,
+    )
+    train, settings = held_out.train, config.split
+    if settings.imbalance is not None:
+        train = long_tail(images.labels, train, imbalance=settings.imbalance, seed=settings.seed)
+    validation = images.subset(capped(images.labels, held_out.validation, settings))
+    return _with_groups(images.subset(train), validation, test, licence=licence)
 
 
 def _with_groups(train: ImageSet, validation: ImageSet, test: ImageSet, *, licence: str) -> RealData:
