@@ -14,6 +14,7 @@ from datasets.publish import publish
 from datasets.shards import Sample
 from datasets.store import Store
 from datasets.units import read_unit
+from tasks.announcement import announce_dataset
 from tasks.candidates import choose_candidates, name_near_duplicates, read_rows
 from tasks.config import AugmentConfig
 from tasks.failures import is_transient
@@ -37,9 +38,10 @@ def publish_run(config: AugmentConfig, plans: Sequence[UnitPlan]) -> str:
     workspace = open_workspace(config)
     store = open_run_store(workspace)
     manifest = publish_plans(workspace, store, plans)
-    move_latest(workspace.store, config.name, workspace.run_id)
+    latest = move_latest(workspace.store, config.name, workspace.run_id)
     url = store.url(MANIFEST_FILE)
     get_run_logger().info("published %d shards: %s", len(manifest.shards), url)
+    announce_dataset(manifest, url=url, latest=latest)
     return url
 
 

@@ -106,6 +106,35 @@ def test_its_artifacts_are_visible(digits_run, ask_api):
     assert f"file://{store}/digits/runs/" in link
 
 
+def test_its_dataset_is_announced_by_an_event(digits_run, ask_api):
+    store, _, flow_run = digits_run
+    (manifest,) = store.rglob("manifest.json")
+    published = {"filter": {"event": {"name": ["minority.dataset.published"]}}}
+    end = time.monotonic() + 30
+
+    while not (mine := [event for event in ask_api("events/filter", published)["events"] if of_run(event, flow_run)]):
+        assert time.monotonic() < end, "the server stored no such event"
+        time.sleep(0.5)
+
+    (event,) = mine
+    assert event["resource"]["prefect.resource.id"] == "minority.dataset.digits"
+    counts = json.loads(manifest.read_text())["counts"].values()
+    assert event["payload"] == {
+        "dataset": "digits",
+        "run_id": manifest.parent.name,
+        "recipe": json.loads(manifest.read_text())["recipe"],
+        "manifest": str(manifest),
+        "images": {source: sum(count[source] for count in counts) for source in ("real", "synthetic")},
+        "shards": len(list(manifest.parent.glob("shards/*.tar"))),
+        "shortfall": sum(quota["shortfall"] for quota in json.loads(manifest.read_text())["quotas"].values()),
+        "is_latest": True,
+    }
+
+
+def of_run(event, flow_run):
+    return any(other["prefect.resource.id"] == f"prefect.flow-run.{flow_run['id']}" for other in event["related"])
+
+
 def test_its_tasks_carry_the_names_of_their_units(digits_run, ask_api):
     _, _, flow_run = digits_run
 
