@@ -1,0 +1,132 @@
+"""Arms: the training recipes that are compared, declared.
+
+What every part of a recipe does stands in the file of its family:
+
+    sampling.py   how often each image is drawn: as it comes, balanced, or with a share of synthetic images
+    losses.py     class-balanced loss, logit adjustment, GroupDRO
+    mixing.py     mixup and RandAugment
+    training.py   synthetic first, then real
+    last_layer.py deep feature reweighting (DFR)
+
+An arm's own strength (the share of synthetic images, tau of logit adjustment, ...) is tuned like the learning rate, and
+no arm gets more trials than another (trials.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+Loss = Literal["cross_entropy", "class_balanced", "logit_adjusted", "group_dro"]
+Draws = Literal["natural", "group_balanced"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One recipe of training.
+
+    Attributes:
+        name: What it is called in results.
+        source: The source of its synthetic images, or None.
+        synthetic_share: Share of every batch that is synthetic, in [0, 1], while both are drawn.
+        synthetic_first: Share of the steps that come first and see synthetic images alone, in [0, 1); the others then
+            see real ones alone.
+        draws: Real images as they come, or every group equally often. Synthetic ones always come as they are.
+        loss: What is minimised while real images are drawn; synthetic images alone are learnt by cross-entropy.
+        beta: Of the class-balanced loss (Cui et al. 2019), in [0, 1).
+        tau: Of logit adjustment (Menon et al. 2021), >= 0.
+        eta: Step of GroupDRO's group weights (Sagawa et al. 2020), > 0.
+        mixup: Alpha of mixup (Zhang et al. 2018), > 0, or None.
+        randaugment: Magnitude of RandAugment (Cubuk et al. 2020), in (0, 30], or None.
+        last_layer: Retrain the last layer on group-balanced validation data (DFR, Kirichenko et al. 2023).
+        ridge: Penalty on its weights, > 0.
+        tuned: The attribute that trials vary beside the learning rate, or None.
+        values: What they try, in order of preference.
+    """
+
+    name: str
+    source: str | None = None
+    synthetic_share: float = 0.5
+    synthetic_first: float = 0.0
+    draws: Draws = "natural"
+    loss: Loss = "cross_entropy"
+    beta: float = 0.99
+    tau: float = 1.0
+    eta: float = 0.01
+    mixup: float | None = None
+    randaugment: float | None = None
+    last_layer: bool = False
+    ridge: float = 1.0
+    tuned: str | None = None
+    values: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        rules = {
+            "synthetic_share": (0 <= self.synthetic_share <= 1, "in [0, 1]"),
+            "synthetic_first": (0 <= self.synthetic_first < 1, "in [0, 1)"),
+            "beta": (0 <= self.beta < 1, "in [0, 1)"),
+            "tau": (self.tau >= 0, "at least 0"),
+            "eta": (self.eta > 0, "above 0"),
+            "mixup": (self.mixup is None or self.mixup > 0, "above 0, or None"),
+            "randaugment": (self.randaugment is None or 0 < self.randaugment <= 30, "in (0, 30], or None"),
+            "ridge": (self.ridge > 0, "above 0"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f"Arm.{name} of {self.name} must be {rule}, got {getattr(self, name)}.")
+        if self.synthetic_first and self.source is None:
+            raise ValueError(f"arm {self.name} begins with synthetic images, but names no source of them.")
+        if (self.tuned is None) != (not self.values):
+            raise ValueError(f"arm {self.name} tunes {self.tuned!r} over {self.values}; give both or neither.")
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether it uses synthetic images."""
+        return self.source is not None
+
+    def at(self, strength: float) -> "Arm":
+        """The same recipe with another value of the attribute that is tuned."""
+        assert self.tuned is not None, f"{self.name} has no strength of its own"
+        changes: dict[str, Any] = {self.tuned: strength}
+        return replace(self, **changes)
+
+
+REAL_ARMS = (
+    Arm(name="real"),
+    Arm(name="oversampling", draws="group_balanced"),
+    Arm(name="class-balanced-loss", loss="class_balanced", tuned="beta", values=(0.999, 0.99)),
+    Arm(name="logit-adjustment", loss="logit_adjusted", tuned="tau", values=(1.0, 1.5)),
+    Arm(name="mixup", draws="group_balanced", mixup=0.2, tuned="mixup", values=(0.2, 1.0)),
+    Arm(name="randaugment", draws="group_balanced", randaugment=6, tuned="randaugment", values=(6.0, 12.0)),
+    Arm(name="group-dro", draws="group_balanced", loss="group_dro", tuned="eta", values=(0.01, 0.1)),
+    Arm(name="dfr", last_layer=True, tuned="ridge", values=(1.0, 30.0)),
+)
+
+
+def synthetic_arms(source: str) -> tuple[Arm, ...]:
+    """The arms that use the synthetic images of a source."""
+    shares, firsts = (0.5, 0.25), (0.5, 0.25)
+    return (
+        Arm(name=f"real+{source}", source=source, tuned="synthetic_share", values=shares),
+        Arm(
+            name=f"real+{source} balanced",
+            source=source,
+            loss="logit_adjusted",
+            tuned="synthetic_share",
+            values=shares,
+        ),
+        Arm(name=f"{source} first", source=source, synthetic_first=0.5, tuned="synthetic_first", values=firsts),
+        Arm(
+            name=f"{source} first+logit-adjustment",
+            source=source,
+            synthetic_first=0.5,
+            loss="logit_adjusted",
+            tuned="synthetic_first",
+            values=firsts,
+        ),
+        Arm(name=f"real+{source}+dfr", source=source, last_layer=True, tuned="ridge", values=(1.0, 30.0)),
+    )
+
+
+def arms_for(sources: Sequence[str]) -> tuple[Arm, ...]:
+    """All arms: those without synthetic images first, then those of every source."""
+    return (*REAL_ARMS, *(arm for source in sources for arm in synthetic_arms(source)))

@@ -1,0 +1,94 @@
+"""The images that arms are trained, tuned and tested on.
+
+Shapes: N images, H x W pixels, C channels, K classes, G groups.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with their classes and groups.
+
+    Attributes:
+        images: (N, H, W, C) uint8.
+        labels: (N,) int64 classes.
+        groups: (N,) int64 groups: combinations of class and attribute. Where there are none, the classes.
+    """
+
+    images: UInt8
+    labels: Int64
+    groups: Int64
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images must be uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}.")
+        for name in ("labels", "groups"):
+            values = getattr(self, name)
+            if values.shape != (len(self.images),) or not np.issubdtype(values.dtype, np.integer):
+                raise ValueError(
+                    f"{name} must be {len(self.images)} integers, one an image, got {values.dtype} {values.shape}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Int64) -> "LabelledImages":
+        """The images at `indices`, in that order."""
+        return LabelledImages(self.images[indices], self.labels[indices], self.groups[indices])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DownstreamData:
+    """Everything a comparison of arms needs.
+
+    Attributes:
+        train: Real images to train on.
+        validation: Real images on which settings are chosen, and last layers are retrained.
+        test: Real images that are looked at once.
+        class_names: K names.
+        group_names: G names.
+        synthetic: Synthetic images by source, e.g. {"plain": ..., "minority": ...}.
+        sensitive: Values of the test images by attribute, e.g. {"sex": ["male", None, ...]}; None where unknown.
+    """
+
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    synthetic: Mapping[str, LabelledImages] = field(default_factory=dict)
+    sensitive: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test} | dict(self.synthetic)
+        shape = self.train.images.shape[1:]
+        for name, part in parts.items():
+            if len(part) and part.images.shape[1:] != shape:
+                raise ValueError(f"{name} images are {part.images.shape[1:]}, the training images {shape} (H, W, C).")
+            for kind, values, count in (
+                ("labels", part.labels, len(self.class_names)),
+                ("groups", part.groups, len(self.group_names)),
+            ):
+                if len(values) and not 0 <= values.min() <= values.max() < count:
+                    raise ValueError(f"{name} {kind} must lie in [0, {count}), got {values.min()} ... {values.max()}.")
+        for name, sensitive in self.sensitive.items():
+            if len(sensitive) != len(self.test):
+                raise ValueError(
+                    f"attribute {name} has {len(sensitive)} values for {len(self.test)} test images; give one an image."
+                )
+        absent = sorted(set(range(len(self.class_names))) - set(self.train.labels.tolist()))
+        if absent:
+            names = ", ".join(self.class_names[label] for label in absent)
+            raise ValueError(f"class {names} has no real training image; give each class at least one or leave it out.")
+        if len(self.test) == 0:
+            raise ValueError("the test split is empty; arms cannot be compared without test images.")

@@ -1,0 +1,152 @@
+"""How well a classifier does, and for whom: accuracy by class and group, fairness and calibration.
+
+Results are a table in long form, one row a measurement: arm, seed, metric, group, value. `group` names the class, group
+or attribute that a figure belongs to and is empty for the whole test set. Shares lie in [0, 1].
+
+Differences and ratios between values of an attribute are those of fairlearn, class by class (one against the rest), and
+of these the worst; with two classes both say the same.
+
+Shapes: N images, K classes, G groups.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from fairlearn.metrics import (
+    demographic_parity_difference,
+    demographic_parity_ratio,
+    equalized_odds_difference,
+    equalized_odds_ratio,
+)
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+
+from minority.downstream.accuracy import class_recall, group_accuracy
+from minority.downstream.data import Bool, DownstreamData, Int64, LabelledImages
+from minority.downstream.predictions import Predictions
+
+RESULT_COLUMNS = ("arm", "seed", "metric", "group", "value")
+CALIBRATION_BINS = 15
+
+_FAIRNESS = {
+    "demographic_parity_difference": (demographic_parity_difference, max),
+    "demographic_parity_ratio": (demographic_parity_ratio, min),
+    "equalized_odds_difference": (equalized_odds_difference, max),
+    "equalized_odds_ratio": (equalized_odds_ratio, min),
+}
+
+
+def measure(
+    predictions: Predictions,
+    truth: LabelledImages,
+    *,
+    class_names: Sequence[str],
+    group_names: Sequence[str],
+    sensitive: Mapping[str, Sequence[str | None]] | None = None,
+) -> pd.DataFrame:
+    """All figures of one classifier.
+
+    Args:
+        predictions: What it said.
+        truth: The images' classes and groups.
+        class_names: K names.
+        group_names: G names.
+        sensitive: N values of every attribute by which fairness is judged; images without a value (None) take no part.
+
+    Returns:
+        Columns metric, group, value. Figures that are not defined, such as those of a class without images, are left
+        out.
+
+    Raises:
+        ValueError: Where there are no images, or not one prediction for each.
+    """
+    if len(truth) == 0 or len(predictions) != len(truth):
+        raise ValueError(f"metrics need one prediction an image, got {len(predictions)} for {len(truth)} images.")
+    said, labels = predictions.predicted, truth.labels
+    recall = class_recall(said, labels, num_classes=len(class_names))
+    by_group = group_accuracy(said, truth, num_groups=len(group_names))
+    present = np.unique(labels)
+    f1 = f1_score(labels, said, labels=range(len(class_names)), average=None, zero_division=0.0)
+    rows: list[tuple[str, str, float]] = [
+        ("accuracy", "", float((said == labels).mean())),
+        ("balanced_accuracy", "", float(np.nanmean(recall))),
+        ("worst_class_accuracy", "", float(np.nanmin(recall))),
+        ("worst_group_accuracy", "", float(np.nanmin(by_group))),
+        ("macro_f1", "", float(f1[present].mean())),
+        ("calibration_error", "", calibration_error(predictions, labels)),
+    ]
+    rows += [("recall", class_names[label], float(recall[label])) for label in present]
+    rows += [("f1", class_names[label], float(f1[label])) for label in present]
+    for group in np.unique(truth.groups):
+        mine = np.flatnonzero(truth.groups == group)
+        error = calibration_error(Predictions(said[mine], predictions.confidence[mine]), labels[mine])
+        rows += [
+            ("group_accuracy", group_names[group], float(by_group[group])),
+            ("group_calibration_error", group_names[group], error),
+        ]
+    for attribute, values in (sensitive or {}).items():
+        rows += _fairness_rows(said, labels, attribute, values)
+    return pd.DataFrame(rows, columns=["metric", "group", "value"])
+
+
+def results_table(runs: Mapping[tuple[str, int], Predictions], data: DownstreamData) -> pd.DataFrame:
+    """The figures of many classifiers on the test images.
+
+    Args:
+        runs: Predictions of the test images by (arm, seed).
+        data: The images.
+
+    Returns:
+        Columns RESULT_COLUMNS.
+    """
+    tables = [
+        measure(
+            predictions,
+            data.test,
+            class_names=data.class_names,
+            group_names=data.group_names,
+            sensitive=data.sensitive,
+        ).assign(arm=arm, seed=seed)
+        for (arm, seed), predictions in runs.items()
+    ]
+    if not tables:
+        return pd.DataFrame(columns=list(RESULT_COLUMNS))
+    return pd.concat(tables, ignore_index=True)[list(RESULT_COLUMNS)]
+
+
+def calibration_error(predictions: Predictions, labels: Int64, *, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over bins of equal width."""
+    place = np.clip((predictions.confidence * bins).astype(np.int64), 0, bins - 1)
+    right = (predictions.predicted == labels).astype(np.float64)
+    gaps = np.bincount(place, weights=right - predictions.confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _fairness_rows(
+    said: Int64, labels: Int64, attribute: str, values: Sequence[str | None]
+) -> list[tuple[str, str, float]]:
+    known = np.array([value is not None for value in values])
+    if len({value for value in values if value is not None}) < 2:
+        return []
+    said, labels = said[known], labels[known]
+    kinds = np.array([value for value in values if value is not None])
+    present = np.unique(labels)
+    rows = []
+    for metric, (figure, worst) in _FAIRNESS.items():
+        # A class that some value of the attribute has no image of has no rate there, and no odds to equalise.
+        judged = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
+        found = [float(figure(labels == c, said == c, sensitive_features=kinds)) for c in judged]
+        found = [value for value in found if not np.isnan(value)]
+        if found:
+            rows.append((metric, attribute, worst(found)))
+    for kind in np.unique(kinds):
+        mine = kinds == kind
+        score = f1_score(labels[mine], said[mine], labels=np.unique(labels[mine]), average="macro", zero_division=0.0)
+        rows.append(("attribute_f1", f"{attribute}={kind}", float(score)))
+        rows.append(("attribute_accuracy", f"{attribute}={kind}", float((labels[mine] == said[mine]).mean())))
+    return rows
+
+
+def _in_all(member: Bool, kinds: NDArray[np.str_]) -> bool:
+    return all(member[kinds == kind].any() for kind in np.unique(kinds))

@@ -1,0 +1,45 @@
+"""How often each image is drawn.
+
+Shapes: N real and M synthetic images, S steps, B images a step.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minority.downstream.arms import Arm
+from minority.downstream.data import Float64, Int64
+
+
+def balancing_odds(groups: Int64) -> Float64:
+    """Odds (N,) that draw every group equally often; they sum to 1."""
+    _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    odds: Float64 = 1.0 / (counts[place] * len(counts))
+    return odds
+
+
+def odds_of(arm: Arm, groups: Int64, *, num_synthetic: int) -> Float64:
+    """Odds of drawing each real, then each synthetic image while real images are drawn; they sum to 1.
+
+    Args:
+        arm: The recipe.
+        groups: (N,) groups of the real images.
+        num_synthetic: M; 0 where the arm has none, or its source is empty.
+
+    Returns:
+        (N + M,).
+    """
+    real: NDArray[np.float64]
+    real = balancing_odds(groups) if arm.draws == "group_balanced" else np.full(len(groups), 1 / len(groups))
+    mixed = arm.is_generative and not arm.synthetic_first and num_synthetic > 0
+    share = arm.synthetic_share if mixed else 0.0
+    return np.concatenate([(1 - share) * real, np.full(num_synthetic, share / max(1, num_synthetic))])
+
+
+def draw(odds: Float64, *, steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw the images of every step with replacement. Returns (S, B) int64 positions."""
+    # torch.multinomial takes at most 2^24 kinds; searching the cumulated odds takes any number.
+    edges = torch.as_tensor(np.cumsum(odds / odds.sum()), dtype=torch.float64)
+    uniform = torch.rand((steps, batch_size), generator=generator, dtype=torch.float64)
+    return torch.searchsorted(edges, uniform, right=True).clamp(max=int(np.flatnonzero(odds)[-1]))

@@ -1,0 +1,186 @@
+"""Trials: the few settings that every arm may try, and the choice among them on the validation split.
+
+An arm without a strength of its own tries learning rates and weight decays; one with a strength tries it together with
+the learning rates, at the preferred weight decay. The number is the same for all.
+
+Shapes: N images.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from minority.downstream.accuracy import group_accuracy
+from minority.downstream.arms import Arm
+from minority.downstream.data import DownstreamData, Float64, Int64, LabelledImages
+from minority.downstream.last_layer import refit_last_layer
+from minority.downstream.predictions import Predictions
+from minority.downstream.settings import DownstreamSettings
+from minority.downstream.training import probabilities_and_features, train
+
+#: Seeds of tuning begin here, so that none of them is a seed that is tested.
+FIRST_TUNING_SEED = 10_000
+_FOLDS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One setting of one arm.
+
+    Attributes:
+        arm: The recipe, its strength set.
+        learning_rate: Peak of the schedule.
+        weight_decay: Of AdamW.
+    """
+
+    arm: Arm
+    learning_rate: float
+    weight_decay: float
+
+    @property
+    def key(self) -> str:
+        """A name for files: the arm's, and 8 hex digits over everything that is set."""
+        digest = hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        slug = "".join(character if character.isalnum() else "-" for character in self.arm.name)
+        return f"{slug}-{digest}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings, ready for JSON."""
+        return asdict(self)
+
+
+def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:
+    """The trials of an arm, most preferred first.
+
+    Raises:
+        ValueError: Where the grid has fewer trials than the budget grants, so that arms would not be tried alike.
+    """
+    if arm.tuned is None:
+        grid = [(arm, rate, decay) for decay, rate in product(settings.weight_decays, settings.learning_rates)]
+    else:
+        decay = settings.weight_decays[0]
+        grid = [(arm.at(value), rate, decay) for value, rate in product(arm.values, settings.learning_rates)]
+    if len(grid) < settings.trials:
+        raise ValueError(
+            f"arm {arm.name!r} has {len(grid)} settings to try, but every arm gets {settings.trials} trials; give "
+            "more learning rates, weight decays or strengths, or lower DownstreamSettings.trials."
+        )
+    return tuple(
+        Trial(arm=variant, learning_rate=rate, weight_decay=decay) for variant, rate, decay in grid[: settings.trials]
+    )
+
+
+def tuning_seeds(settings: DownstreamSettings) -> range:
+    """Seeds with which every trial is run for the choice."""
+    return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + settings.tuning_seeds)
+
+
+def run_trial(
+    trial: Trial,
+    seed: int,
+    data: DownstreamData,
+    *,
+    settings: DownstreamSettings,
+    part: Literal["validation", "test"],
+    device: torch.device | str = "cpu",
+) -> Predictions:
+    """Train one classifier and let it predict one part; the other part is not predicted.
+
+    An arm that refits its last layer on validation images is validated across folds: each half is predicted by a layer
+    fitted on the other. A group without images in what a layer is fitted on lends its training images.
+
+    Args:
+        trial: Arm and settings.
+        seed: Decides all that is random. Arms are compared seed by seed.
+        data: Training, validation and test images.
+        settings: The budget.
+        part: What to predict.
+        device: Where to train.
+    """
+    network = train(
+        trial.arm,
+        data,
+        learning_rate=trial.learning_rate,
+        weight_decay=trial.weight_decay,
+        settings=settings,
+        seed=seed,
+        device=device,
+    )
+    images: LabelledImages = getattr(data, part)
+    probabilities, features = probabilities_and_features(network, images)
+    if not trial.arm.last_layer:
+        return Predictions.of(probabilities.cpu().numpy())
+    if part == "test":
+        fitted = _refitted(trial, network, data, np.arange(len(data.validation)))
+        return Predictions.of(fitted(features))
+    found = np.zeros((len(images), len(data.class_names)))
+    fold = fold_of(data.validation.groups)
+    for i in range(_FOLDS):
+        held_out = np.flatnonzero(fold == i)
+        fitted = _refitted(trial, network, data, np.flatnonzero(fold != i))
+        found[held_out] = fitted(features[torch.as_tensor(held_out, device=features.device)])
+    return Predictions.of(found)
+
+
+def fold_of(groups: Int64) -> Int64:
+    """(N,) 0 or 1: every group's images in turns, so that both halves have all groups of two images or more."""
+    fold = np.zeros(len(groups), dtype=np.int64)
+    for group in np.unique(groups):
+        mine = np.flatnonzero(groups == group)
+        fold[mine] = np.arange(len(mine)) % _FOLDS
+    return fold
+
+
+def choose_trial(found: Mapping[Trial, Sequence[Predictions]], validation: LabelledImages, *, num_groups: int) -> Trial:
+    """The trial with the best mean worst-group accuracy on the validation split.
+
+    Ties, which few validation images make common, go to the higher mean over groups, then to the trial named first.
+
+    Args:
+        found: Predictions of the validation images, one a tuning seed.
+        validation: Those images.
+        num_groups: G; groups without validation images count neither way.
+
+    Raises:
+        ValueError: Where there is nothing to choose from.
+    """
+    if not found or len(validation) == 0:
+        raise ValueError("settings are chosen on validation images, got none; set a validation share above 0.")
+
+    def merit(trial: Trial) -> tuple[float, float]:
+        accuracies = [
+            group_accuracy(predictions.predicted, validation, num_groups=num_groups) for predictions in found[trial]
+        ]
+        return (
+            round(float(np.mean([np.nanmin(a) for a in accuracies])), 9),
+            round(float(np.mean([np.nanmean(a) for a in accuracies])), 9),
+        )
+
+    return max(found, key=merit)
+
+
+def _refitted(trial: Trial, network: Any, data: DownstreamData, chosen: Int64) -> Any:
+    """A last layer fitted on some validation images: features -> probabilities."""
+    fitting = data.validation.subset(chosen)
+    lent = data.train.subset(np.flatnonzero(~np.isin(data.train.groups, fitting.groups)))
+    features = torch.cat([probabilities_and_features(network, part)[1] for part in (fitting, lent)])
+    layer = refit_last_layer(
+        features,
+        np.concatenate([fitting.labels, lent.labels]),
+        np.concatenate([fitting.groups, lent.groups]),
+        num_classes=len(data.class_names),
+        ridge=trial.arm.ridge,
+    )
+
+    @torch.no_grad()
+    def predict(features: torch.Tensor) -> Float64:
+        probabilities: Float64 = layer(features).double().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+    return predict
