@@ -119,12 +119,13 @@ class GroupDRO:
 
     def __init__(self, num_groups: int, *, eta: float, device: torch.device | str) -> None:
         self.weights = torch.full((num_groups,), 1 / num_groups, device=device)
+        self._indicator = torch.eye(num_groups, device=device)
         self._eta = eta
 
     def __call__(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
         """The weighted sum of the groups' mean losses."""
         losses = -(targets * logits.log_softmax(dim=1)).sum(dim=1)  # (B,)
-        member = F.one_hot(groups, len(self.weights)).to(losses.dtype)  # (B, G)
+        member = self._indicator[groups]  # (B, G)
         group_losses = (losses @ member) / member.sum(dim=0).clamp(min=1)
         with torch.no_grad():
             raised = self.weights * torch.exp(self._eta * group_losses)

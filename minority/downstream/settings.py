@@ -73,6 +73,7 @@ class DownstreamSettings:
         tuning_seeds: Trainings of a trial, >= 1; their seeds are others than those that are tested.
         jitter: Augmentation of all arms.
         precision: "fp32", or "bf16" for the network's activations, on a GPU.
+        record_steps: Record a step as a CUDA graph instead of launching it kernel by kernel; changes time, not results.
     """
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -84,6 +85,7 @@ class DownstreamSettings:
     tuning_seeds: int = 2
     jitter: Jitter = field(default_factory=Jitter)
     precision: Literal["fp32", "bf16"] = "fp32"
+    record_steps: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "trials", "tuning_seeds"):

@@ -6,11 +6,11 @@ with the same weights, and the device never waits.
 Shapes: N images, S steps, B images a step, H x W pixels, C channels, K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from minority.downstream.arms import Arm
@@ -18,11 +18,11 @@ from minority.downstream.data import DownstreamData, Float64, LabelledImages
 from minority.downstream.losses import Loss, cross_entropy, loss_of
 from minority.downstream.mixing import JITTER_DRAWS, RANDAUGMENT_DRAWS, jitter, mixup, randaugment
 from minority.downstream.networks import Classifier, build_network
+from minority.downstream.repeated import repeat
 from minority.downstream.sampling import balancing_odds, draw, odds_of
 from minority.downstream.settings import DownstreamSettings
 
 _PREDICT_BATCH = 1024  # images a forward pass; changes memory, not results
-_CHUNK = 256  # steps whose random numbers travel to the device at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,48 +66,116 @@ def train(
         ValueError: Where the arm's source of synthetic images is not in the data.
     """
     synthetic = _source(arm, data)
-    images = np.concatenate([data.train.images, synthetic.images])
-    labels = np.concatenate([data.train.labels, synthetic.labels])
-    groups = np.concatenate([data.train.groups, synthetic.groups])
     network = build_network(
-        settings.network, image_shape=images.shape[1:], num_classes=len(data.class_names), seed=seed
+        settings.network, image_shape=data.train.images.shape[1:], num_classes=len(data.class_names), seed=seed
     ).to(device)
     network = network.to(memory_format=torch.channels_last)
-    pixels = torch.as_tensor(images, device=device)  # uint8
-    classes, members = torch.as_tensor(labels, device=device), torch.as_tensor(groups, device=device)
+    run = _Run(arm, data, synthetic, network, settings=settings, device=torch.device(device))
+    generator, mixing = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    rates = one_cycle(settings.steps, peak=learning_rate)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=pixels.is_cuda or None
+        network.parameters(),
+        # On a GPU the rate is a tensor, which the recorded step reads anew each time.
+        lr=torch.tensor(float(rates[0]), device=device) if run.on_gpu else rates[0],
+        weight_decay=weight_decay,
+        fused=run.on_gpu or None,
+        capturable=run.on_gpu,
     )
-    # One step more than is taken, so that every step taken has a rate above the schedule's floor.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=settings.steps + 1, pct_start=0.1
-    )
-    generator = torch.Generator().manual_seed(seed)
-    mixing = np.random.default_rng(seed)
     network.train()
+    done = 0
     for phase in _phases(arm, data, synthetic, steps=settings.steps, device=device):
-        for start in range(0, phase.steps, _CHUNK):
-            steps, size = min(_CHUNK, phase.steps - start), settings.batch_size
-            chosen = draw(phase.odds, steps=steps, batch_size=size, generator=generator).to(device)
-            uniform = torch.rand((steps, size, JITTER_DRAWS + RANDAUGMENT_DRAWS), generator=generator).to(device)
-            alpha = arm.mixup or 1.0
-            shares = torch.as_tensor(mixing.beta(alpha, alpha, size=steps), dtype=torch.float32, device=device)
-            for step in range(steps):
-                batch = to_unit_range(pixels[chosen[step]])
-                target = F.one_hot(classes[chosen[step]], len(data.class_names)).float()
-                batch = jitter(batch, uniform[step, :, :JITTER_DRAWS], settings=settings.jitter)
-                if phase.augmented and arm.randaugment is not None:
-                    batch = randaugment(batch, uniform[step, :, JITTER_DRAWS:], magnitude=arm.randaugment)
-                if phase.augmented and arm.mixup is not None:
-                    batch, target = mixup(batch, target, shares[step])
-                with torch.autocast(pixels.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    logits = network(batch.contiguous(memory_format=torch.channels_last))
-                loss = phase.loss(logits.float(), target, members[chosen[step]])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+        tables = run.tables(phase, rates=rates[done : done + phase.steps], generator=generator, mixing=mixing)
+        repeat(run.step(phase, tables, optimizer), times=phase.steps, device=run.device, record=settings.record_steps)
+        done += phase.steps
     return network.eval()
+
+
+def one_cycle(steps: int, *, peak: float) -> Float64:
+    """Learning rates (S,) that rise for a tenth of the steps and fall for the rest, by cosines (Smith & Topin 2018).
+
+    They start at peak / 25 and end just above peak / 250,000.
+    """
+    low, lowest, top = peak / 25, peak / 250_000, 0.1 * (steps + 1) - 1
+    at = np.arange(steps, dtype=np.float64)
+    rising = low + (peak - low) * (1 - np.cos(np.pi * at / top)) / 2 if top > 0 else np.full(steps, peak)
+    falling = lowest + (peak - lowest) * (1 + np.cos(np.pi * (at - top) / (steps - top))) / 2
+    return np.asarray(np.where(at <= top, rising, falling))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """What changes from step to step, drawn beforehand: S rows each, on the device."""
+
+    chosen: Tensor  # (S, B) positions of images
+    uniform: Tensor  # (S, B, draws) in [0, 1)
+    shares: Tensor  # (S,) of mixup
+    rates: Tensor  # (S,) learning rates
+    counter: Tensor  # (1,) the step that comes next
+
+
+class _Run:
+    """The images on the device, and a step of the training on them."""
+
+    def __init__(
+        self,
+        arm: Arm,
+        data: DownstreamData,
+        synthetic: LabelledImages,
+        network: Classifier,
+        *,
+        settings: DownstreamSettings,
+        device: torch.device,
+    ) -> None:
+        self.arm, self.network, self.settings, self.device = arm, network, settings, device
+        self.on_gpu = device.type == "cuda"
+        self._pixels = torch.as_tensor(np.concatenate([data.train.images, synthetic.images]), device=device)
+        labels = torch.as_tensor(np.concatenate([data.train.labels, synthetic.labels]))
+        self._targets = torch.eye(len(data.class_names))[labels].to(device)  # (N, K)
+        self._groups = torch.as_tensor(np.concatenate([data.train.groups, synthetic.groups]), device=device)
+
+    def tables(
+        self, phase: "_Phase", *, rates: Float64, generator: torch.Generator, mixing: np.random.Generator
+    ) -> _Tables:
+        size, alpha = self.settings.batch_size, self.arm.mixup or 1.0
+        chosen = draw(phase.odds, steps=phase.steps, batch_size=size, generator=generator)
+        draws = JITTER_DRAWS + (RANDAUGMENT_DRAWS if self.arm.randaugment is not None else 0)
+        uniform = torch.rand((phase.steps, size, draws), generator=generator)
+        shares = torch.as_tensor(mixing.beta(alpha, alpha, size=phase.steps), dtype=torch.float32)
+        return _Tables(
+            chosen=chosen.to(self.device),
+            uniform=uniform.to(self.device),
+            shares=shares.to(self.device),
+            rates=torch.as_tensor(rates, dtype=torch.float32).to(self.device),
+            counter=torch.zeros(1, dtype=torch.int64, device=self.device),
+        )
+
+    def step(self, phase: "_Phase", tables: _Tables, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+        arm, settings = self.arm, self.settings
+
+        def take() -> None:
+            now = tables.counter
+            chosen, uniform = tables.chosen[now][0], tables.uniform[now][0]
+            images, targets = to_unit_range(self._pixels[chosen]), self._targets[chosen]
+            images = jitter(images, uniform[:, :JITTER_DRAWS], settings=settings.jitter)
+            if phase.augmented and arm.randaugment is not None:
+                images = randaugment(images, uniform[:, JITTER_DRAWS:], magnitude=arm.randaugment)
+            if phase.augmented and arm.mixup is not None:
+                images, targets = mixup(images, targets, tables.shares[now])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            loss = phase.loss(logits.float(), targets, self._groups[chosen])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            rate = tables.rates[now][0]
+            for group in optimizer.param_groups:
+                if self.on_gpu:
+                    group["lr"].copy_(rate)
+                else:
+                    group["lr"] = float(rate)
+            optimizer.step()
+            tables.counter.add_(1)
+
+        return take
 
 
 @torch.no_grad()
