@@ -99,6 +99,8 @@ REAL_ARMS = (
     Arm(name="randaugment", draws="group_balanced", randaugment=6, tuned="randaugment", values=(6.0, 12.0)),
     Arm(name="group-dro", draws="group_balanced", loss="group_dro", tuned="eta", values=(0.01, 0.1)),
     Arm(name="dfr", last_layer=True, tuned="ridge", values=(1.0, 30.0)),
+    Arm(name="oversampling+dfr", draws="group_balanced", last_layer=True, tuned="ridge", values=(1.0, 30.0)),
+    Arm(name="randaugment+dfr", randaugment=6, last_layer=True, tuned="ridge", values=(1.0, 30.0)),
 )
 
 
@@ -124,6 +126,22 @@ def synthetic_arms(source: str) -> tuple[Arm, ...]:
             values=firsts,
         ),
         Arm(name=f"real+{source}+dfr", source=source, last_layer=True, tuned="ridge", values=(1.0, 30.0)),
+        Arm(
+            name=f"real+{source} balanced+dfr",
+            source=source,
+            loss="logit_adjusted",
+            last_layer=True,
+            tuned="ridge",
+            values=(1.0, 30.0),
+        ),
+        Arm(
+            name=f"real+{source}+randaugment+dfr",
+            source=source,
+            randaugment=6,
+            last_layer=True,
+            tuned="ridge",
+            values=(1.0, 30.0),
+        ),
     )
 
 

@@ -1,0 +1,145 @@
+"""The study's synthetic images: drawn once by every sampler, then chosen by several policies.
+
+Shapes: M candidates, H x W pixels, C channels, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minority.backbones import Backbone
+from minority.downstream.data import LabelledImages
+from minority.extractors import Extractor
+from minority.generation import draw
+from minority.guidance.self_guidance import SelfGuidance
+from minority.named_samplers import NAMED_SAMPLERS
+from minority.sampler_settings import SamplerSettings
+from minority.selection import HeldOutRules, Judge, SelectionSettings
+
+Int64 = NDArray[np.int64]
+
+#: Samplers by the name that the study calls them by.
+SAMPLERS: Mapping[str, SamplerSettings] = {
+    "plain": NAMED_SAMPLERS["ancestral"],
+    "sgms-published": NAMED_SAMPLERS["sgms-published"],
+    "jacobian-free": NAMED_SAMPLERS["jacobian-free"],
+    "jacobian-free-mild": SamplerSettings(
+        self_guidance=SelfGuidance(scale=1.0, perturbation=0.5, above=0.3, jacobian=False)
+    ),
+    "boost-and-skip": NAMED_SAMPLERS["boost-and-skip"],
+    "prune-and-branch": NAMED_SAMPLERS["prune-and-branch"],
+    "label-guided": NAMED_SAMPLERS["classifier-free"],
+}
+#: How candidates are chosen. Quotas are the same for all: every class is filled up to the commonest one.
+#:   all         in the order they came
+#:   clean       real-looking, new and of their label; nothing is asked about rarity
+#:   moderate    the same, and beyond the real median distance to the neighbours
+#:   rare        the same, beyond the real 90 % quantile
+#:   consistent  new, and of the half of their class that the critic finds most clearly of its label
+POLICIES = ("all", "clean", "moderate", "rare", "consistent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Synthetic images: a sampler's candidates, chosen by a policy; `main` ones meet every arm, others two."""
+
+    sampler: str
+    policy: str
+    main: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the arms call it."""
+        return self.sampler if self.policy == "all" else f"{self.sampler}-{self.policy}"
+
+
+SOURCES = (
+    Source(sampler="plain", policy="all", main=True),
+    Source(sampler="plain", policy="consistent", main=True),
+    Source(sampler="jacobian-free-mild", policy="clean", main=True),
+    Source(sampler="plain", policy="clean"),
+    Source(sampler="jacobian-free", policy="rare"),
+    Source(sampler="jacobian-free", policy="all"),
+    Source(sampler="jacobian-free-mild", policy="moderate"),
+    Source(sampler="sgms-published", policy="rare"),
+    Source(sampler="boost-and-skip", policy="moderate"),
+    Source(sampler="prune-and-branch", policy="clean"),
+    Source(sampler="label-guided", policy="all"),
+    Source(sampler="label-guided", policy="consistent"),
+)
+
+
+def missing_images(labels: Int64, *, num_classes: int, cap: int | None) -> Int64:
+    """How many images every class lacks to be as large as the commonest, at most `cap`, (K,)."""
+    counts = np.bincount(labels, minlength=num_classes)
+    missing = counts.max() - counts
+    return np.asarray(missing if cap is None else np.minimum(missing, cap), dtype=np.int64)
+
+
+def planned_labels(missing: Int64, *, candidates: int) -> list[int]:
+    """Labels of `candidates` samples, shared out over the classes by what they lack; class by class."""
+    # At least a tenth of an equal share each, so that a policy always has some to choose from.
+    weight = np.where(missing > 0, np.maximum(missing, 0.1 * missing.mean()), 0.0)
+    counts = np.floor(candidates * weight / weight.sum()).astype(int)
+    return np.repeat(np.arange(len(missing)), counts).tolist()
+
+
+def draw_candidates(
+    backbone: Backbone,
+    sampler: str,
+    *,
+    labels: Sequence[int],
+    seed: int,
+    steps: int,
+    batch_size: int,
+    precision: str,
+    device: str,
+) -> LabelledImages:
+    """Draw the candidates of one sampler; all samplers share indices and noise."""
+    settings = replace(SAMPLERS[sampler], steps=steps, batch_size=batch_size, precision=precision)  # type: ignore[arg-type]
+    drawn = draw(backbone, seed=seed, indices=range(len(labels)), labels=labels, settings=settings, device=device)
+    truth = np.asarray(labels, dtype=np.int64)
+    return LabelledImages(drawn.images, truth, truth)
+
+
+def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_fake: bool, device: str) -> Judge:
+    """A judge of the training split, with a critic; policies read its verdicts and scores."""
+    rules = HeldOutRules()
+    rules = replace(rules, critic=replace(rules.critic, mirrored_is_fake=mirrored_is_fake))
+    settings = SelectionSettings(held_out=rules)
+    return Judge(
+        extract(train.images), train.labels, settings=settings, images=train.images, extract=extract, device=device
+    )
+
+
+def verdict_table(judge: Judge, candidates: LabelledImages, *, extract: Extractor) -> dict[str, NDArray[np.generic]]:
+    """What the policies need to know of every candidate, each (M,)."""
+    verdicts = judge.judge(extract(candidates.images), candidates.labels, images=candidates.images)
+    assert verdicts.label_margin is not None, "judged with a critic"
+    return {
+        "rarity": verdicts.quantiles["knn_distance"],
+        "valid": verdicts.valid,
+        "new": verdicts.new,
+        "label_kept": verdicts.label_kept,
+        "label_margin": verdicts.label_margin,
+    }
+
+
+def chosen(policy: str, verdicts: Mapping[str, NDArray[np.generic]], labels: Int64, *, missing: Int64) -> Int64:
+    """Positions of the candidates that a policy takes, in their order, up to what every class lacks."""
+    if policy == "all":
+        passed = np.ones(len(labels), dtype=bool)
+    elif policy == "consistent":
+        margin = np.asarray(verdicts["label_margin"], dtype=np.float64)
+        middle = np.array([np.median(margin[labels == k]) if (labels == k).any() else 0.0 for k in range(len(missing))])
+        passed = np.asarray(verdicts["new"], dtype=bool) & (margin >= middle[labels])
+    else:
+        rarity = {"clean": -1.0, "moderate": 0.5, "rare": 0.9}[policy]
+        passed = np.logical_and.reduce(
+            [np.asarray(verdicts[name], dtype=bool) for name in ("valid", "new", "label_kept")]
+        )
+        passed &= np.asarray(verdicts["rarity"], dtype=np.float64) > rarity
+    taken = [np.flatnonzero(passed & (labels == k))[: missing[k]] for k in range(len(missing))]
+    return np.sort(np.concatenate(taken)).astype(np.int64)
