@@ -18,6 +18,7 @@ from minority.guidance import Guidance
 from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
 from minority.guidance.prune_and_branch import founders as founders_of
 from minority.guidance.prune_by_features import Extractor, PruneByFeatures
+from minority.memory import in_batches
 from minority.neighbours import RealReference
 from minority.noise import SampleNoise
 from minority.pixels import from_pixels, to_pixels
@@ -124,8 +125,10 @@ def draw(
     family = max((method.family for method in methods), default=1)
     members, member_labels, positions = whole_families(indices, labels, family=family)
     size = max(1, settings.batch_size // family) * family
-    images, founders, evaluations = [], [], 0.0
-    for part, label in _batches(members, member_labels, size=size, device=device):
+
+    def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
+        part = members[batch]
+        label = _labels_of(member_labels, batch, device=device)
         noise = SampleNoise(seed, part, shape=backbone.image_shape, device=device)
         parents: list[Tensor | None] = []
         x, cost = sample(
@@ -136,15 +139,16 @@ def draw(
             guidance=methods,
             variance=settings.variance,
             solver=settings.walk,
-            on_step=lambda arrival, parents=parents: parents.append(arrival.parents),  # type: ignore[misc]
+            on_step=lambda arrival: parents.append(arrival.parents),
         )
-        images.append(to_pixels(x))
-        founders.append(np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()])
-        evaluations = cost.evaluations()
+        origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
+        return to_pixels(x), origins.astype(np.int64), cost.evaluations()
+
+    batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
     return Drawn(
-        images=np.concatenate(images)[positions],
-        evaluations=evaluations * len(members) / len(indices),
-        founders=np.concatenate(founders)[positions].astype(np.int64),
+        images=np.concatenate([images for images, _, _ in batches])[positions],
+        evaluations=batches[-1][2] * len(members) / len(indices),
+        founders=np.concatenate([founders for _, founders, _ in batches])[positions],
     )
 
 
@@ -192,26 +196,25 @@ def score_images(
     backbone = backbone.to(device)
     chain, short = backbone.schedule, backbone.schedule.respaced(settings.elbo_steps)
     x = from_pixels(images)
-    minority, elbo = [], []
-    position = 0
-    for part, label in _batches(indices, labels, size=batch_size, device=device):
-        noise = SampleNoise(seed, part, shape=backbone.image_shape, device=device)
-        batch = x[position : position + len(part)].to(device)
-        position += len(part)
-        minority.append(
-            minority_score(
-                backbone.denoiser,
-                chain,
-                batch,
-                noise,
-                label=label,
-                perturbations=(settings.perturbation,),
-                draws=settings.draws,
-            )
+
+    def score_batch(part: slice) -> tuple[Tensor, Tensor]:
+        label = _labels_of(labels, part, device=device)
+        noise = SampleNoise(seed, indices[part], shape=backbone.image_shape, device=device)
+        batch = x[part].to(device)
+        minority = minority_score(
+            backbone.denoiser,
+            chain,
+            batch,
+            noise,
+            label=label,
+            perturbations=(settings.perturbation,),
+            draws=settings.draws,
         )
         bound = negative_elbo(backbone.denoiser, short, batch, noise, label=label, variance=settings.variance)
-        elbo.append(bound.total)
-    return Scores(minority_score=torch.cat(minority).cpu().numpy(), negative_elbo=torch.cat(elbo).cpu().numpy())
+        return minority.cpu(), bound.total.cpu()
+
+    minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)
+    return Scores(minority_score=torch.cat(minority).numpy(), negative_elbo=torch.cat(elbo).numpy())
 
 
 def _check_labels(backbone: Backbone, indices: Sequence[int], labels: Sequence[int] | None) -> None:
@@ -224,16 +227,8 @@ def _check_labels(backbone: Backbone, indices: Sequence[int], labels: Sequence[i
         raise ValueError(f"{len(indices)} samples need as many labels, got {len(labels)}.")
 
 
-def _batches(
-    indices: Sequence[int], labels: Sequence[int] | None, *, size: int, device: torch.device | str
-) -> list[tuple[Sequence[int], Tensor | None]]:
-    return [
-        (
-            indices[start : start + size],
-            None if labels is None else torch.tensor(labels[start : start + size], dtype=torch.int64, device=device),
-        )
-        for start in range(0, len(indices), size)
-    ]
+def _labels_of(labels: Sequence[int] | None, part: slice, *, device: torch.device | str) -> Tensor | None:
+    return None if labels is None else torch.tensor(labels[part], dtype=torch.int64, device=device)
 
 
 __all__ = [
