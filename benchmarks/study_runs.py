@@ -3,9 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -71,25 +73,30 @@ class Study:
         return Job(trial=trial, seed=seed, part=part, path=place)
 
     def run(self, arms: Sequence[Arm], *, workers: int, deadline: float, say: Callable[[str], None]) -> Outcome:
-        """Tune, choose and test; what is done already is read. Stops handing out work at the deadline."""
+        """Tune, choose and test, arm by arm; what is done already is read. Begins no training after the deadline."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        tuning = {
-            arm.name: [
-                self.job(trial, seed, "validation")
-                for trial in trials_for(arm, self.settings)
-                for seed in tuning_seeds(self.settings)
-            ]
-            for arm in arms
-        }
-        with self._pool(workers) as run:
-            run([job for jobs in tuning.values() for job in jobs], deadline, say)
-            tests = [
-                self.job(self._chosen(jobs)[0], seed, "test")
-                for jobs in tuning.values()
-                if all(job.path.is_file() for job in jobs)
-                for seed in range(self.seeds)
-            ]
-            run(tests, deadline, say)
+        tuning = {arm.name: self._tuning(arm) for arm in arms}
+        todo: list[tuple[int, int, Job]] = []  # arms in order; of an arm, what was added first
+        missing = {name: sum(not job.path.is_file() for job in jobs) for name, jobs in tuning.items()}
+        place = {arm.name: i for i, arm in enumerate(arms)}
+
+        def add(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                if not job.path.is_file():
+                    heappush(todo, (place[job.trial.arm.name], next(order), job))
+
+        def finished(job: Job) -> None:
+            name = job.trial.arm.name
+            if job.part == "validation":
+                missing[name] -= 1
+                if missing[name] == 0:
+                    add(self._tests(self._chosen(tuning[name])[0]))
+
+        order = count()
+        for name, jobs in tuning.items():
+            add(jobs if missing[name] else self._tests(self._chosen(jobs)[0]))
+        with _Pool(self.data, self.settings, self.device, workers) as pool:
+            pool.work(todo, finished=finished, deadline=deadline, say=say)
         return self.outcome(tuning)
 
     def outcome(self, tuning: Mapping[str, Sequence[Job]]) -> Outcome:
@@ -100,13 +107,23 @@ class Study:
                 found.unfinished.append(arm)
                 continue
             trial, validated = self._chosen(jobs)
-            tests = [self.job(trial, seed, "test") for seed in range(self.seeds)]
+            tests = self._tests(trial)
             if not all(job.path.is_file() for job in tests):
                 found.unfinished.append(arm)
                 continue
             found.chosen[arm] = (trial, validated)
             found.tested[arm] = {job.seed: Predictions.load(job.path) for job in tests}
         return found
+
+    def _tuning(self, arm: Arm) -> list[Job]:
+        return [
+            self.job(trial, seed, "validation")
+            for trial in trials_for(arm, self.settings)
+            for seed in tuning_seeds(self.settings)
+        ]
+
+    def _tests(self, trial: Trial) -> list[Job]:
+        return [self.job(trial, seed, "test") for seed in range(self.seeds)]
 
     def _chosen(self, jobs: Sequence[Job]) -> tuple[Trial, dict[int, Predictions]]:
         by_trial: dict[Trial, dict[int, Predictions]] = {}
@@ -119,59 +136,64 @@ class Study:
         )
         return trial, by_trial[trial]
 
-    def _pool(self, workers: int) -> "_Pool":
-        return _Pool(self.data, self.settings, self.device, workers)
-
 
 class _Pool:
     """Worker processes that hold the images; one worker means this process."""
 
     def __init__(self, data: DownstreamData, settings: DownstreamSettings, device: str, workers: int) -> None:
-        self._setup = (data, settings, device)
-        self._executor = (
-            ProcessPoolExecutor(
-                workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=self._setup
+        self._workers = workers
+        setup = (data, settings, device)
+        self._executor: ProcessPoolExecutor | None = None
+        if workers > 1:
+            self._executor = ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=setup
             )
-            if workers > 1
-            else None
-        )
+        else:
+            _begin_worker(*setup)
 
-    def __enter__(self) -> Callable[[Iterable[Job], float, Callable[[str], None]], None]:
-        if self._executor is None:
-            _begin_worker(*self._setup)
-        return self._run
+    def __enter__(self) -> "_Pool":
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def _run(self, jobs: Iterable[Job], deadline: float, say: Callable[[str], None]) -> None:
-        todo = [job for job in jobs if not job.path.is_file()]
+    def work(
+        self,
+        todo: list[tuple[int, int, Job]],
+        *,
+        finished: Callable[[Job], None],
+        deadline: float,
+        say: Callable[[str], None],
+    ) -> None:
+        """Do the jobs of the heap, and those that `finished` adds to it."""
         start, done = time.monotonic(), 0
-        waiting: set[Future[None]] = set()
-        queue = iter(todo)
-        say(f"{len(todo)} trainings to do")
+        running: dict[Future[None], Job] = {}
+        say(f"{len(todo)} trainings to do, and those that follow from them")
         while True:
-            for job in queue:
-                if time.monotonic() > deadline:
-                    break
-                if self._executor is None:
-                    _do(job)
-                    done += 1
-                else:
-                    waiting.add(self._executor.submit(_do, job))
-                    if len(waiting) >= 32:
-                        break
-            if not waiting:
+            while todo and len(running) < 2 * self._workers and time.monotonic() < deadline:
+                job = heappop(todo)[-1]
+                if self._executor is not None:
+                    running[self._executor.submit(_do, job)] = job
+                    continue
+                _do(job)
+                done += 1
+                finished(job)
+                _tell(done, todo, start, say)
+            if not running:
                 break
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
-            before, done = done, done + len(finished)
-            if done // 50 > before // 50:
-                say(f"{done} of {len(todo)} trainings, {(time.monotonic() - start) / done:.2f} s each")
+                done += 1
+                finished(running.pop(future))
+                _tell(done, todo, start, say)
         if done:
-            say(f"{done} of {len(todo)} trainings done, {(time.monotonic() - start) / done:.2f} s each")
+            say(f"{done} trainings done, {(time.monotonic() - start) / done:.2f} s each; {len(todo)} left undone")
+
+
+def _tell(done: int, todo: Sequence[object], start: float, say: Callable[[str], None]) -> None:
+    if done % 50 == 0:
+        say(f"{done} trainings, {(time.monotonic() - start) / done:.2f} s each; {len(todo)} wait")
 
 
 _worker: tuple[DownstreamData, DownstreamSettings, str] | None = None
