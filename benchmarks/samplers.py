@@ -1,18 +1,19 @@
 """Every sampler on one backbone and one real set: rarity, quality, yield, cost.
 
     .venv/bin/python -m benchmarks.samplers --backbone backbones/digits --real digits
-    .venv/bin/python -m benchmarks.samplers --backbone FOLDER --real fashion_mnist:data/fashion_mnist --num 1000
+    .venv/bin/python -m benchmarks.samplers --backbone backbones/fashion-mnist-lt --real fashion-mnist-lt --num 200
 
 All samplers draw the same indices with the same labels and noise. Sets are compared in pixel space, which is right for
-small aligned images; the real set is the training split. "Yield" is the share that is rare (beyond the real 90 %
+small aligned images; the real set is the training split that the preset `backbone/NAME` trains on, or `--limit` of its
+images drawn at random. "Yield" is the share that is rare (beyond the real 90 %
 quantile of the mean distance to 5 real neighbours), inside the real manifold, and no copy (beyond the real 1 % quantile
 of the distance to the nearest). Time is CPU or GPU time of the drawing alone, relative to plain ancestral sampling in
 the same run; peak memory is what the process needed beyond its start, per sampler.
 
 The methods that need training (minority guidance, low-density sampling, JEPA guidance) are trained here, on the real
-set; their training is not counted. JEPA guidance should have a self-supervised encoder of natural images, which small
-grey images do not fit; it gets the features of a classifier of the real labels instead, so its row shows that it runs
-and what it costs, no more.
+set, with the budget of `--method-steps` and `--method-width`; their training is not counted. JEPA guidance should have
+a self-supervised encoder of natural images, which small grey images do not fit; it gets the features of a classifier of
+the real labels instead, so its row shows that it runs and what it costs, no more.
 """
 
 import argparse
@@ -27,9 +28,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from datasets.digits import read_digits
-from datasets.fashion_mnist import read_fashion_mnist
-from datasets.splits import SplitSettings, make_split
 from minority.backbones import Backbone, load_backbone
 from minority.features import pixel_features
 from minority.generation import SamplerSettings, draw
@@ -47,8 +45,12 @@ from minority.noise import SampleNoise
 from minority.noise_aware import NoiseAwareSettings, train_noise_aware
 from minority.pixels import from_pixels
 from minority.score import minority_score, negative_elbo
+from tasks.config import TrainBackboneConfig
+from tasks.presets import load_preset
+from tasks.real_data import load_real_data
 
 PLAIN = "ancestral"
+_PLAIN_SAMPLES = 1000  # of plain sampling, at most, that low-density sampling's discriminator sees
 TRAINED = (
     "minority-guidance",
     "low-density",
@@ -67,23 +69,19 @@ class RealImages:
     labels: NDArray[np.int64]
 
 
-def read_real(name: str, *, limit: int) -> RealImages:
-    """The training split of "digits" (long-tailed, as in the preset), or the first images of "fashion_mnist:FOLDER"."""
-    if name == "digits":
-        whole = read_digits()
-        part = make_split(whole.labels, SplitSettings()).train
-    elif name.startswith("fashion_mnist:"):
-        whole = read_fashion_mnist(name.partition(":")[2])
-        part = np.arange(min(limit, 60_000))
-    else:
-        raise SystemExit(f"--real must be digits or fashion_mnist:FOLDER, got {name}.")
-    return RealImages(images=np.stack([whole.load(int(i)) for i in part]), labels=whole.labels[part])
+def read_real(preset: str, *, limit: int) -> RealImages:
+    """The training split of a backbone's preset, or `limit` images of it drawn at random."""
+    train = load_real_data(load_preset(TrainBackboneConfig, preset).dataset).train
+    chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:limit])
+    return RealImages(images=train.images(chosen.tolist()), labels=np.asarray(train.labels)[chosen])
 
 
-def trained_methods(backbone: Backbone, real: RealImages, names: Sequence[str]) -> dict[str, list[Guidance]]:
+def trained_methods(
+    backbone: Backbone, real: RealImages, names: Sequence[str], *, settings: NoiseAwareSettings
+) -> dict[str, list[Guidance]]:
     """The methods among `names` that learn from the real set."""
     labels = real.labels.tolist() if backbone.num_classes is not None else None
-    settings = NoiseAwareSettings()
+    plain = np.random.default_rng(1).permutation(len(real.images))[:_PLAIN_SAMPLES]
     made: dict[str, Callable[[], Guidance]] = {
         "minority-guidance": lambda: train_minority_guidance(
             backbone.denoiser, backbone.schedule, real.images, labels=labels, scale=3.0, settings=settings
@@ -93,8 +91,8 @@ def trained_methods(backbone: Backbone, real: RealImages, names: Sequence[str]) 
             draw(
                 backbone,
                 seed=99,
-                indices=range(len(real.images)),
-                labels=labels,
+                indices=range(len(plain)),
+                labels=real.labels[plain].tolist() if backbone.num_classes is not None else None,
                 settings=SamplerSettings(),
             ).images,
             schedule=backbone.schedule,
@@ -247,12 +245,14 @@ def table(rows: list[dict[str, object]]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="a diffusers folder")
-    parser.add_argument("--real", required=True, help="digits, or fashion_mnist:FOLDER")
+    parser.add_argument("--real", required=True, help="a preset of backbone/: its training split, e.g. digits")
     parser.add_argument("--num", type=int, default=400, help="samples a sampler")
     parser.add_argument("--samplers", default=",".join([*NAMED_SAMPLERS, *TRAINED]), help="names, comma-separated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--limit", type=int, default=5000, help="real images of fashion_mnist")
+    parser.add_argument("--limit", type=int, default=5000, help="real images, at most")
+    parser.add_argument("--method-steps", type=int, default=1000, help="training steps of methods that learn")
+    parser.add_argument("--method-width", type=int, default=32, help="first width of their networks")
     parser.add_argument("--scored", type=int, default=200, help="real images whose scores are compared; 0 for none")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -260,7 +260,8 @@ def main() -> None:
     names = [PLAIN, *(name for name in arguments.samplers.split(",") if name != PLAIN)]
     if backbone.num_classes is None or getattr(backbone.denoiser, "no_label", None) is None:
         names = [name for name in names if name != "classifier-free"]  # the backbone knows no "no label"
-    methods = trained_methods(backbone, real, names)
+    budget = NoiseAwareSettings(steps=arguments.method_steps, width=arguments.method_width)
+    methods = trained_methods(backbone, real, names, settings=budget)
     rows = []
     for name in names:
         rows.append(

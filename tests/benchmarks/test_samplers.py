@@ -10,6 +10,7 @@ from diffusers import UNet2DModel
 from benchmarks import samplers
 from minority.backbones import UNetSettings, save_folder
 from minority.schedule import NoiseSchedule
+from tasks.errors import InputError
 
 
 @pytest.fixture
@@ -46,5 +47,14 @@ def test_the_benchmark_prints_one_row_a_sampler(folder, monkeypatch, capsys):
 
 
 def test_an_unknown_real_set_is_refused():
-    with pytest.raises(SystemExit, match="--real must be digits or fashion_mnist:FOLDER, got cats"):
+    with pytest.raises(InputError, match="cats"):
         samplers.read_real("cats", limit=10)
+
+
+def test_a_limited_real_set_is_a_part_of_the_training_split():
+    part, whole = samplers.read_real("digits", limit=10), samplers.read_real("digits", limit=10_000)
+
+    found = [int((whole.images == image).all(axis=(1, 2, 3)).argmax()) for image in part.images]
+    assert len(part.images) == 10
+    assert (whole.images[found] == part.images).all()
+    assert (whole.labels[found] == part.labels).all()
