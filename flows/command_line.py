@@ -85,6 +85,27 @@ def train_backbone(
         typer.echo(f"backbone: {run(config)}")
 
 
+@app.command(name="judge-backbone")
+def judge_backbone(
+    preset: Annotated[str, typer.Argument(help="A backbone preset of prefect.yaml, e.g. digits.")],
+    assignments: Settings = None,
+) -> None:
+    """Judge a backbone that is trained already, and write its model card anew; nothing else of it changes.
+
+    Give the settings that it was trained with: the card repeats them.
+
+    Example: `minority judge-backbone digits --set out=/tmp/digits --set quality.bits_images=50`
+    """
+    with _errors():
+        from tasks.config import TrainBackboneConfig
+        from tasks.presets import load_preset, parse_overrides
+
+        config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
+        from tasks.backbone import judge
+
+        typer.echo(f"model card: {judge(config)}")
+
+
 @app.command()
 def calibrate(
     preset: Annotated[str, typer.Argument(help="A calibration preset of prefect.yaml, e.g. digits.")],

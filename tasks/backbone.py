@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import UNet2DModel
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from minority.backbones import UNetSettings, load_backbone, save_folder
-from minority.backbones.quality import BackboneQuality, measure_quality
+from minority.backbones.quality import check_quality, measure_quality
 from minority.schedule import NoiseSchedule
 from minority.training import Progress, train_denoiser
 from tasks.config import TrainBackboneConfig, project_path
 from tasks.errors import InputError
+from tasks.model_card import model_card
 from tasks.progress import stage
 from tasks.real_data import RealData, load_real_data
 from tasks.workspace import choose_device
@@ -27,6 +27,7 @@ def train(config: TrainBackboneConfig) -> str:
         InputError: The data cannot be read, or the architecture does not fit them.
     """
     real = load_real_data(config.dataset)
+    check_data(config, real)
     device = choose_device(config.device)
     if device == "cpu":
         torch.set_num_threads(1)
@@ -50,22 +51,53 @@ def train(config: TrainBackboneConfig) -> str:
             device=device,
         )
     settings = UNetSettings(num_classes=len(real.train.class_names))
-    save_folder(out, unet.cpu(), schedule=schedule, settings=settings, card="")
-    quality = measure(out, real)
-    save_folder(out, unet, schedule=schedule, settings=settings, card=model_card(config, real, unet, quality=quality))
+    save_folder(out, unet.cpu(), schedule=schedule, settings=settings)
     checkpoint.unlink(missing_ok=True)
+    judge(config)
     return str(out)
 
 
-def measure(folder: Path, real: RealData) -> BackboneQuality:
-    """Judge a trained backbone by its plain samples and by held-out images."""
-    return measure_quality(
-        load_backbone(folder),
-        train=real.train.images(range(len(real.train))),
-        train_labels=real.train.labels,
-        held_out=real.validation.images(range(len(real.validation))),
-        held_out_labels=real.validation.labels,
-    )
+def check_data(config: TrainBackboneConfig, real: RealData) -> None:
+    """Refuse images that the backbone could not be judged on, before it is trained.
+
+    Raises:
+        InputError: What is missing, and the way out.
+    """
+    try:
+        check_quality(config.quality, held_out=len(real.validation), classes=len(set(real.train.labels.tolist())))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def judge(config: TrainBackboneConfig) -> Path:
+    """Judge the backbone in `config.out` by its plain samples and by held-out images, and write its model card.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: There is no such backbone, or nothing to judge it on.
+    """
+    real = load_real_data(config.dataset)
+    folder = project_path(config.out)
+    try:
+        backbone = load_backbone(folder)
+        quality = measure_quality(
+            backbone,
+            train=real.train.images(range(len(real.train))),
+            train_labels=real.train.labels,
+            held_out=real.validation.images(range(len(real.validation))),
+            held_out_labels=real.validation.labels,
+            settings=config.quality,
+            device=choose_device(config.device),
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    assert isinstance(backbone.denoiser, torch.nn.Module), "folders hold networks"
+    parameters = sum(parameter.numel() for parameter in backbone.denoiser.parameters())
+    card = folder / "README.md"
+    card.write_text(model_card(config, real, parameters=parameters, quality=quality), encoding="utf-8")
+    return card
 
 
 def _build(config: TrainBackboneConfig, real: RealData) -> UNet2DModel:
@@ -84,29 +116,3 @@ def _build(config: TrainBackboneConfig, real: RealData) -> UNet2DModel:
             )
         except ValueError as error:
             raise InputError(f"architecture: {error}") from error
-
-
-def model_card(config: TrainBackboneConfig, real: RealData, unet: UNet2DModel, *, quality: BackboneQuality) -> str:
-    """The model card: what it is, what it saw, how good it is, and the command that makes it again."""
-    counts = ", ".join(str(count) for count in np.bincount(real.train.labels).tolist())
-    height, width, channels = real.train.image_shape
-    return f"""# Backbone `{config.name}`
-
-A class-conditional diffusion model (diffusers `UNet2DModel`, {sum(p.numel() for p in unet.parameters()):,} parameters)
-for images of {height}x{width}x{channels}, {len(real.train.class_names)} classes.
-
-- **Data**: the training split alone, {len(real.train)} images; by class: {counts}. It saw no validation or test image.
-- **Licence of the data**: {real.licence}
-- **Training**: {config.training.steps} steps of {config.training.batch_size} images, seed {config.training.seed}, \
-{config.schedule} schedule of {config.timesteps} timesteps, averaged weights.
-- **Made by**: `minority train-backbone {config.name}`
-
-## Quality
-
-{quality.to_markdown()}
-
-## Limits
-
-It is meant for demonstrations and tests of this project. It knows nothing but these classes, and the rarest of them
-from {int(np.bincount(real.train.labels).min())} images.
-"""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets.splits import SplitSettings
 from datasets.table_settings import TableSettings, read_table_settings, table_settings
+from minority.backbones.quality import QualitySettings
 from minority.calibration import CalibrationSettings
 from minority.classifier import ClassifierSettings
 from minority.extractors import ExtractorSettings
@@ -207,6 +208,12 @@ class TrainBackboneConfig(_Section):
     schedule: Annotated[Literal["linear", "cosine"], Field(description="Noise schedule.")] = "cosine"
     timesteps: Annotated[int, Field(ge=2, description="Trained timesteps.")] = 1000
     training: TrainingSettings = TrainingSettings()
+    quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
+        QualitySettings()
+    )
+    published: Annotated[
+        str | None, Field(description="Published figures to compare with and their source, in words for the card.")
+    ] = None
     out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -1,17 +1,99 @@
-"""Judging a backbone before it is used: does it know unseen images, and did it learn or memorise?"""
+"""Judging a backbone before it is used: does it know unseen images, and did it learn or memorise?
 
-from dataclasses import dataclass
+Every figure stands beside what a model that knows next to nothing reaches (minority/trivial_models.py), and the
+Frechet distance beside what real training images reach.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from minority.backbones.backbone import Backbone
+from minority.extractors import Extractor, ExtractorSettings, build_extractor
 from minority.features import pixel_features
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
+from minority.metrics import frechet_distance
 from minority.neighbours import RealReference
+from minority.trivial_models import PixelHistogram, PixelNormal, draw_class_normals, pick_of_classes
+
+UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
 
 #: A backbone whose samples lie nearer to the training images than this share of what held-out images do, memorised.
 MEMORISED_BELOW = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualitySettings:
+    """How a trained backbone is judged. Nothing here changes the backbone; every count costs time.
+
+    Attributes:
+        samples: Plain samples to draw, at least 2.
+        sampling_steps: Steps of the chain that draws them, at least 1.
+        held_out: Held-out images that samples are compared with, at most; at least 2.
+        bits_images: Images of either split whose bits/dim are computed, at most; at least 1.
+        bits_steps: Steps of the chain whose bound is computed, at least 1. Each costs a network call an image; fewer
+            make the bound looser.
+        features: Where the Frechet distance is measured. The default needs labels of two classes or more and nothing
+            else; "inception" gives the standard FID where its weights are at hand.
+        seed: Decides samples, the choice of images, and noise; at least 0.
+    """
+
+    samples: int = 1000
+    sampling_steps: int = 50
+    held_out: int = 1000
+    bits_images: int = 200
+    bits_steps: int = 250
+    features: ExtractorSettings = field(default_factory=lambda: ExtractorSettings(kind="classifier"))
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"samples": 2, "held_out": 2, "sampling_steps": 1, "bits_images": 1, "bits_steps": 1, "seed": 0}
+        for name, rule in least.items():
+            if getattr(self, name) < rule:
+                raise ValueError(f"QualitySettings.{name} must be at least {rule}, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class CodeLengths:
+    """Bits/dim of images: the backbone's negative ELBO, and exact code lengths of trivial models.
+
+    Attributes:
+        images: How many.
+        backbone: Mean negative ELBO.
+        error: Its standard error over the images.
+        histogram: Mean code length by a histogram a pixel, fitted on the training split.
+        normal: The same by a normal distribution a pixel.
+    """
+
+    images: int
+    backbone: float
+    error: float
+    histogram: float
+    normal: float
+
+
+@dataclass(frozen=True)
+class FrechetDistances:
+    """Frechet distances to the held-out images, of sets of equal size with the same classes.
+
+    Attributes:
+        features: Recipe of the features.
+        dimensions: Their number.
+        held_out: Held-out images.
+        backbone: Of plain samples.
+        class_normals: Of draws from one normal distribution a class over the pixels: a trivial model.
+        training: Of training images: what a perfect model of the training split would reach.
+    """
+
+    features: str
+    dimensions: int
+    held_out: int
+    backbone: float
+    class_normals: float
+    training: float
 
 
 @dataclass(frozen=True)
@@ -19,49 +101,49 @@ class BackboneQuality:
     """Figures of a backbone.
 
     Attributes:
-        samples: Plain samples that were drawn, labels evenly.
-        sample_distance: Their mean distance to the nearest training image.
+        samples: Plain samples that were drawn.
+        sampling_steps: Steps of their chain.
+        bits_steps: Steps of the chain whose bound is given.
+        sample_distance: Mean distance of samples to the nearest training image, in pixels of [0, 1].
         held_out_distance: The same of held-out images.
         valid: Share of samples inside the k-NN manifold of the training images.
-        train_bits: Mean negative ELBO of training images over 250 steps, bits/dim.
-        held_out_bits: The same of held-out images.
+        levels: Grey levels, of 256, that occur in the training images.
+        train_bits: Code lengths of training images.
+        held_out_bits: Code lengths of held-out images.
+        frechet: Distances to the held-out images.
     """
 
     samples: int
+    sampling_steps: int
+    bits_steps: int
     sample_distance: float
     held_out_distance: float
     valid: float
-    train_bits: float
-    held_out_bits: float
+    levels: int
+    train_bits: CodeLengths
+    held_out_bits: CodeLengths
+    frechet: FrechetDistances
 
     @property
     def memorised(self) -> bool:
         """Whether samples lie much nearer to the training images than unseen real images do."""
         return self.sample_distance < MEMORISED_BELOW * self.held_out_distance
 
-    def to_markdown(self) -> str:
-        """The figures as a table."""
-        return f"""| figure | value |
-|---|---|
-| plain samples inside the k-NN manifold of the training images | {self.valid:.1%} of {self.samples} |
-| mean distance to the nearest training image: samples | {self.sample_distance:.3f} |
-| the same: held-out real images | {self.held_out_distance:.3f} |
-| negative ELBO (250 steps) of training images | {self.train_bits:.3f} bits/dim |
-| the same: held-out real images | {self.held_out_bits:.3f} bits/dim |
-| memorised (samples nearer than {MEMORISED_BELOW:g} of held-out) | {"yes" if self.memorised else "no"} |"""
-
 
 def measure_quality(
     backbone: Backbone,
     *,
-    train: NDArray[np.uint8],
-    train_labels: NDArray[np.int64],
-    held_out: NDArray[np.uint8],
-    held_out_labels: NDArray[np.int64],
-    samples: int = 200,
-    seed: int = 1,
+    train: UInt8,
+    train_labels: Int64,
+    held_out: UInt8,
+    held_out_labels: Int64,
+    settings: QualitySettings,
+    device: torch.device | str = "cpu",
 ) -> BackboneQuality:
     """Draw plain samples and score real images.
+
+    Samples take the classes of the held-out images, so that both are compared on the same classes; an unconditional
+    backbone draws as it likes, and its baselines take the classes of the training split.
 
     Args:
         backbone: Class-conditional or not.
@@ -69,32 +151,121 @@ def measure_quality(
         train_labels: (N,).
         held_out: (M, H, W, C) uint8, unseen real images.
         held_out_labels: (M,).
-        samples: Plain samples to draw; their labels are even over the classes that were held out, so that both are
-            compared on the same classes.
-        seed: Of samples and scores.
-    """
-    labels = np.resize(held_out_labels, samples)
-    condition = None if backbone.num_classes is None else labels.tolist()
-    drawn, _ = draw_images(backbone, seed=seed, indices=range(samples), labels=condition, settings=SamplerSettings())
-    reference = RealReference.fit(pixel_features(train))
-    judged = reference.judge(pixel_features(drawn))
+        settings: How much of it.
+        device: Where to compute.
 
-    def bits(images: NDArray[np.uint8], of: NDArray[np.int64]) -> float:
-        scores = score_images(
-            backbone,
-            images,
-            seed=seed,
-            indices=range(len(images)),
-            labels=None if backbone.num_classes is None else of.tolist(),
-            settings=ScoreSettings(elbo_steps=250, variance="fixed_large"),
-        )
-        return float(scores.negative_elbo.mean())
+    Raises:
+        ValueError: Where there are too few held-out images, or the features cannot be had.
+    """
+    check_quality(settings, held_out=len(held_out), classes=len(np.unique(train_labels)))
+    rng = np.random.default_rng(settings.seed)
+    chosen = _some(len(held_out), settings.held_out, rng)
+    labels = np.resize(held_out_labels[chosen], settings.samples)
+    if backbone.num_classes is None:
+        labels = train_labels[rng.integers(len(train_labels), size=settings.samples)]
+    drawn, _ = draw_images(
+        backbone,
+        seed=settings.seed,
+        indices=range(settings.samples),
+        labels=None if backbone.num_classes is None else labels.tolist(),
+        settings=SamplerSettings(steps=settings.sampling_steps),
+        device=device,
+    )
+    extract = build_extractor(
+        settings.features, backbone=backbone, train_images=train, train_labels=train_labels, device=device
+    )
+    reference = RealReference.fit(pixel_features(train), device=device)
+    judged = reference.judge(pixel_features(drawn))
+    trivial = PixelHistogram(train), PixelNormal(train)
+
+    def bits(images: UInt8, of: Int64) -> CodeLengths:
+        part = _some(len(images), settings.bits_images, rng)
+        return _code_lengths(backbone, images[part], of[part], trivial=trivial, settings=settings, device=device)
 
     return BackboneQuality(
-        samples=samples,
+        samples=settings.samples,
+        sampling_steps=settings.sampling_steps,
+        bits_steps=settings.bits_steps,
         sample_distance=float(judged.nearest_distance.mean()),
-        held_out_distance=float(reference.judge(pixel_features(held_out)).nearest_distance.mean()),
+        held_out_distance=float(reference.judge(pixel_features(held_out[chosen])).nearest_distance.mean()),
         valid=float((judged.realism >= 1).mean()),
+        levels=len(np.unique(train)),
         train_bits=bits(train, train_labels),
         held_out_bits=bits(held_out, held_out_labels),
+        frechet=_frechet(
+            extract,
+            held_out[chosen],
+            drawn,
+            draw_class_normals(train, train_labels, wanted=labels, seed=settings.seed),
+            train[pick_of_classes(train_labels, wanted=labels, seed=settings.seed)],
+        ),
     )
+
+
+def check_quality(settings: QualitySettings, *, held_out: int, classes: int) -> None:
+    """Refuse data that a backbone cannot be judged on, before it is trained.
+
+    Args:
+        settings: How it will be judged.
+        held_out: Held-out images at hand.
+        classes: Classes of the training split.
+
+    Raises:
+        ValueError: Naming the way out.
+    """
+    if held_out < 2:
+        raise ValueError(
+            f"a backbone is judged on held-out images, there are {held_out}; set dataset.split.validation_fraction."
+        )
+    if settings.features.kind == "classifier" and classes < 2:
+        raise ValueError(
+            f"features of kind classifier need at least 2 classes, the training split has {classes}; set "
+            "quality.features.kind=backbone, or pixels for tiny aligned images."
+        )
+
+
+def _code_lengths(
+    backbone: Backbone,
+    images: UInt8,
+    labels: Int64,
+    *,
+    trivial: tuple[PixelHistogram, PixelNormal],
+    settings: QualitySettings,
+    device: torch.device | str,
+) -> CodeLengths:
+    learned = getattr(backbone.denoiser, "learns_variance", False)
+    bound = score_images(
+        backbone,
+        images,
+        seed=settings.seed,
+        indices=range(len(images)),
+        labels=None if backbone.num_classes is None else labels.tolist(),
+        settings=ScoreSettings(
+            draws=1, elbo_steps=settings.bits_steps, variance="learned_range" if learned else "fixed_large"
+        ),
+        device=device,
+    ).negative_elbo
+    return CodeLengths(
+        images=len(images),
+        backbone=float(bound.mean()),
+        error=float(bound.std() / len(images) ** 0.5),
+        histogram=float(trivial[0].bits_per_dim(images).mean()),
+        normal=float(trivial[1].bits_per_dim(images).mean()),
+    )
+
+
+def _frechet(extract: Extractor, held_out: UInt8, drawn: UInt8, normals: UInt8, training: UInt8) -> FrechetDistances:
+    real = extract(held_out)
+    return FrechetDistances(
+        features=extract.recipe,
+        dimensions=real.shape[1],
+        held_out=len(real),
+        backbone=frechet_distance(real, extract(drawn)),
+        class_normals=frechet_distance(real, extract(normals)),
+        training=frechet_distance(real, extract(training)),
+    )
+
+
+def _some(count: int, most: int, rng: np.random.Generator) -> Int64:
+    """Positions of at most so many images, drawn evenly, in order."""
+    return np.sort(rng.choice(count, size=min(count, most), replace=False))

@@ -4,9 +4,7 @@ import torch
 from diffusers import UNet2DModel
 
 from minority.backbones import Backbone, UNetDenoiser, UNetSettings
-from minority.backbones.quality import BackboneQuality, measure_quality
 from minority.classifier import ClassifierSettings
-from minority.features import pixel_features
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, from_pixels, score_images, to_pixels
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.self_guidance import SelfGuidance
@@ -158,38 +156,6 @@ def test_the_minority_score_of_a_gaussian_is_its_closed_form():
     # The mean of 200 x 64 squares: relative standard error below 2 %.
     torch.testing.assert_close(score, expected.float(), rtol=0.06, atol=0)
     assert score[0] > score[1] > score[2]
-
-
-def test_quality_tells_a_memoriser_from_a_learner(backbone):
-    learner = BackboneQuality(
-        samples=10, sample_distance=1.3, held_out_distance=1.3, valid=0.9, train_bits=2.0, held_out_bits=2.1
-    )
-    memoriser = BackboneQuality(
-        samples=10, sample_distance=0.2, held_out_distance=1.3, valid=1.0, train_bits=1.0, held_out_bits=5.0
-    )
-
-    assert (learner.memorised, memoriser.memorised) == (False, True)
-    assert "| memorised (samples nearer than 0.8 of held-out) | yes |" in memoriser.to_markdown()
-
-
-def test_quality_is_measured_on_samples_and_held_out_images(backbone):
-    rng = np.random.default_rng(0)
-    train, held_out = (rng.integers(0, 256, size=(n, 8, 8, 1), dtype=np.uint8) for n in (12, 6))
-
-    quality = measure_quality(
-        backbone,
-        train=train,
-        train_labels=np.arange(12) % 3,
-        held_out=held_out,
-        held_out_labels=np.arange(6) % 3,
-        samples=4,
-    )
-
-    distances = np.linalg.norm(pixel_features(held_out)[:, None] - pixel_features(train)[None], axis=2)
-    assert quality.held_out_distance == pytest.approx(distances.min(axis=1).mean(), rel=1e-5)
-    assert quality.samples == 4
-    assert 0 <= quality.valid <= 1
-    assert np.isfinite([quality.train_bits, quality.held_out_bits, quality.sample_distance]).all()
 
 
 def test_the_labeller_names_groups_that_it_has_learnt():
