@@ -60,8 +60,9 @@ class Workspace:
 
     @property
     def needs_labeller(self) -> bool:
-        """Whether groups have to be recognised: the backbone takes no label, or a label has several groups."""
-        return self.backbone.num_classes is None or not self.real.has_one_group_a_label
+        """Whether groups have to be recognised: there are several, and the backbone's label does not tell them."""
+        label_tells = self.backbone.num_classes is not None and self.real.has_one_group_a_label
+        return len(self.real.groups) > 1 and not label_tells
 
     @property
     def labeller(self) -> Labeller:

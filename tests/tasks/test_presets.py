@@ -1,4 +1,8 @@
+import asyncio
+import re
+
 import pytest
+from prefect.deployments.steps.core import run_step
 from prefect.flows import load_flow_from_entrypoint
 from yaml import safe_load
 
@@ -7,6 +11,10 @@ from tasks.errors import InputError
 from tasks.presets import FLOWS, PREFECT_FILE, list_presets, load_preset, parse_overrides, validate
 
 DEPLOYMENTS = safe_load(PREFECT_FILE.read_text())["deployments"]
+ENTRIES = [
+    pytest.param(flow, entry, id=f"{flow}-{name}")
+    for (flow, name, _), entry in zip(list_presets(), DEPLOYMENTS, strict=True)
+]
 AUGMENT_PRESETS = [name for flow, name, _ in list_presets() if flow == "augment"]
 
 
@@ -40,11 +48,53 @@ def test_every_deployment_names_a_flow_that_takes_its_parameters_and_has_no_acti
     assert entry["work_pool"]["name"] == "gpu"
 
 
+@pytest.mark.parametrize(("flow", "entry"), ENTRIES)
+def test_every_deployment_tells_an_operator_what_it_is_and_when_it_may_run(flow, entry):
+    description = entry["description"].strip()
+
+    assert flow in entry["tags"]
+    assert all(schedule["cron"] and schedule["slug"] for schedule in entry["schedules"])
+    assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert 60 <= len(description) <= 400, "one paragraph in the UI"
+    assert description[0].isupper()
+    assert description.endswith(".")
+
+
 @pytest.mark.parametrize("name", AUGMENT_PRESETS)
-def test_every_augment_preset_has_a_schedule_for_the_operator_to_turn_on(name):
+def test_every_augment_preset_can_be_scheduled(name):
     entry = next(entry for entry in DEPLOYMENTS if entry["name"] == name and "augment" in entry["entrypoint"])
 
-    assert [schedule["cron"] for schedule in entry["schedules"]]
+    assert entry["schedules"]
+
+
+@pytest.mark.parametrize("name", AUGMENT_PRESETS)
+def test_the_presets_of_one_name_have_the_same_real_images_and_backbone(name):
+    augment = load_preset(AugmentConfig, name)
+    beside = [flow for flow, other, _ in list_presets() if other == name and flow in ("backbone", "calibrate")]
+    others = {flow: load_preset(FLOWS[flow], name) for flow in beside}
+
+    assert all(other.dataset == augment.dataset for other in others.values())
+    if "backbone" in others:
+        assert others["backbone"].out == augment.backbone.path
+    if "calibrate" in others:
+        calibrated = others["calibrate"].augment()
+        assert calibrated.backbone == augment.backbone
+        assert calibrated.features == augment.features
+        assert calibrated.labeller == augment.labeller
+
+
+def test_the_pull_step_leads_to_the_checkout_wherever_the_run_starts(tmp_path, monkeypatch):
+    (pull,) = safe_load(PREFECT_FILE.read_text())["pull"]
+    monkeypatch.chdir(tmp_path)
+
+    assert asyncio.run(run_step(pull)) == {"directory": str(PREFECT_FILE.parent)}
+
+
+def test_the_production_page_lists_every_preset():
+    page = (PREFECT_FILE.parent / "docs" / "production.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z]+/[a-z0-9-]+)` \|", page, flags=re.MULTILINE))
+
+    assert listed == {f"{flow}/{name}" for flow, name, _ in list_presets()}
 
 
 def test_a_preset_may_be_named_with_its_flow():

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tasks.config import BackboneConfig
 from tasks.errors import InputError
@@ -30,6 +31,20 @@ def test_a_workspace_holds_what_units_share(tiny_config):
     assert workspace.train_images.dtype == np.uint8
     assert workspace.recipe == workspace.config.recipe(backbone_sha256=workspace.backbone.sha256)
     assert workspace.run_id == workspace.recipe
+    assert not workspace.needs_labeller
+
+
+def test_a_single_group_needs_no_classifier_to_recognise_it(tiny_config, make_backbone, tmp_path):
+    for place in range(40):
+        (tmp_path / "photos" / "room").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(place).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "room" / f"{place:03d}.png")
+    backbone = make_backbone(tmp_path / "unconditional", num_classes=None)
+    photos = {"dataset.reader": "folder", "dataset.folder": str(tmp_path / "photos"), "dataset.split.imbalance": None}
+
+    workspace = open_workspace(tiny_config(**photos, backbone__path=backbone))
+
+    assert workspace.real.groups == ["class=room"]
     assert not workspace.needs_labeller
 
 
