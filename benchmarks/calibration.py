@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.calibration --preset digits --seeds 2 --budget 1000000
 
-Every seed draws its own candidates and noise. Printed are, for each seed, the winner and the baselines on fresh indices
-that no search has seen, with 95 % intervals, and what unseen real images (the validation split) reach under the same
-filters. What is measured is kept in the store: an interrupted benchmark goes on where it was.
+Every seed draws its own candidates and noise. Printed are, for each seed, the winners and the baselines on fresh
+indices that no search has seen, with 95 % intervals, and what unseen real images (the validation split) reach under the
+same filters. What is measured is kept in the store: an interrupted benchmark goes on where it was.
 """
 
 import argparse
@@ -35,6 +35,7 @@ def main() -> None:
         summary = calibrate(load_preset(CalibrateConfig, arguments.preset, overrides=overrides))
         confirmed = "confirmed" if summary.confirmed else "not confirmed"
         print(f"\n## Seed {seed}: {summary.winner} ({confirmed} on fresh seeds)\n")
+        print(f"By objective: {summary.winners}\n")
         print(f"{summary.samples} samples, {summary.spent:.0f} denoiser evaluations; {summary.folder}\n")
         print(pd.DataFrame(summary.rows).to_markdown(index=False))
         print("\nThe search's last rungs:\n")
@@ -53,7 +54,7 @@ def finalists(store: Store, *, count: int = 8) -> pd.DataFrame:
                 "kept, %": round(100 * c["measured"]["passed"] / max(1, c["measured"]["samples"]), 1),
                 "valid, %": round(100 * c["measured"]["valid"] / max(1, c["measured"]["samples"]), 1),
                 "evaluations a sample": round(c["measured"]["evaluations"] / max(1, c["measured"]["samples"]), 1),
-                "reaches the floors": c["reaches_floors"],
+                "reaches the floors with probability": round(c["floors_probability"], 3),
             }
             for c in candidates[:count]
         ]

@@ -28,9 +28,12 @@ def print_calibration(summary: CalibrationSummary) -> None:
     console = Console()
     # Wider than a terminal may be: a row that wraps at the edge reads better than cells that are folded.
     wide = Console(width=max(150, console.width))
-    wide.print(_table("Winner and baselines on fresh seeds (95 % intervals)", summary.rows))
+    wide.print(_table("Winners and baselines on fresh seeds (95 % intervals)", summary.rows))
     if summary.winner is None:
-        console.print("no settings reach the floors of validity and diversity", style="yellow")
+        console.print(
+            "no settings are sure to reach the floors of validity and diversity; search with a larger budget or space",
+            style="yellow",
+        )
     else:
         confirmed = "" if summary.confirmed else "; on fresh seeds it misses a floor, so search with a larger budget"
         console.print(f"winner: {summary.winner}{confirmed}", highlight=False, soft_wrap=True)

@@ -2,7 +2,9 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,9 @@ PLAIN, PUBLISHED_SELF_GUIDANCE, PUBLISHED_BOOST_AND_SKIP = (
     "published boost-and-skip",
 )
 BASELINES = (PLAIN, PUBLISHED_SELF_GUIDANCE, PUBLISHED_BOOST_AND_SKIP)
+
+_GUIDANCE = ("perturbation", "interval", "above")
+_ASPECT = {"boost": "start", "skip": "start"} | dict.fromkeys(("scale", "jacobian_scale", *_GUIDANCE), "guidance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,8 @@ class Walk:
 class CalibrationSpace:
     """The settings among which is searched: every combination of one walk, one start and one guidance.
 
+    Values of a setting are listed in ascending order: the one before and the one after are its neighbours.
+
     Attributes:
         walks: Solvers with their steps.
         boost: Standard deviations of a boosted start.
@@ -48,37 +55,112 @@ class CalibrationSpace:
     """
 
     walks: tuple[Walk, ...] = (Walk(), Walk(solver="ddim", steps=25), Walk(solver="dpm_solver", steps="logsnr20"))
-    boost: tuple[float, ...] = (2.0, 4.0)
+    boost: tuple[float, ...] = (2.0, 3.0, 4.0)
     skip: tuple[float, ...] = (0.06, 0.12)
-    scale: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
-    perturbation: tuple[float, ...] = (0.5, 0.8)
-    interval: tuple[int, ...] = (5,)
+    scale: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+    perturbation: tuple[float, ...] = (0.35, 0.5, 0.65, 0.8)
+    interval: tuple[int, ...] = (2, 5)
     above: tuple[float, ...] = (-1.0, 0.3)
-    jacobian_scale: tuple[float, ...] = (0.4, 4.0)
+    jacobian_scale: tuple[float, ...] = (0.4, 1.0, 4.0)
 
     def __post_init__(self) -> None:
         if not self.walks:
             raise ValueError("CalibrationSpace.walks must name at least one solver with its steps, got none.")
+        for name in ("boost", "skip", "scale", "perturbation", "interval", "above", "jacobian_scale"):
+            values = getattr(self, name)
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"CalibrationSpace.{name} must ascend without repetition, got {values}.")
 
-    def candidates(self, base: SamplerSettings, *, limit: int, seed: int) -> list["Candidate"]:
-        """The baselines, and combinations drawn at random without repetition, up to `limit` in total.
+    def candidates(self, base: SamplerSettings) -> Sequence["Candidate"]:
+        """The baselines, and every combination of the space.
 
         Args:
             base: Everything else about sampling; the baselines walk as it does.
+        """
+        return _candidates(self, base)
+
+    def start(self, base: SamplerSettings, *, limit: int, seed: int) -> list[int]:
+        """Where a search starts: the baselines, and combinations in which every value is about equally frequent.
+
+        Args:
+            base: As for `candidates`.
             limit: How many, at least the three baselines.
             seed: Decides the draw.
-        """
-        starts = [None, *(BoostAndSkip(boost=b, skip=s) for b, s in itertools.product(self.boost, self.skip))]
-        guidance = [None, *self._guidance()]
-        everything = [
-            replace(base.plain(), solver=walk.solver, steps=walk.steps, boost_and_skip=start, self_guidance=guide)
-            for walk, start, guide in itertools.product(self.walks, starts, guidance)
-            if (walk.solver, walk.steps, start, guide) != (base.solver, base.steps, None, None)
-        ]
-        order = np.random.default_rng(seed).permutation(len(everything))[: max(0, limit - len(BASELINES))]
-        return baselines(base) + [Candidate(describe(everything[i]), everything[i]) for i in sorted(order.tolist())]
 
-    def _guidance(self) -> list[SelfGuidance]:
+        Returns:
+            Positions among `candidates`, ascending; all of them where there are no more than `limit`.
+        """
+        everything = self.candidates(base)
+        if len(everything) <= limit:
+            return list(range(len(everything)))
+        at = {frozenset(self.places(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
+        rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(BASELINES)))
+        while len(chosen) < limit:
+            found = [at[frozenset(row.items())] for row in self._hypercube(limit, rng)]
+            new = [i for i in dict.fromkeys(found) if i not in chosen]
+            chosen |= dict.fromkeys(new[: limit - len(chosen)])
+        return sorted(chosen)
+
+    def neighbours(self, base: SamplerSettings, place: int, *, seed: int) -> list[int]:
+        """Combinations that differ from one in a single respect, in an order drawn at random.
+
+        In a single respect means: another walk; the next value of one setting; with or without a boosted start; with
+        or without guidance; guidance through the denoiser or not. The baselines are nobody's neighbours.
+
+        Args:
+            base: As for `candidates`.
+            place: The position of the combination.
+            seed: Decides the order, together with the position.
+        """
+        everything = self.candidates(base)
+        mine = self.places(everything[place].sampler)
+        found = [
+            i
+            for i in range(len(BASELINES), len(everything))
+            if i != place and _in_one_respect(mine, self.places(everything[i].sampler))
+        ]
+        order: list[int] = np.random.default_rng([seed, place]).permutation(found).tolist()
+        return order
+
+    def places(self, sampler: SamplerSettings) -> dict[str, int]:
+        """Where each of its settings stands in the declared values; values that are not declared stand at -1."""
+        return dict(_places(self, sampler))
+
+    def _hypercube(self, count: int, rng: np.random.Generator) -> list[dict[str, int]]:
+        """Rows of places in which the values of every setting are about equally frequent (McKay et al. 1979)."""
+        starts = [{"boost": i} for i in range(len(self.boost)) if self.skip]
+        strengths = [{"scale": i} for i in range(len(self.scale))]
+        strengths += [{"jacobian_scale": i} for i in range(len(self.jacobian_scale))]
+        guided = bool(self.perturbation and self.interval and self.above)
+        options: dict[str, list[dict[str, int]]] = {
+            "start": [{}, *starts],
+            "strength": [{}, *strengths] if guided else [{}],
+        }
+        for name, values in {
+            "walk": self.walks,
+            **{name: getattr(self, name) for name in ("skip", *_GUIDANCE)},
+        }.items():
+            options[name] = [{name: i} for i in range(len(values))] or [{}]
+        columns = {
+            name: [choices[i] for i in rng.permutation(np.resize(range(len(choices)), count))]
+            for name, choices in options.items()
+        }
+        return [self._row({name: column[i] for name, column in columns.items()}) for i in range(count)]
+
+    def _row(self, drawn: dict[str, dict[str, int]]) -> dict[str, int]:
+        """The places that count, of those drawn for every setting."""
+        row = drawn["walk"] | drawn["start"] | drawn["strength"]
+        if drawn["start"]:
+            row |= drawn["skip"]
+        if drawn["strength"]:
+            for name in _GUIDANCE:
+                row |= drawn[name]
+        if "jacobian_scale" in row:
+            row |= {"interval": 0, "above": 0}
+        return row
+
+    def guidance(self) -> list[SelfGuidance]:
+        """Every self-guidance of the space."""
         free = [
             SelfGuidance(scale=w, perturbation=s, interval=n, above=a, jacobian=False)
             for w, s, n, a in itertools.product(self.scale, self.perturbation, self.interval, self.above)
@@ -108,6 +190,40 @@ def baselines(base: SamplerSettings) -> list[Candidate]:
         Candidate(PUBLISHED_SELF_GUIDANCE, replace(plain, self_guidance=published)),
         Candidate(PUBLISHED_BOOST_AND_SKIP, replace(plain, boost_and_skip=BoostAndSkip())),
     ]
+
+
+@lru_cache(maxsize=4)
+def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candidate, ...]:
+    starts = [None, *(BoostAndSkip(boost=b, skip=s) for b, s in itertools.product(space.boost, space.skip))]
+    everything = [
+        replace(base.plain(), solver=walk.solver, steps=walk.steps, boost_and_skip=start, self_guidance=guide)
+        for walk, start, guide in itertools.product(space.walks, starts, [None, *space.guidance()])
+        if (walk.solver, walk.steps, start, guide) != (base.solver, base.steps, None, None)
+    ]
+    return (*baselines(base), *(Candidate(describe(sampler), sampler) for sampler in everything))
+
+
+@lru_cache(maxsize=8192)
+def _places(space: CalibrationSpace, sampler: SamplerSettings) -> tuple[tuple[str, int], ...]:
+    def place(values: Sequence[object], value: object) -> int:
+        return list(values).index(value) if value in values else -1
+
+    found = {"walk": place(space.walks, Walk(solver=sampler.solver, steps=sampler.steps))}
+    if (start := sampler.boost_and_skip) is not None:
+        found |= {"boost": place(space.boost, start.boost), "skip": place(space.skip, start.skip)}
+    if (guide := sampler.self_guidance) is not None:
+        kind = "jacobian_scale" if guide.jacobian else "scale"
+        found |= {kind: place(getattr(space, kind), guide.scale)}
+        found |= {name: place(getattr(space, name), getattr(guide, name)) for name in _GUIDANCE}
+    return tuple(found.items())
+
+
+def _in_one_respect(mine: dict[str, int], other: dict[str, int]) -> bool:
+    lacking = {_ASPECT.get(name, name) for name in mine.keys() ^ other.keys()}
+    differing = [name for name in mine.keys() & other.keys() if mine[name] != other[name]]
+    if lacking:
+        return len(lacking) == 1 and not differing
+    return differing == ["walk"] or (len(differing) == 1 and abs(mine[differing[0]] - other[differing[0]]) == 1)
 
 
 def describe(sampler: SamplerSettings) -> str:

@@ -11,8 +11,9 @@ from prefect.logging import get_run_logger
 
 from datasets.canonical import canonical_json, parse_json
 from datasets.store import Store
-from minority.calibration import Draw, Measured, highest_yield, narrow, rung_sizes, winner
+from minority.calibration import Draw, next_rung, rung_sizes
 from minority.calibration import plan_rung as plan_draws
+from minority.calibration_outcome import OBJECTIVES, Measured, Objective, best
 from minority.calibration_space import BASELINES, Candidate, expected_cost
 from minority.diversity import mean_nearest_distance
 from minority.generation import draw
@@ -41,10 +42,9 @@ class Measurement:
     count: int
 
 
-def candidates_of(config: CalibrateConfig) -> list[Candidate]:
-    """Every candidate, the baselines first."""
-    settings = config.calibration
-    return settings.space.candidates(config.sampler, limit=settings.candidates, seed=config.seed)
+def candidates_of(config: CalibrateConfig) -> Sequence[Candidate]:
+    """Every candidate that the search could try, the baselines first."""
+    return config.calibration.space.candidates(config.sampler)
 
 
 def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int) -> list[Measurement]:
@@ -55,24 +55,43 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         done: The measurements of all rungs before.
         rung: 0, 1, ...
     """
-    candidates, measured = candidates_of(config), read_measured(config, done)
-    sizes = rung_sizes(config.calibration, candidates=len(candidates))
+    settings, candidates, measured = config.calibration, candidates_of(config), read_measured(config, done)
+    start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
+    sizes = rung_sizes(settings, candidates=len(start))
     if rung >= len(sizes):
         return []
     most = max(found.samples for found in measured)
+
+    def untried(parent: int) -> list[int]:
+        near = settings.space.neighbours(config.sampler, parent, seed=config.seed)
+        return [i for i in near if measured[i].samples == 0]
+
     survivors = [i for i, found in enumerate(measured) if found.samples == most]
-    survivors = narrow(config.calibration, measured, survivors, to=sizes[rung])
-    first = max((order.first + order.count for order in done), default=0)
-    costs = _costs(candidates, measured)
-    return _cut(plan_draws(config.calibration, costs, survivors, first=first), size=config.unit_size)
+    if rung > 0:
+        survivors = next_rung(settings, measured, survivors, to=sizes[rung], untried=untried)
+    draws = plan_draws(
+        settings,
+        _costs(candidates, measured),
+        measured,
+        survivors if rung > 0 else start,
+        rungs=len(sizes),
+        first=max((order.first + order.count for order in done), default=0),
+    )
+    return _cut(draws, size=config.unit_size)
+
+
+def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objective, int | None]:
+    """The best candidate under either objective; None where none is sure to reach the floors."""
+    floors = config.calibration.floors
+    return {objective: best(floors, searched, objective=objective) for objective in OBJECTIVES}
 
 
 def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> list[Measurement]:
-    """Measurements of the winner, the highest yield and the baselines on indices that the search did not use."""
+    """Measurements of both winners and the baselines on indices that the search did not use."""
     candidates, measured = candidates_of(config), read_measured(config, done)
     costs = _costs(candidates, measured)
-    best = {winner(config.calibration, measured), highest_yield(config.calibration, measured)} - {None}
-    chosen = sorted({*range(len(BASELINES)), *(i for i in best if i is not None)})
+    found = [i for i in winners(config, measured).values() if i is not None]
+    chosen = sorted({*range(len(BASELINES)), *found})
     budget = config.calibration.budget * config.calibration.verification
     count = int(budget / sum(costs[i] for i in chosen))
     return _cut([Draw(i, FRESH, count) for i in chosen], size=config.unit_size)

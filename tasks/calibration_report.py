@@ -10,11 +10,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from datasets.canonical import canonical_json
-from minority.calibration import Measured, ratio_interval, reaches_floors, winner
-from minority.calibration_space import Candidate
+from minority.calibration_outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
+from minority.calibration_space import PLAIN, Candidate
 from minority.intervals import wilson
 from minority.sampler_settings import SamplerSettings
-from tasks.calibration import Measurement, calibration_store, candidates_of, diversity_of, read_measured
+from tasks.calibration import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config import CalibrateConfig
 from tasks.failures import is_transient
 from tasks.frontier import Point, frontier_picture
@@ -27,9 +27,10 @@ class CalibrationSummary:
     """What a calibration found.
 
     Attributes:
-        winner: The settings in a line; None where no candidate reaches the floors.
+        winner: The settings of the chosen objective in a line; None where no candidate is sure to reach the floors.
+        winners: The settings of either objective, by its name.
         confirmed: Whether the winner reaches the floors on fresh seeds too.
-        preset: The same as YAML, to be pasted into a preset.
+        preset: The winner as YAML, to be pasted into a preset.
         rows: A row of figures for each verified candidate.
         spent: Denoiser evaluations.
         samples: Samples drawn.
@@ -37,6 +38,7 @@ class CalibrationSummary:
     """
 
     winner: str | None
+    winners: dict[Objective, str | None]
     confirmed: bool
     preset: str
     rows: list[dict[str, str]]
@@ -88,22 +90,18 @@ def write_result(
     workspace = open_workspace(config.augment())
     store, candidates = calibration_store(workspace, config), candidates_of(config)
     searched, fresh = read_measured(config, search), read_measured(config, verification)
-    best = winner(config.calibration, searched)
-    verified = {i: found for i, found in enumerate(fresh) if found.samples}
-    top = None if best is None else fresh[best]
-    rows = [_row(candidates[i].name, found, None if i == best else top) for i, found in verified.items()]
-    reference = real_reference(workspace)
-    if reference is not None:
-        rows.append(_row("unseen real images", reference, None))
-    preset = "" if best is None else _preset(candidates[best].sampler)
+    found = winners(config, searched)
+    best = found[config.calibration.objective]
+    verified = {i: measured for i, measured in enumerate(fresh) if measured.samples}
     everything = [*searched, *verified.values()]
     summary = CalibrationSummary(
         winner=None if best is None else candidates[best].name,
-        confirmed=top is not None and reaches_floors(config.calibration, top),
-        preset=preset,
-        rows=rows,
-        spent=sum(found.evaluations for found in everything),
-        samples=sum(found.samples for found in everything),
+        winners={objective: None if i is None else candidates[i].name for objective, i in found.items()},
+        confirmed=best is not None and reaches_floors(config.calibration.floors, fresh[best]),
+        preset="" if best is None else _preset(candidates[best].sampler),
+        rows=_rows(workspace, candidates, verified, found),
+        spent=sum(measured.evaluations for measured in everything),
+        samples=sum(measured.samples for measured in everything),
         folder=store.url(),
     )
     points = [
@@ -112,14 +110,42 @@ def write_result(
         if found.samples
     ]
     store.write("frontier.png", frontier_picture(points, validity_floor=config.calibration.validity_floor))
-    store.write("preset.yaml", preset.encode())
+    store.write("preset.yaml", summary.preset.encode())
     result = _result(config, candidates, searched, verified) | {"summary": asdict(summary)}
     store.write("result.json", canonical_json(result))
     return summary
 
 
-def _row(name: str, found: Measured, best: Measured | None) -> dict[str, str]:
+def _rows(
+    workspace: Workspace,
+    candidates: Sequence[Candidate],
+    verified: Mapping[int, Measured],
+    found: Mapping[Objective, int | None],
+) -> list[dict[str, str]]:
+    """A row for every verified candidate, the winners marked, and one for unseen real images."""
+    plain = next((measured for i, measured in verified.items() if candidates[i].name == PLAIN), None)
+    top = None if found["per_evaluation"] is None else verified.get(found["per_evaluation"])
+    marks = {"per_evaluation": "most per evaluation", "yield": "highest yield"}
+    rows = []
+    for i, measured in verified.items():
+        won = [marks[objective] for objective, winner in found.items() if winner == i]
+        name = candidates[i].name + (f" ({', '.join(won)})" if won else "")
+        rows.append(_row(name, measured, top=top, plain=plain))
+    reference = real_reference(workspace)
+    return rows if reference is None else [*rows, _row("unseen real images", reference, top=None, plain=plain)]
+
+
+def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | None) -> dict[str, str]:
+    """One row of figures.
+
+    Args:
+        name: Of the candidate.
+        found: What was measured.
+        top: The winner by kept samples per evaluation, where there is one.
+        plain: Plain sampling, where it was measured.
+    """
     row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found.passed, found.samples)}
+    row["yield over plain"] = "-" if plain is None or found is plain else _ratio(found, plain, objective="yield")
     row |= {"valid, %": _share(found.valid, found.samples), "rare, %": _share(found.rare, found.samples)}
     row["diversity"] = "-" if found.diversity is None else f"{found.diversity:.2f}"
     low, high = found.per_1000_evaluations_interval()
@@ -127,11 +153,14 @@ def _row(name: str, found: Measured, best: Measured | None) -> dict[str, str]:
     row["kept per 1000 evaluations"] = (
         f"{found.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
     )
-    row["winner's advantage"] = "-"
-    if best is not None and measured:
-        point, (low, high) = ratio_interval(best, found)
-        row["winner's advantage"] = f"{point:.1f} x ({low:.1f} ... {high:.1f})"
+    behind = top is not None and found is not top and measured
+    row["best per evaluation over this"] = _ratio(top, found, objective="per_evaluation") if top and behind else "-"
     return row
+
+
+def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
+    point, (low, high) = ratio_interval(ours, theirs, objective=objective)
+    return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
 
 
 def _share(successes: int, trials: int) -> str:
@@ -161,8 +190,9 @@ def _result(
         "config": config.model_dump(mode="json", exclude={"store", "device"}),
         "candidates": [
             {"name": candidate.name, "sampler": asdict(candidate.sampler), "measured": asdict(found)}
-            | {"reaches_floors": reaches_floors(config.calibration, found)}
+            | {"floors_probability": floors_probability(config.calibration.floors, found)}
             for candidate, found in zip(candidates, searched, strict=True)
+            if found.samples
         ],
         "verified": {candidates[i].name: asdict(found) for i, found in verified.items()},
     }
@@ -172,6 +202,7 @@ def _markdown(summary: CalibrationSummary) -> str:
     columns = list(summary.rows[0])
     table = [columns, ["-"] * len(columns), *([row[name] for name in columns] for row in summary.rows)]
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
-    found = summary.winner or "none: no candidate reaches the floors of validity and diversity"
+    unsure = "none is sure to reach the floors"
+    found = [f"- {objective}: **{name or unsure}**" for objective, name in summary.winners.items()]
     spent = f"{summary.samples} samples, {summary.spent:.0f} denoiser evaluations"
-    return f"Winner: **{found}** ({spent})\n\n" + "\n".join(lines) + f"\n\n```yaml\n{summary.preset}```\n"
+    return "\n".join([f"Winners, {spent}", "", *found, "", *lines, "", "```yaml", summary.preset + "```", ""])

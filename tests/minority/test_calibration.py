@@ -8,62 +8,149 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minority.calibration import (
-    CalibrationSettings,
+from minority.calibration import CalibrationSettings, Draw, narrow, next_rung, plan_rung, rung_sizes
+from minority.calibration_outcome import (
     Measured,
-    highest_yield,
-    narrow,
-    plan_rung,
+    best,
+    floors_probability,
+    ranking,
     ratio_interval,
     reaches_floors,
-    rung_sizes,
-    winner,
 )
 from minority.calibration_space import BASELINES, CalibrationSpace, Walk, expected_cost
 from minority.intervals import bootstrap_interval, wilson
 from minority.sampler_settings import SamplerSettings
 
 
-def search(config, yields, validity, costs, seed=0):
+def nobody(parent):
+    return []
+
+
+def search(config, yields, validity, costs, *, seed=0, start=None, neighbours=nobody):
     """Run the rungs on Bernoulli candidates. Returns the measurements."""
     rng = np.random.default_rng(seed)
     measured = [Measured() for _ in yields]
-    survivors, first = list(range(len(yields))), 0
-    for size in rung_sizes(config, candidates=len(yields)):
-        survivors = narrow(config, measured, survivors, to=size)
-        draws = plan_rung(config, costs, survivors, first=first)
+    participants, first = list(start or range(len(yields))), 0
+    sizes = rung_sizes(config, candidates=len(participants))
+
+    def untried(parent):
+        return [i for i in neighbours(parent) if measured[i].samples == 0]
+
+    for rung, size in enumerate(sizes):
+        if rung:
+            most = max(m.samples for m in measured)
+            survivors = [i for i, m in enumerate(measured) if m.samples == most]
+            participants = next_rung(config, measured, survivors, to=size, untried=untried)
+        draws = plan_rung(config, costs, measured, participants, rungs=len(sizes), first=first)
         for draw in draws:
-            passed = rng.binomial(draw.count, yields[draw.candidate])
-            valid = max(passed, rng.binomial(draw.count, validity[draw.candidate]))
+            valid = rng.binomial(draw.count, validity[draw.candidate])
             measured[draw.candidate] += Measured(
                 samples=draw.count,
-                passed=passed,
+                passed=rng.binomial(valid, min(1.0, yields[draw.candidate] / validity[draw.candidate])),
                 valid=valid,
                 evaluations=draw.count * costs[draw.candidate],
                 diversity=1.0,
             )
-        first += draws[0].count
+        first = max(draw.first + draw.count for draw in draws)
     return measured
 
 
 def test_a_far_better_candidate_is_found():
-    config = CalibrationSettings(budget=200_000, candidates=30)
+    config = CalibrationSettings(budget=200_000)
     yields = [0.02] * 29 + [0.2]
 
     measured = search(config, yields, validity=[0.9] * 30, costs=[50.0] * 30)
 
-    assert winner(config, measured) == 29
+    assert best(config.floors, measured, objective="per_evaluation") == 29
+    assert best(config.floors, measured, objective="yield") == 29
 
 
-def test_what_counts_is_what_is_kept_per_evaluation():
-    config = CalibrationSettings(budget=200_000, candidates=10)
-    # A quarter more of the samples for twice the cost.
-    measured = search(config, [0.02] * 8 + [0.20, 0.25], validity=[0.9] * 10, costs=[50.0] * 9 + [100.0])
+def test_both_objectives_are_searched_whichever_the_preset_is_made_of():
+    # The last one keeps most of its samples, but at five times the cost of the one before.
+    yields, costs = [0.02] * 28 + [0.15, 0.35], [50.0] * 28 + [20.0, 100.0]
+    for objective in ("per_evaluation", "yield"):
+        config = CalibrationSettings(budget=400_000, objective=objective)
 
-    assert winner(config, measured) == 8
+        measured = search(config, yields, validity=[0.9] * 30, costs=costs)
+
+        assert best(config.floors, measured, objective="per_evaluation") == 28
+        assert best(config.floors, measured, objective="yield") == 29
+        first = narrow(config, measured, [28, 29], to=1)
+        assert first == [28 if objective == "per_evaluation" else 29]
 
 
-def test_the_highest_yield_may_cost_more_and_needs_enough_samples():
+def test_the_best_of_many_reaches_the_floor_on_fresh_samples():
+    """Half of the candidates lie just below the floor, and keep the more for it: luck must not carry them over."""
+    config = CalibrationSettings(budget=200_000)
+    yields, validity = [0.30, 0.40] * 10, [0.86, 0.78] * 10
+
+    chosen = [
+        best(
+            config.floors,
+            search(config, yields, validity, costs=[50.0] * 20, seed=seed),
+            objective="yield",
+        )
+        for seed in range(40)
+    ]
+
+    # 5 % of single candidates may be carried over, and some tens of them have a chance.
+    assert sum(i is not None and validity[i] < 0.8 for i in chosen) <= 4
+    assert sum(i is not None and validity[i] > 0.8 for i in chosen) >= 34
+
+
+def test_the_search_climbs_to_settings_that_it_did_not_start_with():
+    # The search starts at the foot of a ridge, whose top is two steps beyond what it starts with.
+    yields = [0.02] * 31 + [0.2, 0.3, 0.4]
+    config = CalibrationSettings(budget=400_000)
+
+    measured = search(
+        config,
+        yields,
+        validity=[0.9] * 34,
+        costs=[50.0] * 34,
+        start=range(32),
+        neighbours=lambda i: [j for j in (i - 1, i + 1) if 0 <= j < 34],
+    )
+
+    assert best(config.floors, measured, objective="yield") == 33
+
+
+def test_newcomers_draw_what_the_others_drew_before_them():
+    config = CalibrationSettings(budget=100_000)
+    measured = [Measured(samples=40, passed=4, valid=36, evaluations=400.0)] * 2 + [Measured()] * 2
+
+    draws = plan_rung(config, [10.0] * 4, measured, [0, 1, 2], rungs=5, first=40)
+
+    assert draws[0] == Draw(2, 0, 40)
+    assert [(draw.candidate, draw.first) for draw in draws[1:]] == [(0, 40), (1, 40), (2, 40)]
+    assert len({draw.count for draw in draws[1:]}) == 1
+    spent = sum(10 * draw.count for draw in draws)
+    assert 15_000 - 30 < spent <= 15_000
+
+
+def test_newcomers_whose_catching_up_would_eat_the_budget_stay_out():
+    config = CalibrationSettings(budget=10_000)
+    measured = [Measured(samples=60, passed=4, valid=36, evaluations=400.0)] + [Measured()] * 3
+
+    draws = plan_rung(config, [10.0] * 4, measured, [0, 1, 2, 3], rungs=5, first=60)
+
+    # A share of 1500 allows 750 for one newcomer's 600.
+    assert {draw.candidate for draw in draws} == {0, 1}
+    assert sum(10 * draw.count for draw in draws) <= 1500
+
+
+def test_places_are_shared_between_the_best_and_their_neighbours():
+    config = CalibrationSettings(explore=0.5, finalists=2)
+    measured = [Measured(samples=100, passed=10 * i, valid=90, evaluations=100.0) for i in range(8)] + [Measured()] * 9
+
+    entered = next_rung(config, measured, range(8), to=6, untried=lambda parent: [8 + parent, 9 + parent])
+
+    assert entered == [7, 6, 5, 15, 14, 16]
+    assert next_rung(config, measured, range(8), to=2, untried=lambda parent: [8 + parent]) == [7, 6]
+    assert next_rung(config, measured, range(8), to=6, untried=nobody) == [7, 6, 5, 4, 3, 2]
+
+
+def test_the_best_needs_enough_samples():
     config = CalibrationSettings()
     measured = [
         Measured(samples=400, valid=380, passed=100, evaluations=8000),
@@ -72,35 +159,60 @@ def test_the_highest_yield_may_cost_more_and_needs_enough_samples():
         Measured(samples=400, valid=200, passed=190, evaluations=8000),
     ]
 
-    assert winner(config, measured) == 0
-    assert highest_yield(config, measured) == 1
-    assert highest_yield(config, measured[3:]) is None
+    assert best(config.floors, measured, objective="per_evaluation") == 0
+    assert best(config.floors, measured, objective="yield") == 1
+    assert best(config.floors, measured[3:], objective="yield") is None
 
 
 def test_a_candidate_below_the_floor_of_validity_never_wins():
-    config = CalibrationSettings(budget=200_000, candidates=10)
+    config = CalibrationSettings(budget=200_000)
 
     measured = search(config, [0.05] * 9 + [0.5], validity=[0.9] * 9 + [0.6], costs=[50.0] * 10)
 
-    best = winner(config, measured)
-    assert best is not None
-    assert best < 9
-    assert measured[best].valid_share >= 0.8
+    for objective in ("per_evaluation", "yield"):
+        found = best(config.floors, measured, objective=objective)
+        assert found is not None
+        assert found < 9
 
 
 def test_there_is_no_winner_where_nothing_is_valid():
-    config = CalibrationSettings(budget=50_000, candidates=6)
+    config = CalibrationSettings(budget=50_000)
+    measured = search(config, [0.1] * 6, validity=[0.2] * 6, costs=[50.0] * 6)
 
-    assert winner(config, search(config, [0.1] * 6, validity=[0.2] * 6, costs=[50.0] * 6)) is None
+    assert best(config.floors, measured, objective="per_evaluation") is None
+
+
+def test_the_probability_of_the_floor_is_that_of_the_beta_posterior():
+    floors = CalibrationSettings(validity_floor=0.8).floors
+    rng = np.random.default_rng(0)
+    posterior = rng.beta(85.5, 15.5, size=200_000)
+
+    # 3 standard errors of a share of 200,000 draws.
+    expected = (posterior >= 0.8).mean()
+    assert floors_probability(floors, Measured(samples=100, valid=85)) == pytest.approx(expected, abs=0.004)
+    assert floors_probability(floors, Measured()) == 0
+    assert floors_probability(floors, Measured(samples=100, valid=100, diversity=0.4)) == 0
+    assert floors_probability(CalibrationSettings(validity_floor=0.0).floors, Measured(samples=3)) == 1
+
+
+def test_few_samples_below_the_floor_do_not_yet_drop_a_candidate():
+    floors = CalibrationSettings().floors
+    measured = [
+        Measured(samples=20, valid=15, passed=10, evaluations=100),
+        Measured(samples=20, valid=20, passed=1, evaluations=100),
+        Measured(samples=20, valid=5, passed=5, evaluations=100),
+    ]
+
+    assert ranking(floors, measured, [0, 1, 2], objective="yield") == [0, 1, 2]
 
 
 def test_repeating_oneself_misses_the_floor_of_diversity():
-    config = CalibrationSettings(diversity_floor=0.5)
+    floors = CalibrationSettings(diversity_floor=0.5).floors
     good = Measured(samples=10, valid=10, passed=5, evaluations=10, diversity=0.8)
 
-    assert reaches_floors(config, good)
-    assert not reaches_floors(config, Measured(samples=10, valid=10, passed=5, evaluations=10, diversity=0.2))
-    assert not reaches_floors(config, Measured())
+    assert reaches_floors(floors, good)
+    assert not reaches_floors(floors, Measured(samples=10, valid=10, passed=5, evaluations=10, diversity=0.2))
+    assert not reaches_floors(floors, Measured())
 
 
 @settings(max_examples=50, deadline=None)
@@ -108,42 +220,94 @@ def test_repeating_oneself_misses_the_floor_of_diversity():
     budget=st.integers(10_000, 10**6),
     candidates=st.integers(4, 60),
     keep=st.floats(0.1, 0.9),
+    explore=st.floats(0.0, 0.9),
     cost=st.floats(1, 60),
     seed=st.integers(0, 100),
 )
-def test_the_budget_holds_and_everybody_draws_the_same_samples(budget, candidates, keep, cost, seed):
-    config = CalibrationSettings(budget=budget, candidates=candidates, keep=keep)
+def test_the_budget_holds_and_everybody_draws_the_same_samples(budget, candidates, keep, explore, cost, seed):
+    config = CalibrationSettings(budget=budget, keep=keep, explore=explore)
     sizes = rung_sizes(config, candidates=candidates)
+    everybody = candidates + 40
 
-    measured = search(config, [0.1] * candidates, [0.9] * candidates, [cost] * candidates, seed)
+    measured = search(
+        config,
+        [0.1] * everybody,
+        [0.9] * everybody,
+        [cost] * everybody,
+        seed=seed,
+        start=range(candidates),
+        neighbours=lambda parent: range(candidates, everybody),
+    )
 
     assert sizes[0] == candidates
     assert all(a > b for a, b in pairwise(sizes))
     spent = sum(m.evaluations for m in measured)
-    # One sample each is the least that a rung can draw.
+    # One sample each is the least that a rung can draw, half of a rung's share the most that catching up may take.
     share = budget * (1 - config.verification) / len(sizes)
-    assert spent <= sum(max(share, size * cost) for size in sizes) + 1e-6
+    assert spent <= sum(max(share, share / 2 + size * cost) for size in sizes) + 1e-6
     assert sum(m.samples == max(x.samples for x in measured) for m in measured) == sizes[-1]
 
 
-def test_the_search_starts_with_the_baselines_and_repeats_no_settings():
-    space = CalibrationSpace()
+def test_the_search_starts_with_the_baselines_and_with_every_value_about_equally_often():
+    space, base = CalibrationSpace(), SamplerSettings(steps=30)
+    candidates = space.candidates(base)
 
-    candidates = space.candidates(SamplerSettings(steps=30), limit=40, seed=1)
+    start = space.start(base, limit=48, seed=1)
 
-    assert len(candidates) == 40
     assert tuple(candidate.name for candidate in candidates[:3]) == BASELINES
     assert candidates[0].sampler.guidance == []
-    assert len({candidate.name for candidate in candidates}) == 40
-    assert [c.name for c in space.candidates(SamplerSettings(steps=30), limit=40, seed=1)] == [
-        candidate.name for candidate in candidates
-    ]
+    assert len({candidate.name for candidate in candidates}) == len(candidates)
+    assert start[:3] == [0, 1, 2]
+    assert len(set(start)) == 48
+    assert start == space.start(base, limit=48, seed=1) != space.start(base, limit=48, seed=2)
+    chosen = [candidates[i].sampler for i in start[3:]]
+    for share, holds in (
+        (1 / 3, lambda s: s.solver == "dpm_solver"),
+        (1 / 4, lambda s: s.boost_and_skip is None),
+        (1 / 4, lambda s: s.self_guidance is not None and s.self_guidance.perturbation == 0.5),
+        (1 / 12, lambda s: s.self_guidance is not None and s.self_guidance.scale == 6),
+    ):
+        # Three of 45 to either side, for combinations without guidance or drawn twice.
+        assert sum(map(holds, chosen)) == pytest.approx(45 * share, abs=3)
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
     space = CalibrationSpace(walks=(Walk(),), boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=())
 
-    assert len(space.candidates(SamplerSettings(), limit=48, seed=0)) == 4
+    assert space.start(SamplerSettings(), limit=48, seed=0) == [0, 1, 2, 3]
+    assert len(space.candidates(SamplerSettings())) == 4
+
+
+def test_neighbours_differ_in_a_single_respect():
+    space, base = CalibrationSpace(), SamplerSettings()
+    candidates = space.candidates(base)
+    names = {candidate.name: i for i, candidate in enumerate(candidates)}
+    place = names["ancestral 50, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian"]
+
+    near = space.neighbours(base, place, seed=0)
+
+    assert {candidates[i].name for i in near} == {
+        "ddim 25, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+        "dpm_solver logsnr20, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 2 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 4 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.12, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 1 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 3 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 2 s 0.35 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 2 s 0.65 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 2 s 0.5 n 2 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 2 s 0.5 n 5, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06",
+        "ancestral 50, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+    }
+    assert near == space.neighbours(base, place, seed=0) != space.neighbours(base, place, seed=1)
+    assert all(place in space.neighbours(base, i, seed=0) for i in near)
+
+
+def test_values_that_do_not_ascend_are_refused():
+    with pytest.raises(ValueError, match=r"CalibrationSpace\.scale must ascend"):
+        CalibrationSpace(scale=(2.0, 1.0))
 
 
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
@@ -151,8 +315,9 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
     from minority.generation import draw
 
     backbone = load_backbone(tiny_backbone)
-    walks = (Walk(steps=10), Walk(solver="dpm_solver", steps="logsnr9"))
-    for candidate in CalibrationSpace(walks=walks).candidates(SamplerSettings(steps=10), limit=12, seed=0):
+    space = CalibrationSpace(walks=(Walk(steps=10), Walk(solver="dpm_solver", steps="logsnr9")))
+    base = SamplerSettings(steps=10)
+    for candidate in (space.candidates(base)[i] for i in space.start(base, limit=16, seed=0)):
         drawn = draw(backbone, seed=0, indices=[0], labels=[0], settings=candidate.sampler)
         assert expected_cost(candidate.sampler) == drawn.evaluations
 
@@ -178,6 +343,11 @@ def test_the_ratio_of_two_yields_has_an_interval_that_holds_it():
 
     assert point == pytest.approx(5)
     assert 3 < low < 5 < high < 9
+    # Twice the cost: half as many times more an evaluation, as many times more a sample.
+    dear = Measured(samples=500, passed=100, evaluations=50_000.0)
+    assert ratio_interval(dear, theirs)[0] == pytest.approx(2.5)
+    assert ratio_interval(dear, theirs)[1].tolist() == pytest.approx([low / 2, high / 2])
+    assert ratio_interval(dear, theirs, objective="yield")[1].tolist() == pytest.approx([low, high])
     assert ratio_interval(ours, Measured(samples=500, evaluations=25_000.0))[0] == math.inf
 
 
@@ -205,7 +375,17 @@ def test_the_bootstrap_of_a_mean_is_that_of_the_normal():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("budget", 0), ("candidates", 3), ("keep", 1.0), ("finalists", 0), ("verification", 1.0), ("validity_floor", 2.0)],
+    [
+        ("budget", 0),
+        ("candidates", 3),
+        ("keep", 1.0),
+        ("explore", 1.0),
+        ("finalists", 0),
+        ("verification", 1.0),
+        ("objective", "most"),
+        ("validity_floor", 1.0),
+        ("confidence", 1.0),
+    ],
 )
 def test_impossible_settings_are_refused(field, value):
     with pytest.raises(ValueError, match=f"CalibrationSettings.{field}"):

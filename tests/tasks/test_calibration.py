@@ -1,7 +1,7 @@
 """A calibration from rungs to preset, with a backbone that draws noise and filters that let everything through."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
@@ -23,6 +23,7 @@ def config(tiny_overrides, tmp_path):
         "dataset.split.validation_fraction": 0.05,
         "calibration.budget": 3000,
         "calibration.candidates": 7,
+        "calibration.finalists": 2,
         "calibration.validity_floor": 0.0,
         "calibration.space.walks": [{"steps": 4}],
         "selection.label_floor": 0.0,
@@ -58,8 +59,24 @@ def test_a_calibration_ends_with_a_preset_that_can_be_pasted(config):
     store = Store(summary.folder)
     assert store.read("frontier.png").startswith(b"\x89PNG")
     result = json.loads(store.read("result.json"))
-    assert [entry["name"] for entry in result["candidates"]] == [c.name for c in candidates_of(config)]
-    assert result["summary"]["winner"] == summary.winner
+    names = [c.name for c in candidates_of(config)]
+    assert {entry["name"] for entry in result["candidates"]} <= set(names)
+    assert len(result["candidates"]) > 7  # the rungs after the first one explored
+    assert result["summary"]["winner"] == summary.winner == summary.winners["per_evaluation"]
+
+
+def test_the_preset_is_made_of_the_winner_of_the_chosen_objective(config):
+    orders = search(config)
+    changed = config.model_copy(update={"calibration": replace(config.calibration, objective="yield")})
+
+    first, second = write_result(config, *orders), write_result(changed, *search(changed))
+
+    assert first.winner == first.winners["per_evaluation"]
+    assert second.winner == second.winners["yield"]
+    assert first.preset != second.preset or first.winner == second.winner
+    marked = [row["sampler"] for row in second.rows if "highest yield" in row["sampler"]]
+    assert len(marked) == 1
+    assert marked[0].startswith(second.winner)
 
 
 def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
@@ -70,6 +87,11 @@ def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
         by_candidate.setdefault(order.candidate, []).append((order.first, order.count))
     assert len(by_candidate) == 7
     assert len({tuple(samples) for samples in by_candidate.values()}) == 1
+    drawn = {}
+    for order in search_orders:
+        drawn.setdefault(order.candidate, set()).update(range(order.first, order.first + order.count))
+    assert len(drawn) > 7
+    assert all(samples == set(range(len(samples))) for samples in drawn.values())
     assert max(order.first + order.count for order in search_orders) < FRESH
     assert all(order.first >= FRESH for order in verification)
     assert {0, 1, 2} <= {order.candidate for order in verification}
