@@ -89,7 +89,7 @@ class _Faces:
     image_size: int
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        face = decode_file(self.folder / self.names[index], mode="RGB")
+        face = decode_file(self.folder / self.names[index], folder=self.folder, mode="RGB")
         return to_pixels(fit_square(face, self.image_size))
 
 

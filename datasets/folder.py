@@ -46,17 +46,18 @@ def read_folder(folder: str | Path) -> ImageSet:
         source_ids=[path.relative_to(root).as_posix() for path, _ in files],
         class_names=class_names,
         image_shape=(height, width, 1 if grey else 3),
-        load=_Files([path for path, _ in files], mode="L" if grey else "RGB"),
+        load=_Files(root, [path for path, _ in files], mode="L" if grey else "RGB"),
     )
 
 
 @dataclass(frozen=True)
 class _Files:
+    root: Path
     paths: list[Path]
     mode: str
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        return to_pixels(decode_file(self.paths[index], mode=self.mode))
+        return to_pixels(decode_file(self.paths[index], folder=self.root, mode=self.mode))
 
 
 def _files_by_class(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:

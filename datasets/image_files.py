@@ -35,6 +35,18 @@ def open_image_files(path: str | Path) -> ImageFiles:
     return ZipFiles(place)
 
 
+def require_inside(path: Path, folder: Path) -> None:
+    """Refuse a file that a link leads out of its set's folder: an unpacked archive may bring links to anywhere.
+
+    The folder itself may be a link.
+
+    Raises:
+        ValueError: The file lies elsewhere.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"{path} is a link that leads out of {folder}; put the file itself there, or remove the link.")
+
+
 class FolderFiles:
     """The files below a folder, hidden ones left out."""
 
@@ -53,10 +65,11 @@ class FolderFiles:
         """The content of one file.
 
         Raises:
-            ValueError: It is missing, unreadable, or lies outside the folder.
+            ValueError: It is missing, unreadable, or lies outside the folder, be it by a link.
         """
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{name!r} leads out of {self._root}; name images by paths below it.")
+        require_inside(self._root / name, self._root)
         try:
             return (self._root / name).read_bytes()
         except OSError as error:

@@ -66,18 +66,19 @@ def read_imagenet(
         source_ids=[f"imagenet/{path.parent.name}/{path.stem}" for path in paths],
         class_names=names,
         image_shape=(image_size, image_size, 3),
-        load=_Photos(paths, image_size),
+        load=_Photos(inside, paths, image_size),
         parts=[_PARTS[split]] * len(labels),
     )
 
 
 @dataclass(frozen=True)
 class _Photos:
+    folder: Path
     paths: list[Path]
     image_size: int
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        return to_pixels(fit_square(decode_file(self.paths[index], mode="RGB"), self.image_size))
+        return to_pixels(fit_square(decode_file(self.paths[index], folder=self.folder, mode="RGB"), self.image_size))
 
 
 def _images(folder: Path) -> list[Path]:

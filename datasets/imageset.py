@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from datasets.image_files import require_inside
+
 # What PIL raises for files that are cut short, garbled, or no images at all.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -171,17 +173,19 @@ def _load_chosen(load: Callable[[int], NDArray[np.uint8]], chosen: NDArray[np.in
     return load(int(chosen[index]))
 
 
-def decode_file(path: Path, *, mode: str) -> Image.Image:
+def decode_file(path: Path, *, folder: Path, mode: str) -> Image.Image:
     """Decode an image file completely.
 
     Args:
         path: The file.
+        folder: The folder of the set, which no link may lead out of.
         mode: "L" for grey or "RGB".
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not an image, is cut short or damaged; the message names it.
+        ValueError: It is not an image, is cut short or damaged, or lies elsewhere; the message names it.
     """
+    require_inside(path, folder)
     try:
         with Image.open(path) as image:
             return image.convert(mode)

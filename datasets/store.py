@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from datasets.local_files import create_file, list_files, locked_folder, remove_leftovers, replace_file
+from datasets.store_url import require_no_secret
 
 _REMEDIES = {
     errno.ENOSPC: "free space there or choose another store",
@@ -51,11 +52,12 @@ class Store:
             url: A folder or any fsspec URL. Credentials come from the backend's own environment variables.
 
         Raises:
-            ValueError: The URL is empty, or of a protocol that is unknown or not installed.
+            ValueError: The URL is empty, holds credentials, or is of a protocol that is unknown or not installed.
         """
         text = os.fspath(url)
         if not text:
             raise ValueError("the store's URL is empty; give a folder or an fsspec URL such as s3://bucket/prefix.")
+        require_no_secret("store", text)
         place = text if "://" in text else str(Path(text).expanduser())
         try:
             # Listings are never cached: other processes write to the same store.
@@ -227,13 +229,18 @@ class Store:
         with self._naming("cleaned", ""):
             return tuple(sorted(str(path.relative_to(self._base)) for path in remove_leftovers(Path(self._base))))
 
-    def check_writable(self) -> None:
+    def check_writable(self, prefix: str = "") -> None:
         """Write and remove a small file, so that a run that cannot store its images stops before it makes any.
+
+        Args:
+            prefix: The folder that will be written. On an object store rights may end at it, so the file lies in it; on
+                a local store it would leave the folder behind.
 
         Raises:
             StoreError: The store cannot be written.
         """
-        probe = f".writable-{os.getpid()}-{os.urandom(4).hex()}"
+        name = f".writable-{os.getpid()}-{os.urandom(4).hex()}"
+        probe = f"{prefix}/{name}" if prefix and not self._local else name
         self.write(probe, b"probe\n")
         self.remove(probe)
 

@@ -57,7 +57,7 @@ def _check_backbone(config: AugmentConfig) -> str | None:
 
 def _check_store(config: AugmentConfig) -> str | None:
     try:
-        Store(config.store).check_writable()
+        Store(config.store).check_writable(config.name)
     except (ValueError, OSError) as error:
         return str(error)
     return None

@@ -7,12 +7,14 @@ keys are errors.
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from datasets.splits import SplitSettings
+from datasets.store_url import require_no_secret
 from datasets.table_settings import TableSettings, read_table_settings, table_settings
 from minority.backbones.quality import QualitySettings
 from minority.calibration import CalibrationSettings
@@ -30,6 +32,28 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class _Run(_Section):
+    """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        for key, text in _texts(self.model_dump(mode="json")):
+            require_no_secret(key, text)
+        return self
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a tree, with its dotted key."""
+    if isinstance(node, dict):
+        for name, below in node.items():
+            yield from _texts(below, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for below in node:
+            yield from _texts(below, key)
+    elif isinstance(node, str):
+        yield key, node
 
 
 Reader = Literal["digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet"]
@@ -109,7 +133,7 @@ class DownstreamConfig(_Section):
     classifier: ClassifierSettings = ClassifierSettings()
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(_Run):
     """One augmentation run."""
 
     name: Annotated[Name, Field(description="The dataset's name in the store.")]
@@ -142,7 +166,7 @@ class AugmentConfig(_Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-class CalibrateConfig(_Section):
+class CalibrateConfig(_Run):
     """One search for sampler settings. Uses training and validation images, never test images."""
 
     name: Annotated[Name, Field(description="The preset's name.")]
@@ -199,7 +223,7 @@ class BackboneArchitecture(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
 
 
-class TrainBackboneConfig(_Section):
+class TrainBackboneConfig(_Run):
     """One training run of a backbone."""
 
     name: Annotated[Name, Field(description="The backbone's name.")]

@@ -56,7 +56,7 @@ def _preset(name: str) -> str:
     for look in (
         lambda: load_real_data(config.dataset),
         lambda: open_backbone(config.backbone),
-        lambda: Store(config.store).check_writable(),
+        lambda: Store(config.store).check_writable(config.name),
     ):
         try:
             look()

@@ -122,8 +122,10 @@ def _problem(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{path} is not a setting; {_options(problem['loc'][-1], _settings_beside(kind, problem['loc']))}"
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    # Our own rules name the value themselves.
-    return f"{path}: {message}" if problem["type"] == "value_error" else f"{path}: {message}, got {problem['input']!r}"
+    # Our own rules name the value themselves, and those about a whole config the setting too.
+    if problem["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message}, got {problem['input']!r}"
 
 
 def _settings_beside(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -208,3 +208,64 @@ def undisturbed(augment_tiny, tmp_path_factory):
     assert command.code == 0, command.stderr
     (manifest,) = store.rglob("manifest.json")
     return Run(store, manifest.parent, command)
+
+
+@pytest.fixture(scope="session")
+def prefect(server_url, tmp_path_factory):
+    """Runs `prefect ...` from the checkout against the server."""
+    environment = os.environ | {
+        "PREFECT_API_URL": server_url,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("operator")),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def run(*args, start=False, cwd=ROOT, seconds=300, **variables):
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *args]
+        place = {"cwd": cwd, "env": environment | variables, "stdin": subprocess.DEVNULL}
+        if start:
+            return subprocess.Popen(command, **place, stdout=subprocess.DEVNULL)
+        return subprocess.run(command, **place, capture_output=True, text=True, timeout=seconds)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect):
+    """A work pool, every deployment of prefect.yaml, and a worker that takes their runs."""
+    for command in (["work-pool", "create", "gpu", "--type", "process", "--overwrite"], ["deploy", "--all"]):
+        done = prefect(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
+    yield
+    stop(worker)
+
+
+@pytest.fixture(scope="module")
+def run_deployment(prefect, deployed, ask_api):
+    """Runs a deployment to its end: the command that watched it, and the run as the server knows it."""
+
+    def run(name, overrides):
+        watched = prefect(
+            "deployment",
+            "run",
+            name,
+            "-p",
+            f"overrides={json.dumps(overrides)}",
+            "--watch",
+            "--watch-interval",
+            "1",
+        )
+        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flow_runs": {"deployment_id": {"is_null_": False}}}
+        (flow_run,) = ask_api("flow_runs/filter", newest)
+        return watched, flow_run
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digits_run(run_deployment, tiny_overrides, tmp_path_factory):
+    """A tiny run of augment/digits on the worker."""
+    store = tmp_path_factory.mktemp("deployed") / "store"
+    return store, *run_deployment("augment/digits", tiny_overrides | {"store": str(store)})

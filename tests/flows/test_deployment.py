@@ -1,84 +1,12 @@
 """The operator's way: a server, `prefect deploy --all`, a worker, and runs of the deployments."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def prefect(server_url, tmp_path_factory):
-    """Runs `prefect ...` from the checkout against the server."""
-    environment = os.environ | {
-        "PREFECT_API_URL": server_url,
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("operator")),
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_LOGGING_LEVEL": "INFO",
-    }
-
-    def run(*args, start=False):
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *args]
-        if start:
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def deployed(prefect):
-    """A work pool, every deployment of prefect.yaml, and a worker that takes their runs."""
-    for command in (["work-pool", "create", "gpu", "--type", "process"], ["deploy", "--all"]):
-        done = prefect(*command)
-        assert done.returncode == 0, done.stdout + done.stderr
-    worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
-    yield
-    worker.send_signal(signal.SIGINT)
-    try:
-        worker.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
-
-
-@pytest.fixture(scope="module")
-def run_deployment(prefect, deployed, ask_api):
-    """Runs a deployment to its end: the command that watched it, and the run as the server knows it."""
-
-    def run(name, overrides):
-        watched = prefect(
-            "deployment",
-            "run",
-            name,
-            "-p",
-            f"overrides={json.dumps(overrides)}",
-            "--watch",
-            "--watch-interval",
-            "1",
-        )
-        newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flow_runs": {"deployment_id": {"is_null_": False}}}
-        (flow_run,) = ask_api("flow_runs/filter", newest)
-        return watched, flow_run
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def digits_run(run_deployment, tiny_overrides, tmp_path_factory):
-    """A tiny run of augment/digits on the worker."""
-    store = tmp_path_factory.mktemp("deployed") / "store"
-    return store, *run_deployment("augment/digits", tiny_overrides | {"store": str(store)})
 
 
 def test_a_deployment_run_completes_on_a_worker_and_publishes_what_a_local_run_does(digits_run, undisturbed, contents):

@@ -176,6 +176,14 @@ def test_a_wrong_value_is_refused_with_its_path_the_rule_and_the_value(assignmen
     assert all(part in message for part in parts), message
 
 
+@pytest.mark.parametrize("key", ["store", "dataset.folder", "features.weights"])
+def test_credentials_in_a_setting_are_refused_without_repeating_them(key):
+    message = refusal(f"{key}=s3://key:hush@bucket/runs")
+
+    assert message.startswith(f"{key} is a URL that holds credentials")
+    assert "hush" not in message
+
+
 def test_all_that_is_wrong_is_told_at_once():
     message = refusal("seed=-1", "sampler.stepz=4")
 
