@@ -79,7 +79,7 @@ class DatasetConfig(_Section):
     ] = "Male"
     table: Annotated[
         TableSettings | None,
-        BeforeValidator(_table),
+        BeforeValidator(_table, json_schema_input_type=TableSettings | str | None),
         Field(description="Where columns and images are (image_table): keys and values, or a YAML file that has them."),
     ] = None
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)

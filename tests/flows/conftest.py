@@ -56,7 +56,7 @@ def server_url(tmp_path_factory):
         stop(process)
 
 
-def _wait_for(url, process, log, *, seconds=180):
+def _wait_for(url, process, log, *, seconds=300):
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         try:

@@ -4,6 +4,8 @@ import re
 import pytest
 from prefect.deployments.steps.core import run_step
 from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate as check_schema
 from yaml import safe_load
 
 from tasks.config import AugmentConfig, TrainBackboneConfig
@@ -44,6 +46,7 @@ def test_every_deployment_names_a_flow_that_takes_its_parameters_and_has_no_acti
     flow = load_flow_from_entrypoint(entry["entrypoint"])
 
     flow.validate_parameters(entry["parameters"])
+    check_schema(entry["parameters"], parameter_schema(flow).model_dump_for_openapi(), raise_on_error=True)
     assert all(schedule["active"] is False for schedule in entry.get("schedules", []))
     assert entry["work_pool"]["name"] == "gpu"
 
