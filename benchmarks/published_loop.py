@@ -63,6 +63,18 @@ class FreshNoise:
         return self.start()
 
 
+def as_network(
+    denoiser: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None, Tensor | None]],
+) -> Network:
+    """A denoiser's noise and variance fraction in [0, 1] (None: not learned) as the raw output of an ADM network."""
+
+    def network(x: Tensor, timestep: Tensor, label: Tensor | None) -> Tensor:
+        eps, fraction, _ = denoiser(x, timestep, label)
+        return eps if fraction is None else torch.cat([eps, 2 * fraction - 1], dim=1)
+
+    return network
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedGuidance:
     """The options of the published command line, with its settings for CelebA-64.
@@ -98,15 +110,13 @@ class PublishedLoop:
         network: Its parameters may require gradients, as they do in the published code.
         trained_betas: (T,) the forward variances that it was trained with.
         timesteps: The trained timesteps that are kept, ascending.
-        learns_variance: Whether the second half of the output is the variance (learned range).
-        fixed_variance: "small" or "large", where it is not learned.
+        fixed_variance: "small" or "large", where the network does not learn it (learned range: twice the channels).
         guidance: None samples plainly.
     """
 
     network: Network
     trained_betas: NDArray[np.float64]
     timesteps: NDArray[np.int64]
-    learns_variance: bool
     fixed_variance: Literal["small", "large"] = "small"
     guidance: PublishedGuidance | None = None
     forwards: int = 0
@@ -138,7 +148,7 @@ class PublishedLoop:
         self.forwards += 1
         out = self.network(x, torch.full((len(x),), int(self.timesteps[i]), device=x.device), label)
         low, high = math.log(self.true_variance[max(i, 1)]), math.log(self.beta[i])
-        if self.learns_variance:
+        if out.shape[1] == 2 * x.shape[1]:
             out, v = out.chunk(2, dim=1)
             share = (v + 1) / 2
             log_variance = share * high + (1 - share) * low

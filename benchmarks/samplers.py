@@ -17,10 +17,8 @@ the real labels instead, so its row shows that it runs and what it costs, no mor
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.machine import PeakMemory, clock
 from minority.backbones import Backbone, load_backbone
 from minority.features import pixel_features
 from minority.generation import SamplerSettings, draw
@@ -147,11 +146,11 @@ def measure(
     labels = None if classes is None else [i * classes // num for i in range(num)]
     settings = replace(NAMED_SAMPLERS.get(name, SamplerSettings()), batch_size=batch_size)
     memory = PeakMemory(device)
-    start = time.perf_counter() if device == "cuda" else time.process_time()
+    start = clock(device)
     drawn = draw(
         backbone, seed=seed, indices=range(num), labels=labels, settings=settings, guidance=guidance, device=device
     )
-    seconds = (time.perf_counter() if device == "cuda" else time.process_time()) - start
+    seconds = clock(device) - start
     reference = RealReference.fit(pixel_features(real.images))
     own, place = reference.own, reference.judge(pixel_features(drawn.images))
     rare = place.knn_distance > np.quantile(own.knn_distance, 0.9)
@@ -170,35 +169,6 @@ def measure(
             "peak MiB": memory.mebibytes(),
         }
     )
-
-
-class PeakMemory:
-    """Peak memory from now on, beyond what is held now; of the GPU, or of the process where Linux tells."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self._start = float(torch.cuda.memory_allocated())
-        else:
-            try:
-                Path("/proc/self/clear_refs").write_text("5")
-            except OSError:
-                self._device = "none"
-            self._start = self._status("VmRSS")
-
-    def mebibytes(self) -> float:
-        """The peak beyond the start."""
-        if self._device == "cuda":
-            return (torch.cuda.max_memory_allocated() - self._start) / 2**20
-        return (self._status("VmHWM") - self._start) / 2**20
-
-    def _status(self, field: str) -> float:
-        status = Path("/proc/self/status")
-        if self._device == "none" or not status.is_file():
-            return float("nan")
-        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-        return 1024 * float(line.split()[1])
 
 
 def score_agreement(backbone: Backbone, real: RealImages, *, num: int, device: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minority.backbones import Backbone
+from minority.engine import prepared
 from minority.guidance import Guidance
 from minority.noise import NoiseSource, SampleNoise
 from minority.pixels import from_pixels, to_pixels
@@ -83,7 +84,7 @@ def edit_images(
         raise ValueError(f"{len(images)} images need as many indices and labels, and there must be one at least.")
     if settings.prune_and_branch is not None:
         raise ValueError("pruned chains take another image's place and label; leave prune_and_branch out.")
-    backbone = backbone.to(device).in_precision(settings.precision)
+    backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
     made, evaluations = [], 0.0
     for start in range(0, len(images), settings.batch_size):

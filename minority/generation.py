@@ -13,6 +13,7 @@ from torch import Tensor
 
 from minority.backbones import Backbone
 from minority.chain import Variance
+from minority.engine import EngineSettings, prepared
 from minority.features import pixel_features
 from minority.guidance import Guidance
 from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
@@ -114,7 +115,7 @@ def draw(
             f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs one "
             "that was trained with labels left out."
         )
-    backbone = backbone.to(device).in_precision(settings.precision)
+    backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
     methods = [
         PruneByFeatures.bind(method, reference, extract=extract)
@@ -178,6 +179,7 @@ def score_images(
     labels: Sequence[int] | None,
     settings: ScoreSettings,
     batch_size: int = 64,
+    engine: EngineSettings | None = None,
     device: torch.device | str = "cpu",
 ) -> Scores:
     """Score finished images by the backbone.
@@ -190,10 +192,11 @@ def score_images(
         labels: One an image for a class-conditional backbone, None for an unconditional one.
         settings: See above.
         batch_size: Images a network call.
+        engine: How the network is run; None: as it is.
         device: Where to compute.
     """
     _check_labels(backbone, indices, labels)
-    backbone = backbone.to(device)
+    backbone = prepared(backbone, device=device, engine=engine)
     chain, short = backbone.schedule, backbone.schedule.respaced(settings.elbo_steps)
     x = from_pixels(images)
 

@@ -1,10 +1,11 @@
 """How samples are drawn, as one order form: every knob is declared beside the code that obeys it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from minority.backbones.backbone import Precision
 from minority.chain import Variance
+from minority.engine import EngineSettings
 from minority.guidance import Guidance, check_combination
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.classifier_free import ClassifierFree
@@ -32,6 +33,7 @@ class SamplerSettings:
         classifier_free: Amplify what the label adds, or None.
         shaped_noise: Louder, quieter or truncated noise, or None.
         precision: Of the network's weights and activations; everything else is fp32.
+        engine: How the network is run. Changes images at most in the last bit.
         batch_size: Samples a network call. Costs memory; changes images at most in the last bit.
     """
 
@@ -45,6 +47,7 @@ class SamplerSettings:
     classifier_free: ClassifierFree | None = None
     shaped_noise: ShapedNoise | None = None
     precision: Precision = "fp32"
+    engine: EngineSettings = field(default_factory=EngineSettings)
     batch_size: int = 64
 
     def __post_init__(self) -> None:

@@ -186,6 +186,7 @@ def _scores(
         labels=labels,
         settings=workspace.config.scores,
         batch_size=workspace.config.sampler.batch_size,
+        engine=workspace.config.sampler.engine,
         device=workspace.device,
     )
 

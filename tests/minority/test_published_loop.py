@@ -33,12 +33,11 @@ def tiny_unet(*, learns_variance, classes=None):
     return unet.eval().requires_grad_(False)
 
 
-def published(unet, noise, *, respaced, options, learns_variance, fixed, label=None):
+def published(unet, noise, *, respaced, options, fixed, label=None):
     loop = PublishedLoop(
         lambda x, t, y: unet(x, t, class_labels=y).sample,
         trained_betas=np.linspace(10 * 1e-4, 10 * 0.02, 100),
         timesteps=respaced.timesteps,
-        learns_variance=learns_variance,
         fixed_variance=fixed,
         guidance=PublishedGuidance(**options),
     )
@@ -94,7 +93,7 @@ def test_every_option_means_what_it_means_in_the_published_loop(changes, learns_
         variance="learned_range" if learns_variance else f"fixed_{fixed}",
     )
 
-    theirs = published(unet, noise, respaced=respaced, options=options, learns_variance=learns_variance, fixed=fixed)
+    theirs = published(unet, noise, respaced=respaced, options=options, fixed=fixed)
     unguided, _ = sample(UNetDenoiser(unet, TRAINED), respaced, noise)
     # fp32 against fp32, ten steps.
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
@@ -110,9 +109,7 @@ def test_class_labels_reach_the_step_and_the_metric():
     denoiser = UNetDenoiser(unet, TRAINED, settings=UNetSettings(num_classes=4))
     ours, _ = sample(denoiser, respaced, noise, label=label, guidance=[guidance_of(options)])
 
-    theirs = published(
-        unet, noise, respaced=respaced, options=options, learns_variance=True, fixed="small", label=label
-    )
+    theirs = published(unet, noise, respaced=respaced, options=options, fixed="small", label=label)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
 
 
