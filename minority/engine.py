@@ -7,6 +7,7 @@ as the backbone lives, so that the units of a run share what was compiled or rec
 import copy
 import threading
 from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -84,13 +85,13 @@ def _prepare(backbone: Backbone, engine: EngineSettings, *, original: Backbone) 
         denoiser = copy.deepcopy(denoiser)
     denoiser.requires_grad_(False)  # a backward pass then needs the gradients of activations alone
     if engine.channels_last:
-        denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        denoiser.to(memory_format=torch.channels_last)
     for name, network in list(denoiser.named_children()):
         setattr(denoiser, name, _equip(network, engine, name=f"{backbone.name}.{name}"))
     return replace(backbone, denoiser=denoiser)
 
 
-def _equip(network: nn.Module, engine: EngineSettings, *, name: str) -> nn.Module:
+def _equip(network: Any, engine: EngineSettings, *, name: str) -> nn.Module:
     if engine.checkpoint:
         if not getattr(network, "_supports_gradient_checkpointing", False):
             raise ValueError(f"EngineSettings.checkpoint: {name} has no gradient checkpointing; switch it off.")
