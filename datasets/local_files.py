@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[A-Za-z0-9._]+)-(?P<pid>\d+)-[0-9a-f]+")
@@ -81,13 +81,30 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
     A writer on this host is dead when no process has its id; one on another host is taken for dead after a day.
     """
-    removed = []
+    removed = find_leftovers(folder)
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed
+
+
+def find_leftovers(folder: Path) -> list[Path]:
+    """Temporary copies whose writer is dead, as `remove_leftovers` has it."""
+    found = []
     for path in _walk(folder):
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and _writer_is_dead(path, host=match["host"], pid=int(match["pid"])):
-            path.unlink(missing_ok=True)
-            removed.append(path)
-    return removed
+            found.append(path)
+    return found
+
+
+def remove_emptied(folder: Path) -> None:
+    """Remove a folder and those below it as far as they hold nothing but locks; a file that is there stays."""
+    for root, _, names in os.walk(folder, topdown=False):
+        if all(name.startswith(_LOCK_PREFIX) for name in names):
+            for name in names:
+                Path(root, name).unlink(missing_ok=True)
+            with suppress(OSError):  # a folder below it, or a file that has just come, keeps it
+                Path(root).rmdir()
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,11 @@ import re
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
+def is_name(name: str) -> bool:
+    """Whether `require_name` lets it through."""
+    return _NAME.fullmatch(name) is not None
+
+
 def require_name(kind: str, name: str) -> None:
     """Refuse a name that is not safe as a file name everywhere.
 
@@ -15,7 +20,7 @@ def require_name(kind: str, name: str) -> None:
     Raises:
         ValueError: Another name.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(
             f"{kind} {name!r} is not allowed: use 1 to 64 small letters, digits, dots, _ and -, "
             "beginning with a letter or digit."

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -34,6 +34,16 @@ _NUMBERS: dict[type[OSError], int] = {PermissionError: errno.EACCES, FileNotFoun
 
 class StoreError(OSError):
     """A store cannot be read or written. The message names the path, the reason and the way out."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError would forget the number on its way from another process.
+        return _rebuilt_error, (str(self), self.errno)
+
+
+def _rebuilt_error(message: str, number: int | None) -> StoreError:
+    error = StoreError(message)
+    error.errno = number
+    return error
 
 
 class Store:
@@ -71,6 +81,11 @@ class Store:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.root!r})"
 
+    @property
+    def backend(self) -> tuple[Any, str]:
+        """The fsspec file system, and the path in it below which the store lies."""
+        return self._fs, self._base
+
     def url(self, path: str = "") -> str:
         """The full URL of a path; an absolute file name for a local folder."""
         return f"{self.root}/{_relative(path)}" if path else self.root
@@ -86,12 +101,12 @@ class Store:
             FileNotFoundError: There is no such file.
             StoreError: It cannot be read.
         """
-        with self._naming("read", path):
+        with self.naming("read", path):
             return cast(bytes, self._fs.cat_file(self._full(path)))
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a file for reading as a stream of bytes. Raises as `read` does."""
-        with self._naming("read", path):
+        with self.naming("read", path):
             return cast(IO[bytes], self._fs.open(self._full(path), "rb"))
 
     def write(self, path: str, data: bytes) -> None:
@@ -100,7 +115,7 @@ class Store:
         Raises:
             StoreError: It cannot be written, e.g. because the disk is full.
         """
-        with self._naming("written", path):
+        with self.naming("written", path):
             if self._local:
                 replace_file(Path(self._full(path)), data)
             else:
@@ -116,7 +131,7 @@ class Store:
         Raises:
             StoreError: It cannot be written.
         """
-        with self._naming("written", path):
+        with self.naming("written", path):
             if self._local:
                 return create_file(Path(self._full(path)), data)
             if self.exists(path):
@@ -147,7 +162,7 @@ class Store:
         """
         if expected is None:
             return self.create(path, data)
-        with self._naming("written", path):
+        with self.naming("written", path):
             if self._is_s3():
                 return self._swap_s3(path, data, expected=expected)
             try:
@@ -176,7 +191,7 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether there is a file (not a folder) of that name."""
-        with self._naming("read", path):
+        with self.naming("read", path):
             return bool(self._fs.isfile(self._full(path)))
 
     def list(self, prefix: str = "") -> list[str]:
@@ -184,7 +199,7 @@ class Store:
 
         Temporary copies of running or killed writers are not among them.
         """
-        with self._naming("read", prefix):
+        with self.naming("read", prefix):
             if self._local:
                 found = [str(path) for path in list_files(Path(self._full(prefix)))]
             else:
@@ -196,7 +211,7 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error, since another process may have been first."""
-        with self._naming("removed", path):
+        with self.naming("removed", path):
             try:
                 self._fs.rm_file(self._full(path))
             except FileNotFoundError:
@@ -204,7 +219,7 @@ class Store:
 
     def remove_tree(self, prefix: str) -> None:
         """Remove a folder with all that is below it; one that is already gone is no error."""
-        with self._naming("removed", prefix):
+        with self.naming("removed", prefix):
             if self._fs.exists(self._full(prefix)):
                 self._fs.rm(self._full(prefix), recursive=True)
 
@@ -218,7 +233,7 @@ class Store:
             yield
             return
         with ExitStack() as held:
-            with self._naming("locked", ""):
+            with self.naming("locked", ""):
                 held.enter_context(locked_folder(Path(self._base), name))
             yield
 
@@ -226,7 +241,7 @@ class Store:
         """Remove the temporary copies that killed writers left in a local store. Returns their paths, sorted."""
         if not self._local:
             return ()
-        with self._naming("cleaned", ""):
+        with self.naming("cleaned", ""):
             return tuple(sorted(str(path.relative_to(self._base)) for path in remove_leftovers(Path(self._base))))
 
     def check_writable(self, prefix: str = "") -> None:
@@ -248,8 +263,13 @@ class Store:
         return f"{self._base}/{_relative(path)}" if path else self._base
 
     @contextmanager
-    def _naming(self, action: str, path: str) -> Iterator[None]:
-        """Turn a backend's error into one that names the path, the reason and the way out."""
+    def naming(self, action: str, path: str) -> Iterator[None]:
+        """Turn a backend's errors in the block into ones that name the path, the reason and the way out.
+
+        Args:
+            action: What is done to the path: "read", "written", "removed" ...
+            path: Relative to the store.
+        """
         failures: tuple[type[Exception], ...] = (OSError, *self._backend_errors())
         try:
             yield
@@ -286,6 +306,4 @@ def _store_error(action: str, url: str, error: Exception) -> StoreError:
     if code is None:  # object stores raise the right type without a number
         code = next((number for kind, number in _NUMBERS.items() if isinstance(error, kind)), None)
     remedy = _REMEDIES.get(code or 0, "check that the store can be reached, then run again")
-    named = StoreError(f"{url} cannot be {action}: {reason[0].lower()}{reason[1:].rstrip('.')}; {remedy}.")
-    named.errno = code
-    return named
+    return _rebuilt_error(f"{url} cannot be {action}: {reason[0].lower()}{reason[1:].rstrip('.')}; {remedy}.", code)

@@ -6,8 +6,10 @@ from typing import Any
 from prefect import flow
 
 from tasks.candidates import choose_candidates, read_rows, tally_candidates
+from tasks.capacity import Demand
 from tasks.checks import check_inputs
-from tasks.config import AugmentConfig
+from tasks.config import AugmentConfig, placed
+from tasks.counters import count_unit
 from tasks.downstream import planned_trials, run_trial
 from tasks.engine import fan_out, task_runner
 from tasks.generation import generate_unit, open_run_store
@@ -16,6 +18,7 @@ from tasks.presets import validate
 from tasks.progress import stage
 from tasks.publishing import publish_run
 from tasks.reporting import RunSummary, write_report
+from tasks.running import running
 from tasks.workspace import Workspace
 
 
@@ -27,12 +30,13 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
         config: The run. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"seed": 3, "sampler.self_guidance.scale": 2}.
     """
-    config = validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {})
+    config = placed(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     workspace = check_inputs(config)
-    plans = generate(workspace)
-    manifest = publish_run(config, plans)
-    train_downstream(config, plans)
-    return write_report(config, manifest)
+    with running(workspace):
+        plans = generate(workspace)
+        manifest = publish_run(config, plans)
+        train_downstream(config, plans)
+        return write_report(config, manifest)
 
 
 def generate(workspace: Workspace) -> list[UnitPlan]:
@@ -66,9 +70,16 @@ def generate(workspace: Workspace) -> list[UnitPlan]:
 
 def draw(units: list[UnitPlan], config: AugmentConfig, *, what: str) -> None:
     """Make the units of one stage; a failed one does not stop the others."""
-    with stage(what) as on_done:
+    with stage(what, unit="samples") as on_done:
         fan_out(
-            partial(generate_unit.submit, config=config), units, what="units", name=lambda u: u.unit, on_done=on_done
+            partial(generate_unit.submit, config=config),
+            units,
+            what="units",
+            name=lambda unit: unit.unit,
+            size=lambda unit: unit.num_samples,
+            demand=Demand(workers=config.workers, device=config.device),
+            on_done=on_done,
+            on_result=partial(count_unit, dataset=config.name),
         )
 
 
@@ -76,11 +87,12 @@ def train_downstream(config: AugmentConfig, plans: list[UnitPlan]) -> None:
     """Train the classifiers of every arm and seed."""
     trials = planned_trials(config)
     if trials:
-        with stage("classifiers") as on_done:
+        with stage("classifiers", unit="classifiers") as on_done:
             fan_out(
                 lambda trial: run_trial.submit(arm=trial[0], seed=trial[1], config=config, plans=plans),
                 trials,
                 what="classifiers",
                 name=lambda trial: f"{trial[0]} seed {trial[1]}",
+                demand=Demand(workers=config.workers, device=config.device),
                 on_done=on_done,
             )

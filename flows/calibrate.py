@@ -7,8 +7,9 @@ from prefect import flow
 
 from tasks.calibration import Measurement, measure_candidate, plan_rung, plan_verification
 from tasks.calibration_report import CalibrationSummary, write_calibration
+from tasks.capacity import Demand
 from tasks.checks import check_workspace
-from tasks.config import CalibrateConfig
+from tasks.config import CalibrateConfig, placed
 from tasks.engine import fan_out, task_runner
 from tasks.presets import validate
 from tasks.progress import stage
@@ -22,7 +23,7 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
         config: The search. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"calibration.budget": 200000}.
     """
-    config = validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {})
+    config = placed(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     check_workspace(config.augment())
     searched: list[Measurement] = []
     rung = 0
@@ -37,11 +38,13 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
 
 def measure(orders: list[Measurement], config: CalibrateConfig, *, what: str) -> None:
     """Measure the candidates of one stage."""
-    with stage(what) as on_done:
+    with stage(what, unit="samples") as on_done:
         fan_out(
             partial(measure_candidate.submit, config=config),
             orders,
             what="measurements",
             name=lambda order: f"candidate {order.candidate}",
+            size=lambda order: order.count,
+            demand=Demand(workers=config.workers, device=config.device),
             on_done=on_done,
         )

@@ -52,11 +52,11 @@ def augment(
     Example: `minority augment digits --set seed=1 --store /data/balanced`
     """
     with _errors():
-        from tasks.config import AugmentConfig
+        from tasks.config import AugmentConfig, placed
         from tasks.presets import load_preset, parse_overrides
 
         overrides = parse_overrides(assignments or [])
-        config = load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
         from tasks.checks import check_inputs
 
         check_inputs(config)
@@ -117,11 +117,11 @@ def calibrate(
     Example: `minority calibrate digits --set calibration.budget=200000`
     """
     with _errors():
-        from tasks.config import CalibrateConfig
+        from tasks.config import CalibrateConfig, placed
         from tasks.presets import load_preset, parse_overrides
 
         overrides = parse_overrides(assignments or [])
-        config = load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
         from tasks.checks import check_workspace
 
         check_workspace(config.augment())
@@ -256,6 +256,25 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
     if problems:
         raise typer.Exit(1)
     typer.echo(f"sound: {manifest}")
+
+
+@app.command()
+def clean(
+    store: Annotated[str, typer.Option(help="Folder or fsspec URL of the datasets.")] = "runs",
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Untouched for so long: 90s, 30m, 12h, 7d.")] = "7d",
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed; without it nothing is.")] = False,
+) -> None:
+    """List what abandoned runs and killed writers left: unpublished runs, staging of published ones, torn files.
+
+    Published files, and runs that somebody works on, are never among them.
+
+    Example: `minority clean --store runs --older-than 7d --delete`
+    """
+    with _errors():
+        from tasks.cleaning import clean_store, parse_age
+
+        for line in clean_store(store, older_than=parse_age(older_than), delete=delete):
+            typer.echo(line)
 
 
 @app.command()

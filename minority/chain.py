@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minority.denoiser import Denoiser, Prediction
+from minority.interruption import stop_if_interrupted
 from minority.schedule import NoiseSchedule
 
 Variance = Literal["learned_range", "fixed_small", "fixed_large"]
@@ -101,7 +102,11 @@ class Chain:
         Args:
             x_t: (B, C, H, W) the state.
             step: Its position on the chain.
+
+        Raises:
+            Interrupted: Nobody waits for the result any more (minority/interruption.py).
         """
+        stop_if_interrupted()
         timestep = self.schedule.timestep(step, len(x_t), x_t.device)
         earlier = self.cost.forwards
         prediction = self.predict(x_t, timestep, self.label)

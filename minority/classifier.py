@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minority.interruption import stop_if_interrupted
+
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -158,6 +160,7 @@ def train_classifier(
     )
     model.train()
     for draw in draws:
+        stop_if_interrupted()
         batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
         logits = model(batch.to(device))
         loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)

@@ -6,10 +6,18 @@ pixels may differ by rounding, as with any other batch size.
 
 import gc
 import logging
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+
+from minority.interruption import stop_if_interrupted
+
+#: Not even the smallest batch fits into the device's memory.
+OutOfMemoryError = torch.OutOfMemoryError
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 _Result = TypeVar("_Result")
 _logger = logging.getLogger(__name__)
@@ -31,11 +39,13 @@ def in_batches(
         What `work` returned, batch by batch.
 
     Raises:
-        torch.OutOfMemoryError: Not even the smallest batch fits.
+        OutOfMemoryError: Not even the smallest batch fits.
     """
     results: list[_Result] = []
-    start = 0
+    start, told = 0, time.monotonic()
+    began = told
     while start < count:
+        stop_if_interrupted()
         part = slice(start, min(start + size, count))
         result, fitted = _try(work, part, last=size <= smallest)
         if not fitted:
@@ -45,7 +55,16 @@ def in_batches(
             continue
         results.extend(result)
         start = part.stop
+        if start < count and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            rate = start / (told - began)
+            _logger.info("%d of %d %s, %.3g a second, %.0f s left", start, count, what, rate, (count - start) / rate)
     return results
+
+
+def peak_memory(device: torch.device | str) -> int:
+    """Bytes of the device that this process has had in use at most; 0 on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else 0
 
 
 def _try(work: Callable[[slice], _Result], part: slice, *, last: bool) -> tuple[list[_Result], bool]:

@@ -35,7 +35,7 @@ def train(config: TrainBackboneConfig) -> str:
     schedule = getattr(NoiseSchedule, config.schedule)(config.timesteps)
     out = project_path(config.out)
     checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
-    with stage("training") as on_done:
+    with stage("training", unit="steps") as on_done:
 
         def report(progress: Progress) -> None:
             on_done(progress.step, progress.steps)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from datasets.canonical import canonical_json, parse_json
@@ -19,7 +18,7 @@ from minority.diversity import mean_nearest_distance
 from minority.generation import draw
 from minority.sampler_settings import SamplerSettings
 from tasks.config import CalibrateConfig
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN
 from tasks.generation import judge_images
 from tasks.workspace import Workspace, open_workspace
 
@@ -97,14 +96,7 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     return _cut([Draw(i, FRESH, count) for i in chosen], size=config.unit_size)
 
 
-@task(
-    task_run_name="candidate-{order.candidate:03d}-{order.first}",
-    retries=2,
-    retry_delay_seconds=[2, 20],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,  # the result in the store is the cache
-    persist_result=False,
-)
+@task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
 def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
     """Draw and judge one candidate's samples unless that is done. Returns where the counts lie."""
     found = measured_once(order, config)

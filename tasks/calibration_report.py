@@ -7,7 +7,6 @@ import numpy as np
 import yaml
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from datasets.canonical import canonical_json
 from minority.calibration_outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
@@ -16,7 +15,7 @@ from minority.intervals import wilson
 from minority.sampler_settings import SamplerSettings
 from tasks.calibration import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config import CalibrateConfig
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN
 from tasks.frontier import Point, frontier_picture
 from tasks.generation import judge_images
 from tasks.workspace import Workspace, open_workspace
@@ -67,7 +66,7 @@ def real_reference(workspace: Workspace) -> Measured | None:
     )
 
 
-@task(retries=2, retry_delay_seconds=[2, 20], retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+@task(**TRIED_AGAIN)
 def write_calibration(
     config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
 ) -> CalibrationSummary:
@@ -187,7 +186,7 @@ def _result(
     verified: Mapping[int, Measured],
 ) -> dict[str, object]:
     return {
-        "config": config.model_dump(mode="json", exclude={"store", "device"}),
+        "config": config.model_dump(mode="json", exclude={"store", "device", "workers"}),
         "candidates": [
             {"name": candidate.name, "sampler": asdict(candidate.sampler), "measured": asdict(found)}
             | {"floors_probability": floors_probability(config.calibration.floors, found)}

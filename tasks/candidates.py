@@ -67,6 +67,12 @@ def tally_candidates(rows: pa.Table | None, *, groups: Sequence[str], wanted: Se
     """How far every group is after the chosen rows."""
     if rows is None:
         return [Tally(missing=count) for count in wanted]
-    passed = np.logical_and.reduce([rows[name].to_numpy() for name in _FILTERS])
-    columns = {"group": rows["group"].to_pylist(), "kept": rows["kept"].to_pylist(), "passed": passed.tolist()}
+    passed = passed_filters(rows).tolist()
+    columns = {"group": rows["group"].to_pylist(), "kept": rows["kept"].to_pylist(), "passed": passed}
     return tally(wanted, columns, groups)
+
+
+def passed_filters(rows: pa.Table) -> NDArray[np.bool_]:
+    """(N,) whether every filter let the candidate through."""
+    passed: NDArray[np.bool_] = np.logical_and.reduce([rows[name].to_numpy() for name in _FILTERS])
+    return passed

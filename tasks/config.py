@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from datasets.splits import SplitSettings
+from datasets.store import Store
 from datasets.store_url import require_no_secret
 from datasets.table_settings import TableSettings, read_table_settings, table_settings
 from minority.backbones.quality import QualitySettings
@@ -23,6 +24,7 @@ from minority.extractors import ExtractorSettings
 from minority.generation import SamplerSettings, ScoreSettings
 from minority.selection import SelectionSettings
 from minority.training import TrainingSettings
+from tasks.capacity import Workers
 
 #: Raise it when a change of the code changes images or verdicts, so that no run mixes old and new ones.
 RECIPE_VERSION = 1
@@ -153,6 +155,7 @@ class AugmentConfig(_Run):
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the dataset.")] = "runs"
     run_id: Annotated[Name | None, Field(description="Name of the run; none: its recipe.")] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")] = "auto"
+    workers: Workers = Workers()
 
     def recipe(self, *, backbone_sha256: str) -> str:
         """12 hex digits over everything that decides which images are published.
@@ -160,7 +163,9 @@ class AugmentConfig(_Run):
         Args:
             backbone_sha256: Checksum of the weights that are used.
         """
-        decisive = self.model_dump(mode="json", exclude={"store", "run_id", "device", "downstream", "backbone"})
+        decisive = self.model_dump(
+            mode="json", exclude={"store", "run_id", "device", "workers", "downstream", "backbone"}
+        )
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -183,6 +188,7 @@ class CalibrateConfig(_Run):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Decides all noise, and the draw from the space.")] = 0
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
 
     def augment(self) -> AugmentConfig:
         """The augmentation run whose sampler is searched."""
@@ -197,6 +203,7 @@ class CalibrateConfig(_Run):
             "seed",
             "store",
             "device",
+            "workers",
         )
         return AugmentConfig(**{name: getattr(self, name) for name in shared})
 
@@ -206,7 +213,7 @@ class CalibrateConfig(_Run):
         Args:
             backbone_sha256: Checksum of the weights that are used.
         """
-        decisive = self.model_dump(mode="json", exclude={"store", "device", "backbone"})
+        decisive = self.model_dump(mode="json", exclude={"store", "device", "workers", "backbone"})
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -240,6 +247,18 @@ class TrainBackboneConfig(_Run):
     ] = None
     out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+Run = TypeVar("Run", AugmentConfig, CalibrateConfig)
+
+
+def placed(config: Run) -> Run:
+    """The same run with its store named so that workers with another current folder find it.
+
+    Raises:
+        ValueError: The store's URL is none.
+    """
+    return config.model_copy(update={"store": Store(config.store).root})
 
 
 def project_path(path: str) -> Path:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from datasets.canonical import canonical_json, parse_json
 from datasets.store import Store
@@ -17,7 +16,7 @@ from datasets.units import read_unit
 from minority.arms import Arm, build_arms, run_arm
 from tasks.candidates import choose_candidates, read_rows
 from tasks.config import AugmentConfig
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN
 from tasks.generation import open_run_store
 from tasks.planning import UnitPlan, quotas
 from tasks.workspace import Workspace, open_workspace
@@ -38,14 +37,7 @@ def planned_trials(config: AugmentConfig) -> list[tuple[str, int]]:
     return [(arm, seed) for seed in range(config.downstream.seeds) for arm in arms]
 
 
-@task(
-    task_run_name="{arm}-seed-{seed}",
-    retries=2,
-    retry_delay_seconds=[2, 20],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,  # the result in the store is the cache
-    persist_result=False,
-)
+@task(task_run_name="{arm}-seed-{seed}", **TRIED_AGAIN)
 def run_trial(arm: str, seed: int, config: AugmentConfig, plans: Sequence[UnitPlan]) -> str:
     """Train one classifier unless its result is there already. Returns where the result lies."""
     workspace = open_workspace(config)

@@ -1,6 +1,7 @@
 """Work units: draw (or take real images), score, judge, and store with a receipt."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -8,17 +9,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from datasets.runs import open_run
 from datasets.store import Store
-from datasets.units import UnitReceipt, read_receipt, write_unit
+from datasets.units import read_receipt, write_unit
 from minority.diversity import projected
 from minority.generation import Scores, draw_images, score_images
+from minority.memory import peak_memory
 from minority.selection import Verdicts
+from tasks.candidates import passed_filters
 from tasks.config import AugmentConfig
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN
+from tasks.log_ids import log_ids
 from tasks.planning import UnitPlan
 from tasks.workspace import Workspace, open_workspace
 
@@ -26,22 +29,38 @@ from tasks.workspace import Workspace, open_workspace
 _REAL_INDEX = 2**62
 
 
-@task(
-    task_run_name="{plan.unit}",
-    retries=2,
-    retry_delay_seconds=[2, 20],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,  # the receipt in the store is the cache
-    persist_result=False,
-)
-def generate_unit(plan: UnitPlan, config: AugmentConfig) -> str:
-    """Make one unit unless it is there already. Images stay in this process; only the unit's name leaves it."""
+@dataclass(frozen=True, kw_only=True)
+class UnitWork:
+    """What a worker did for one unit, for counters and the log.
+
+    Attributes:
+        unit: The unit.
+        sampler: The plan's.
+        device: "cpu" or "cuda".
+        made: Samples made; 0 where the unit was there already.
+        passed: Those that every filter let through.
+        seconds: What they took.
+        peak_memory: Bytes of the device that this process has had in use at most; 0 on the CPU.
+    """
+
+    unit: str
+    sampler: str
+    device: str
+    made: int = 0
+    passed: int = 0
+    seconds: float = 0.0
+    peak_memory: int = 0
+
+
+@task(task_run_name="{plan.unit}", **TRIED_AGAIN)
+def generate_unit(plan: UnitPlan, config: AugmentConfig) -> UnitWork:
+    """Make one unit unless it is there already. Images stay in this process; only a few figures leave it."""
     workspace = open_workspace(config)
-    receipt = make_unit(plan, workspace, open_run_store(workspace))
-    get_run_logger().info(
-        "run %s unit %s: %d samples, sha256 %.12s", workspace.run_id, plan.unit, receipt.num_samples, receipt.tar_sha256
-    )
-    return receipt.unit
+    with log_ids(run=workspace.run_id, unit=plan.unit):
+        work = make_unit(plan, workspace, open_run_store(workspace))
+        rate = work.made / max(work.seconds, 1e-9)
+        get_run_logger().info("%d samples made in %.1f s, %.3g samples/s", work.made, work.seconds, rate)
+    return work
 
 
 def open_run_store(workspace: Workspace) -> Store:
@@ -62,7 +81,7 @@ def open_run_store(workspace: Workspace) -> Store:
 
 def published_config(config: AugmentConfig) -> dict[str, object]:
     """The settings as a run's files show them: without places of this machine."""
-    content: dict[str, object] = config.model_dump(mode="json", exclude={"store", "device", "downstream"})
+    content: dict[str, object] = config.model_dump(mode="json", exclude={"store", "device", "workers", "downstream"})
     return content
 
 
@@ -71,13 +90,22 @@ def is_done(plan: UnitPlan, store: Store, *, recipe: str) -> bool:
     return read_receipt(store, plan.unit, recipe=recipe, num_samples=plan.num_samples) is not None
 
 
-def make_unit(plan: UnitPlan, workspace: Workspace, store: Store) -> UnitReceipt:
+def make_unit(plan: UnitPlan, workspace: Workspace, store: Store) -> UnitWork:
     """Draw, score, judge and store one unit; a sound one is left alone."""
-    receipt = read_receipt(store, plan.unit, recipe=workspace.recipe, num_samples=plan.num_samples)
-    if receipt is not None:
-        return receipt
+    if is_done(plan, store, recipe=workspace.recipe):
+        return UnitWork(unit=plan.unit, sampler=plan.sampler, device=workspace.device)
+    started = time.monotonic()
     images, rows = real_rows(plan, workspace) if plan.sampler == "none" else candidate_rows(plan, workspace)
-    return write_unit(store, plan.unit, images, rows, recipe=workspace.recipe)
+    write_unit(store, plan.unit, images, rows, recipe=workspace.recipe)
+    return UnitWork(
+        unit=plan.unit,
+        sampler=plan.sampler,
+        device=workspace.device,
+        made=plan.num_samples,
+        passed=0 if plan.sampler == "none" else int(passed_filters(rows).sum()),
+        seconds=time.monotonic() - started,
+        peak_memory=peak_memory(workspace.device),
+    )
 
 
 def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:

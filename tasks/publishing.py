@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from datasets.latest import move_latest
@@ -17,7 +16,7 @@ from datasets.units import read_unit
 from tasks.announcement import announce_dataset
 from tasks.candidates import choose_candidates, name_near_duplicates, read_rows
 from tasks.config import AugmentConfig
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN
 from tasks.generation import open_run_store, published_config
 from tasks.planning import UnitPlan, quotas
 from tasks.workspace import Workspace, open_workspace
@@ -26,13 +25,7 @@ _PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "scikit-learn", "torch")
 _RECORD = ("source", "sampler", "source_id", "sample_index", "seed", "label_name", "group")
 
 
-@task(
-    retries=2,
-    retry_delay_seconds=[2, 20],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@task(**TRIED_AGAIN)
 def publish_run(config: AugmentConfig, plans: Sequence[UnitPlan]) -> str:
     """Publish what the planned units hold. Returns the manifest's URL; the same call again changes nothing."""
     workspace = open_workspace(config)

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from datasets.canonical import parse_json
 from datasets.manifest import METADATA_FILE
@@ -19,7 +18,7 @@ from datasets.tables import parse_table
 from datasets.units import read_unit
 from tasks.config import AugmentConfig
 from tasks.downstream import read_results
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN
 from tasks.generation import open_run_store, published_config
 from tasks.planning import group_quota, quotas
 from tasks.report import ReportInputs, render_report
@@ -53,13 +52,7 @@ class RunSummary:
     shortfall: dict[str, int]
 
 
-@task(
-    retries=2,
-    retry_delay_seconds=[2, 20],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@task(**TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report, store it, and show its parts as artifacts."""
     workspace = open_workspace(config)

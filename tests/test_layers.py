@@ -17,7 +17,7 @@ FORBIDDEN = {
     "datasets": {"flows", "tasks", "minority", "prefect", "tests", "benchmarks"},
 }
 #: Only these tasks touch torch: to choose a device, set threads, or build the network that is to be trained.
-TORCH_TASKS = {"workspace.py", "engine.py", "doctor.py", "backbone.py"}
+TORCH_TASKS = {"workspace.py", "capacity.py", "doctor.py", "backbone.py"}
 #: The command line hands one library call through without a task.
 ALLOWED = {("flows/command_line.py", "datasets")}
 
