@@ -77,8 +77,7 @@ def places(demand: Demand) -> int:
     found = machines()
     kind, wanted = ("gpus", demand.workers.gpus) if takes_gpu(demand, found) else ("cpus", demand.workers.cpus)
     have = [getattr(machine, kind) for machine in found]
-    # A fraction never straddles two GPUs.
-    count = sum(int(have_one) * int(1 / wanted) if wanted < 1 else int(have_one / wanted) for have_one in have)
+    count = sum(_fit(wanted, into=have_one) for have_one in have)
     if count == 0:
         where = f"the Ray cluster at {os.environ['RAY_ADDRESS']}" if on_ray() else "this process"
         raise InputError(
@@ -86,3 +85,11 @@ def places(demand: Demand) -> int:
             f"lower workers.{kind}{', set device to cpu' if kind == 'gpus' else ''} or add such a machine."
         )
     return count
+
+
+def _fit(wanted: float, *, into: float) -> int:
+    """How often a demand fits into what one machine has. A fraction never straddles two GPUs or cores."""
+    rounding = 1e-9
+    if wanted < 1:
+        return int(into) * int(1 / wanted + rounding)
+    return int(into / wanted + rounding)

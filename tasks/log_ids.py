@@ -38,9 +38,8 @@ class _Factory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = self._make(*args, **kwargs)
-        ids = _ids.get() or {}
-        for name in ("run", "unit"):
-            setattr(record, f"{name}_id", ids.get(name))
+        ids = _ids.get()
         if ids:
+            record.__dict__.update({f"{name}_id": value for name, value in ids.items()})
             record.msg = " ".join(f"{name} {value}" for name, value in ids.items()) + f": {record.msg}"
         return record

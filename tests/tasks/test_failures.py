@@ -1,11 +1,13 @@
 import errno
+import pickle
 
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
 from datasets.store import Store, StoreError
+from minority.memory import OutOfMemoryError
 from tasks.errors import InputError
-from tasks.failures import is_transient
+from tasks.failures import TRIED_AGAIN, ends_the_run, is_transient
 
 
 def failed_with(error):
@@ -34,3 +36,27 @@ def test_what_a_store_raises_keeps_the_number_that_decides(tmp_path):
         Store(tmp_path / "file").write("run.json", b"{}")
 
     assert not is_transient(None, None, failed_with(caught.value))
+    assert ends_the_run(caught.value)
+    assert ends_the_run(pickle.loads(pickle.dumps(caught.value)))  # the same on its way from another process
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("x"), ValueError("x"), OutOfMemoryError("x"), OSError(errno.ENOSPC, "full")]
+)
+def test_a_reason_that_all_units_share_ends_the_run(error):
+    assert ends_the_run(error)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("x"), OSError(errno.ETIMEDOUT, "no answer")])
+def test_one_unit_s_own_trouble_does_not(error):
+    assert not ends_the_run(error)
+
+
+def test_attempts_come_later_and_later_and_not_all_at_once():
+    from prefect import task
+
+    tried = task(lambda: None, **TRIED_AGAIN)
+
+    assert tried.retry_delay_seconds == [2, 4, 8, 16]
+    assert tried.retry_jitter_factor > 0

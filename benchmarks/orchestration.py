@@ -1,0 +1,85 @@
+"""What orchestration costs: units of a slow, fake device that only waits, side by side at one, two and four places.
+
+    .venv/bin/python -m benchmarks.orchestration --units 60 --seconds 10 --places 1 2 4
+
+The units go the way of real ones: Prefect tasks, the engine's fan-out, progress, retries. Where RAY_ADDRESS is set they
+run on that cluster, a place a CPU, and --places has no effect. `ideal` is what the waiting alone takes; `overhead` what
+the run took beyond that, from the call of the flow to its end. The start of a temporary Prefect server is not counted.
+"""
+
+import argparse
+import math
+import os
+import time
+
+from flows import command_line  # noqa: F401 - sets Prefect's environment before Prefect is imported
+
+# isort: split
+import pandas as pd
+from prefect import flow, task
+
+from tasks.capacity import Demand, Workers, on_ray, places
+from tasks.engine import fan_out, task_runner
+from tasks.failures import TRIED_AGAIN
+from tasks.progress import stage
+
+
+@task(task_run_name="unit-{number:05d}", **TRIED_AGAIN)
+def wait(number: int, seconds: float) -> int:
+    """A unit of the fake device."""
+    time.sleep(seconds)
+    return number
+
+
+@flow(name="orchestration", task_runner=task_runner())
+def run(units: int, seconds: float, cpus: float) -> int:
+    """Wait for all units. Returns the places that they had."""
+    demand = Demand(workers=Workers(cpus=cpus), device="cpu")
+    with stage("waiting", unit="units") as on_done:
+        fan_out(
+            lambda number: wait.submit(number, seconds),
+            range(units),
+            what="units",
+            name=str,
+            demand=demand,
+            on_done=on_done,
+        )
+    return places(demand)
+
+
+def measure(units: int, *, seconds: float, wanted: int) -> dict[str, float]:
+    """One row of the table."""
+    cpus = 1.0 if on_ray() else (os.cpu_count() or 1) / wanted
+    started = time.perf_counter()
+    had = run(units, seconds, cpus)
+    wall = time.perf_counter() - started
+    ideal = math.ceil(units / had) * seconds
+    return {
+        "places": had,
+        "units": units,
+        "seconds a unit": seconds,
+        "ideal, s": ideal,
+        "run, s": wall,
+        "overhead, %": 100 * (wall / ideal - 1),
+        "overhead a unit, ms": 1000 * (wall - ideal) / units,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=10.0, help="what the fake device takes for a unit")
+    parser.add_argument("--places", type=int, nargs="+", default=[1, 2, 4], help="units side by side, a row each")
+    arguments = parser.parse_args()
+    run(1, 0.0, 1.0)  # the server starts, and what is imported at first use
+    wanted = [1] if on_ray() else arguments.places
+    rows = [measure(arguments.units, seconds=arguments.seconds, wanted=count) for count in wanted]
+    table = pd.DataFrame(rows)
+    if len(table) > 1:
+        slower = table["run, s"].shift(1) / table["run, s"] / (table["places"] / table["places"].shift(1))
+        table["of the ideal gain, %"] = 100 * slower
+    print(table.to_markdown(index=False, floatfmt=".4g"))
+
+
+if __name__ == "__main__":
+    main()
