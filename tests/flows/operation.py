@@ -257,7 +257,7 @@ class Site:
         return {task["name"] for task in self.ask("task_runs/filter", mine)}
 
     def declare_crashed(self, run_id):
-        """What the automation does that misses a run's heartbeats (automations/lost-runs.yaml)."""
+        """What the automation does that misses a run's heartbeats (deploy/automations/crash-lost-runs.yaml)."""
         self.ask(f"flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True})
 
     def stop_processes(self):

@@ -235,7 +235,9 @@ def busy_below(machine):
 
 def test_a_run_whose_machine_is_gone_is_called_crashed_by_the_automation(site, settings, tmp_path):
     store = tmp_path / "store"
-    site.prefect("automation", "create", "--from-file", operation.ROOT / "automations" / "lost-runs.yaml")
+    site.prefect(
+        "automation", "create", "--from-file", operation.ROOT / "deploy" / "automations" / "crash-lost-runs.yaml"
+    )
     worker = site.start_worker(PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30")
     run = site.submit("augment/digits", settings | {"store": str(store), "sampler.steps": 100, "plan.unit_size": 64})
     middle_of_a_unit(site, run, store, done=0)
