@@ -16,6 +16,7 @@ from torch import Tensor
 from minority.denoiser import Denoiser, Prediction
 from minority.interruption import stop_if_interrupted
 from minority.schedule import NoiseSchedule
+from minority.space import PIXELS, StateSpace
 
 Variance = Literal["learned_range", "fixed_small", "fixed_large"]
 
@@ -83,12 +84,14 @@ class Chain:
         variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta
             ("fixed_large", what guided-diffusion samples with unless told otherwise). "learned_range" takes the
             network's own and falls back to "fixed_small".
+        space: Where clean states lie.
     """
 
     denoiser: Denoiser
     schedule: NoiseSchedule
     label: Tensor | None = None
     variance: Variance = "learned_range"
+    space: StateSpace = PIXELS
     cost: Cost = field(default_factory=Cost)
     predict: Denoiser = field(init=False)  # the denoiser, counted; guidance may wrap it
     pullbacks: int = 0  # how many methods will ask for the gradient of the present estimate

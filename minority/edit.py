@@ -30,7 +30,7 @@ class StartFromImages(Guidance):
     """Starts a chain part of the way down, from noised images.
 
     Attributes:
-        images: (B, C, H, W) in [-1, 1], one for each sample of the batch.
+        images: (B, C, H, W) in [-1, 1], one for each sample of the batch; or the states that stand for them.
         fraction: How far up the chain they are noised (t0 / T), in [0, 1); 0 changes almost nothing.
     """
 
@@ -89,18 +89,21 @@ def edit_images(
     made, evaluations = [], 0.0
     for start in range(0, len(images), settings.batch_size):
         part = slice(start, start + settings.batch_size)
+        label = None if labels is None else torch.tensor(labels[part], dtype=torch.int64, device=device)
+        with torch.no_grad():
+            states = backbone.encode(from_pixels(images[part]).to(device))
         x, cost = sample(
             backbone.denoiser,
             schedule,
-            SampleNoise(seed, indices[part], shape=backbone.image_shape, device=device),
-            label=None if labels is None else torch.tensor(labels[part], dtype=torch.int64, device=device),
-            guidance=[
-                *settings.guidance,
-                StartFromImages(images=from_pixels(images[part]).to(device), fraction=fraction),
-            ],
+            SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
+            label=label,
+            guidance=[*settings.guidance, StartFromImages(images=states, fraction=fraction)],
             variance=settings.variance,
             solver=settings.walk,
+            space=backbone.space,
         )
+        with torch.no_grad():
+            x, extra = backbone.finish(x, seed=seed, indices=indices[part], label=label)
         made.append(to_pixels(x))
-        evaluations = cost.evaluations()
+        evaluations = cost.evaluations() + extra
     return np.concatenate(made), evaluations

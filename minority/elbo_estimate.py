@@ -25,6 +25,7 @@ from minority.denoiser import Denoiser
 from minority.noise import NoiseSource
 from minority.schedule import NoiseSchedule
 from minority.score import bound_term, negative_elbo, prior_term
+from minority.space import PIXELS, StateSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ def estimate_negative_elbo(
     probabilities: NDArray[np.float64] | None = None,
     label: Tensor | None = None,
     variance: Variance = "learned_range",
+    space: StateSpace = PIXELS,
 ) -> ElboEstimate:
     """Estimate the bound from K network calls.
 
@@ -66,6 +68,7 @@ def estimate_negative_elbo(
         probabilities: (T,) of the steps, all positive, summing to 1; None draws all steps alike.
         label: (B,) int64 labels, or None.
         variance: The reverse variance (minority/chain.py).
+        space: Where clean states lie; see `negative_elbo`.
 
     Raises:
         ValueError: Where there are too few draws, or the probabilities are none.
@@ -76,14 +79,14 @@ def estimate_negative_elbo(
     if p.shape != (schedule.num_steps,) or not (p > 0).all() or abs(p.sum() - 1) > 1e-6:
         raise ValueError(f"probabilities must be {schedule.num_steps} positive numbers that sum to 1.")
     steps = np.random.default_rng(seed).choice(schedule.num_steps, size=draws, p=p / p.sum())
-    chain = Chain(denoiser, schedule, label, variance=variance)
+    chain = Chain(denoiser, schedule, label, variance=variance, space=space)
     weighted = []
     with torch.no_grad():
         for draw, step in enumerate(steps.tolist()):
             # A step that is drawn twice gets fresh noise: the draw's number is part of the noise's address.
             x_t = schedule.noised(images, step, noise.score(step, draw).to(images))
             estimate = chain.estimate(x_t, step)
-            weighted.append(bound_term(chain, estimate, images, estimate.x0_hat.clamp(-1, 1)) / float(p[step]))
+            weighted.append(bound_term(chain, estimate, images, chain.space.clipped(estimate.x0_hat)) / float(p[step]))
     terms = torch.stack(weighted, dim=1)  # (B, K)
     return ElboEstimate(
         total=prior_term(schedule, images) + terms.mean(dim=1),

@@ -68,7 +68,7 @@ class Drawn:
 
     Attributes:
         images: (N, H, W, C) uint8.
-        evaluations: Denoiser evaluations a sample (a backward pass counts as two).
+        evaluations: Denoiser evaluations a sample (a backward pass counts as two; an upsampler's calls count too).
         founders: (N,) int64 index of the chain that each sample descends from: its own where chains were not branched;
             samples of one founder are siblings.
     """
@@ -130,7 +130,7 @@ def draw(
     def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
         part = members[batch]
         label = _labels_of(member_labels, batch, device=device)
-        noise = SampleNoise(seed, part, shape=backbone.image_shape, device=device)
+        noise = SampleNoise(seed, part, shape=backbone.state_shape, device=device)
         parents: list[Tensor | None] = []
         x, cost = sample(
             backbone.denoiser,
@@ -140,10 +140,13 @@ def draw(
             guidance=methods,
             variance=settings.variance,
             solver=settings.walk,
+            space=backbone.space,
             on_step=lambda arrival: parents.append(arrival.parents),
         )
+        with torch.no_grad():
+            x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
         origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
-        return to_pixels(x), origins.astype(np.int64), cost.evaluations()
+        return to_pixels(x), origins.astype(np.int64), cost.evaluations() + extra
 
     batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
     return Drawn(
@@ -184,6 +187,9 @@ def score_images(
 ) -> Scores:
     """Score finished images by the backbone.
 
+    Where its chain walks no images, it is the images' states that are scored: latents, whose negative ELBO is that of a
+    density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
+
     Args:
         backbone: On any device.
         images: (B, H, W, C) uint8.
@@ -202,8 +208,9 @@ def score_images(
 
     def score_batch(part: slice) -> tuple[Tensor, Tensor]:
         label = _labels_of(labels, part, device=device)
-        noise = SampleNoise(seed, indices[part], shape=backbone.image_shape, device=device)
-        batch = x[part].to(device)
+        noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
+        with torch.no_grad():
+            batch = backbone.encode(x[part].to(device))
         minority = minority_score(
             backbone.denoiser,
             chain,
@@ -213,7 +220,9 @@ def score_images(
             perturbations=(settings.perturbation,),
             draws=settings.draws,
         )
-        bound = negative_elbo(backbone.denoiser, short, batch, noise, label=label, variance=settings.variance)
+        bound = negative_elbo(
+            backbone.denoiser, short, batch, noise, label=label, variance=settings.variance, space=backbone.space
+        )
         return minority.cpu(), bound.total.cpu()
 
     minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)

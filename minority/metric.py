@@ -43,11 +43,11 @@ def renoise_and_denoise(chain: Chain, x0: Tensor, step: int, eps: Tensor, *, cli
         x0: (B, C, H, W) clean images or estimates.
         step: Where x_s sits on the chain.
         eps: (B, C, H, W) the noise to use.
-        clip: Whether the estimate is clipped to [-1, 1].
+        clip: Whether the estimate is clipped to where clean states lie.
 
     Returns:
         (B, C, H, W) x0_hat'(x_s).
     """
     with torch.no_grad():
         estimate = chain.estimate(chain.schedule.noised(x0.detach(), step, eps), step).x0_hat
-        return estimate.clamp(-1, 1) if clip else estimate
+        return chain.space.clipped(estimate) if clip else estimate

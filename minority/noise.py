@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The purposes of a draw. They are part of every sample's identity: never renumber them.
+# The purposes of a draw, and the distance between those of two stages. They are part of every sample's identity: never
+# renumber them.
 _START, _ANCESTRAL, _PERTURBATION, _SCORE, _JUDGEMENT, _PROBE = range(6)
+_STAGES = 2**32
 
 
 class NoiseSource(Protocol):
@@ -53,14 +55,22 @@ class SampleNoise:
         seed: The run's seed, 0 ... 2**64 - 1.
         indices: The sample indices of the batch, each 0 ... 2**64 - 1.
         shape: (C, H, W) of one sample.
+        stage: Which chain of a sample the noise is for; each has streams of its own.
         device: Where the tensors go. The numbers are always drawn on the CPU, so that they do not depend on it.
     """
 
     def __init__(
-        self, seed: int, indices: Sequence[int], *, shape: tuple[int, int, int], device: torch.device | str = "cpu"
+        self,
+        seed: int,
+        indices: Sequence[int],
+        *,
+        shape: tuple[int, int, int],
+        stage: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         self._keys = [np.array([seed, index], dtype=np.uint64) for index in indices]
         self._shape = shape
+        self._stage = stage
         self._device = device
 
     def start(self) -> Tensor:
@@ -89,7 +99,7 @@ class SampleNoise:
 
     def _draw(self, purpose: int, step: int, draw: int) -> Tensor:
         # The lowest of the four counter words counts the blocks within one draw.
-        counter = np.array([0, draw, step, purpose], dtype=np.uint64)
+        counter = np.array([0, draw, step, purpose + self._stage * _STAGES], dtype=np.uint64)
         noise = np.stack(
             [
                 np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(

@@ -17,6 +17,7 @@ from minority.noise import NoiseSource
 from minority.schedule import NoiseSchedule
 from minority.solvers import Arrival, Move, Solver
 from minority.solvers.ancestral import Ancestral
+from minority.space import PIXELS, StateSpace
 
 _ANCESTRAL = Ancestral()
 
@@ -30,6 +31,7 @@ def sample(
     guidance: Sequence[Guidance] = (),
     variance: Variance = "learned_range",
     solver: Solver = _ANCESTRAL,
+    space: StateSpace = PIXELS,
     on_step: Callable[[Arrival], None] | None = None,
 ) -> tuple[Tensor, Cost]:
     """Draw images.
@@ -42,16 +44,17 @@ def sample(
         guidance: Methods that steer the chain; at most one of them may choose its start.
         variance: The reverse variance (minority/chain.py).
         solver: How the chain is walked (minority/solvers).
+        space: Where clean states lie; images by default.
         on_step: Called after every step.
 
     Returns:
-        The images (B, C, H, W), nominally in [-1, 1] but not clipped, and what a sample cost.
+        The clean states (B, C, H, W), nominally where clean states lie but not clipped, and what a sample cost.
 
     Raises:
         ValueError: Where methods cannot be combined with one another or with the solver.
     """
     check_combination(guidance, solver)
-    chain = Chain(denoiser, schedule, label, variance=variance)
+    chain = Chain(denoiser, schedule, label, variance=variance, space=space)
     for method in guidance:
         chain.predict, noise = method.wrap_denoiser(chain.predict), method.wrap_noise(noise)
     x_t, first = _start(schedule, noise, guidance)

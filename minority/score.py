@@ -18,6 +18,7 @@ from minority.denoiser import Denoiser
 from minority.metric import Distance, renoise_and_denoise, squared_error
 from minority.noise import NoiseSource
 from minority.schedule import NoiseSchedule
+from minority.space import PIXELS, StateSpace
 
 
 def minority_score(
@@ -113,24 +114,29 @@ def negative_elbo(
     *,
     label: Tensor | None = None,
     variance: Variance = "learned_range",
+    space: StateSpace = PIXELS,
 ) -> NegativeElbo:
     """The full variational bound, one noise a step (Ho et al. 2020, eq. 5; Nichol & Dhariwal 2021, section 3).
+
+    Of states that are no 8-bit images, such as latents, it is the bound of their density: in bits a dimension of the
+    state, possibly negative, and to be compared within one space only.
 
     Args:
         denoiser: The backbone's denoiser.
         schedule: The (respaced) chain whose bound is wanted.
-        images: (B, C, H, W) in [-1, 1], on the grid of 8-bit images.
+        images: (B, C, H, W) in [-1, 1], on the grid of 8-bit images; or clean states of another space.
         noise: The batch's noise.
         label: (B,) int64 labels, or None.
         variance: The reverse variance (minority/chain.py).
+        space: Where clean states lie.
     """
-    chain = Chain(denoiser, schedule, label, variance=variance)
+    chain = Chain(denoiser, schedule, label, variance=variance, space=space)
     terms, x0_errors, eps_errors = [], [], []
     with torch.no_grad():
         for step in range(schedule.num_steps):
             eps = noise.score(step, 0)
             estimate = chain.estimate(schedule.noised(images, step, eps), step)
-            x0 = estimate.x0_hat.clamp(-1, 1)
+            x0 = space.clipped(estimate.x0_hat)
             terms.append(bound_term(chain, estimate, images, x0))
             x0_errors.append(_mean(torch.square(x0 - images)))
             eps_errors.append(_mean(torch.square(schedule.eps_from_x0(estimate.x_t, step, x0) - eps)))
@@ -146,7 +152,7 @@ def negative_elbo(
 
 
 def bound_term(chain: Chain, estimate: Estimate, images: Tensor, x0: Tensor) -> Tensor:
-    """One step's term of the bound in bits/dim, (B,): a KL divergence, or the discretised likelihood at step 0.
+    """One step's term of the bound in bits/dim, (B,): a KL divergence, or the likelihood at step 0.
 
     Args:
         chain: The denoiser and its schedule.
@@ -156,7 +162,8 @@ def bound_term(chain: Chain, estimate: Estimate, images: Tensor, x0: Tensor) -> 
     """
     mean = chain.posterior_mean(estimate, x0)
     if estimate.step == 0:
-        return _mean(_discretised_negative_log_likelihood(images, mean, 0.5 * estimate.log_variance)) / math.log(2)
+        likelihood = _binned_negative_log_likelihood if chain.space.discretised else _normal_negative_log_likelihood
+        return _mean(likelihood(images, mean, 0.5 * estimate.log_variance)) / math.log(2)
     true_mean = chain.posterior_mean(estimate, images)
     true_log_variance = float(chain.schedule.posterior_log_variance[estimate.step])
     return _mean(_normal_kl(true_mean, true_log_variance, mean, estimate.log_variance)) / math.log(2)
@@ -180,13 +187,18 @@ def _normal_kl(mean: Tensor, log_variance: float, other_mean: Tensor, other_log_
     )
 
 
-def _discretised_negative_log_likelihood(images: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+def _binned_negative_log_likelihood(images: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """-log P of each pixel's 8-bit bin under a normal (Ho et al. 2020, eq. 13), in nats."""
     inverse_std = torch.exp(-log_std)
     above = _normal_cdf((images - mean + 1 / 255) * inverse_std)
     below = _normal_cdf((images - mean - 1 / 255) * inverse_std)
     probability = torch.where(images < -0.999, above, torch.where(images > 0.999, 1 - below, above - below))
     return -torch.log(probability.clamp(min=1e-12))
+
+
+def _normal_negative_log_likelihood(states: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """-log of a normal's density, in nats."""
+    return 0.5 * (math.log(2 * math.pi) + torch.square((states - mean) * torch.exp(-log_std))) + log_std
 
 
 def _normal_cdf(x: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> lis
 
 def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
     """Where one calibration keeps what it measures and finds."""
-    recipe = config.recipe(backbone_sha256=workspace.backbone.sha256)
+    recipe = config.recipe(backbone_identity=workspace.backbone.identity)
     return Store(config.store).child(config.name).child("calibrations").child(recipe)
 
 

@@ -1,7 +1,7 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
 from datasets.store import Store
-from tasks.config import AugmentConfig, project_path
+from tasks.config import AugmentConfig
 from tasks.errors import InputError
 from tasks.generation import open_run_store
 from tasks.real_data import load_real_data
@@ -46,8 +46,6 @@ def _check_data(config: AugmentConfig) -> str | None:
 
 
 def _check_backbone(config: AugmentConfig) -> str | None:
-    if not project_path(config.backbone.path).exists():
-        return f"backbone: {config.backbone.path} does not exist; set backbone.path to a diffusers folder or ADM file."
     try:
         open_backbone(config.backbone)
     except InputError as error:

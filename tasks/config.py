@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from datasets.splits import SplitSettings
 from datasets.store import Store
 from datasets.store_url import require_no_secret
 from datasets.table_settings import TableSettings, read_table_settings, table_settings
+from minority.backbones import UpsamplerSettings
 from minority.backbones.quality import QualitySettings
 from minority.calibration import CalibrationSettings
 from minority.classifier import ClassifierSettings
@@ -96,12 +98,67 @@ class DatasetConfig(_Section):
     ] = SplitSettings()
 
 
-class BackboneConfig(_Section):
-    """The pretrained diffusion model."""
+class StageConfig(_Section):
+    """One pretrained diffusion model."""
 
-    path: Annotated[str, Field(description="A diffusers folder or an ADM checkpoint (.pt).")]
+    path: Annotated[
+        str,
+        Field(description="Diffusers folder, ADM checkpoint (.pt), hub id (owner/name), or package.module:function."),
+    ]
     sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$", description="Checksum the weights must have.")] = None
     flags: Annotated[dict[str, Any], Field(description="ADM flags, e.g. preset: celeba64.")] = {}
+    revision: Annotated[str | None, Field(description="Branch, tag or commit of a hub id.")] = None
+    download: Annotated[bool, Field(description="Fetch a hub id that is not in the hub's cache.")] = False
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides its images beside its files, whatever place they lie in."""
+        return self.model_dump(mode="json", exclude={"path", "sha256", "revision", "download"})
+
+
+class UpsamplerConfig(StageConfig):
+    """The second stage of a two-stage backbone."""
+
+    sampler: Annotated[UpsamplerSettings, Field(description="How it is drawn.")] = UpsamplerSettings()
+
+
+class BackboneConfig(StageConfig):
+    """The pretrained diffusion model, in one stage or in two. A YAML file may hold the whole section."""
+
+    upsampler: Annotated[
+        UpsamplerConfig | None, Field(description="Makes the images of `path`, which are drawn and guided, larger.")
+    ] = None
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides its images beside its files, in both stages."""
+        return super().decisive | {"upsampler": None if self.upsampler is None else self.upsampler.decisive}
+
+
+def _backbone(value: Any) -> Any:
+    """The backbone section, whether it was given as keys and values, as a YAML file, or as a path alone."""
+    if not isinstance(value, str):
+        return value
+    return read_yaml_section(value) if value.endswith((".yaml", ".yml")) else {"path": value}
+
+
+def read_yaml_section(path: str) -> dict[str, Any]:
+    """A section of the config in a file of its own.
+
+    Raises:
+        ValueError: Where the file is missing, is no YAML, or holds no keys and values.
+    """
+    try:
+        content = yaml.safe_load(project_path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {content!r}.")
+    return content
+
+
+#: A backbone section in any of its forms.
+Backbone = Annotated[BackboneConfig, BeforeValidator(_backbone)]
 
 
 class PlanConfig(_Section):
@@ -140,7 +197,7 @@ class AugmentConfig(_Run):
 
     name: Annotated[Name, Field(description="The dataset's name in the store.")]
     dataset: DatasetConfig
-    backbone: BackboneConfig
+    backbone: Backbone
     sampler: SamplerSettings = SamplerSettings()
     scores: ScoreSettings = ScoreSettings()
     features: Annotated[ExtractorSettings, Field(description="Where images are compared.")] = ExtractorSettings()
@@ -157,16 +214,16 @@ class AugmentConfig(_Run):
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")] = "auto"
     workers: Workers = Workers()
 
-    def recipe(self, *, backbone_sha256: str) -> str:
+    def recipe(self, *, backbone_identity: str) -> str:
         """12 hex digits over everything that decides which images are published.
 
         Args:
-            backbone_sha256: Checksum of the weights that are used.
+            backbone_identity: `Backbone.identity` of the backbone that is used.
         """
         decisive = self.model_dump(
             mode="json", exclude={"store", "run_id", "device", "workers", "downstream", "backbone"}
         )
-        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
+        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -176,7 +233,7 @@ class CalibrateConfig(_Run):
 
     name: Annotated[Name, Field(description="The preset's name.")]
     dataset: DatasetConfig
-    backbone: BackboneConfig
+    backbone: Backbone
     sampler: Annotated[SamplerSettings, Field(description="What is not searched: solver, variance, batch size.")] = (
         SamplerSettings()
     )
@@ -207,14 +264,14 @@ class CalibrateConfig(_Run):
         )
         return AugmentConfig(**{name: getattr(self, name) for name in shared})
 
-    def recipe(self, *, backbone_sha256: str) -> str:
+    def recipe(self, *, backbone_identity: str) -> str:
         """12 hex digits over everything that decides the result.
 
         Args:
-            backbone_sha256: Checksum of the weights that are used.
+            backbone_identity: `Backbone.identity` of the backbone that is used.
         """
         decisive = self.model_dump(mode="json", exclude={"store", "device", "workers", "backbone"})
-        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_sha256, self.backbone.flags]}
+        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -15,10 +15,9 @@ from datasets.shards import encode_png
 from minority.backbones import Backbone
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.named_samplers import compare, contact_sheet
-from tasks.config import BackboneConfig
 from tasks.errors import InputError
 from tasks.presets import validate
-from tasks.workspace import choose_device, open_backbone
+from tasks.workspace import choose_device, open_named_backbone
 
 
 def draw_to_folder(
@@ -34,7 +33,7 @@ def draw_to_folder(
     """Draw samples into `out`: grid.png and `<index>.png`, or `<index>-<label>.png` where there are labels.
 
     Args:
-        backbone: Path of the backbone.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
         out: The folder, made where it is missing.
         num: How many.
         sampler: Dotted settings of SamplerSettings.
@@ -49,7 +48,7 @@ def draw_to_folder(
         InputError: A setting, label or path that is not possible.
     """
     settings = _sampler_settings(sampler)
-    model = open_backbone(BackboneConfig(path=backbone, flags=dict(flags)))
+    model = open_named_backbone(backbone, flags)
     chosen = _labels(model, labels, num=num)
     images, _ = draw_images(
         model, seed=seed, indices=range(num), labels=chosen, settings=settings, device=choose_device("auto")
@@ -72,7 +71,7 @@ def compare_to_folder(
     """Draw the same seeds and labels by several samplers into `out`: a folder and a row of grid.png for each.
 
     Args:
-        backbone: Path of the backbone.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
         out: The folder, made where it is missing.
         names: Samplers by name (minority/named_samplers.py); the grid's rows are in this order.
         num: How many samples of each.
@@ -86,7 +85,7 @@ def compare_to_folder(
     Raises:
         InputError: A name, label or path that is not possible.
     """
-    model = open_backbone(BackboneConfig(path=backbone, flags=dict(flags)))
+    model = open_named_backbone(backbone, flags)
     chosen = _labels(model, labels, num=num)
     try:
         drawn = compare(model, names, seed=seed, indices=range(num), labels=chosen, device=choose_device("auto"))
@@ -106,7 +105,7 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
     Args:
         folder: Images of one size. Class-named subfolders, in sorted order, give the labels of a class-conditional
             backbone.
-        backbone: Path of the backbone.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
         out: The Parquet file: file, label, minority_score, negative_elbo.
         seed: Decides all noise.
         flags: ADM flags.
@@ -117,7 +116,7 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
     Raises:
         InputError: Files, sizes or labels that do not fit the backbone.
     """
-    model = open_backbone(BackboneConfig(path=backbone, flags=dict(flags)))
+    model = open_named_backbone(backbone, flags)
     images = read_folder(folder)
     height, width, channels = images.image_shape
     if model.image_shape != (channels, height, width):

@@ -13,10 +13,9 @@ from datasets.folder import read_folder
 from datasets.imageset import ImageSet
 from minority.extractors import Extractor, ExtractorSettings, NetworkExtractor, build_extractor
 from minority.set_report import SetReport, report_set
-from tasks.config import BackboneConfig
 from tasks.errors import InputError
 from tasks.presets import validate
-from tasks.workspace import choose_device, open_backbone
+from tasks.workspace import choose_device, open_named_backbone
 
 
 def compare_folders(
@@ -46,7 +45,7 @@ def compare_folders(
     try:
         extract = build_extractor(
             features,
-            backbone=None if backbone is None else open_backbone(BackboneConfig(path=backbone)),
+            backbone=None if backbone is None else open_named_backbone(backbone, {}),
             train_images=pixels["real"],
             train_labels=sets["real"].labels,
             device=choose_device("auto"),

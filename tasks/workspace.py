@@ -1,20 +1,24 @@
 """What a worker process needs to work on the units of a run: loaded once, kept for all of them."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from datasets.store import Store
-from minority.backbones import Backbone, BackboneError, load_backbone
+from minority.backbones import Backbone, BackboneError, join_stages, load_backbone
 from minority.extractors import Extractor, build_extractor
 from minority.labelling import Labeller, confidence_floor
 from minority.selection import Judge
-from tasks.config import AugmentConfig, BackboneConfig, project_path
+from tasks.config import AugmentConfig, BackboneConfig, StageConfig, project_path, read_yaml_section
 from tasks.errors import InputError
+from tasks.presets import validate
 from tasks.real_data import RealData, load_real_data
 from tasks.real_features import real_features
 
@@ -46,7 +50,7 @@ class Workspace:
     @property
     def recipe(self) -> str:
         """The run's recipe."""
-        return self.config.recipe(backbone_sha256=self.backbone.sha256)
+        return self.config.recipe(backbone_identity=self.backbone.identity)
 
     @property
     def run_id(self) -> str:
@@ -146,15 +150,52 @@ def open_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         InputError: In one line, what is wrong with it.
     """
+    first = _open_stage(config, setting="backbone")
+    if config.upsampler is None:
+        return first
+    upsampler = _open_stage(config.upsampler, setting="backbone.upsampler")
+    try:
+        return join_stages(first, upsampler, settings=config.upsampler.sampler)
+    except ValueError as error:
+        raise InputError(f"backbone.upsampler: {error}") from error
+
+
+def open_named_backbone(source: str, flags: Mapping[str, Any]) -> Backbone:
+    """Load a backbone by what the command line calls it.
+
+    Args:
+        source: The path of a backbone section, or the YAML file of a whole one.
+        flags: ADM flags, over those of the file.
+
+    Raises:
+        InputError: In one line, what is wrong with it.
+    """
+    overrides = {f"backbone.flags.{name}": value for name, value in flags.items()}
+    try:
+        section = read_yaml_section(source) if source.endswith((".yaml", ".yml")) else {"path": source}
+    except ValueError as error:
+        raise InputError(f"backbone: {error}") from error
+    return open_backbone(validate(_Named, {"backbone": section}, overrides=overrides).backbone)
+
+
+class _Named(BaseModel):
+    """The backbone section as a config of its own."""
+
+    backbone: BackboneConfig
+
+
+def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
     path = project_path(config.path)
     try:
-        backbone = load_backbone(path, **config.flags)
+        backbone = load_backbone(
+            path if path.exists() else config.path, revision=config.revision, download=config.download, **config.flags
+        )
     except BackboneError as error:
-        raise InputError(f"backbone: {error}") from error
+        raise InputError(f"{setting}: {error}") from error
     if config.sha256 is not None and backbone.sha256 != config.sha256:
         raise InputError(
-            f"backbone {path} has SHA-256 {backbone.sha256[:12]}..., expected {config.sha256[:12]}...; "
-            "fetch it again or correct backbone.sha256."
+            f"{setting} {config.path} has SHA-256 {backbone.sha256}, expected {config.sha256[:12]}...; "
+            f"fetch it again or correct {setting}.sha256."
         )
     return backbone
 

@@ -1,8 +1,10 @@
 """Settings that hold for every test, and the tiny parts of a run that several rooms test with."""
 
+import importlib.util
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Before anything imports prefect: a developer's profile or .env must not redirect the tests, and nothing phones home.
 os.environ["PREFECT_API_URL"] = ""
@@ -57,6 +59,15 @@ def tiny_backbone(tmp_path_factory):
 def make_backbone():
     """Saves other tiny backbones: make_backbone(folder, side=16, channels=3, num_classes=None)."""
     return save_tiny_backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_pipelines():
+    """The module that builds and saves tiny pipelines of every kind."""
+    spec = importlib.util.spec_from_file_location("tiny_pipelines", Path(__file__).with_name("tiny_pipelines.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from torch import Tensor
 from minority.backbones.adm_flags import PRESETS, AdmFlags
 from minority.backbones.adm_layout import Layout, Shapes, expected_shapes, read_layout, rename, unet_config
 from minority.backbones.backbone import Backbone, BackboneError, file_sha256, read_tensors
-from minority.backbones.unet import UNetDenoiser, UNetSettings, build_on_meta, list_differences, set_attention_heads
+from minority.backbones.component import build_on_meta, list_differences
+from minority.backbones.unet import UNetDenoiser, UNetSettings, set_attention_heads
 from minority.schedule import NoiseSchedule
 
 _PUBLISHED_CLASSES = 1000  # what class_cond means in the published code
@@ -50,7 +51,7 @@ def load_adm(path: Path | str, *, preset: str | None = None, **flags: object) ->
         name=path.stem,
         denoiser=denoiser,
         schedule=schedule,
-        image_shape=denoiser.image_shape,
+        image_shape=denoiser.state_shape,
         num_classes=settings.num_classes,
         sha256=file_sha256(path),
     )
@@ -80,9 +81,8 @@ def convert(tensors: Mapping[str, Tensor], flags: AdmFlags, *, source: str = "th
         raise BackboneError(f"{source} does not fit its flags ({difference}); {_resemblance(shapes)}.")
     attending = [width for width, attends in zip(layout.widths, layout.attention, strict=True) if attends]
     head_channels = math.gcd(*(width // flags.heads(width) for width in (*attending, layout.widths[-1])))
-    unet = build_on_meta(
-        unet_config(layout, image_size=flags.image_size, head_channels=head_channels, dropout=flags.dropout)
-    )
+    config = unet_config(layout, image_size=flags.image_size, head_channels=head_channels, dropout=flags.dropout)
+    unet: UNet2DModel = build_on_meta(UNet2DModel, config)
     legacy_heads = None if flags.use_new_attention_order else flags.heads
     unet.load_state_dict(rename(tensors, layout, legacy_heads=legacy_heads), strict=True, assign=True)
     if flags.num_heads is not None:

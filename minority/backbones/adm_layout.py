@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from diffusers import UNet2DModel
 from torch import Tensor
 
 from minority.backbones.backbone import BackboneError
-from minority.backbones.unet import build_on_meta
+from minority.backbones.component import build_on_meta
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -143,7 +144,7 @@ def expected_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     """Every tensor, by its ADM name, that a checkpoint of this layout must hold, and its shape."""
     widths = [width for width, attends in zip(layout.widths, layout.attention, strict=True) if attends]
     config = unet_config(layout, image_size=8, head_channels=math.gcd(*widths, layout.widths[-1]))
-    theirs = {name: tuple(tensor.shape) for name, tensor in build_on_meta(config).state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in build_on_meta(UNet2DModel, config).state_dict().items()}
     shapes: dict[str, tuple[int, ...]] = {}
     for adm, diffusers in parameter_names(layout):
         if ".to_qkv." in diffusers:

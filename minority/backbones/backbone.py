@@ -1,11 +1,15 @@
-"""What a loaded backbone is, and how its weights are read from a file without running code."""
+"""What a loaded backbone is, and how its weights are read from a file without running code.
+
+Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
+"""
 
 import copy
 import hashlib
+import json
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from minority.backbones.codec import Codec
 from minority.denoiser import Denoiser
 from minority.schedule import NoiseSchedule
+from minority.space import StateSpace
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,9 +40,12 @@ class Backbone:
         name: What messages and manifests call it: the name of its file or folder.
         denoiser: Predicts the noise.
         schedule: The noise levels it was trained on, one for every trained timestep.
-        image_shape: (C, H, W) of one image.
+        image_shape: (C, H, W) of one finished image.
         num_classes: How many labels it knows, 0 ... num_classes - 1; None where it is unconditional.
-        sha256: 64 hex digits, the checksum of its weights file.
+        sha256: 64 hex digits, the checksum of its weights' file, or of all its parts where it has several.
+        settings_sha256: The same of the files beside the weights that decide what they mean.
+        bound: Largest absolute value of a clean state, to which samplers clip; None where nothing is clipped.
+        codec: Between images and the states that the chain walks; None where these are the images.
     """
 
     name: str
@@ -45,6 +54,46 @@ class Backbone:
     image_shape: tuple[int, int, int]
     num_classes: int | None
     sha256: str
+    settings_sha256: str = ""
+    bound: float | None = 1.0
+    codec: Codec | None = None
+
+    @property
+    def identity(self) -> str:
+        """64 hex digits over all that decides what it predicts; what recipes name."""
+        return joint_sha256({"weights": self.sha256, "settings": self.settings_sha256})
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the states that the chain walks, and of its noise."""
+        return self.image_shape if self.codec is None else self.codec.state_shape
+
+    @property
+    def space(self) -> StateSpace:
+        """Where its clean states lie."""
+        if self.codec is None:
+            return StateSpace(bound=self.bound)
+        return StateSpace(bound=self.bound, to_images=self.codec.decode, discretised=self.codec.discretised)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The clean states (B, *state_shape) that stand for images (B, *image_shape)."""
+        return images if self.codec is None else self.codec.encode(images)
+
+    def finish(
+        self, states: Tensor, *, seed: int, indices: Sequence[int], label: Tensor | None
+    ) -> tuple[Tensor, float]:
+        """Turn drawn states into images.
+
+        Args:
+            states: (B, *state_shape) where the chains ended.
+            seed: The run's seed.
+            indices: (B,) sample indices; each decides what noise its image still needs.
+            label: (B,) int64 labels, or None.
+
+        Returns:
+            (B, *image_shape), and the network calls a sample that it took.
+        """
+        return (states, 0.0) if self.codec is None else self.codec.finish(states, seed, indices, label)
 
     def to(self, device: torch.device | str) -> "Backbone":
         """The same backbone on a device. This one stays where it is, so that workers can share it."""
@@ -53,7 +102,8 @@ class Backbone:
         device = torch.device(device)
         if all(parameter.device == device for parameter in self.denoiser.parameters()):
             return self
-        return replace(self, denoiser=copy.deepcopy(self.denoiser).to(device))
+        codec = None if self.codec is None else self.codec.to(device)
+        return replace(self, denoiser=copy.deepcopy(self.denoiser).to(device), codec=codec)
 
     def in_precision(self, precision: Precision) -> "Backbone":
         """The same backbone with its network's parameters in bf16 or fp16; the schedule's arithmetic stays fp32."""
@@ -63,13 +113,26 @@ class Backbone:
         denoiser = copy.deepcopy(self.denoiser)
         for parameter in denoiser.parameters():
             parameter.data = parameter.data.to(dtype)
-        return replace(self, denoiser=denoiser)
+        codec = None if self.codec is None else self.codec.in_precision(precision)
+        return replace(self, denoiser=denoiser, codec=codec)
 
 
 def file_sha256(path: Path) -> str:
     """Checksum of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def joint_sha256(parts: Mapping[str, str]) -> str:
+    """One checksum over several.
+
+    Args:
+        parts: Checksum or text of each part by its role; the order does not count.
+
+    Returns:
+        64 hex digits.
+    """
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
-"""Backbones as diffusers folders: a DDPM pipeline with its U-Net, its scheduler, and a card.
+"""Backbones as diffusers folders: a pipeline with its network, its scheduler, and a card.
 
-    <folder>/unet/config.json + diffusion_pytorch_model.safetensors
+    <folder>/unet/config.json + diffusion_pytorch_model.safetensors          or transformer/, of a DiT
     <folder>/scheduler/scheduler_config.json
-    <folder>/model_index.json          lets bare diffusers open the folder as a pipeline
-    <folder>/minority.json             what those two cannot say (UNetSettings); optional
-    <folder>/README.md                 the model card
+    <folder>/vae/ or vqvae/        the autoencoder of a latent pipeline, laid out as the network
+    <folder>/model_index.json      lets bare diffusers open the folder as a pipeline
+    <folder>/minority.json         what those cannot say (UNetSettings); optional
+    <folder>/README.md             the model card
 
 Folders of bare U-Nets (config.json and scheduler_config.json side by side) are read as well.
 """
@@ -15,55 +16,62 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 
-from minority.backbones.backbone import Backbone, BackboneError, file_sha256, read_tensors
-from minority.backbones.unet import UNetDenoiser, UNetSettings, build_on_meta, list_differences
+from minority.backbones.backbone import Backbone, BackboneError, joint_sha256
+from minority.backbones.component import load_component, read_json, weights_sha256
+from minority.backbones.dit import DiTDenoiser
+from minority.backbones.latent import load_autoencoder
+from minority.backbones.scheduler import TrainedNoise, read_scheduler
+from minority.backbones.sigma_unet import SigmaUNetDenoiser
+from minority.backbones.unet import UNetDenoiser, UNetSettings
 from minority.schedule import NoiseSchedule
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-_OLD_WEIGHTS = "diffusion_pytorch_model.bin"
 _SETTINGS = "minority.json"
-_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
-def load_folder(path: Path | str) -> Backbone:
-    """Load a diffusers folder of a DDPM-like pipeline in pixel space.
+def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
+    """Load a diffusers folder: in pixel space or of latents, with or without labels.
 
     Args:
         path: The folder.
+        name: What messages call the backbone; None is the folder's name.
 
     Returns:
         The backbone on the CPU in fp32, its parameters without gradients.
 
     Raises:
-        BackboneError: Where a file is missing or broken, or the weights do not fit the config.
+        BackboneError: Where a file is missing or broken, the weights do not fit the config, or the pipeline is of
+            another kind.
     """
     path = Path(path)
     if not path.is_dir():
         raise BackboneError(f"{path} does not exist or is not a folder; give the path of a diffusers folder.")
-    unet_folder = path / "unet" if (path / "unet").is_dir() else path
-    scheduler_folder = path / "scheduler" if (path / "scheduler").is_dir() else path
-    config = _read_json(unet_folder / "config.json")
-    weights = unet_folder / WEIGHTS
-    if not weights.is_file() and (unet_folder / _OLD_WEIGHTS).is_file():
-        weights = unet_folder / _OLD_WEIGHTS
-    unet = _fill(config, weights)
-    scheduler = _read_json(scheduler_folder / "scheduler_config.json")
-    schedule = _schedule(scheduler, source=scheduler_folder / "scheduler_config.json")
-    try:
-        denoiser = UNetDenoiser(unet, schedule, settings=_settings(path, scheduler, unet))
-    except BackboneError as error:
-        raise BackboneError(f"{path}: {error}") from error
+    network = _part(path, "transformer", "unet") or path
+    scheduler = (_part(path, "scheduler") or path) / "scheduler_config.json"
+    configs = {"network": read_json(network / "config.json"), "scheduler": read_json(scheduler)}
+    stored = read_json(path / _SETTINGS) if (path / _SETTINGS).is_file() else {}
+    trained = read_scheduler(configs["scheduler"], source=scheduler)
+    denoiser = _denoiser(path, network, configs["network"], trained, stored)
+    weights = {"network": weights_sha256(network)}
+    codec, autoencoder = None, _part(path, "vae", "vqvae")
+    if autoencoder is not None:
+        codec = load_autoencoder(autoencoder, state_shape=denoiser.state_shape)
+        configs["autoencoder"] = read_json(autoencoder / "config.json")
+        weights["autoencoder"] = weights_sha256(autoencoder)
     return Backbone(
-        name=path.resolve().name,
+        name=name or path.resolve().name,
         denoiser=denoiser,
-        schedule=schedule,
-        image_shape=denoiser.image_shape,
-        num_classes=denoiser.settings.num_classes,
-        sha256=file_sha256(weights),
+        schedule=trained.schedule,
+        image_shape=denoiser.state_shape if codec is None else codec.image_shape,
+        num_classes=denoiser.num_classes,
+        sha256=joint_sha256(weights) if len(weights) > 1 else weights["network"],
+        settings_sha256=_settings_sha256(configs, stored),
+        bound=trained.bound,
+        codec=codec,
     )
 
 
@@ -116,55 +124,55 @@ def save_folder(
     return path
 
 
-def _fill(config: Mapping[str, object], weights: Path) -> UNet2DModel:
-    family, embedding = config.get("_class_name", "UNet2DModel"), config.get("time_embedding_type", "positional")
-    if family != "UNet2DModel" or embedding == "fourier":
-        raise BackboneError(
-            f"{weights.parent / 'config.json'} is of a {family} with {embedding} time embedding; only UNet2DModel with "
-            "positional or learned embedding is supported."
-        )
-    if config.get("sample_size") is None:
-        raise BackboneError(f"{weights.parent / 'config.json'} has no sample_size; add the image size in pixels.")
-    if not weights.is_file():
-        raise BackboneError(f"{weights} is missing; the folder must hold the U-Net's weights.")
-    tensors = {_modern_name(name): tensor.float() for name, tensor in read_tensors(weights).items()}
-    unet = build_on_meta(config)
-    difference = list_differences(
-        {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()},
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-    )
-    if difference:
-        raise BackboneError(
-            f"{weights} does not fit the config.json beside it ({difference}); take both from the same model."
-        )
-    unet.load_state_dict(tensors, strict=True, assign=True)
-    return unet.eval().requires_grad_(False)
+def _part(path: Path, *names: str) -> Path | None:
+    return next((path / name for name in names if (path / name).is_dir()), None)
 
 
-def _modern_name(name: str) -> str:
-    for old, new in _OLD_ATTENTION.items():
-        name = name.replace(old, new)
-    return name
+def _denoiser(
+    path: Path, network: Path, config: Mapping[str, Any], trained: TrainedNoise, stored: Mapping[str, Any]
+) -> UNetDenoiser | SigmaUNetDenoiser | DiTDenoiser:
+    family = _family(path, network, config)
+    if family is UNet2DModel:
+        if config.get("sample_size") is None:
+            raise BackboneError(f"{network / 'config.json'} has no sample_size; add the image size in pixels.")
+        if config.get("time_embedding_type") == "fourier" and trained.family != "ve":
+            raise BackboneError(
+                f"{network / 'config.json'} has a fourier time embedding, which goes with a ScoreSdeVeScheduler only."
+            )
+    model = load_component(family, network, config)
+    try:
+        if family is DiTTransformer2DModel:
+            return DiTDenoiser(model, trained, num_classes=stored.get("num_classes"))
+        settings = _unet_settings(stored, trained, model)
+        if trained.family == "numbered":
+            return UNetDenoiser(model, trained.schedule, settings=settings)
+        return SigmaUNetDenoiser(model, trained, num_classes=settings.num_classes)
+    except BackboneError as error:
+        raise BackboneError(f"{path}: {error}") from error
 
 
-def _schedule(config: Mapping[str, object], *, source: Path) -> NoiseSchedule:
-    num_steps = int(str(config.get("num_train_timesteps", 1000)))
-    start, end = float(str(config.get("beta_start", 1e-4))), float(str(config.get("beta_end", 0.02)))
-    kind = config.get("beta_schedule", "linear")
-    if config.get("rescale_betas_zero_snr"):
-        raise BackboneError(f"{source} asks for rescale_betas_zero_snr, which is not supported; use another model.")
-    if config.get("trained_betas") is not None:
-        return NoiseSchedule.from_betas(np.array(config["trained_betas"], dtype=np.float64))
-    if kind == "linear":
-        return NoiseSchedule.from_betas(np.linspace(start, end, num_steps, dtype=np.float64))
-    if kind == "scaled_linear":
-        return NoiseSchedule.from_betas(np.linspace(start**0.5, end**0.5, num_steps, dtype=np.float64) ** 2)
-    if kind == "squaredcos_cap_v2":
-        return NoiseSchedule.cosine(num_steps)
+def _family(path: Path, network: Path, config: Mapping[str, Any]) -> Any:
+    name = config.get("_class_name", "UNet2DModel")
+    if name == "UNet2DModel":
+        return UNet2DModel
+    # The published DiT checkpoints still bear the name of the class that DiT was split from.
+    if name == "DiTTransformer2DModel" or (name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero"):
+        return DiTTransformer2DModel
+    index = path / "model_index.json"
+    pipeline = read_json(index).get("_class_name", "pipeline") if index.is_file() else "pipeline"
     raise BackboneError(
-        f"{source} has beta_schedule {kind!r}; it must be linear, scaled_linear or squaredcos_cap_v2, or give "
-        "trained_betas."
+        f"{network / 'config.json'} is of a {name} (of a {pipeline}); only UNet2DModel and DiTTransformer2DModel are "
+        "supported, without text."
     )
+
+
+def _settings_sha256(configs: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Any]) -> str:
+    # Keys with an underscore say which version saved a config, and where.
+    told = {
+        role: {key: value for key, value in config.items() if not key.startswith("_")}
+        for role, config in configs.items()
+    }
+    return joint_sha256({role: json.dumps(config, sort_keys=True) for role, config in (told | {"": stored}).items()})
 
 
 def _betas_config(schedule: NoiseSchedule) -> dict[str, object]:
@@ -179,29 +187,9 @@ def _betas_config(schedule: NoiseSchedule) -> dict[str, object]:
     return {"trained_betas": schedule.beta.tolist()}
 
 
-def _settings(path: Path, scheduler: Mapping[str, object], unet: UNet2DModel) -> UNetSettings:
-    if scheduler.get("variance_type") == "learned":
-        raise BackboneError("variance_type 'learned' is not supported; a learned variance must be 'learned_range'.")
-    plain = UNetSettings(
-        prediction_type=scheduler.get("prediction_type", "epsilon"),  # type: ignore[arg-type]
-        num_classes=unet.config.num_class_embeds,
-    )
-    if not (path / _SETTINGS).is_file():
-        return plain
-    stored = _read_json(path / _SETTINGS)
+def _unet_settings(stored: Mapping[str, Any], trained: TrainedNoise, unet: UNet2DModel) -> UNetSettings:
+    plain = UNetSettings(prediction_type=trained.prediction_type, num_classes=unet.config.num_class_embeds)
     unknown = [name for name in stored if name not in asdict(plain)]
     if unknown:
         raise BackboneError(f"{_SETTINGS} has the unknown entry {unknown[0]}; it takes {', '.join(asdict(plain))}.")
-    return replace(plain, **stored)  # type: ignore[arg-type]
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise BackboneError(f"{path} is missing; the folder must be laid out as diffusers saves a pipeline.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BackboneError(f"{path} is not JSON ({error}); fetch or copy it again.") from error
-    if not isinstance(content, dict):
-        raise BackboneError(f"{path} must hold a JSON object, it holds a {type(content).__name__}.")
-    return content
+    return replace(plain, **stored)

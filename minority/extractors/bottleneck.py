@@ -33,7 +33,7 @@ def bottleneck_extractor(
         ValueError: Where the backbone has another network, or its U-Net has no middle block.
     """
     denoiser = backbone.to(device).denoiser
-    if not isinstance(denoiser, UNetDenoiser) or denoiser.settings.low_resolution:
+    if not isinstance(denoiser, UNetDenoiser) or denoiser.settings.low_resolution or backbone.codec is not None:
         raise ValueError(f"backbone {backbone.name} has no bottleneck that could be read; choose another extractor.")
     if denoiser.unet.mid_block is None:
         raise ValueError(f"the U-Net of backbone {backbone.name} has no middle block; choose another extractor.")

@@ -95,7 +95,7 @@ class PruneAndBranch(Guidance):
         if self.judge == "features":
             raise ValueError('to judge chains by "features", give the real reference: draw(..., reference=...).')
         s = chain.schedule.step_at(self.perturbation)
-        x0 = estimate.x0_hat.clamp(-1, 1)
+        x0 = chain.space.clipped(estimate.x0_hat)
         distances = [
             squared_error(x0, renoise_and_denoise(chain, x0, s, noise.judgement(estimate.step, draw), clip=True))
             for draw in range(self.draws)

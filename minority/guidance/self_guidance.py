@@ -23,6 +23,7 @@ from minority.gradients import finite, through_denoiser, unit_peak
 from minority.guidance import Guidance
 from minority.metric import Distance, renoise_and_denoise
 from minority.noise import NoiseSource
+from minority.space import PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,9 @@ class SelfGuidance(Guidance):
         weights: The path of that network's weights; None looks for those of "lpips" in torch's own cache.
         scaling: "variance" multiplies the push by the step's variance, "fixed" does not.
         normalise: Divide each sample's gradient by its largest absolute value. A flat metric gives no push.
-        clip_x0: Clip the clean estimates to [-1, 1] inside the metric.
+        clip_x0: Clip the clean estimates inside the metric to where clean states lie (images: [-1, 1]).
+        space: Compare "state"s of the chain, or the "image"s that they stand for: for latent backbones, where decoding
+            costs a pass of the autoencoder's decoder for each estimate, and one back. The same where states are images.
         jacobian: Differentiate through the denoiser (as published), or take the gradient at x0_hat.
     """
 
@@ -59,6 +62,7 @@ class SelfGuidance(Guidance):
     scaling: Literal["variance", "fixed"] = "variance"
     normalise: bool = True
     clip_x0: bool = False
+    space: Literal["state", "image"] = "state"
     jacobian: bool = True
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class SelfGuidance(Guidance):
             raise ValueError(f"SelfGuidance.scale must not be negative, got {self.scale}.")
         if not self.norm >= 1:
             raise ValueError(f"SelfGuidance.norm must be at least 1, got {self.norm}.")
+        if self.space not in ("state", "image"):
+            raise ValueError(f"SelfGuidance.space must be state or image, got {self.space!r}.")
 
     @property
     def needs_gradient(self) -> bool:
@@ -94,13 +100,14 @@ class SelfGuidance(Guidance):
         return push * estimate.variance.detach() if self.scaling == "variance" else push
 
     def _metric(self, x0_hat: Tensor, step: int, chain: Chain, noise: NoiseSource) -> Tensor:
-        x0_hat = x0_hat.clamp(-1, 1) if self.clip_x0 else x0_hat
+        x0_hat = chain.space.clipped(x0_hat) if self.clip_x0 else x0_hat
         s = chain.schedule.step_at(self.perturbation)
         distance = self.distance_function(x0_hat.device)
-        distances = [
-            distance(x0_hat, renoise_and_denoise(chain, x0_hat, s, noise.perturbation(step, draw), clip=self.clip_x0))
-            for draw in range(self.draws)
-        ]
+        view = (chain.space if self.space == "image" else PIXELS).to_images
+        seen, distances = view(x0_hat), []
+        for draw in range(self.draws):
+            again = renoise_and_denoise(chain, x0_hat, s, noise.perturbation(step, draw), clip=self.clip_x0)
+            distances.append(distance(seen, view(again)))
         return torch.stack(distances).mean(dim=0)
 
     def distance_function(self, device: torch.device) -> Distance:

@@ -65,9 +65,4 @@ class Solver(Protocol):
         ...
 
 
-def clipped(x0_hat: Tensor, *, clip: bool) -> Tensor:
-    """The clean estimate as a solver uses it: clipped to [-1, 1], where images lie, or as it is."""
-    return x0_hat.clamp(-1, 1) if clip else x0_hat
-
-
-__all__ = ["Arrival", "Move", "Solver", "clipped"]
+__all__ = ["Arrival", "Move", "Solver"]

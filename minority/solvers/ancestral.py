@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from minority.chain import Chain, Estimate
-from minority.solvers import Arrival, Move, clipped
+from minority.solvers import Arrival, Move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +11,7 @@ class Ancestral:
     """Adds the reverse variance of the chain (learned or fixed, minority/chain.py) at every step.
 
     Attributes:
-        clip_x0: Clip the clean estimate to [-1, 1].
+        clip_x0: Clip the clean estimate to where clean states lie (images: [-1, 1]).
     """
 
     clip_x0: bool = True
@@ -23,5 +23,5 @@ class Ancestral:
 
     def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
         """The posterior mean at the clean estimate, and the reverse deviation."""
-        x0 = clipped(estimate.x0_hat, clip=self.clip_x0)
+        x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
         return Move(mean=chain.posterior_mean(estimate, x0), deviation=(0.5 * estimate.log_variance).exp(), x0=x0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from minority.chain import Chain, Estimate
-from minority.solvers import Arrival, Move, clipped
+from minority.solvers import Arrival, Move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,8 @@ class Ddim:
     Attributes:
         eta: Noise on the way, >= 0: 0 is deterministic, 1 adds the posterior's variance. Limited at every step to
             what the step's marginal leaves room for.
-        clip_x0: Clip the clean estimate to [-1, 1]; the predicted noise then follows from the clipped one.
+        clip_x0: Clip the clean estimate to where clean states lie (images: [-1, 1]); the predicted noise then
+            follows from the clipped one.
     """
 
     eta: float = 0.0
@@ -34,7 +35,7 @@ class Ddim:
     def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
         """x0_hat and the predicted noise, mixed for the next noise level."""
         schedule, step = chain.schedule, estimate.step
-        x0 = clipped(estimate.x0_hat, clip=self.clip_x0)
+        x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
         eps = schedule.eps_from_x0(estimate.x_t, step, x0)
         room = 1.0 - float(schedule.abar_previous[step])
         variance = min(self.eta**2 * float(schedule.posterior_variance[step]), room)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from minority.chain import Chain, Estimate
 from minority.schedule import NoiseSchedule
-from minority.solvers import Arrival, Move, clipped
+from minority.solvers import Arrival, Move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class DpmSolver:
     all, where l is infinite and the solution is the clean estimate itself.
 
     Attributes:
-        clip_x0: Clip the clean estimate to [-1, 1].
+        clip_x0: Clip the clean estimate to where clean states lie (images: [-1, 1]).
     """
 
     clip_x0: bool = True
@@ -39,7 +39,7 @@ class DpmSolver:
     def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
         """Solve from this step's noise level to the next cleaner one."""
         schedule, step = chain.schedule, estimate.step
-        x0 = clipped(estimate.x0_hat, clip=self.clip_x0)
+        x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
         if step == 0:
             return Move(mean=x0, deviation=None, x0=x0)
         h = _half_log_snr(schedule, step - 1) - _half_log_snr(schedule, step)

@@ -202,7 +202,7 @@ def test_the_upsampler_sees_its_low_resolution_image_bilinearly_enlarged():
     weights = (1 - (place[:, None] - torch.arange(4)).abs()).clamp(min=0)  # (16, 4)
     enlarged = torch.einsum("ih,bchw,jw->bcij", weights, small, weights)
     plain = AdmUNet(tensors, flags)(torch.cat([x_t, enlarged], dim=1), timestep, label)
-    assert denoiser.image_shape == (3, 16, 16)
+    assert denoiser.state_shape == (3, 16, 16)
     assert (prediction.eps - plain[:, :3]).abs().max() <= 2e-5
     assert (prediction.variance_fraction - (plain[:, 3:] + 1) / 2).abs().max() <= 2e-5
     with pytest.raises(ValueError, match="conditioned_on"):

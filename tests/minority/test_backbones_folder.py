@@ -250,7 +250,7 @@ UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 @pytest.mark.parametrize(
     ("file", "damage", "words"),
     [
-        (WEIGHTS, lambda path: path.unlink(), "is missing; the folder must hold the U-Net's weights"),
+        (WEIGHTS, lambda path: path.unlink(), "is missing; the folder must hold the model's weights"),
         (WEIGHTS, cut, "is truncated or not a safetensors file"),
         (WEIGHTS, lambda path: path.write_bytes(b""), "is empty"),
         (WEIGHTS, drop_a_tensor, "does not fit the config.json beside it (1 missing: conv_in.bias)"),

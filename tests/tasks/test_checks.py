@@ -55,7 +55,7 @@ def test_a_store_of_another_recipe_is_refused_with_both_recipes(tiny_config):
     message = refusal(other)
 
     assert f"holds samples of recipe {first.recipe}" in message
-    assert f"this run is recipe {other.recipe(backbone_sha256=first.backbone.sha256)}" in message
+    assert f"this run is recipe {other.recipe(backbone_identity=first.backbone.identity)}" in message
 
 
 def test_the_refusal_of_another_recipe_keeps_its_cause(tiny_config):

@@ -13,7 +13,7 @@ SHA = "a" * 64
 def recipe():
     def make(sha256=SHA, **overrides):
         dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-        return load_preset(AugmentConfig, "digits", overrides=dotted).recipe(backbone_sha256=sha256)
+        return load_preset(AugmentConfig, "digits", overrides=dotted).recipe(backbone_identity=sha256)
 
     return make
 

@@ -1,0 +1,96 @@
+"""Latent backbones (Rombach et al. 2022): the chain walks the latents of an autoencoder, which decodes its end.
+
+Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, VQModel
+from torch import Tensor
+
+from minority.backbones.backbone import BackboneError
+from minority.backbones.component import load_component, read_json
+
+_CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+
+
+@dataclass(frozen=True, eq=False)
+class AutoencoderCodec:
+    """An autoencoder as a codec, in fp32.
+
+    Attributes:
+        autoencoder: AutoencoderKL or VQModel.
+        state_shape: (C, H, W) of one latent.
+    """
+
+    autoencoder: AutoencoderKL | VQModel
+    state_shape: tuple[int, int, int]
+    discretised: bool = False
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        _, height, width = self.state_shape
+        factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        return self.autoencoder.config.out_channels, height * factor, width * factor
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The latents of images, scaled as the chain walks them; of a KL autoencoder the mode, so nothing is drawn."""
+        if isinstance(self.autoencoder, VQModel):
+            latents = self.autoencoder.encode(images).latents
+        else:
+            latents = self.autoencoder.encode(images).latent_dist.mode()
+        return (latents - self._shift) * self._scale
+
+    def decode(self, states: Tensor) -> Tensor:
+        """The images of latents; differentiable, for a vector-quantised autoencoder as if nothing were quantised."""
+        images: Tensor = self.autoencoder.decode(states / self._scale + self._shift).sample
+        return images
+
+    def finish(self, states: Tensor, seed: int, indices: Sequence[int], label: Tensor | None) -> tuple[Tensor, float]:
+        """The images of drawn latents. Decoding takes no network calls of the chain and no noise."""
+        return self.decode(states), 0.0
+
+    def to(self, device: torch.device) -> "AutoencoderCodec":
+        """The same codec on a device."""
+        return AutoencoderCodec(copy.deepcopy(self.autoencoder).to(device), self.state_shape)
+
+    def in_precision(self, precision: str) -> "AutoencoderCodec":
+        """The same codec: autoencoders overflow in fp16, and are called once a sample."""
+        return self
+
+    @property
+    def _scale(self) -> float:
+        return float(self.autoencoder.config.scaling_factor)
+
+    @property
+    def _shift(self) -> float:
+        return float(self.autoencoder.config.get("shift_factor") or 0.0)
+
+
+def load_autoencoder(folder: Path, *, state_shape: tuple[int, int, int]) -> AutoencoderCodec:
+    """Read the autoencoder of a latent pipeline.
+
+    Args:
+        folder: Its folder, `vae` or `vqvae`.
+        state_shape: (C, H, W) of the latents that the chain walks.
+
+    Raises:
+        BackboneError: Where it is of another kind, broken, or makes latents of other channels.
+    """
+    config = read_json(folder / "config.json")
+    family = config.get("_class_name")
+    if family not in _CLASSES:
+        raise BackboneError(f"{folder / 'config.json'} is of a {family}; it must be AutoencoderKL or VQModel.")
+    autoencoder = load_component(_CLASSES[family], folder, config)
+    channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config.latent_channels
+    if channels != state_shape[0]:
+        raise BackboneError(
+            f"{folder} makes latents of {channels} channels, the network beside it walks {state_shape[0]}; take both "
+            "from the same pipeline."
+        )
+    return AutoencoderCodec(autoencoder, state_shape)
