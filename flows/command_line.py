@@ -31,6 +31,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+_BACKBONE = (
+    "A diffusers folder, an ADM checkpoint, a hub id (owner/name), package.module:function, or the YAML file of a "
+    "backbone section (two stages)."
+)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. seed=3. Repeatable.")
 ]
@@ -133,7 +137,7 @@ def calibrate(
 
 @app.command()
 def sample(
-    backbone: Annotated[str, typer.Option(help="A diffusers folder or an ADM checkpoint.")],
+    backbone: Annotated[str, typer.Option(help=_BACKBONE)],
     out: Annotated[Path, typer.Option(help="Folder that receives grid.png and one file a sample.")],
     num: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
     guidance: Annotated[
@@ -184,9 +188,28 @@ def sample(
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="An ADM checkpoint (.pt).")],
+    out: Annotated[Path, typer.Option(help="Folder that receives the model as diffusers lays it out.")],
+    flag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="ADM flag, e.g. preset=celeba64. Repeatable.")
+    ] = None,
+) -> None:
+    """Save an ADM checkpoint as a diffusers folder.
+
+    Example: `minority convert checkpoints/celeba64.pt --flag preset=celeba64 --out celeba64`
+    """
+    with _errors():
+        from tasks.conversion import convert_to_folder
+        from tasks.presets import parse_overrides
+
+        typer.echo(f"diffusers folder: {convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))}")
+
+
+@app.command()
 def score(
     folder: Annotated[Path, typer.Argument(help="Images of one size; class-named subfolders give labels.")],
-    backbone: Annotated[str, typer.Option(help="A diffusers folder or an ADM checkpoint.")],
+    backbone: Annotated[str, typer.Option(help=_BACKBONE)],
     out: Annotated[Path, typer.Option(help="Parquet file that receives one row an image.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
     flag: Annotated[
@@ -310,15 +333,23 @@ def describe(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    backbone: Annotated[str | None, typer.Option(help=f"Examine this backbone alone. {_BACKBONE}")] = None,
+    flag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="ADM flag, e.g. preset=celeba64. Repeatable.")
+    ] = None,
+) -> None:
     """Tell what is missing on this machine, and how to mend it. Exits 1 where a preset cannot run at all.
 
     Example: `minority doctor`
+
+    Of one backbone: `minority doctor --backbone backbones/digits`
     """
     with _errors():
-        from tasks.doctor import examine
+        from tasks.doctor import examine, examine_backbone
+        from tasks.presets import parse_overrides
 
-        findings = examine()
+        findings = examine() if backbone is None else examine_backbone(backbone, parse_overrides(flag or []))
     for finding in findings:
         typer.echo(finding)
     if any(finding.startswith("MISSING") for finding in findings):

@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -11,7 +13,7 @@ from tasks.config import AugmentConfig, project_path
 from tasks.errors import InputError
 from tasks.presets import FLOWS, list_presets, load_preset
 from tasks.real_data import load_real_data
-from tasks.workspace import open_backbone
+from tasks.workspace import open_backbone, open_named_backbone
 
 
 def examine() -> list[str]:
@@ -21,6 +23,32 @@ def examine() -> list[str]:
         if FLOWS[flow] is AugmentConfig:
             findings.append(f"augment/{name}: {_preset(name)}")
     return findings
+
+
+def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
+    """What a backbone is, one line a finding.
+
+    Args:
+        source: Its path, hub id or entry point, or the YAML file of a backbone section.
+        flags: ADM flags.
+
+    Raises:
+        InputError: It cannot be loaded; in one line, why and the way out.
+    """
+    backbone = open_named_backbone(source, flags)
+    labels = "no labels" if backbone.num_classes is None else f"labels 0 ... {backbone.num_classes - 1}"
+    bound = "not clipped" if backbone.bound is None else f"clipped to +-{backbone.bound:g}"
+    return [
+        f"ok backbone: {backbone.name}",
+        f"ok images: {_shape(backbone.image_shape)}, {labels}",
+        f"ok chain: {backbone.schedule.num_steps} noise levels, states of {_shape(backbone.state_shape)}, {bound}",
+        f"ok sha256: {backbone.sha256}",
+    ]
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{height}x{width} pixels of {channels} channels"
 
 
 def _packages() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from minority.backbones.adm_flags import PRESETS, AdmFlags
+from minority.backbones.adm_flags import PRESETS, AdmFlags, read_flag
 from minority.backbones.adm_layout import Layout, Shapes, expected_shapes, read_layout, rename, unet_config
 from minority.backbones.backbone import Backbone, BackboneError, file_sha256, read_tensors
 from minority.backbones.component import build_on_meta, list_differences
@@ -141,7 +141,7 @@ def _chosen_flags(path: Path, shapes: Shapes, *, preset: str | None, flags: Mapp
     unknown = [name for name in flags if name not in names]
     if unknown:
         raise BackboneError(f"{path}: unknown flag {unknown[0]}; ADM checkpoints take {', '.join(names)}.")
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
+    given = {name: read_flag(name, value, source=str(path)) for name, value in flags.items()}
     if preset is not None:
         if preset not in PRESETS:
             raise BackboneError(f"{path}: unknown preset {preset!r}; choose one of {', '.join(PRESETS)}.")

@@ -1,8 +1,8 @@
 """How ADM / guided-diffusion checkpoints were trained: their flags, and the presets of the published ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from minority.backbones.backbone import BackboneError
 
@@ -141,6 +141,34 @@ class AdmFlags:
             )
             raise BackboneError(f"{rule} does not divide the {width} channels of an attention layer.")
         return count
+
+
+def read_flag(name: str, value: object, *, source: str) -> Any:
+    """A flag as `AdmFlags` takes it; lists of numbers may be texts such as "32,16,8".
+
+    Args:
+        name: A field of AdmFlags.
+        value: As a command line or a config has it.
+        source: What messages call the checkpoint.
+
+    Raises:
+        BackboneError: Where the value is of another type than the field.
+    """
+    if value is None:
+        return None
+    hint = get_type_hints(AdmFlags)[name]
+    kind = str if get_origin(hint) is Literal else (*get_args(hint), hint)[0]  # of "int | None" the int
+    if get_origin(kind) is tuple:
+        number = get_args(kind)[0]
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
+        try:
+            return tuple(number(part) for part in parts)
+        except (TypeError, ValueError) as error:
+            raise BackboneError(f"{source}: flag {name} takes numbers such as 32,16,8, got {value!r}.") from error
+    fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not fits:
+        raise BackboneError(f"{source}: flag {name} takes a value of type {kind.__name__}, got {value!r}.")
+    return value
 
 
 _ADM_64 = AdmFlags(

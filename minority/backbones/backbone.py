@@ -100,7 +100,8 @@ class Backbone:
         if not isinstance(self.denoiser, nn.Module):
             return self
         device = torch.device(device)
-        if all(parameter.device == device for parameter in self.denoiser.parameters()):
+        tensors = (*self.denoiser.parameters(), *self.denoiser.buffers())
+        if all(tensor.device == device for tensor in tensors):
             return self
         codec = None if self.codec is None else self.codec.to(device)
         return replace(self, denoiser=copy.deepcopy(self.denoiser).to(device), codec=codec)

@@ -108,6 +108,14 @@ def test_a_checkpoint_loads_with_nothing_but_what_its_tensors_cannot_tell(tiny_f
     assert not any(parameter.requires_grad for parameter in backbone.denoiser.parameters())
 
 
+def test_flags_are_read_as_a_command_line_has_them(tiny_file):
+    given = UNTOLD | {"attention_resolutions": "4", "channel_mult": "1,1", "dropout": 0, "num_heads": None}
+
+    backbone = load_backbone(tiny_file, **given)
+
+    assert backbone.num_classes == 7
+
+
 def test_half_precision_weights_become_single_precision(tiny_tensors, tmp_path):
     torch.save({name: tensor.half() for name, tensor in tiny_tensors.items()}, tmp_path / "half.pt")
 
@@ -180,6 +188,11 @@ def test_a_checkpoint_that_lacks_its_end_names_what_is_missing(tiny_tensors):
         (UNTOLD | {"noise_schedule": "sigmoid"}, "must be linear or cosine, got 'sigmoid'"),
         (UNTOLD | {"num_head_channels": 24}, "num_head_channels = 24 does not divide the 32 channels"),
         (UNTOLD | {"channel_mult": [0.5, 1]}, "channel_mult must start with 1"),
+        (UNTOLD | {"image_size": "big"}, "flag image_size takes a value of type int, got 'big'"),
+        (UNTOLD | {"image_size": True}, "flag image_size takes a value of type int, got True"),
+        (UNTOLD | {"learn_sigma": 1}, "flag learn_sigma takes a value of type bool, got 1"),
+        (UNTOLD | {"noise_schedule": 3}, "flag noise_schedule takes a value of type str, got 3"),
+        (UNTOLD | {"attention_resolutions": "8;4"}, "attention_resolutions takes numbers such as 32,16,8, got '8;4'"),
         (UNTOLD | {"use_scale_shift_norm": False}, "emb_layers.1.weight 64x128 instead of 32x128"),
     ],
 )

@@ -119,7 +119,7 @@ def test_images_are_scored_and_edited_by_their_latents(backbone):
 
 
 def test_the_bound_of_a_standard_normal_is_its_entropy(make_mixture):
-    schedule = NoiseSchedule.linear(200)
+    schedule = NoiseSchedule.linear(50)
     exact = make_mixture(schedule, np.zeros((1, 1, 4, 4)), [1.0], 1.0)
     states = torch.randn((400, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     noise = SampleNoise(0, range(400), shape=(1, 4, 4))
