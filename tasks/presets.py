@@ -57,7 +57,7 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
     """
     tree = _plain(values)
     for key, value in overrides.items():
-        _set(tree, key, value)
+        _set(tree, key, _plain(value))
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

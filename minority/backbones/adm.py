@@ -155,7 +155,7 @@ def _chosen_flags(path: Path, shapes: Shapes, *, preset: str | None, flags: Mapp
             f"{path}: the tensors of an ADM checkpoint do not tell {', '.join(missing)}; give them as flags, or a "
             f"preset ({', '.join(PRESETS)}); {_resemblance(shapes)}."
         )
-    return AdmFlags(**given)  # type: ignore[arg-type]
+    return AdmFlags(**given)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -160,7 +160,8 @@ def test_a_work_unit_draws_scores_and_judges_with_such_a_backbone(named, tiny_co
             (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
             image = rng.integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(image).save(tmp_path / "photos" / name / f"{i}.png")
-    dataset = {"reader": "folder", "folder": str(tmp_path / "photos")}
+    split = {"test_fraction": 0.2, "validation_fraction": 0, "imbalance": 1}
+    dataset = {"reader": "folder", "folder": str(tmp_path / "photos"), "split": split}
     section = yaml.safe_load(Path(source).read_text()) if kind == "two stages" else {"path": source}
     config = tiny_config(name="photos", dataset=dataset, backbone=section)
     workspace = open_workspace(config)
