@@ -158,7 +158,7 @@ def read_yaml_section(path: str) -> dict[str, Any]:
 
 
 #: A backbone section in any of its forms.
-Backbone = Annotated[BackboneConfig, BeforeValidator(_backbone)]
+Backbone = Annotated[BackboneConfig, BeforeValidator(_backbone, json_schema_input_type=BackboneConfig | str)]
 
 
 class PlanConfig(_Section):
