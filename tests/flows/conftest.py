@@ -211,7 +211,13 @@ def undisturbed(augment_tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prefect(server_url, tmp_path_factory):
+def secret():
+    """A credential in the environment of workers, which nothing may repeat."""
+    return "wJalrXUtnFEMI-hush"
+
+
+@pytest.fixture(scope="session")
+def prefect(server_url, secret, tmp_path_factory):
     """Runs `prefect ...` from the checkout against the server."""
     environment = os.environ | {
         "PREFECT_API_URL": server_url,
@@ -219,6 +225,7 @@ def prefect(server_url, tmp_path_factory):
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PYTHONPATH": str(ROOT),
+        "AWS_SECRET_ACCESS_KEY": secret,
     }
 
     def run(*args, start=False, cwd=ROOT, seconds=300, **variables):

@@ -63,6 +63,28 @@ def of_run(event, flow_run):
     return any(other["prefect.resource.id"] == f"prefect.flow-run.{flow_run['id']}" for other in event["related"])
 
 
+def told(ask_api, flow_run):
+    """Everything that the server keeps of a run, but for what its caller wrote: state and logs."""
+    logs = ask_api("logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}, "limit": 200})
+    assert logs
+    return json.dumps([logs, flow_run["state"]])
+
+
+def test_a_secret_of_the_workers_environment_shows_nowhere(digits_run, ask_api, contents, secret):
+    store, watched, flow_run = digits_run
+
+    assert secret not in told(ask_api, flow_run) + json.dumps(flow_run) + watched.stdout + watched.stderr
+    assert not any(secret.encode() in data for data in contents(store).values())
+
+
+def test_a_store_that_is_named_with_its_credentials_is_refused_without_repeating_them(run_deployment, ask_api, secret):
+    watched, flow_run = run_deployment("augment/digits", {"store": f"s3://key:{secret}@bucket/runs"})
+
+    assert watched.returncode == 1
+    assert "store is a URL that holds credentials" in flow_run["state"]["message"]
+    assert secret not in told(ask_api, flow_run)
+
+
 def test_its_tasks_carry_the_names_of_their_units(digits_run, ask_api):
     _, _, flow_run = digits_run
 
