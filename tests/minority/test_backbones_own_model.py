@@ -142,7 +142,7 @@ def test_weights_from_elsewhere_count_though_the_source_stays(write, tmp_path):
             {},
             "there is no module nowhere; install it, or start in the folder",
         ),
-        ("own:laod", {}, "own.py has no function laod"),
+        ("own:fetch", {}, "own.py has no function fetch"),
         ("own:number", {}, "own.py has no function number"),
         ("own:nothing", {}, "must return a minority.backbones.OwnModel, it returned a NoneType"),
         ("own:load", {"label": ", y"}, "Network must be callable as network(x_t, t): missing a required argument: 'y'"),

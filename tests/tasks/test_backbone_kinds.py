@@ -81,7 +81,7 @@ def test_every_kind_draws_files_and_is_examined(named, tmp_path, kind):
     [
         ("someone/else", "backbone: someone/else is neither a folder nor a file here, and as a hub id it is not in"),
         ("nowhere.pt", "backbone: nowhere.pt does not exist; give the path of a diffusers folder"),
-        ("examples.own_model:laod", "own_model.py has no function laod"),
+        ("examples.own_model:fetch", "own_model.py has no function fetch"),
         ("nowhere.yaml", "backbone: nowhere.yaml cannot be read as YAML"),
         ("README.yml", "backbone: README.yml cannot be read as YAML"),
     ],
