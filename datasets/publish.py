@@ -4,8 +4,7 @@ A publish that dies leaves no manifest, or the former, sound one; the same call 
 publishes, `publishing.json` keeps everybody with other contents away from the run.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import islice
@@ -26,9 +25,10 @@ from datasets.manifest import (
     ShardEntry,
 )
 from datasets.names import require_name
+from datasets.publish_rows import PublishRows, Rows
 from datasets.shards import Sample, tar_bytes
 from datasets.store import Store
-from datasets.tables import conform_rows, replace_column, table_bytes
+from datasets.tables import table_bytes
 
 CLAIM_FILE = "publishing.json"
 
@@ -42,7 +42,7 @@ def publish(
     *,
     facts: RunFacts,
     samples: Iterable[Sample],
-    metadata: pa.Table,
+    metadata: pa.Table | Rows,
     samples_per_shard: int = 1000,
     weights: pa.Table | None = None,
 ) -> Manifest:
@@ -55,7 +55,8 @@ def publish(
         run_store: The run's store.
         facts: What is to be said about the run.
         samples: The kept images, one for each row with kept = True.
-        metadata: One row of METADATA_SCHEMA a candidate, kept or not.
+        metadata: One row of METADATA_SCHEMA a candidate, kept or not: a table, or what gives them a part at a time, so
+            that they are never all in memory; it is called twice.
         samples_per_shard: Images a tar, at least 1.
         weights: One row of WEIGHTS_SCHEMA a published image, see `balance.group_weights`; None writes no such file.
 
@@ -71,12 +72,12 @@ def publish(
     require_name("dataset", facts.dataset)
     if samples_per_shard < 1:
         raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}.")
-    table = conform_rows(metadata, name=METADATA_FILE)
-    _require_labels(table, class_names=facts.class_names)
-    claim = _claim_of(facts=facts, table=table, weights=weights, samples_per_shard=samples_per_shard)
+    source = (lambda: [metadata]) if isinstance(metadata, pa.Table) else metadata
+    rows = PublishRows(source, class_names=facts.class_names, name=METADATA_FILE)
+    claim = _claim_of(facts=facts, rows=rows, weights=weights, samples_per_shard=samples_per_shard)
     with _claimed(run_store, claim):
         manifest = _write_all(
-            run_store, samples, facts=facts, table=table, weights=weights, samples_per_shard=samples_per_shard
+            run_store, samples, facts=facts, rows=rows, weights=weights, samples_per_shard=samples_per_shard
         )
         _require_claim(run_store, claim, manifest=manifest)
         run_store.write(MANIFEST_FILE, manifest.to_json())
@@ -89,23 +90,23 @@ def _write_all(
     samples: Iterable[Sample],
     *,
     facts: RunFacts,
-    table: pa.Table,
+    rows: PublishRows,
     weights: pa.Table | None,
     samples_per_shard: int,
 ) -> Manifest:
     """Write all files but the manifest, which is returned."""
     writer = _Writer(run_store)
-    shards, placed = _write_shards(writer, samples, facts=facts, table=table, samples_per_shard=samples_per_shard)
+    shards = _write_shards(writer, samples, facts=facts, rows=rows, samples_per_shard=samples_per_shard)
     writer.remove_strays({shard.path for shard in shards})
-    table = _place(table, placed=placed)
-    counts, quotas = _count(table, facts=facts)
+    counts, quotas = rows.counts(facts.class_names), _filled(facts.quotas, rows)
     card = card_text(
-        facts, counts=counts, quotas=quotas, shards=shards, num_rows=table.num_rows, weighted=weights is not None
+        facts, counts=counts, quotas=quotas, shards=shards, num_rows=rows.num_rows, weighted=weights is not None
     ).encode()
-    metadata_entry = writer.write_table(METADATA_FILE, table)
+    table = rows.to_parquet([shard.path for shard in shards])
+    metadata_entry = writer.write_table(METADATA_FILE, table, num_rows=rows.num_rows)
     weights_entry = None
     if weights is not None:
-        weights_entry = writer.write_table(WEIGHTS_FILE, weights)
+        weights_entry = writer.write_table(WEIGHTS_FILE, table_bytes(weights), num_rows=weights.num_rows)
     elif run_store.exists(WEIGHTS_FILE):
         writer.remove(WEIGHTS_FILE)
     writer.write(CARD_FILE, card)
@@ -126,10 +127,10 @@ def _write_all(
     )
 
 
-def _claim_of(*, facts: RunFacts, table: pa.Table, weights: pa.Table | None, samples_per_shard: int) -> bytes:
+def _claim_of(*, facts: RunFacts, rows: PublishRows, weights: pa.Table | None, samples_per_shard: int) -> bytes:
     """What is being published. Several may publish equal contents at once, since they write equal bytes."""
-    tables = [table_bytes(part) for part in (table, weights) if part is not None]
-    contents = canonical_json({"facts": asdict(facts), "samples_per_shard": samples_per_shard}) + b"".join(tables)
+    order = {"facts": asdict(facts), "samples_per_shard": samples_per_shard, "rows": rows.digest}
+    contents = canonical_json(order) + (b"" if weights is None else table_bytes(weights))
     return canonical_json({"recipe": facts.recipe, "contents": sha256_hex(contents)})
 
 
@@ -175,10 +176,9 @@ class _Writer:
         self._withdraw_unless(self._promised is None or self._promised.get(path) == sha256_hex(data))
         self._store.write(path, data)
 
-    def write_table(self, path: str, table: pa.Table) -> MetadataEntry:
-        data = table_bytes(table)
+    def write_table(self, path: str, data: bytes, *, num_rows: int) -> MetadataEntry:
         self.write(path, data)
-        return MetadataEntry(path=path, num_rows=table.num_rows, bytes=len(data), sha256=sha256_hex(data))
+        return MetadataEntry(path=path, num_rows=num_rows, bytes=len(data), sha256=sha256_hex(data))
 
     def remove_strays(self, named: set[str]) -> None:
         """Remove tars of an earlier attempt that this one does not have."""
@@ -208,28 +208,20 @@ def _promised_files(store: Store) -> dict[str, str] | None:
 
 
 def _write_shards(
-    writer: _Writer, samples: Iterable[Sample], *, facts: RunFacts, table: pa.Table, samples_per_shard: int
-) -> tuple[list[ShardEntry], dict[str, tuple[str, str]]]:
-    """The shards' entries, and key -> (shard, image's SHA-256)."""
-    rows = zip(table["key"].to_pylist(), table["label"].to_pylist(), table["kept"].to_pylist(), strict=True)
-    labels = {key: label for key, label, kept in rows if kept}
+    writer: _Writer, samples: Iterable[Sample], *, facts: RunFacts, rows: PublishRows, samples_per_shard: int
+) -> list[ShardEntry]:
+    """Write the shards, and tell the rows where their images are."""
     shards: list[ShardEntry] = []
-    placed: dict[str, tuple[str, str]] = {}
     for batch in _batches(samples, size=samples_per_shard):
         path = f"shards/{facts.dataset}-{len(shards):06d}.tar"
-        encoded = []
-        for sample in batch:
-            _require_row(sample, labels=labels, placed=placed)
-            image = sample.encoded()
-            placed[sample.key] = (path, sha256_hex(image))
-            encoded.append(replace(sample, image=image))
+        encoded = [replace(sample, image=sample.encoded()) for sample in batch]
+        for sample in encoded:
+            rows.place(sample, shard=len(shards), sha256=sha256_hex(sample.encoded()))
         tar = tar_bytes(encoded)
         writer.write(path, tar)
         shards.append(ShardEntry(path=path, num_samples=len(encoded), bytes=len(tar), sha256=sha256_hex(tar)))
-    absent = [key for key in labels if key not in placed]
-    if absent:
-        raise ValueError(f"{len(absent)} kept rows have no image, first {absent[0]}; give every kept image.")
-    return shards, placed
+    rows.require_all_placed()
+    return shards
 
 
 def _batches(samples: Iterable[Sample], *, size: int) -> Iterator[list[Sample]]:
@@ -238,42 +230,9 @@ def _batches(samples: Iterable[Sample], *, size: int) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _require_row(sample: Sample, *, labels: dict[str, int], placed: dict[str, tuple[str, str]]) -> None:
-    if sample.key in placed:
-        raise ValueError(f"sample {sample.key} comes twice; keys are unique in a run.")
-    if sample.key not in labels:
-        raise ValueError(f"sample {sample.key} has no row with kept = True; publish kept candidates only.")
-    if labels[sample.key] != sample.label:
-        raise ValueError(
-            f"sample {sample.key} has label {sample.label}, its row says {labels[sample.key]}; make them agree."
-        )
-
-
-def _require_labels(table: pa.Table, *, class_names: list[str]) -> None:
-    for key, label in zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True):
-        if not 0 <= label < len(class_names):
-            raise ValueError(f"row {key} has label {label}, but {len(class_names)} classes have names; name all.")
-
-
-def _place(table: pa.Table, *, placed: dict[str, tuple[str, str]]) -> pa.Table:
-    keys = table["key"].to_pylist()
-    hashes = table["image_sha256"].to_pylist()
-    table = replace_column(table, "shard", values=[placed[key][0] if key in placed else None for key in keys])
-    filled = [placed[key][1] if key in placed else known for key, known in zip(keys, hashes, strict=True)]
-    return replace_column(table, "image_sha256", values=filled)
-
-
-def _count(table: pa.Table, *, facts: RunFacts) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-    """Published images by class and source; asked, kept and missing synthetic images by group."""
-    kept = table.filter(table["kept"])
-    by_class = Counter(zip(kept["label"].to_pylist(), kept["source"].to_pylist(), strict=True))
-    by_group = Counter(zip(kept["source"].to_pylist(), kept["group"].to_pylist(), strict=True))
-    counts = {
-        name: {source: by_class[label, source] for source in ("real", "synthetic")}
-        for label, name in enumerate(facts.class_names)
+def _filled(asked: Mapping[str, int], rows: PublishRows) -> dict[str, dict[str, int]]:
+    """Asked, kept and missing synthetic images by group."""
+    return {
+        group: {"asked": count, "kept": rows.made(group), "shortfall": max(0, count - rows.made(group))}
+        for group, count in asked.items()
     }
-    quotas = {}
-    for group, asked in facts.quotas.items():
-        made = by_group["synthetic", group]
-        quotas[group] = {"asked": asked, "kept": made, "shortfall": max(0, asked - made)}
-    return counts, quotas

@@ -3,12 +3,16 @@
 import io
 import math
 import re
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.records import METADATA_SCHEMA, WEIGHTS_SCHEMA
 
+#: Rows that lie together in a file.
+ROW_GROUP = 1 << 14
+_PARQUET: dict[str, Any] = {"compression": "zstd", "write_statistics": True, "write_page_index": True}
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 
 
@@ -37,20 +41,34 @@ def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
     return conformed
 
 
+class TableWriter:
+    """Writes a table in METADATA_SCHEMA as Parquet, part by part: the bytes of `table_bytes` of the whole.
+
+    Every part but the last must have ROW_GROUP rows. Use as a context: the file is whole when it ends.
+    """
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._writer = pq.ParquetWriter(sink, METADATA_SCHEMA, **_PARQUET)
+
+    def write(self, part: pa.Table) -> None:
+        """Add rows."""
+        self._writer.write_table(part.combine_chunks(), row_group_size=ROW_GROUP)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
 def table_bytes(table: pa.Table) -> bytes:
     """A table as Parquet; equal tables are equal bytes under one version of pyarrow.
 
     Every column has statistics a row group and a page, so that a reader that filters passes over what it need not see.
     """
     sink = io.BytesIO()
-    pq.write_table(
-        table.combine_chunks(),  # chunk borders of the table in memory must not show in the file
-        sink,
-        compression="zstd",
-        row_group_size=1 << 14,
-        write_statistics=True,
-        write_page_index=True,
-    )
+    # Chunk borders of the table in memory must not show in the file.
+    pq.write_table(table.combine_chunks(), sink, row_group_size=ROW_GROUP, **_PARQUET)
     return sink.getvalue()
 
 
@@ -85,10 +103,12 @@ def parse_weights(data: bytes, *, name: str) -> pa.Table:
     return table
 
 
-def replace_column(table: pa.Table, column: str, *, values: list[object]) -> pa.Table:
-    """The table in METADATA_SCHEMA with one column's values replaced."""
+def replace_column(table: pa.Table, column: str, *, values: list[Any] | pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table, which has some columns of METADATA_SCHEMA, with one column's values replaced or added."""
     field = METADATA_SCHEMA.field(column)
-    return table.set_column(METADATA_SCHEMA.get_field_index(column), field, pa.array(values, type=field.type))
+    array = pa.array(values, type=field.type) if isinstance(values, list) else values
+    place = table.schema.get_field_index(column)
+    return table.append_column(field, array) if place < 0 else table.set_column(place, field, array)
 
 
 def _conform_column(table: pa.Table, *, field: pa.Field, name: str) -> pa.ChunkedArray:

@@ -4,6 +4,7 @@ A unit without a sound receipt counts as not done. Writing a unit again, or by t
 contents are a function of the plan, each file appears whole, and the receipt holds the checksums of both.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -115,21 +116,53 @@ def read_unit(store: Store, unit: str) -> tuple[NDArray[np.uint8], pa.Table]:
     return np.stack(images), table
 
 
-def read_unit_rows(store: Store, unit: str) -> pa.Table:
-    """Read a unit's rows alone: no image is decoded. Raises as `read_unit` does where the unit is not whole."""
-    return _read_whole(store, unit)[1]
+def read_unit_rows(store: Store, unit: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a unit's rows alone: its tar is not opened.
+
+    Args:
+        store: The run's store.
+        unit: The unit's name.
+        columns: Those that are wanted, in this order; None: all.
+
+    Raises:
+        ValueError: The unit's table is missing, torn or damaged.
+        StoreError: The store cannot be read.
+    """
+    receipt = _receipt_of(store, unit)
+    try:
+        parquet = store.read(f"units/{unit}.parquet")
+    except FileNotFoundError:
+        parquet = b""
+    if sha256_hex(parquet) != receipt.table_sha256:
+        raise _torn(store, unit)
+    table = _parse_rows(parquet, unit=unit)
+    return table if columns is None else table.select(list(columns))
 
 
 def _read_whole(store: Store, unit: str) -> tuple[bytes, pa.Table]:
     """The tar's bytes and the rows of a unit that is what its receipt says."""
+    files = _checked_files(store, _receipt_of(store, unit))
+    if files is None:
+        raise _torn(store, unit)
+    tar, parquet = files
+    return tar, _parse_rows(parquet, unit=unit)
+
+
+def _receipt_of(store: Store, unit: str) -> UnitReceipt:
     require_name("unit", unit)
     receipt = _stored_receipt(store, unit)
-    files = None if receipt is None else _checked_files(store, receipt)
-    if files is None:
-        raise ValueError(f"{store.url(f'units/{unit}.json')}: unit {unit} is missing or torn; make it again.")
-    tar, parquet = files
+    if receipt is None:
+        raise _torn(store, unit)
+    return receipt
+
+
+def _torn(store: Store, unit: str) -> ValueError:
+    return ValueError(f"{store.url(f'units/{unit}.json')}: unit {unit} is missing or torn; make it again.")
+
+
+def _parse_rows(parquet: bytes, *, unit: str) -> pa.Table:
     name = f"units/{unit}.parquet"
-    return tar, conform_rows(parse_table(parquet, name=name), name=name)
+    return conform_rows(parse_table(parquet, name=name), name=name)
 
 
 def _samples(table: pa.Table, *, encoded: list[bytes], unit: str) -> list[Sample]:

@@ -5,15 +5,16 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.candidates import choose_candidates, read_rows, tally_candidates
+from tasks.candidates import Candidates
 from tasks.capacity import Demand
 from tasks.checks import check_inputs
 from tasks.config import AugmentConfig, placed
-from tasks.counters import count_unit
+from tasks.counters import count_units
 from tasks.downstream import planned_trials, run_trial
 from tasks.engine import fan_out, task_runner
-from tasks.generation import generate_unit, open_run_store
-from tasks.planning import UnitPlan, plan_baseline, plan_real, plan_round, quotas
+from tasks.generation import generate_units, open_run_store
+from tasks.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
+from tasks.plans import settle_plan
 from tasks.presets import validate
 from tasks.progress import stage
 from tasks.publishing import publish_run
@@ -33,63 +34,59 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
     config = placed(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     workspace = check_inputs(config)
     with running(workspace):
-        plans = generate(workspace)
-        manifest = publish_run(config, plans)
-        train_downstream(config, plans)
+        rounds = generate(workspace)
+        manifest = publish_run(config, rounds)
+        train_downstream(config, rounds)
         return write_report(config, manifest)
 
 
-def generate(workspace: Workspace) -> list[UnitPlan]:
-    """Draw rounds of candidates until quotas are full or the budget is spent. Returns the plans of all units."""
+def generate(workspace: Workspace) -> int:
+    """Draw rounds of candidates until quotas are full or the budget is spent. Returns how many rounds were drawn."""
     config, real = workspace.config, workspace.real
     wanted = quotas(real, config.plan)
-    store = open_run_store(workspace)
-    plans = plan_real(config.plan, real)
-    draw(plans, config, what="real images")
-    candidates: list[UnitPlan] = []
-    rows, drawn, round_number = None, 0, 0
-    while units := plan_round(
+    draw(plan_real(config.plan, real), workspace, what="real images")
+    candidates = Candidates(workspace, open_run_store(workspace))
+    round_number = 0
+    while planned := plan_round(
         config.plan,
-        tally_candidates(rows, groups=real.groups, wanted=wanted),
+        candidates.tallies(),
         round_number=round_number,
-        first_index=drawn,
+        first_index=candidates.num_samples,
         wanted=wanted,
     ):
+        plan = settle_plan(planned, open_run_store(workspace))
         if round_number == 0 and config.plan.baseline:
-            baseline = plan_baseline(config.plan, units, wanted)
-            draw(baseline, config, what="baseline")
-            plans += baseline
-        draw(units, config, what=f"round {round_number}")
-        candidates += units
-        drawn += sum(unit.num_samples for unit in units)
-        rows = read_rows(store, candidates)
-        rows = choose_candidates(rows, groups=real.groups, wanted=wanted, spacing=workspace.spacing)
+            draw(plan_baseline(config.plan, plan, wanted), workspace, what="baseline")
+        draw(plan, workspace, what=f"round {round_number}")
+        candidates.add(plan)
         round_number += 1
-    return plans + candidates
+    return round_number
 
 
-def draw(units: list[UnitPlan], config: AugmentConfig, *, what: str) -> None:
+def draw(plan: RoundPlan, workspace: Workspace, *, what: str) -> None:
     """Make the units of one stage; a failed one does not stop the others."""
+    config = workspace.config
+    work = batches(settle_plan(plan, open_run_store(workspace)), units_a_task=config.units_a_task)
     with stage(what, unit="samples") as on_done:
         fan_out(
-            partial(generate_unit.submit, config=config),
-            units,
-            what="units",
-            name=lambda unit: unit.unit,
-            size=lambda unit: unit.num_samples,
+            partial(generate_units.submit, config=config),
+            work,
+            what="units" if len(work) == len(plan) else "batches of units",
+            name=lambda batch: batch.name,
+            size=lambda batch: batch.num_samples,
             demand=Demand(workers=config.workers, device=config.device),
             on_done=on_done,
-            on_result=partial(count_unit, dataset=config.name),
+            on_result=partial(count_units, dataset=config.name),
         )
 
 
-def train_downstream(config: AugmentConfig, plans: list[UnitPlan]) -> None:
+def train_downstream(config: AugmentConfig, rounds: int) -> None:
     """Train the classifiers of every arm and seed."""
     trials = planned_trials(config)
     if trials:
         with stage("classifiers", unit="classifiers") as on_done:
             fan_out(
-                lambda trial: run_trial.submit(arm=trial[0], seed=trial[1], config=config, plans=plans),
+                lambda trial: run_trial.submit(arm=trial[0], seed=trial[1], config=config, rounds=rounds),
                 trials,
                 what="classifiers",
                 name=lambda trial: f"{trial[0]} seed {trial[1]}",

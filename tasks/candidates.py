@@ -1,6 +1,7 @@
-"""What the finished units of a run hold: their rows together, and the choice among them."""
+"""What the finished units of a run hold: their rows, a few columns at a time, and the choice among the candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,71 @@ from datasets.tables import replace_column
 from datasets.units import read_unit_rows
 from minority.diversity import look_alikes
 from minority.selection import Spread, choose
-from tasks.planning import Tally, UnitPlan, tally
+from tasks.planning import RoundPlan, Tally, UnitPlan, quotas, tally
+from tasks.workspace import Workspace
 
 _FILTERS = ("rare", "valid", "new", "label_kept")
+#: What the choice asks of a candidate.
+_ASKED = ("key", "group", "round", *_FILTERS, "fingerprint")
+_UNITS_AT_ONCE = 64
 
 
-def read_rows(store: Store, plans: Sequence[UnitPlan]) -> pa.Table | None:
-    """The rows of finished units, in the order of the plans; None where there are none."""
-    return pa.concat_tables([read_unit_rows(store, plan.unit) for plan in plans]) if plans else None
+class Candidates:
+    """The candidates of the rounds drawn so far: of each only what the choice asks, read once."""
+
+    def __init__(self, workspace: Workspace, store: Store) -> None:
+        self._workspace = workspace
+        self._store = store
+        self._rows: pa.Table | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Candidates so far."""
+        return 0 if self._rows is None else self._rows.num_rows
+
+    def add(self, plan: RoundPlan) -> None:
+        """Read the candidates of a finished round."""
+        rows = read_rows(self._store, plan, columns=_ASKED)
+        assert rows is not None, "a round has units"
+        self._rows = rows if self._rows is None else pa.concat_tables([self._rows, rows])
+
+    def choose(self) -> pa.Table | None:
+        """Their key, `kept`, `reason` and `near_duplicate_group`, in the order of the plans; None before a round."""
+        if self._rows is None:
+            return None
+        rows = name_near_duplicates(
+            self._chosen(self._rows), radius=self._workspace.judge.thresholds["nearest_distance"]
+        )
+        return rows.select(["key", "kept", "reason", "near_duplicate_group"])
+
+    def tallies(self) -> list[Tally]:
+        """How far every group is."""
+        rows = None if self._rows is None else self._chosen(self._rows)
+        return tally_candidates(rows, groups=self._workspace.real.groups, wanted=self._wanted)
+
+    @property
+    def _wanted(self) -> list[int]:
+        return quotas(self._workspace.real, self._workspace.config.plan)
+
+    def _chosen(self, rows: pa.Table) -> pa.Table:
+        return choose_candidates(
+            rows, groups=self._workspace.real.groups, wanted=self._wanted, spacing=self._workspace.spacing
+        )
+
+
+def read_rows(store: Store, units: Iterable[UnitPlan], *, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """The rows of finished units, in the order of the units; None where there are none.
+
+    Args:
+        store: The run's store.
+        units: A round's plan, or any units.
+        columns: What to read of them; None: everything.
+    """
+    parts, left = [], iter(units)
+    while some := list(islice(left, _UNITS_AT_ONCE)):
+        rows = [read_unit_rows(store, plan.unit, columns=columns) for plan in some]
+        parts.append(pa.concat_tables(rows).combine_chunks())  # many small pieces would weigh more than their rows
+    return pa.concat_tables(parts) if parts else None
 
 
 def choose_candidates(
@@ -50,9 +108,8 @@ def name_near_duplicates(rows: pa.Table, *, radius: float) -> pa.Table:
         rows: Candidates with fingerprints.
         radius: Distance up to which two of them are near-duplicates.
     """
-    keys = rows["key"].to_pylist()
     first = look_alikes(_fingerprints(rows), radius=radius)
-    return replace_column(rows, "near_duplicate_group", values=[keys[i] for i in first.tolist()])
+    return replace_column(rows, "near_duplicate_group", values=rows["key"].take(pa.array(first)))
 
 
 def _spread(rows: pa.Table, spacing: float) -> Spread:
@@ -60,7 +117,8 @@ def _spread(rows: pa.Table, spacing: float) -> Spread:
 
 
 def _fingerprints(rows: pa.Table) -> NDArray[np.float32]:
-    return np.array(rows["fingerprint"].to_pylist(), dtype=np.float32)
+    column = rows["fingerprint"].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def tally_candidates(rows: pa.Table | None, *, groups: Sequence[str], wanted: Sequence[int]) -> list[Tally]:

@@ -213,6 +213,9 @@ class AugmentConfig(_Run):
     run_id: Annotated[Name | None, Field(description="Name of the run; none: its recipe.")] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")] = "auto"
     workers: Workers = Workers()
+    units_a_task: Annotated[
+        int | None, Field(ge=1, description="Work units a task run; none: one, or more where a round has very many.")
+    ] = None
 
     def recipe(self, *, backbone_identity: str) -> str:
         """12 hex digits over everything that decides which images are published.
@@ -220,9 +223,8 @@ class AugmentConfig(_Run):
         Args:
             backbone_identity: `Backbone.identity` of the backbone that is used.
         """
-        decisive = self.model_dump(
-            mode="json", exclude={"store", "run_id", "device", "workers", "downstream", "backbone"}
-        )
+        beside_the_images = {"store", "run_id", "device", "workers", "units_a_task", "downstream", "backbone"}
+        decisive = self.model_dump(mode="json", exclude=beside_the_images)
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -5,6 +5,8 @@ for the flow's process: Prefect then serves them, beside its own, on PREFECT_CLI
 flow runs, wherever they were made.
 """
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge
 
 from tasks.generation import UnitWork
@@ -21,17 +23,18 @@ PEAK_MEMORY = Gauge("minority_device_peak_memory_bytes", "Memory a worker has us
 _peaks: dict[str, int] = {}
 
 
-def count_unit(work: UnitWork, *, dataset: str) -> None:
-    """Count one unit that has ended well.
+def count_units(done: Iterable[UnitWork], *, dataset: str) -> None:
+    """Count units that have ended well.
 
     Args:
-        work: What was done for it.
+        done: What was done for each.
         dataset: The run's dataset.
     """
-    labels = (dataset, work.sampler)
-    UNITS.labels(*labels, "made" if work.made else "found").inc()
-    SAMPLES.labels(*labels).inc(work.made)
-    PASSED.labels(*labels).inc(work.passed)
-    BUSY_SECONDS.labels(work.device).inc(work.seconds)
-    _peaks[work.device] = max(work.peak_memory, _peaks.get(work.device, 0))
-    PEAK_MEMORY.labels(work.device).set(_peaks[work.device])
+    for work in done:
+        labels = (dataset, work.sampler)
+        UNITS.labels(*labels, "made" if work.made else "found").inc()
+        SAMPLES.labels(*labels).inc(work.made)
+        PASSED.labels(*labels).inc(work.passed)
+        BUSY_SECONDS.labels(work.device).inc(work.seconds)
+        _peaks[work.device] = max(work.peak_memory, _peaks.get(work.device, 0))
+        PEAK_MEMORY.labels(work.device).set(_peaks[work.device])

@@ -19,6 +19,7 @@ from tasks.config import AugmentConfig
 from tasks.failures import TRIED_AGAIN
 from tasks.generation import open_run_store
 from tasks.planning import UnitPlan, quotas
+from tasks.plans import run_plans
 from tasks.workspace import Workspace, open_workspace
 
 ARMS = ("real", "oversampled", "real+plain", "real+minority")
@@ -38,7 +39,7 @@ def planned_trials(config: AugmentConfig) -> list[tuple[str, int]]:
 
 
 @task(task_run_name="{arm}-seed-{seed}", **TRIED_AGAIN)
-def run_trial(arm: str, seed: int, config: AugmentConfig, plans: Sequence[UnitPlan]) -> str:
+def run_trial(arm: str, seed: int, config: AugmentConfig, rounds: int) -> str:
     """Train one classifier unless its result is there already. Returns where the result lies."""
     workspace = open_workspace(config)
     store = open_run_store(workspace)
@@ -46,7 +47,7 @@ def run_trial(arm: str, seed: int, config: AugmentConfig, plans: Sequence[UnitPl
     if not store.exists(path):
         real = workspace.real
         evaluation = run_arm(
-            _arms(workspace, store.root, tuple(plans))[arm],
+            _arms(workspace, store.root, rounds)[arm],
             seed,
             test_images=real.test.images(range(len(real.test))),
             test_labels=real.test.labels,
@@ -69,10 +70,11 @@ def read_results(config: AugmentConfig, store: Store) -> pd.DataFrame | None:
 
 
 @lru_cache(maxsize=2)
-def _arms(workspace: Workspace, run_url: str, plans: tuple[UnitPlan, ...]) -> dict[str, Arm]:
+def _arms(workspace: Workspace, run_url: str, rounds: int) -> dict[str, Arm]:
     store = Store(run_url)
+    plans = run_plans(workspace, store, rounds=rounds)
     synthetic = {
-        sampler: _synthetic(workspace, store, [plan for plan in plans if plan.sampler == sampler])
+        sampler: _synthetic(workspace, store, [unit for plan in plans if plan.sampler == sampler for unit in plan])
         for sampler in ("plain", "minority")
         if any(plan.sampler == sampler for plan in plans) or sampler == "minority"
     }

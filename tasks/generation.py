@@ -22,7 +22,8 @@ from tasks.candidates import passed_filters
 from tasks.config import AugmentConfig
 from tasks.failures import TRIED_AGAIN
 from tasks.log_ids import log_ids
-from tasks.planning import UnitPlan
+from tasks.planning import UnitBatch, UnitPlan
+from tasks.plans import open_plan
 from tasks.workspace import Workspace, open_workspace
 
 #: Real images draw their scoring noise from indices that no sample has.
@@ -52,15 +53,23 @@ class UnitWork:
     peak_memory: int = 0
 
 
-@task(task_run_name="{plan.unit}", **TRIED_AGAIN)
-def generate_unit(plan: UnitPlan, config: AugmentConfig) -> UnitWork:
-    """Make one unit unless it is there already. Images stay in this process; only a few figures leave it."""
+@task(task_run_name="{batch.name}", **TRIED_AGAIN)
+def generate_units(batch: UnitBatch, config: AugmentConfig) -> list[UnitWork]:
+    """Make the units of a batch that are not there already. Images stay in this process; only a few figures leave it.
+
+    The first unit that fails ends the task run; another attempt goes on from there.
+    """
     workspace = open_workspace(config)
-    with log_ids(run=workspace.run_id, unit=plan.unit):
-        work = make_unit(plan, workspace, open_run_store(workspace))
-        rate = work.made / max(work.seconds, 1e-9)
-        get_run_logger().info("%d samples made in %.1f s, %.3g samples/s", work.made, work.seconds, rate)
-    return work
+    store = open_run_store(workspace)
+    plan = open_plan(batch.plan, workspace, store)
+    done = []
+    for number in range(batch.first, batch.first + batch.count):
+        with log_ids(run=workspace.run_id, unit=plan[number].unit):
+            done.append(make_unit(plan[number], workspace, store))
+    with log_ids(run=workspace.run_id, unit=batch.name):
+        made, seconds = sum(work.made for work in done), sum(work.seconds for work in done)
+        get_run_logger().info("%d samples made in %.1f s, %.3g samples/s", made, seconds, made / max(seconds, 1e-9))
+    return done
 
 
 def open_run_store(workspace: Workspace) -> Store:
@@ -81,7 +90,9 @@ def open_run_store(workspace: Workspace) -> Store:
 
 def published_config(config: AugmentConfig) -> dict[str, object]:
     """The settings as a run's files show them: without places of this machine."""
-    content: dict[str, object] = config.model_dump(mode="json", exclude={"store", "device", "workers", "downstream"})
+    content: dict[str, object] = config.model_dump(
+        mode="json", exclude={"store", "device", "workers", "units_a_task", "downstream"}
+    )
     return content
 
 

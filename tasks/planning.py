@@ -1,15 +1,24 @@
 """Planning: which samples are drawn, for which group, in which work unit.
 
 A plan is a function of the config, the real data and the verdicts on earlier rounds, so a run that is killed and
-started again plans the same units.
+started again plans the same units. In memory and in the store it is two numbers a sample (datasets/plans.py); a task is
+told the names of its units and nothing more.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.config import PlanConfig
 from tasks.real_data import RealData
+
+#: Most task runs of a stage where the config does not say. Each costs Prefect's database some 25 kB.
+MOST_TASKS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,76 @@ class UnitPlan:
         return len(self.indices)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoundPlan:
+    """The units of one sampler in one round: as a sequence of `UnitPlan`, each made when it is asked for.
+
+    Attributes:
+        sampler: As in UnitPlan.
+        round: As in UnitPlan.
+        unit_size: Samples a unit; the last has what is left.
+        indices: (N,) sample indices.
+        groups: (N,) the group of each.
+    """
+
+    sampler: str
+    round: int
+    unit_size: int
+    indices: NDArray[np.int64]
+    groups: NDArray[np.int32]
+
+    @property
+    def name(self) -> str:
+        """Its name in the run's store, with which the names of its units begin."""
+        return plan_name(self.sampler, self.round)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all units."""
+        return len(self.indices)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.indices) / self.unit_size)
+
+    def __getitem__(self, number: int) -> UnitPlan:
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self.name} has {len(self)} units, asked for number {number}.")
+        mine = slice(number * self.unit_size, (number + 1) * self.unit_size)
+        return UnitPlan(
+            unit=_unit_name(self.name, number),
+            sampler=self.sampler,
+            round=self.round,
+            indices=tuple(self.indices[mine].tolist()),
+            groups=tuple(self.groups[mine].tolist()),
+        )
+
+    def __iter__(self) -> Iterator[UnitPlan]:
+        return (self[number] for number in range(len(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitBatch:
+    """Neighbouring units of one plan that one task run makes, one after the other. All that a task is told of its work.
+
+    Attributes:
+        plan: The plan's name in the run's store.
+        first: Number of the first unit.
+        count: How many units.
+        num_samples: Samples in all of them.
+    """
+
+    plan: str
+    first: int
+    count: int
+    num_samples: int
+
+    @property
+    def name(self) -> str:
+        """The unit's name, or the first one's and the last one's number."""
+        first = _unit_name(self.plan, self.first)
+        return first if self.count == 1 else f"{first}..{self.first + self.count - 1:05d}"
+
+
 @dataclass(frozen=True)
 class Tally:
     """How far one group is.
@@ -53,20 +132,20 @@ class Tally:
 
 def quotas(real: RealData, config: PlanConfig) -> list[int]:
     """Synthetic images wanted for every group, so that groups come out equally large."""
-    quota = group_quota(real, config)
-    return [max(0, quota - real.train.groups.count(group)) for group in real.groups]
+    quota, have = group_quota(real, config), Counter(real.train.groups)
+    return [max(0, quota - have[group]) for group in real.groups]
 
 
 def group_quota(real: RealData, config: PlanConfig) -> int:
     """Images wanted in every group, real and synthetic together."""
     if config.quota is not None:
         return config.quota
-    return max(real.train.groups.count(group) for group in real.groups)
+    return max(Counter(real.train.groups).values())
 
 
 def plan_round(
     config: PlanConfig, tallies: Sequence[Tally], *, round_number: int, first_index: int, wanted: Sequence[int]
-) -> list[UnitPlan]:
+) -> RoundPlan | None:
     """Plan one round of candidates.
 
     Args:
@@ -77,45 +156,69 @@ def plan_round(
         wanted: Synthetic images wanted for every group in the whole run; decides the candidate budget.
 
     Returns:
-        The units; none where quotas are full, the rounds are over or the budget is spent.
+        The units; None where quotas are full, the rounds are over or the budget is spent.
     """
     if round_number >= config.max_rounds:
-        return []
+        return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
     asked = [math.ceil(tally.missing / _expected_yield(tally, config)) for tally in tallies]
     if sum(asked) > budget:
         asked = [count * max(0, budget) // sum(asked) for count in asked]
-    groups = _interleave(asked)
-    return _units(
-        "minority",
-        groups,
-        config=config,
-        round_number=round_number,
-        indices=range(first_index, first_index + len(groups)),
+    if sum(asked) == 0:
+        return None
+    return RoundPlan(
+        sampler="minority",
+        round=round_number,
+        unit_size=config.unit_size,
+        indices=np.arange(first_index, first_index + sum(asked)),
+        groups=_interleave(asked),
     )
 
 
-def plan_baseline(config: PlanConfig, first_round: Sequence[UnitPlan], wanted: Sequence[int]) -> list[UnitPlan]:
+def plan_baseline(config: PlanConfig, first_round: RoundPlan, wanted: Sequence[int]) -> RoundPlan:
     """Plain samples that share index, and so noise and label, with candidates of the first round.
 
     Each group gets as many as it wants images, so that they could fill its quota unselected.
     """
-    left = list(wanted)
-    chosen: list[tuple[int, int]] = []
-    for unit in first_round:
-        for index, group in zip(unit.indices, unit.groups, strict=True):
-            if left[group] > 0:
-                left[group] -= 1
-                chosen.append((index, group))
-    return _units(
-        "plain", [group for _, group in chosen], config=config, round_number=0, indices=[index for index, _ in chosen]
+    of_group = [np.flatnonzero(first_round.groups == group)[:count] for group, count in enumerate(wanted)]
+    chosen = np.sort(np.concatenate(of_group))
+    return RoundPlan(
+        sampler="plain",
+        round=0,
+        unit_size=config.unit_size,
+        indices=first_round.indices[chosen],
+        groups=first_round.groups[chosen],
     )
 
 
-def plan_real(config: PlanConfig, real: RealData) -> list[UnitPlan]:
+def plan_real(config: PlanConfig, real: RealData) -> RoundPlan:
     """The real training images, to be scored like the others."""
-    groups = real.train_groups.tolist()
-    return _units("none", groups, config=config, round_number=0, indices=range(len(groups)))
+    groups = real.train_groups.astype(np.int32)
+    return RoundPlan(sampler="none", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
+
+
+def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
+    """Cut a plan into the work of task runs.
+
+    Args:
+        plan: The round.
+        units_a_task: Units in each; None: as few as keep the stage within `MOST_TASKS` task runs.
+    """
+    size = units_a_task or math.ceil(len(plan) / MOST_TASKS)
+    return [
+        UnitBatch(
+            plan=plan.name,
+            first=first,
+            count=min(size, len(plan) - first),
+            num_samples=min(size * plan.unit_size, plan.num_samples - first * plan.unit_size),
+        )
+        for first in range(0, len(plan), size)
+    ]
+
+
+def plan_name(sampler: str, round_number: int) -> str:
+    """Name of the plan of a sampler's round."""
+    return f"{'real' if sampler == 'none' else sampler}-{round_number:02d}"
 
 
 def tally(wanted: Sequence[int], rows: Mapping[str, Sequence[object]], groups: Sequence[str]) -> list[Tally]:
@@ -126,17 +229,14 @@ def tally(wanted: Sequence[int], rows: Mapping[str, Sequence[object]], groups: S
         rows: The candidates' columns "group", "passed" and "kept".
         groups: Names of the groups.
     """
-    tallies = []
-    for group, count in zip(groups, wanted, strict=True):
-        mine = [i for i, name in enumerate(rows["group"]) if name == group]
-        tallies.append(
-            Tally(
-                missing=count - sum(bool(rows["kept"][i]) for i in mine),
-                candidates=len(mine),
-                accepted=sum(bool(rows["passed"][i]) for i in mine),
-            )
-        )
-    return tallies
+    candidates, kept, accepted = (
+        Counter(compress(rows["group"], chosen))
+        for chosen in ([True] * len(rows["group"]), rows["kept"], rows["passed"])
+    )
+    return [
+        Tally(missing=count - kept[group], candidates=candidates[group], accepted=accepted[group])
+        for group, count in zip(groups, wanted, strict=True)
+    ]
 
 
 def _expected_yield(tally: Tally, config: PlanConfig) -> float:
@@ -145,25 +245,13 @@ def _expected_yield(tally: Tally, config: PlanConfig) -> float:
     return (tally.accepted + prior * config.expected_yield) / (tally.candidates + prior)
 
 
-def _interleave(counts: Sequence[int]) -> list[int]:
+def _interleave(counts: Sequence[int]) -> NDArray[np.int32]:
     """Groups in an order in which every stretch has them in proportion, so that every unit is mixed."""
-    places = [((i + 0.5) / count, group) for group, count in enumerate(counts) for i in range(count)]
-    return [group for _, group in sorted(places)]
+    groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    places = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
+    ordered: NDArray[np.int32] = groups[np.lexsort((groups, places))]
+    return ordered
 
 
-def _units(
-    sampler: str, groups: Sequence[int], *, config: PlanConfig, round_number: int, indices: Sequence[int]
-) -> list[UnitPlan]:
-    units: list[UnitPlan] = []
-    for start in range(0, len(groups), config.unit_size):
-        stop = min(start + config.unit_size, len(groups))
-        units.append(
-            UnitPlan(
-                unit=f"{'real' if sampler == 'none' else sampler}-{round_number:02d}-{len(units):05d}",
-                sampler=sampler,
-                round=round_number,
-                indices=tuple(indices[start:stop]),
-                groups=tuple(groups[start:stop]),
-            )
-        )
-    return units
+def _unit_name(plan: str, number: int) -> str:
+    return f"{plan}-{number:05d}"

@@ -1,6 +1,6 @@
 import gc
 import json
-from itertools import count
+from itertools import count, cycle
 
 import pandas as pd
 import pyarrow as pa
@@ -14,6 +14,7 @@ from datasets.publish import publish
 from datasets.runs import open_run
 from datasets.shards import Sample
 from datasets.store import Store
+from datasets.tables import ROW_GROUP, conform_rows, parse_table, table_bytes
 from datasets.units import read_unit, write_unit
 from datasets.verify import verify
 
@@ -250,6 +251,59 @@ def test_settings_that_make_no_sense_are_refused(store, small_run):
     one_class = type(facts)(**{**facts.__dict__, "class_names": ["cat"]})
     with pytest.raises(ValueError, match="row s0001 has label 1, but 1 classes have names"):
         publish(store, facts=one_class, samples=samples, metadata=table)
+
+
+def in_parts(table, *, sizes):
+    """The table cut into parts of these sizes, again and again, as what publishing calls for rows."""
+
+    def parts():
+        start = 0
+        for size in cycle(sizes):
+            if start >= table.num_rows:
+                return
+            yield table.slice(start, size)
+            start += size
+
+    return parts
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 0, 7], [100]])
+def test_rows_that_come_in_parts_are_published_as_a_table_is(tmp_path, small_run, sizes):
+    publish_small(Store(tmp_path / "whole"), small_run)
+    table, samples = candidates(small_run)
+
+    publish(
+        Store(tmp_path / "parts"),
+        facts=small_run["facts"],
+        samples=samples,
+        metadata=in_parts(table, sizes=sizes),
+        samples_per_shard=4,
+    )
+
+    assert small_run["bytes_below"](tmp_path / "parts") == small_run["bytes_below"](tmp_path / "whole")
+
+
+def test_a_table_that_was_written_in_parts_is_that_written_at_once(tmp_path, small_run):
+    count = 2 * ROW_GROUP + 123  # more than one row group, and no round number of them
+    refused = small_run["rows"](count, prefix="y", kept=False)
+    table, samples = candidates(small_run)
+    metadata = in_parts(pa.concat_tables([refused, table]), sizes=[1000, 77])
+
+    publish(Store(tmp_path), facts=small_run["facts"], samples=samples, metadata=metadata)
+
+    assert verify(f"{tmp_path}/manifest.json") == []
+    written = (tmp_path / "metadata.parquet").read_bytes()
+    assert table_bytes(conform_rows(parse_table(written, name="metadata"), name="metadata")) == written
+
+
+def test_a_key_that_comes_twice_is_found_across_parts(store, small_run):
+    table, samples = candidates(small_run)
+    doubled = in_parts(pa.concat_tables([table, table.slice(5, 1)]), sizes=[4])
+
+    with pytest.raises(ValueError, match=r"metadata\.parquet has the key 's0005' twice"):
+        publish(store, facts=small_run["facts"], samples=samples, metadata=doubled)
+
+    assert not store.exists("manifest.json")
 
 
 def test_the_manifest_is_canonical_json(store, small_run):

@@ -155,6 +155,13 @@ def test_other_classifiers_reuse_the_images_and_leave_the_dataset_alone(copied, 
     }
 
 
+def test_several_units_a_task_run_give_the_same_bytes(augment_tiny, undisturbed, contents, tmp_path):
+    grouped = augment_tiny(tmp_path / "store", {"units_a_task": 3})
+
+    assert (grouped.code, grouped.stderr) == (0, "")
+    assert contents(tmp_path / "store") == contents(undisturbed.store)
+
+
 def test_a_store_made_by_another_recipe_is_refused_and_left_alone(copied, augment_tiny, contents):
     store, folder = copied
     before = contents(store)

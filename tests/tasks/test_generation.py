@@ -87,7 +87,7 @@ def test_a_candidate_has_every_column_but_its_shard(run):
 
 def test_baseline_and_candidates_of_one_index_start_from_the_same_noise_but_end_apart(run):
     workspace, store, units, baseline, _ = run
-    for plan in [*units[:1], *baseline[:1]]:
+    for plan in (units[0], baseline[0]):
         make_unit(plan, workspace, store)
 
     guided, guided_rows = read_unit(store, units[0].unit)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.config import DatasetConfig, PlanConfig
-from tasks.planning import Tally, plan_baseline, plan_real, plan_round, quotas, tally
+from tasks.planning import MOST_TASKS, Tally, batches, plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.real_data import load_real_data
 
 CONFIG = PlanConfig(expected_yield=0.5, unit_size=10, candidates_per_image=8, max_rounds=3)
@@ -84,7 +84,7 @@ def test_a_later_round_asks_by_the_yield_that_was_seen():
     ids=["quotas full", "rounds over", "budget spent"],
 )
 def test_planning_ends(tallies, round_number):
-    assert plan_round(CONFIG, tallies, round_number=round_number, first_index=0, wanted=[9]) == []
+    assert plan_round(CONFIG, tallies, round_number=round_number, first_index=0, wanted=[9]) is None
 
 
 @given(
@@ -145,3 +145,37 @@ def test_a_tally_counts_by_group():
         Tally(missing=2, candidates=1, accepted=0),
         Tally(missing=1, candidates=0, accepted=0),
     ]
+
+
+def many_units(count):
+    (wanted,) = [[count]]
+    return first_round(wanted, PlanConfig(expected_yield=1, unit_size=1))
+
+
+@pytest.mark.parametrize(
+    ("units", "units_a_task", "tasks"),
+    [(1, None, 1), (MOST_TASKS, None, MOST_TASKS), (MOST_TASKS + 1, None, 65), (10_000, None, 127), (10, 4, 3)],
+)
+def test_task_runs_share_the_units_of_a_round_and_stay_few(units, units_a_task, tasks):
+    work = batches(many_units(units), units_a_task=units_a_task)
+
+    assert len(work) == tasks
+    assert [batch.first + i for batch in work for i in range(batch.count)] == list(range(units))
+
+
+def test_a_task_run_is_named_by_its_units():
+    one, several = (batches(many_units(10), units_a_task=size) for size in (1, 4))
+
+    assert [batch.name for batch in one[:2]] == ["minority-00-00000", "minority-00-00001"]
+    assert [batch.name for batch in several] == [
+        "minority-00-00000..00003",
+        "minority-00-00004..00007",
+        "minority-00-00008..00009",
+    ]
+
+
+def test_a_plan_has_no_units_beyond_its_last():
+    plan = first_round([5])
+
+    with pytest.raises(IndexError, match=r"minority-00 has 1 units, asked for number 1"):
+        plan[1]
