@@ -109,9 +109,10 @@ class Finished:
 class Launcher:
     """Starts the command line in processes of their own; see launcher.py."""
 
-    def __init__(self, folder, url):
+    def __init__(self, folder, url, *, more=None):
         self._out, self._err = folder / "out", folder / "err"
         environment = os.environ | {"PREFECT_API_URL": url, "PREFECT_HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        environment |= more or {}
         environment["OMP_NUM_THREADS"] = "1"  # no contention with the server and what else runs here
         environment.pop("PREFECT_LOGGING_LEVEL", None)  # what a user sees is what is tested
         self._process = subprocess.Popen(
@@ -123,9 +124,10 @@ class Launcher:
             text=True,
         )
 
-    def start(self, *args):
-        """Start `minority ARGS`. Returns its process id; `finish` must follow."""
+    def start(self, *args, fault=None):
+        """Start `minority ARGS`, with a fault of injection.py. Returns its process id; `finish` must follow."""
         request = {"args": [str(arg) for arg in args], "stdout": str(self._out), "stderr": str(self._err)}
+        request["fault"] = fault
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._answer()["pid"]
@@ -135,9 +137,9 @@ class Launcher:
         code = self._answer()["code"]
         return Finished(code, self._out.read_text(), self._err.read_text())
 
-    def __call__(self, *args):
+    def __call__(self, *args, fault=None):
         """Run `minority ARGS` to its end."""
-        self.start(*args)
+        self.start(*args, fault=fault)
         return self.finish()
 
     def close(self):
@@ -150,6 +152,12 @@ class Launcher:
         line = self._process.stdout.readline()
         assert line, "the launcher died; its message is above"
         return json.loads(line)
+
+
+@pytest.fixture(scope="session")
+def make_launcher():
+    """Starts a launcher of one's own: make_launcher(folder, url, more={...}); to be closed."""
+    return Launcher
 
 
 @pytest.fixture(scope="session")

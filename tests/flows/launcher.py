@@ -1,7 +1,8 @@
 """Runs the command line again and again in processes of their own, without importing torch each time.
 
-Reads requests from standard input, one JSON object a line: {"args": [...], "stdout": file, "stderr": file}. Each is run
-by a fork of this process exactly as `minority ARGS` would; answers {"pid": ...} at once and {"code": ...} at the end.
+Reads requests from standard input, one JSON object a line: {"args": [...], "stdout": file, "stderr": file}, and where
+something shall happen to the run {"fault": {...}}, see injection.py. Each is run by a fork of this process exactly as
+`minority ARGS` would; answers {"pid": ...} at once and {"code": ...} at the end.
 """
 
 import atexit
@@ -12,6 +13,8 @@ import os
 import sys
 import threading
 import traceback
+
+import injection  # beside this file
 
 import flows.command_line  # sets Prefect up, before anything imports it
 
@@ -55,6 +58,8 @@ def become(request):
         os.dup2(file, descriptor)
         os.close(file)
     sys.argv = ["minority", *request["args"]]
+    if request.get("fault"):
+        injection.install(request["fault"])
 
 
 def run_and_exit():
