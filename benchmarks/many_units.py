@@ -87,11 +87,11 @@ def save_backbone(folder: Path) -> str:
         sample_size=8,
         in_channels=1,
         out_channels=1,
-        block_out_channels=(4, 4),
+        block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        norm_num_groups=2,
+        norm_num_groups=4,
         num_class_embeds=10,
     )
     return str(save_folder(folder, unet, schedule=NoiseSchedule.cosine(100), settings=UNetSettings(num_classes=10)))

@@ -44,8 +44,9 @@ def generate(workspace: Workspace) -> int:
     """Draw rounds of candidates until quotas are full or the budget is spent. Returns how many rounds were drawn."""
     config, real = workspace.config, workspace.real
     wanted = quotas(real, config.plan)
-    draw(plan_real(config.plan, real), workspace, what="real images")
-    candidates = Candidates(workspace, open_run_store(workspace))
+    store = open_run_store(workspace)
+    draw(settle_plan(plan_real(config.plan, real), store), config, what="real images")
+    candidates = Candidates(workspace, store)
     round_number = 0
     while planned := plan_round(
         config.plan,
@@ -54,19 +55,18 @@ def generate(workspace: Workspace) -> int:
         first_index=candidates.num_samples,
         wanted=wanted,
     ):
-        plan = settle_plan(planned, open_run_store(workspace))
+        plan = settle_plan(planned, store)
         if round_number == 0 and config.plan.baseline:
-            draw(plan_baseline(config.plan, plan, wanted), workspace, what="baseline")
-        draw(plan, workspace, what=f"round {round_number}")
+            draw(settle_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
+        draw(plan, config, what=f"round {round_number}")
         candidates.add(plan)
         round_number += 1
     return round_number
 
 
-def draw(plan: RoundPlan, workspace: Workspace, *, what: str) -> None:
+def draw(plan: RoundPlan, config: AugmentConfig, *, what: str) -> None:
     """Make the units of one stage; a failed one does not stop the others."""
-    config = workspace.config
-    work = batches(settle_plan(plan, open_run_store(workspace)), units_a_task=config.units_a_task)
+    work = batches(plan, units_a_task=config.units_a_task)
     with stage(what, unit="samples") as on_done:
         fan_out(
             partial(generate_units.submit, config=config),

@@ -118,7 +118,8 @@ def _spread(rows: pa.Table, spacing: float) -> Spread:
 
 def _fingerprints(rows: pa.Table) -> NDArray[np.float32]:
     column = rows["fingerprint"].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    values: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
 
 
 def tally_candidates(rows: pa.Table | None, *, groups: Sequence[str], wanted: Sequence[int]) -> list[Tally]:

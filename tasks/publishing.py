@@ -79,8 +79,9 @@ def _rows(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None) -> 
     """The rows of every unit with the final choice: real images, candidates, baseline."""
     for unit, chosen in _with_choice(plans, choice, samplers=("none", "minority", "plain")):
         rows = read_unit_rows(store, unit.unit)
-        for name in () if chosen is None else _CHOICE:
-            rows = replace_column(rows, name, values=chosen[name])
+        if chosen is not None:
+            for name in _CHOICE:
+                rows = replace_column(rows, name, values=chosen[name])
         yield rows
 
 
