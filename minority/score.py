@@ -162,22 +162,22 @@ def bound_term(chain: Chain, estimate: Estimate, images: Tensor, x0: Tensor) -> 
     """
     mean = chain.posterior_mean(estimate, x0)
     if estimate.step == 0:
-        likelihood = _binned_negative_log_likelihood if chain.space.discretised else _normal_negative_log_likelihood
+        likelihood = discretised_negative_log_likelihood if chain.space.discretised else _normal_negative_log_likelihood
         return _mean(likelihood(images, mean, 0.5 * estimate.log_variance)) / math.log(2)
     true_mean = chain.posterior_mean(estimate, images)
     true_log_variance = float(chain.schedule.posterior_log_variance[estimate.step])
-    return _mean(_normal_kl(true_mean, true_log_variance, mean, estimate.log_variance)) / math.log(2)
+    return _mean(normal_kl(true_mean, true_log_variance, mean, estimate.log_variance)) / math.log(2)
 
 
 def prior_term(schedule: NoiseSchedule, images: Tensor) -> Tensor:
     """KL divergence of q(x_T | x_0) from the standard normal in bits/dim, (B,)."""
     last = float(schedule.abar[-1])
     zero = torch.zeros_like(images)
-    return _mean(_normal_kl(math.sqrt(last) * images, math.log(1 - last), zero, zero)) / math.log(2)
+    return _mean(normal_kl(math.sqrt(last) * images, math.log(1 - last), zero, zero)) / math.log(2)
 
 
-def _normal_kl(mean: Tensor, log_variance: float, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
-    """KL divergence between diagonal normals, elementwise, in nats."""
+def normal_kl(mean: Tensor, log_variance: float | Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
+    """KL divergence of the second normal from the first, elementwise, in nats; shapes broadcast."""
     return 0.5 * (
         -1.0
         + other_log_variance
@@ -187,8 +187,14 @@ def _normal_kl(mean: Tensor, log_variance: float, other_mean: Tensor, other_log_
     )
 
 
-def _binned_negative_log_likelihood(images: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """-log P of each pixel's 8-bit bin under a normal (Ho et al. 2020, eq. 13), in nats."""
+def discretised_negative_log_likelihood(images: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """-log P of each pixel's 8-bit bin under a normal (Ho et al. 2020, eq. 13), elementwise, in nats.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1], on the grid of 8-bit images.
+        mean: Of the normal.
+        log_std: Logarithm of its deviation; broadcasts.
+    """
     inverse_std = torch.exp(-log_std)
     above = _normal_cdf((images - mean + 1 / 255) * inverse_std)
     below = _normal_cdf((images - mean - 1 / 255) * inverse_std)

@@ -26,6 +26,7 @@ from minority.extractors import ExtractorSettings
 from minority.generation import SamplerSettings, ScoreSettings
 from minority.selection import SelectionSettings
 from minority.training import TrainingSettings
+from minority.training.watch import WatchSettings
 from tasks.capacity import Workers
 
 #: Raise it when a change of the code changes images or verdicts, so that no run mixes old and new ones.
@@ -60,7 +61,9 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-Reader = Literal["digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet"]
+Reader = Literal[
+    "digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet", "published"
+]
 
 
 def _table(value: Any) -> Any:
@@ -75,7 +78,8 @@ class DatasetConfig(_Section):
 
     reader: Annotated[Reader, Field(description="How the images are read.")]
     folder: Annotated[
-        str | None, Field(description="Where the files lie; data/... also below $MINORITY_DATA. None for digits.")
+        str | None,
+        Field(description="Where the files lie; data/... also below $MINORITY_DATA. A manifest for published sets."),
     ] = None
     target: Annotated[str, Field(description="Attribute to predict (celeba).")] = "Blond_Hair"
     protected: Annotated[
@@ -89,6 +93,9 @@ class DatasetConfig(_Section):
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
     image_size: Annotated[
         int | None, Field(ge=8, description="Side in pixels that images are brought to; none: the reader's own.")
+    ] = None
+    source: Annotated[
+        Literal["real", "synthetic"] | None, Field(description="Which images to take (published); none: both.")
     ] = None
     max_images: Annotated[
         int | None, Field(ge=1, description="Training images of a class, at most (lsun, imagenet); none: all.")
@@ -278,7 +285,7 @@ class CalibrateConfig(_Run):
 
 
 class BackboneArchitecture(_Section):
-    """A class-conditional diffusers UNet2DModel: the arguments that are not the dataset's."""
+    """A diffusers UNet2DModel: the arguments that are not the dataset's."""
 
     block_out_channels: tuple[int, ...] = (32, 64)
     layers_per_block: Annotated[int, Field(ge=1)] = 1
@@ -295,9 +302,15 @@ class TrainBackboneConfig(_Run):
     name: Annotated[Name, Field(description="The backbone's name.")]
     dataset: DatasetConfig
     architecture: BackboneArchitecture = BackboneArchitecture()
+    conditional: Annotated[
+        bool, Field(description="Whether the network is told the label; where not, labels only balance the classes.")
+    ] = True
     schedule: Annotated[Literal["linear", "cosine"], Field(description="Noise schedule.")] = "cosine"
     timesteps: Annotated[int, Field(ge=2, description="Trained timesteps.")] = 1000
     training: TrainingSettings = TrainingSettings()
+    watch: Annotated[
+        WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
+    ] = None
     quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
         QualitySettings()
     )
@@ -306,6 +319,22 @@ class TrainBackboneConfig(_Run):
     ] = None
     out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Annotated[
+        int, Field(ge=1, description="GPUs that share every batch, or processes where there are none (accelerate).")
+    ] = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        training = self.training
+        parts = training.accumulate * self.processes
+        if training.batch_size % parts:
+            raise ValueError(
+                f"training.batch_size must be a multiple of training.accumulate x processes = {parts}, got "
+                f"{training.batch_size}."
+            )
+        if training.label_dropout > 0 and not self.conditional:
+            raise ValueError("training.label_dropout needs labels to leave out; set it to 0, or conditional to true.")
+        return self
 
 
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,17 @@ from tasks.presets import load_preset
 from tasks.real_data import RealData
 
 #: Settings that decide where things are done, not what comes out.
-_PLACES = ("out", "device")
+_PLACES = ("out", "device", "processes")
 
 
-def model_card(config: TrainBackboneConfig, real: RealData, *, parameters: int, quality: BackboneQuality) -> str:
+def model_card(
+    config: TrainBackboneConfig,
+    real: RealData,
+    *,
+    parameters: int,
+    quality: BackboneQuality,
+    averages: Mapping[str, float] | None = None,
+) -> str:
     """The card as Markdown.
 
     Args:
@@ -25,20 +32,21 @@ def model_card(config: TrainBackboneConfig, real: RealData, *, parameters: int, 
         real: The images it was trained and judged on.
         parameters: How many numbers it has learnt.
         quality: Its figures.
+        averages: Bits/dim of held-out images by every average of the weights that was kept.
     """
     counts = np.bincount(real.train.labels)
     height, width, channels = real.train.image_shape
     settings = config.training
     return f"""# Backbone `{config.name}`
 
-A class-conditional diffusion model (diffusers `UNet2DModel`, {parameters:,} parameters)
+{_kind(config)} diffusion model (diffusers `UNet2DModel`, {parameters:,} parameters)
 for images of {height}x{width}x{channels}, {len(real.train.class_names)} classes.
 
 - **Data**: the training split alone, {len(real.train)} images; by class: {", ".join(map(str, counts.tolist()))}. \
 It saw no validation or test image.
 - **Licence of the data**: {real.licence}
 - **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
-schedule of {config.timesteps} timesteps, averaged weights.
+schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 - **Made by**: `{command("train-backbone", config)}`
 - **Judged by**: `{command("judge-backbone", config)}`
 
@@ -49,7 +57,7 @@ schedule of {config.timesteps} timesteps, averaged weights.
 {frechet_table(quality, config.quality)}
 
 {memory_table(quality)}
-
+{_averages_table(averages or {})}
 **Published figures**: {config.published or "none were given to compare with."}
 
 ## Limits
@@ -100,6 +108,42 @@ def memory_table(quality: BackboneQuality) -> str:
 | mean distance to the nearest training image (pixels): samples | {quality.sample_distance:.3f} |
 | the same: held-out real images | {quality.held_out_distance:.3f} |
 | memorised (samples nearer than {MEMORISED_BELOW:g} of held-out) | {"yes" if quality.memorised else "no"} |"""
+
+
+def _kind(config: TrainBackboneConfig) -> str:
+    if not config.conditional:
+        return "An unconditional"
+    return "A class-conditional" + (
+        " (and unconditional, by label dropout)" if config.training.label_dropout > 0 else ""
+    )
+
+
+def _options(config: TrainBackboneConfig) -> str:
+    settings = config.training
+    found = []
+    if settings.variance == "learned_range":
+        found.append("learned-range variance (hybrid loss)")
+    if settings.min_snr_gamma is not None:
+        found.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
+    if settings.label_dropout > 0:
+        found.append(f"{settings.label_dropout:.0%} of the labels left out")
+    if settings.precision != "fp32":
+        found.append(f"arithmetic in {settings.precision}")
+    return "".join(f", {option}" for option in found)
+
+
+def _averages_table(averages: Mapping[str, float]) -> str:
+    if not averages:
+        return ""
+    rows = "\n".join(f"| {name} | {bits:.3f} |" for name, bits in averages.items())
+    return f"""
+| average of the weights | bits/dim of held-out images |
+|---|---|
+{rows}
+
+The exponential average is this backbone; the others are power-function profiles, named by their lengths. Each is a
+backbone of its own in the folder `<this folder>.averages/`; these figures are here to choose by.
+"""
 
 
 def command(verb: str, config: TrainBackboneConfig) -> str:

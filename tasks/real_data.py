@@ -16,6 +16,7 @@ import datasets.folder
 import datasets.image_table
 import datasets.imagenet
 import datasets.lsun
+import datasets.published
 from datasets.identity_split import split_by_identity, split_set
 from datasets.imageset import ImageSet
 from datasets.splits import capped, long_tail, make_split
@@ -148,6 +149,22 @@ def _read_imagenet(config: DatasetConfig) -> RealData:
     return _hold_out(read("train", config.max_images), read("val", None), config, licence=datasets.imagenet.LICENCE)
 
 
+def _read_published(config: DatasetConfig) -> RealData:
+    """Published shards: held out are real images alone, so that nothing is judged by what a backbone drew."""
+    if config.folder is None:
+        raise InputError("dataset.folder is not set; name the manifest.json of a published run, a file or a URL.")
+    manifest = config.folder if "://" in config.folder else str(data_path(config.folder))
+    images = datasets.published.read_published(manifest, source=config.source)
+    is_real = np.array([source == "real" for source in images.attributes["source"]])
+    if not is_real.any():
+        raise InputError(f"{manifest} has no real image to hold out; leave dataset.source out, or set it to real.")
+    split = split_set(images.subset(np.flatnonzero(is_real)), config.split)
+    train, validation, test = (np.flatnonzero(is_real)[part] for part in (split.train, split.validation, split.test))
+    train = np.sort(np.concatenate([train, np.flatnonzero(~is_real)]))
+    parts = [images.subset(part) for part in (train, validation, test)]
+    return _with_groups(*parts, licence="That of the set it was published from; ask whoever published it.")
+
+
 _READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
     "digits": _read_digits,
     "celeba": _read_celeba,
@@ -157,6 +174,7 @@ _READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
     "folder": _read_folder,
     "lsun": _read_lsun,
     "imagenet": _read_imagenet,
+    "published": _read_published,
 }
 
 

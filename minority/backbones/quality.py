@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from minority.backbones.backbone import Backbone
-from minority.extractors import Extractor, ExtractorSettings, build_extractor
+from minority.extractors import Extractor, ExtractorKind, ExtractorSettings, build_extractor
 from minority.features import pixel_features
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.metrics import frechet_distance
@@ -23,6 +23,13 @@ Int64 = NDArray[np.int64]
 
 #: A backbone whose samples lie nearer to the training images than this share of what held-out images do, memorised.
 MEMORISED_BELOW = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedFeatures(ExtractorSettings):
+    """Where a backbone is judged: as `ExtractorSettings`, but a classifier unless told otherwise."""
+
+    kind: ExtractorKind = "classifier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ class QualitySettings:
     held_out: int = 1000
     bits_images: int = 200
     bits_steps: int = 250
-    features: ExtractorSettings = field(default_factory=lambda: ExtractorSettings(kind="classifier"))
+    features: JudgedFeatures = field(default_factory=JudgedFeatures)
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -158,17 +165,16 @@ def measure_quality(
         ValueError: Where there are too few held-out images, or the features cannot be had.
     """
     check_quality(settings, held_out=len(held_out), classes=len(np.unique(train_labels)))
-    rng = np.random.default_rng(settings.seed)
-    chosen = _some(len(held_out), settings.held_out, rng)
+    chosen = choose_images(len(held_out), most=settings.held_out, seed=settings.seed)
     labels = np.resize(held_out_labels[chosen], settings.samples)
     if backbone.num_classes is None:
-        labels = train_labels[rng.integers(len(train_labels), size=settings.samples)]
-    drawn, _ = draw_images(
+        labels = np.random.default_rng(settings.seed).choice(train_labels, size=settings.samples)
+    drawn = plain_samples(
         backbone,
+        labels,
+        count=settings.samples,
+        steps=settings.sampling_steps,
         seed=settings.seed,
-        indices=range(settings.samples),
-        labels=None if backbone.num_classes is None else labels.tolist(),
-        settings=SamplerSettings(steps=settings.sampling_steps),
         device=device,
     )
     extract = build_extractor(
@@ -179,7 +185,7 @@ def measure_quality(
     trivial = PixelHistogram(train), PixelNormal(train)
 
     def bits(images: UInt8, of: Int64) -> CodeLengths:
-        part = _some(len(images), settings.bits_images, rng)
+        part = choose_images(len(images), most=settings.bits_images, seed=settings.seed)
         return _code_lengths(backbone, images[part], of[part], trivial=trivial, settings=settings, device=device)
 
     return BackboneQuality(
@@ -224,6 +230,63 @@ def check_quality(settings: QualitySettings, *, held_out: int, classes: int) -> 
         )
 
 
+def plain_samples(
+    backbone: Backbone,
+    labels: Int64 | None,
+    *,
+    count: int,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> UInt8:
+    """Samples (N, H, W, C) of plain ancestral sampling.
+
+    Args:
+        backbone: Class-conditional or not.
+        labels: (N,); an unconditional backbone does not look at them.
+        count: N.
+        steps: Of the respaced chain.
+        seed: Decides all noise.
+        device: Where to compute.
+    """
+    asked = None if backbone.num_classes is None or labels is None else labels.tolist()
+    settings = SamplerSettings(steps=steps)
+    images, _ = draw_images(backbone, seed=seed, indices=range(count), labels=asked, settings=settings, device=device)
+    return images
+
+
+def bound_of(
+    backbone: Backbone,
+    images: UInt8,
+    labels: Int64,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Negative ELBO (N,) of images in bits/dim, under the variance that the backbone learnt, else under beta.
+
+    Args:
+        backbone: Class-conditional or not.
+        images: (N, H, W, C) uint8.
+        labels: (N,); an unconditional backbone does not look at them.
+        steps: Of the respaced chain.
+        seed: Decides all noise.
+        device: Where to compute.
+    """
+    learned = getattr(backbone.denoiser, "learns_variance", False)
+    scores = score_images(
+        backbone,
+        images,
+        seed=seed,
+        indices=range(len(images)),
+        labels=None if backbone.num_classes is None else labels.tolist(),
+        settings=ScoreSettings(draws=1, elbo_steps=steps, variance="learned_range" if learned else "fixed_large"),
+        device=device,
+    )
+    return scores.negative_elbo
+
+
 def _code_lengths(
     backbone: Backbone,
     images: UInt8,
@@ -233,18 +296,7 @@ def _code_lengths(
     settings: QualitySettings,
     device: torch.device | str,
 ) -> CodeLengths:
-    learned = getattr(backbone.denoiser, "learns_variance", False)
-    bound = score_images(
-        backbone,
-        images,
-        seed=settings.seed,
-        indices=range(len(images)),
-        labels=None if backbone.num_classes is None else labels.tolist(),
-        settings=ScoreSettings(
-            draws=1, elbo_steps=settings.bits_steps, variance="learned_range" if learned else "fixed_large"
-        ),
-        device=device,
-    ).negative_elbo
+    bound = bound_of(backbone, images, labels, steps=settings.bits_steps, seed=settings.seed, device=device)
     return CodeLengths(
         images=len(images),
         backbone=float(bound.mean()),
@@ -266,6 +318,12 @@ def _frechet(extract: Extractor, held_out: UInt8, drawn: UInt8, normals: UInt8, 
     )
 
 
-def _some(count: int, most: int, rng: np.random.Generator) -> Int64:
-    """Positions of at most so many images, drawn evenly, in order."""
-    return np.sort(rng.choice(count, size=min(count, most), replace=False))
+def choose_images(count: int, *, most: int, seed: int) -> Int64:
+    """Positions of at most so many of some images, drawn evenly, in order.
+
+    Args:
+        count: How many there are.
+        most: How many are wanted, at most.
+        seed: Decides which.
+    """
+    return np.sort(np.random.default_rng(seed).choice(count, size=min(count, most), replace=False))

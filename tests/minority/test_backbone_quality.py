@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from minority.backbones import load_backbone
-from minority.backbones.quality import BackboneQuality, CodeLengths, FrechetDistances, QualitySettings, measure_quality
+from minority.backbones.quality import (
+    BackboneQuality,
+    CodeLengths,
+    FrechetDistances,
+    JudgedFeatures,
+    QualitySettings,
+    measure_quality,
+)
 from minority.classifier import ClassifierSettings
-from minority.extractors import ExtractorSettings, build_extractor
+from minority.extractors import build_extractor
 from minority.features import pixel_features
 from minority.generation import ScoreSettings, score_images
 from minority.metrics import frechet_distance
@@ -18,7 +25,7 @@ SETTINGS = QualitySettings(
     held_out=5,
     bits_images=4,
     bits_steps=7,
-    features=ExtractorSettings(kind="classifier", classifier=ClassifierSettings(steps=2, width=4)),
+    features=JudgedFeatures(classifier=ClassifierSettings(steps=2, width=4)),
 )
 LENGTHS = CodeLengths(images=3, backbone=2.0, error=0.1, histogram=3.0, normal=4.0)
 
@@ -120,7 +127,7 @@ def test_an_unconditional_backbone_is_judged_too(make_backbone, tmp_path):
         train_labels=train_labels,
         held_out=held_out,
         held_out_labels=held_out_labels,
-        settings=replace(SETTINGS, features=ExtractorSettings()),
+        settings=replace(SETTINGS, features=JudgedFeatures(kind="pixels")),
     )
 
     assert quality.frechet.features == "pixels"

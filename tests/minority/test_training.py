@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from minority.augmentation import AffineAugmentation
 from minority.schedule import NoiseSchedule
-from minority.training import TrainingSettings, drawing_weights, train_denoiser
+from minority.training import Looks, TrainingSettings, drawing_weights, train_denoiser
 
 SCHEDULE = NoiseSchedule.cosine(100)
 SETTINGS = TrainingSettings(steps=300, batch_size=4, checkpoint_every=20, warmup=10)
@@ -272,3 +272,184 @@ def test_a_diverging_run_stops_and_says_why():
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**setting)
+
+
+def test_the_default_is_the_published_algorithm_bit_for_bit():
+    network, (images, labels) = tiny_network(), digits()
+    settings = TrainingSettings(steps=4, batch_size=4, warmup=2, augmentation=None, class_balance=0.0)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    abar = torch.from_numpy(SCHEDULE.abar).float()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    average = {name: value.clone() for name, value in network.state_dict().items()}
+    for step in range(4):
+        dice = torch.Generator().manual_seed(int(np.random.SeedSequence([0, step]).generate_state(1)[0]))
+        chosen = torch.multinomial(torch.ones(64, dtype=torch.float64), 4, replacement=True, generator=dice)
+        eps = torch.randn((4, 1, 8, 8), generator=dice)
+        t = torch.randint(100, (4,), generator=dice)
+        share = abar[t][:, None, None, None]
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=dice)))
+            x_t = share.sqrt() * pixels[chosen] + (1 - share).sqrt() * eps
+            guess = network(x_t, t, class_labels=torch.from_numpy(labels)[chosen]).sample
+        optimiser.zero_grad()
+        (guess - eps).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 2) * 0.5 * (1 + math.cos(math.pi * step / 4))
+        optimiser.step()
+        for name, value in network.state_dict().items():
+            average[name].lerp_(value, 1 - min(0.995, (step + 1) / (step + 10)))
+
+    trained = train_denoiser(tiny_network(), images, labels, schedule=SCHEDULE, settings=settings)
+
+    assert all(torch.equal(value, average[name]) for name, value in trained.state_dict().items())
+
+
+SHORT = TrainingSettings(steps=9, batch_size=4, checkpoint_every=2, warmup=2)
+
+
+def network_for(settings):
+    torch.manual_seed(0)
+    return UNet2DModel(
+        **{
+            **tiny_network().config,
+            "out_channels": 2 if settings.variance == "learned_range" else 1,
+            "num_class_embeds": 11 if settings.label_dropout else 10,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16", "channels_last": True},
+        {"precision": "fp16", "learning_rate": 1e-4},
+        {"accumulate": 2, "min_snr_gamma": 5.0, "label_dropout": 0.3},
+        {"variance": "learned_range", "average_lengths": (0.05, 0.1)},
+    ],
+    ids=lambda options: "+".join(options),
+)
+def test_every_option_survives_death_with_the_same_weights_and_the_same_loss_curve(tmp_path, options):
+    settings = replace(SHORT, **options)
+
+    def go(checkpoint=None, *, dies_at=None):
+        reports, averages = [], []
+
+        def report(progress):
+            reports.append((progress.step, progress.loss, progress.bucket_losses))
+            if progress.step == dies_at:
+                raise Killed
+
+        trained = train_denoiser(
+            network_for(settings),
+            *digits(),
+            schedule=SCHEDULE,
+            settings=settings,
+            checkpoint=checkpoint,
+            on_progress=report,
+            on_average=lambda length, network: averages.append((length, weights(network))),
+        )
+        return weights(trained), reports, averages
+
+    whole, reports, averages = go()
+    with pytest.raises(Killed):
+        go(tmp_path / "state.pt", dies_at=5)
+    resumed, last_reports, last_averages = go(tmp_path / "state.pt")
+
+    assert torch.equal(resumed, whole)
+    assert repr(last_reports) == repr(reports[4:])  # repr: NaN equals NaN
+    assert [length for length, _ in averages] == list(settings.average_lengths)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(averages, last_averages, strict=True))
+    assert torch.isfinite(whole).all()
+
+
+def test_a_report_after_a_resume_covers_the_steps_before_it_too(tmp_path):
+    settings = replace(SHORT, steps=200, batch_size=2, checkpoint_every=1, augmentation=None)  # a report in two steps
+
+    def first_report(checkpoint):
+        reports = []
+
+        def report(progress):
+            reports.append((progress.step, progress.loss))
+            raise Killed
+
+        with pytest.raises(Killed):
+            train(settings, checkpoint=checkpoint, on_progress=report)
+        return reports
+
+    whole = first_report(None)
+
+    assert first_report(tmp_path / "state.pt") == whole  # dies after step 2, of which nothing but the report is left
+    assert first_report(tmp_path / "state.pt") == whole  # goes on from step 1
+
+
+@pytest.mark.parametrize("options", [{"channels_last": True}, {"accumulate": 4}], ids=["channels-last", "accumulate"])
+def test_how_a_batch_goes_through_the_network_changes_weights_by_rounding_alone(options):
+    def go(settings):
+        torch.manual_seed(0)
+        network = UNet2DModel(**{**tiny_network().config, "dropout": 0.0})
+        return weights(train_denoiser(network, *digits(), schedule=SCHEDULE, settings=settings))
+
+    settings = replace(SHORT, steps=3, learning_rate=1e-4)
+
+    torch.testing.assert_close(go(replace(settings, **options)), go(settings), rtol=0, atol=2e-5)
+
+
+def test_half_precision_changes_little_and_something():
+    exact, half = (train(replace(SHORT, steps=3, learning_rate=1e-4, precision=p)) for p in ("fp32", "bf16"))
+
+    difference = (weights(exact) - weights(half)).abs().max()
+    assert 0 < difference < 4e-4  # Adam's step is the rate whatever the gradient's size: at most some 3 x 1e-4
+
+
+def test_an_unconditional_network_is_balanced_by_labels_that_it_never_sees():
+    torch.manual_seed(0)
+    network = UNet2DModel(**{**tiny_network().config, "num_class_embeds": None})
+    images, _ = digits()
+    labels = np.zeros(64, np.int64)
+    labels[0] = 1
+    seen = []
+    network.register_forward_pre_hook(lambda _, inputs, named: seen.append(named), with_kwargs=True)
+
+    train_denoiser(network, images, labels, schedule=SCHEDULE, settings=replace(SHORT, steps=2, class_balance=1.0))
+
+    assert all(named["class_labels"] is None for named in seen)
+
+
+def test_labels_are_left_out_as_often_as_asked():
+    settings = replace(SHORT, steps=60, batch_size=8, label_dropout=0.25, augmentation=None)
+    network = network_for(settings)
+    seen = []
+    network.register_forward_pre_hook(lambda _, inputs, named: seen.append(named["class_labels"]), with_kwargs=True)
+
+    train_denoiser(network, *digits(), schedule=SCHEDULE, settings=settings)
+
+    share = (torch.cat(seen) == 10).float().mean()
+    assert abs(share - 0.25) < 3 * (0.25 * 0.75 / 480) ** 0.5  # 3 standard errors of 60 x 8 draws
+
+
+def test_labels_cannot_be_left_out_without_an_embedding_for_none():
+    with pytest.raises(ValueError, match="one class embedding more than there are classes; got 10 embeddings"):
+        train(replace(SHORT, label_dropout=0.1))
+
+
+def test_looks_change_nothing_and_see_the_average():
+    settings = replace(SHORT, steps=4)
+    seen = []
+
+    looked = train(settings, looks=Looks(every=2, call=lambda step, network: seen.append((step, weights(network)))))
+
+    assert [step for step, _ in seen] == [2, 4]
+    assert torch.equal(weights(looked), weights(train(settings)))
+    assert torch.equal(seen[-1][1], weights(looked))
+
+
+@pytest.mark.slow  # compiles for a minute
+def test_a_compiled_network_trains_to_the_same_weights_up_to_rounding():
+    def go(settings):
+        torch.manual_seed(0)
+        network = UNet2DModel(**{**tiny_network().config, "dropout": 0.0})
+        return weights(train_denoiser(network, *digits(), schedule=SCHEDULE, settings=settings))
+
+    settings = replace(SHORT, steps=3, learning_rate=1e-4)
+
+    torch.testing.assert_close(go(replace(settings, compile=True)), go(settings), rtol=0, atol=2e-5)

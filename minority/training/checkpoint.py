@@ -1,0 +1,60 @@
+"""The state of a training run on disk, replaced by one rename; a death in between leaves the old one."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from minority.schedule import NoiseSchedule
+from minority.training.settings import TrainingSettings
+
+UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Put a state, tensors and plain values, in the place of the last one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
+    """Read a state.
+
+    Args:
+        path: The file.
+        identity: Of the run that asks; see `run_identity`.
+
+    Raises:
+        ValueError: It cannot be read, or belongs to another run.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        found = state["identity"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a readable training checkpoint; remove it to train from the start.") from error
+    if found != identity:
+        raise ValueError(
+            f"{path} belongs to a training run with other settings, images, labels, schedule or network; remove "
+            f"it to train from the start, or restore what made it."
+        )
+    return dict(state)
+
+
+def run_identity(
+    network: nn.Module, images: UInt8, labels: Int64 | None, *, schedule: NoiseSchedule, settings: TrainingSettings
+) -> str:
+    """A hash over all that a resumed run must share with the one that began; the initial weights are left out."""
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(repr([(name, tuple(value.shape)) for name, value in network.state_dict().items()]).encode())
+    for array in (images, labels, schedule.abar, schedule.timesteps):
+        digest.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
+        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
