@@ -274,7 +274,8 @@ def bound_of(
         seed: Decides all noise.
         device: Where to compute.
     """
-    learned = getattr(backbone.denoiser, "learns_variance", False)
+    backbone = backbone.to(device)
+    learned = _learns_variance(backbone, device)
     scores = score_images(
         backbone,
         images,
@@ -285,6 +286,14 @@ def bound_of(
         device=device,
     )
     return scores.negative_elbo
+
+
+def _learns_variance(backbone: Backbone, device: torch.device | str) -> bool:
+    label = None if backbone.num_classes is None else torch.zeros(1, dtype=torch.int64, device=device)
+    clean = torch.zeros(1, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        said = backbone.denoiser(torch.zeros((1, *backbone.state_shape), device=device), clean, label)
+    return said.variance_fraction is not None
 
 
 def _code_lengths(

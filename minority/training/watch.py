@@ -97,7 +97,7 @@ class Watch:
             name="in training",
             denoiser=denoiser,
             schedule=self._schedule,
-            image_shape=denoiser.image_shape,
+            image_shape=denoiser.state_shape,
             num_classes=self._unet.num_classes,
             sha256="",
         )

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from minority.backbones import load_backbone
-from minority.generation import SamplerSettings, draw_images
+from minority.backbones.quality import bound_of
+from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.guidance.classifier_free import ClassifierFree
 from minority.training import Progress
 from minority.training.team import Alone
@@ -80,7 +81,11 @@ def test_a_backbone_trained_with_labels_left_out_learns_its_variance_and_can_be_
         settings = SamplerSettings(steps=2, classifier_free=ClassifierFree(scale=2.0))
         images, _ = draw_images(backbone, seed=0, indices=range(2), labels=[0, 1], settings=settings)
         assert backbone.num_classes == 10
-        assert backbone.denoiser.learns_variance
+        assert backbone.denoiser.unet.config.out_channels == 2
+        likely = bound_of(backbone, images, np.array([0, 1]), steps=4, seed=0)
+        scores = ScoreSettings(draws=1, elbo_steps=4, variance="learned_range")
+        learned = score_images(backbone, images, seed=0, indices=range(2), labels=[0, 1], settings=scores)
+        assert likely.tolist() == learned.negative_elbo.tolist()
         assert images.shape == (2, 8, 8, 1)
 
 
