@@ -42,30 +42,30 @@ pytestmark = [
 COUNTS = {(1, 0): 160, (1, 1): 160, (0, 0): 24, (0, 1): 80}
 #: What the tiny U-Net has otherwise than the preset celeba64.
 FLAGS = {
-    "image_size": 32,
+    "image_size": 16,
     "num_channels": 32,
-    "channel_mult": [1, 2, 2],
+    "channel_mult": [1, 2],
     "num_res_blocks": 1,
     "attention_resolutions": [8],
     "num_head_channels": 32,
     "learn_sigma": False,
 }
-QUOTA = 110
+QUOTA = 100
 OVERRIDES = {
     "dataset.target": "Male",
     "dataset.protected": "After_1960",
-    "dataset.image_size": 32,
+    "dataset.image_size": 16,
     "backbone.flags": {"preset": "celeba64", **FLAGS},
     "sampler.steps": 20,
     "sampler.batch_size": 64,
     "scores.elbo_steps": 2,
     "scores.draws": 1,
-    "labeller": {"steps": 150, "width": 16, "flip": True},
+    "labeller": {"steps": 100, "width": 16, "flip": True},
     # The tiny backbone's faces are blurred: what is asked of them is little.
     "selection.rare_quantile": 0.3,
     "selection.realism_floor": 0.6,
     "selection.label_floor": 0.5,
-    "plan": {"quota": QUOTA, "expected_yield": 0.3, "candidates_per_image": 3, "unit_size": 64, "max_rounds": 2},
+    "plan": {"quota": QUOTA, "expected_yield": 0.4, "candidates_per_image": 2.5, "unit_size": 64, "max_rounds": 2},
     "publish.samples_per_shard": 200,
     "downstream.seeds": 1,
     "downstream.classifier.steps": 20,
@@ -79,7 +79,7 @@ def checkout(tmp_path_factory):
     unwanted = shutil.ignore_patterns(".*", "runs", "data", "checkpoints", "*.egg-info", "__pycache__", "tests")
     shutil.copytree(ROOT, copy, ignore=unwanted)
     write_celeba(copy / "data" / "celeba")
-    faces = read_celeba(copy / "data" / "celeba", target="Male", protected="After_1960", image_size=32)
+    faces = read_celeba(copy / "data" / "celeba", target="Male", protected="After_1960", image_size=16)
     (copy / "checkpoints").mkdir()
     train_adm(copy / "checkpoints" / "celeba64.pt", faces.images(range(len(faces))))
     return copy
@@ -119,10 +119,10 @@ def train_adm(path, faces):
     shapes = expected_shapes(layout)
     start = {name: initial(name, shape, generator) for name, shape in shapes.items()}
     unet = convert(start, flags).requires_grad_(True)
-    settings = TrainingSettings(steps=500, batch_size=16, learning_rate=1e-3, ema_decay=0.99, augmentation=None)
+    settings = TrainingSettings(steps=300, batch_size=16, learning_rate=1e-3, ema_decay=0.99, augmentation=None)
     train_denoiser(unet, faces, None, schedule=NoiseSchedule.cosine(1000), settings=settings)
     torch.save(to_adm(unet.state_dict(), layout), path)
-    x, t = torch.randn(2, 3, 32, 32, generator=generator), torch.tensor([10, 700])
+    x, t = torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([10, 700])
     with torch.no_grad():
         assert torch.equal(load_adm(path, preset="celeba64", **FLAGS).denoiser(x, t, None).eps, unet(x, t).sample)
 

@@ -22,7 +22,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, server_url):
-    """Opens a page of the UI and waits for a text on it."""
+    """Opens a page of the UI, and waits for a text on it."""
     context = browser.new_context(viewport={"width": 1400, "height": 1600})
     page = context.new_page()
 
@@ -35,20 +35,43 @@ def visit(browser, server_url):
     context.close()
 
 
-def test_a_deployment_describes_itself(visit, digits_run, ask_api):
-    deployment = ask_api("deployments/name/augment/digits")
+@pytest.fixture
+def digits(ask_api, digits_run):
+    """The deployment augment/digits, after a run of it."""
+    return ask_api("deployments/name/augment/digits")
 
-    page = visit(f"deployments/deployment/{deployment['id']}", until="Balance a long-tailed set of handwritten digits")
+
+def test_a_deployment_describes_itself(visit, digits):
+    page = visit(f"deployments/deployment/{digits['id']}?tab=Description", until="Balance a long-tailed set")
 
     text = page.inner_text("body")
     assert "nothing to download" in text
-    assert "demo" in text
+    assert all(tag in text for tag in ("augment", "demo", "nightly"))
 
 
-def test_the_form_of_a_run_is_made_from_the_config(visit, digits_run, ask_api):
-    deployment = ask_api("deployments/name/augment/digits")
-
-    page = visit(f"deployments/deployment/{deployment['id']}/run", until="self_guidance")
+def test_the_form_of_a_run_is_made_from_the_config_and_filled_in_by_the_preset(visit, digits):
+    page = visit(f"deployments/deployment/{digits['id']}/run", until="The pretrained diffusion model")
 
     text = page.inner_text("body")
-    assert "The pretrained diffusion model" in text
+    assert "Images a group, real and synthetic; none: as many as the commonest has." in text
+    assert "Guidance scale w." in text
+    assert "overrides" in text
+    filled = page.eval_on_selector_all("input, textarea", "fields => fields.map(field => field.value)")
+    assert {"digits", "backbones/digits", "0.42"} <= set(filled)
+
+
+def test_a_runs_tables_picture_and_link_are_shown(visit, digits_run, ask_api):
+    store, _, flow_run = digits_run
+    mine = {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}}
+    ids = {artifact["key"]: artifact["id"] for artifact in ask_api("artifacts/filter", mine)}
+
+    samplers = visit(f"artifacts/artifact/{ids['digits-samplers']}", until="evaluations a kept sample")
+    assert {"minority", "plain"} <= set(samplers.inner_text("table").split())
+
+    picture = visit(f"artifacts/artifact/{ids['digits-samples']}", until="The same seeds, plain and guided")
+    image = picture.locator("img[src^='data:image/png']")
+    image.wait_for(timeout=120_000)
+    assert image.evaluate("image => image.complete && image.naturalWidth") > 100
+
+    report = visit(f"artifacts/artifact/{ids['digits-report']}", until="The report")
+    assert report.locator(f"a[href^='file://{store}/digits/runs/']").count() == 1
