@@ -22,10 +22,12 @@ from minority.guidance.prune_by_features import Extractor, PruneByFeatures
 from minority.memory import in_batches
 from minority.neighbours import RealReference
 from minority.noise import SampleNoise
+from minority.noise_ahead import sample_noise
 from minority.pixels import from_pixels, to_pixels
 from minority.sampler import sample
 from minority.sampler_settings import SamplerSettings
 from minority.score import minority_score, negative_elbo
+from minority.turns import device_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,23 +132,24 @@ def draw(
     def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
         part = members[batch]
         label = _labels_of(member_labels, batch, device=device)
-        noise = SampleNoise(seed, part, shape=backbone.state_shape, device=device)
         parents: list[Tensor | None] = []
-        x, cost = sample(
-            backbone.denoiser,
-            schedule,
-            noise,
-            label=label,
-            guidance=methods,
-            variance=settings.variance,
-            solver=settings.walk,
-            space=backbone.space,
-            on_step=lambda arrival: parents.append(arrival.parents),
-        )
-        with torch.no_grad():
-            x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
+        with device_turn(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
+            x, cost = sample(
+                backbone.denoiser,
+                schedule,
+                noise,
+                label=label,
+                guidance=methods,
+                variance=settings.variance,
+                solver=settings.walk,
+                space=backbone.space,
+                on_step=lambda arrival: parents.append(arrival.parents),
+            )
+            with torch.no_grad():
+                x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
+            images = to_pixels(x)
         origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
-        return to_pixels(x), origins.astype(np.int64), cost.evaluations() + extra
+        return images, origins.astype(np.int64), cost.evaluations() + extra
 
     batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
     return Drawn(
@@ -209,21 +212,22 @@ def score_images(
     def score_batch(part: slice) -> tuple[Tensor, Tensor]:
         label = _labels_of(labels, part, device=device)
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
-        with torch.no_grad():
-            batch = backbone.encode(x[part].to(device))
-        minority = minority_score(
-            backbone.denoiser,
-            chain,
-            batch,
-            noise,
-            label=label,
-            perturbations=(settings.perturbation,),
-            draws=settings.draws,
-        )
-        bound = negative_elbo(
-            backbone.denoiser, short, batch, noise, label=label, variance=settings.variance, space=backbone.space
-        )
-        return minority.cpu(), bound.total.cpu()
+        with device_turn(device):
+            with torch.no_grad():
+                batch = backbone.encode(x[part].to(device))
+            minority = minority_score(
+                backbone.denoiser,
+                chain,
+                batch,
+                noise,
+                label=label,
+                perturbations=(settings.perturbation,),
+                draws=settings.draws,
+            )
+            bound = negative_elbo(
+                backbone.denoiser, short, batch, noise, label=label, variance=settings.variance, space=backbone.space
+            )
+            return minority.cpu(), bound.total.cpu()
 
     minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)
     return Scores(minority_score=torch.cat(minority).numpy(), negative_elbo=torch.cat(elbo).numpy())

@@ -29,6 +29,9 @@ NAMED_SAMPLERS: Mapping[str, SamplerSettings] = {
     "ancestral": SamplerSettings(),
     "ddim": SamplerSettings(solver="ddim"),
     "dpm-solver": SamplerSettings(solver="dpm_solver", steps="logsnr20"),
+    "boosted-solver": SamplerSettings(
+        solver="dpm_solver", steps="logsnr8", boost_and_skip=BoostAndSkip(boost=1.2, skip=0.0)
+    ),
     "sgms-published": SamplerSettings(self_guidance=SelfGuidance(scale=0.4)),
     "sgms": SamplerSettings(self_guidance=_SELF),
     "jacobian-free": SamplerSettings(self_guidance=_FREE),

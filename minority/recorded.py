@@ -56,7 +56,8 @@ def _record(network: nn.Module, tensors: dict[str, Tensor], plain: dict[str, obj
             _call(network, fixed | plain)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads, which draw noise, may go on using the GPU meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = _call(network, fixed | plain)
 
     def replay(given: dict[str, Tensor]) -> Outputs:
