@@ -35,7 +35,7 @@ from benchmarks.published_loop import FreshNoise, PublishedGuidance, PublishedLo
 from benchmarks.tables import keep, markdown
 from flows import command_line  # noqa: F401 - sets Prefect's environment before Prefect is imported
 from minority.backbones import Backbone
-from minority.calibration import Measured, ratio_interval
+from minority.calibration_outcome import Measured, ratio_interval
 from minority.generation import draw, score_images
 from minority.pixels import to_pixels
 from minority.sampler_settings import SamplerSettings

@@ -7,7 +7,7 @@ trained with pushes its samples outwards.
 import itertools
 from dataclasses import replace
 
-from minority.calibration import Measured
+from minority.calibration_outcome import Measured
 from minority.calibration_space import Candidate, describe
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.sampler_settings import SamplerSettings

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,6 +54,20 @@ def measure_work(call: Callable[[Tensor], Tensor], x: Tensor) -> NetworkWork:
         call(x)
     total = forward.get_total_flops()
     return NetworkWork(forward=total, backward=both.get_total_flops() - total, bytes=traffic.bytes)
+
+
+def profile(draw: Callable[[], object], *, device: str, rows: int = 8) -> list[dict[str, object]]:
+    """Where the time of a batch goes: the operations that take most, without what they call."""
+    activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU, activity]) as found:
+        draw()
+    measure = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    events = sorted(found.key_averages(), key=lambda event: getattr(event, measure), reverse=True)
+    total = sum(getattr(event, measure) for event in events)
+    return [
+        {"operation": event.key, "calls": event.count, "time, %": 100 * getattr(event, measure) / total}
+        for event in events[:rows]
+    ]
 
 
 class _Traffic(TorchDispatchMode):

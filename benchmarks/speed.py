@@ -24,7 +24,7 @@ from statistics import median
 import torch
 
 from benchmarks.machine import PeakMemory, clock, describe_machine, matrix_rate, memory_rate
-from benchmarks.network_work import NetworkWork
+from benchmarks.network_work import NetworkWork, profile
 from benchmarks.speed_arms import DTYPES, PLAIN, SAME, Arm, Bench, open_network
 from benchmarks.tables import keep, markdown
 from minority.backbones.backbone import Precision
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--engines", default=ENGINES[device], help="the last one also runs --samplers")
     parser.add_argument("--samplers", default=SAMPLERS)
     parser.add_argument("--published", default="fp32,fp16" if device == "cuda" else "fp32", help="precisions")
+    parser.add_argument("--profile", action="store_true", help="also where the time of the SGMS rows goes")
     parser.add_argument("--out", type=Path, default=None, help="folder that receives speed.md and speed.json")
     arguments = parser.parse_args()
     engines = arguments.engines.split(",")
@@ -126,6 +127,9 @@ def main() -> None:
         "",
         *roofline(work, rates=rates, bandwidth=memory_rate(device), batch=arguments.batch),
     ]
+    if arguments.profile:
+        for arm in [*arms[:1], *(arm for arm in arms if arm.sampler == SAME)]:
+            lines += [f"\n### {arm.sampler}, {arm.engine}\n", markdown(profile(arm.draw, device=device))]
     print("\n".join(lines))
     keep(arguments.out, "speed", text="\n".join(lines), content={"machine": machine, "rows": rows, "lines": lines})
 

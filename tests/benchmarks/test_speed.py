@@ -16,7 +16,7 @@ from minority.engine import EngineSettings
 
 def test_every_sampler_and_engine_gets_a_row(monkeypatch, capsys, tmp_path):
     command = f"speed --backbone backbones/digits --steps 5 --batch 2 --repeats 1 --out {tmp_path}"
-    engines = "--engines fp32+channels_last,fp32+channels_last+cuda_graphs+checkpoint --samplers dpm-solver"
+    engines = "--engines fp32+channels_last,fp32+channels_last+cuda_graphs+checkpoint --samplers dpm-solver --profile"
     monkeypatch.setattr(sys, "argv", f"{command} {engines}".split())
 
     speed.main()
@@ -36,6 +36,8 @@ def test_every_sampler_and_engine_gets_a_row(monkeypatch, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "pixels differ by at most 0 of 255" in out or "pixels differ by at most 1 of 255" in out
     assert "Roofline, fp32" in out
+    assert "### the published loop, fp32" in out
+    assert "convolution" in out
 
 
 def test_an_adm_network_has_the_published_shape_at_another_width():
