@@ -31,7 +31,6 @@ from benchmarks.study_candidates import (
     verdict_table,
 )
 from benchmarks.study_data import (
-    downstream_data,
     load_arrays,
     load_data,
     load_images,
@@ -39,14 +38,16 @@ from benchmarks.study_data import (
     save_data,
     save_images,
 )
-from benchmarks.study_runs import Outcome, Study
+from benchmarks.study_runs import Study
 from benchmarks.study_tables import markdown
 from minority.backbones import Backbone, load_backbone
 from minority.downstream.arms import REAL_ARMS, Arm, synthetic_arms
 from minority.downstream.data import DownstreamData, LabelledImages
+from minority.downstream.jobs import Comparison, Outcome
 from minority.downstream.settings import DownstreamSettings, Jitter, NetworkSettings
 from minority.extractors import ExtractorSettings, build_extractor
 from tasks.config import AugmentConfig, project_path
+from tasks.downstream_data import real_images
 from tasks.presets import load_preset, parse_overrides
 from tasks.real_data import load_real_data
 
@@ -56,7 +57,7 @@ def read_data(arguments: argparse.Namespace, config: AugmentConfig, folder: Path
     small = folder / "data.zip"
     if small.is_file():
         return load_data(small)
-    data = downstream_data(load_real_data(config.dataset), groups=arguments.groups)
+    data = real_images(load_real_data(config.dataset), by_class=arguments.groups == "class")
     if arguments.prepare:
         save_data(small, data)
     return data
@@ -146,6 +147,7 @@ def settings_of(arguments: argparse.Namespace) -> DownstreamSettings:
         batch_size=arguments.batch_size,
         learning_rates=tuple(arguments.learning_rates),
         weight_decays=tuple(arguments.weight_decays),
+        trials=arguments.trials,
         tuning_seeds=arguments.tuning_seeds,
         jitter=Jitter(flip=arguments.flip, rotation=arguments.rotation),
         precision=arguments.precision,
@@ -192,7 +194,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rotation", type=float, default=10.0, help="of every arm's augmentation, degrees")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--no-recording", action="store_true", help="no CUDA graphs")
-    parser.add_argument("--tuning-seeds", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=4, help="settings that every arm may try")
+    parser.add_argument("--tuning-seeds", type=int, default=2, help="trainings of every trial")
     parser.add_argument("--seeds", type=int, default=10, help="tested trainings of every arm")
     parser.add_argument("--seed", type=int, default=0, help="of the candidates")
     parser.add_argument("--workers", type=int, default=1, help="processes that train side by side")
@@ -230,8 +233,9 @@ def main() -> None:
     arms = arms_of(list(data.synthetic), arguments.samplers)
     if arguments.only:
         arms = [arm for arm in arms if not arm.is_generative or arguments.only in arm.name]
-    study = Study(data, settings_of(arguments), folder / "predictions", seeds=arguments.seeds, device=arguments.device)
-    outcome = study.run(arms, workers=arguments.workers, deadline=deadline, say=partial(say))
+    comparison = Comparison(data, settings_of(arguments), arms=arms, seeds=arguments.seeds)
+    study = Study(comparison, folder / "predictions", device=arguments.device)
+    outcome = study.run(workers=arguments.workers, deadline=deadline, say=partial(say))
     report = markdown(outcome, arms, data)
     (folder / "report.md").write_text(report, encoding="utf-8")
     save_results(outcome, data, folder)

@@ -1,6 +1,6 @@
-"""The study's real images, from a preset's reader or from a small file of their own.
+"""The study's images in small files of their own, for machines that have no room or no way for the whole set.
 
-The small file is for machines that have no room or no way for the whole set: images as lossless WebP strips in a zip.
+Images are lossless WebP strips in a zip.
 
 Shapes: N images, H x W pixels, C channels.
 """
@@ -8,44 +8,17 @@ Shapes: N images, H x W pixels, C channels.
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.imageset import ImageSet
 from minority.downstream.data import DownstreamData, LabelledImages
-from tasks.real_data import RealData
 
-#: Values that an attribute may have at most to be one that fairness is judged by.
-_MOST_VALUES = 8
 _STRIP = 200  # images a strip: WebP ends at 16,383 pixels
 _PARTS = ("train", "validation", "test")
-
-
-def downstream_data(real: RealData, *, groups: str) -> DownstreamData:
-    """The real images as arms take them; groups are the classes ("class"), or the set's own ("own").
-
-    Validation and test images of groups that the training split lacks are left out.
-    """
-    own = real.groups if groups == "own" else None
-    known = [_known(part, own) for part in (real.train, real.validation, real.test)]
-    train, validation, test = (_labelled(part, own) for part in known)
-    sensitive = {
-        name: values
-        for name, values in known[2].attributes.items()
-        if 2 <= len({value for value in values if value is not None}) <= _MOST_VALUES
-    }
-    return DownstreamData(
-        train=train,
-        validation=validation,
-        test=test,
-        class_names=tuple(real.train.class_names),
-        group_names=tuple(own or real.train.class_names),
-        sensitive=sensitive,
-    )
 
 
 def save_data(path: Path, data: DownstreamData) -> None:
@@ -133,16 +106,3 @@ def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """Read what `save_arrays` wrote."""
     with np.load(path, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
-
-
-def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
-    if groups is None:
-        return part
-    return part.subset(np.flatnonzero([group in set(groups) for group in part.groups]))
-
-
-def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
-    labels = np.asarray(part.labels, dtype=np.int64)
-    place = {name: i for i, name in enumerate(groups or ())}
-    own = labels if groups is None else np.array([place[group] for group in part.groups], dtype=np.int64)
-    return LabelledImages(part.images(range(len(part))), labels, own)

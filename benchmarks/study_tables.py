@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmarks.study_runs import Outcome
 from minority.downstream.arms import Arm
 from minority.downstream.comparison import METRICS, Runs, choose_arm, paired_difference, summarise
 from minority.downstream.data import DownstreamData
+from minority.downstream.jobs import Outcome
 from minority.downstream.trials import Trial
 
 _COLUMNS = {
@@ -45,11 +45,11 @@ def arm_table(outcome: Outcome, tested: Runs, data: DownstreamData) -> str:
     ]
     table = means.pivot(index="arm", columns="metric", values="figure").loc[list(tested)][list(_COLUMNS)]
     table = table.rename(columns=_COLUMNS)
-    validated = {arm: found for arm, (_, found) in outcome.chosen.items() if arm in tested}
+    validated = {arm: outcome.validated[arm] for arm in tested}
     on_validation = summarise(validated, data.validation, metrics=("worst_group_accuracy",)).set_index("arm")["mean"]
     table.insert(0, "validation: worst group, %", [f"{100 * on_validation[arm]:.1f}" for arm in table.index])
-    table.insert(0, "chosen", [_setting(outcome.chosen[arm][0]) for arm in table.index])
-    table.insert(0, "synthetic images", [_amount(outcome.chosen[arm][0].arm, data) for arm in table.index])
+    table.insert(0, "chosen", [_setting(outcome.chosen[arm]) for arm in table.index])
+    table.insert(0, "synthetic images", [_amount(outcome.chosen[arm].arm, data) for arm in table.index])
     return str(table.reset_index().to_markdown(index=False)) + "\n"
 
 
@@ -72,7 +72,7 @@ def difference_table(arm: str, baselines: Sequence[str], tested: Runs, data: Dow
 
 def _chosen(outcome: Outcome, names: Sequence[str], data: DownstreamData) -> str:
     return choose_arm(
-        {name: outcome.chosen[name][1] for name in names}, data.validation, num_groups=len(data.group_names)
+        {name: outcome.validated[name] for name in names}, data.validation, num_groups=len(data.group_names)
     )
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from prefect import flow
 
+from flows.downstream import train_arms
 from tasks.candidates import Candidates
 from tasks.capacity import Demand
 from tasks.checks import check_inputs
 from tasks.config import AugmentConfig, placed
 from tasks.counters import count_units
-from tasks.downstream import planned_trials, run_trial
 from tasks.engine import fan_out, task_runner
 from tasks.generation import generate_units, open_run_store
 from tasks.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
@@ -36,7 +36,9 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
     with running(workspace):
         rounds = generate(workspace)
         manifest = publish_run(config, rounds)
-        train_downstream(config, rounds)
+        comparison = config.comparison(manifest)
+        if comparison is not None:
+            train_arms(comparison)
         return write_report(config, manifest)
 
 
@@ -78,18 +80,3 @@ def draw(plan: RoundPlan, config: AugmentConfig, *, what: str) -> None:
             on_done=on_done,
             on_result=partial(count_units, dataset=config.name),
         )
-
-
-def train_downstream(config: AugmentConfig, rounds: int) -> None:
-    """Train the classifiers of every arm and seed."""
-    trials = planned_trials(config)
-    if trials:
-        with stage("classifiers", unit="classifiers") as on_done:
-            fan_out(
-                lambda trial: run_trial.submit(arm=trial[0], seed=trial[1], config=config, rounds=rounds),
-                trials,
-                what="classifiers",
-                name=lambda trial: f"{trial[0]} seed {trial[1]}",
-                demand=Demand(workers=config.workers, device=config.device),
-                on_done=on_done,
-            )

@@ -51,7 +51,7 @@ def augment(
     assignments: Settings = None,
     store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the dataset.")] = None,
 ) -> None:
-    """Run the whole job in this process: generate, select, publish, train classifiers, report.
+    """Run the whole job in this process: generate, select, publish, compare classifiers where asked, report.
 
     Example: `minority augment digits --set seed=1 --store /data/balanced`
     """
@@ -65,6 +65,31 @@ def augment(
 
         check_inputs(config)
         from flows.augment import augment as run
+        from flows.result_table import print_summary
+
+        print_summary(run(config))
+
+
+@app.command()
+def downstream(
+    preset: Annotated[str, typer.Argument(help="A downstream preset of prefect.yaml, e.g. digits.")],
+    assignments: Settings = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that holds the dataset.")] = None,
+) -> None:
+    """Train classifiers with and without the synthetic images of a published run, compare them, and report.
+
+    Example: `minority downstream digits --store /data/balanced --set downstream.seeds=10`
+    """
+    with _errors():
+        from tasks.config import DownstreamConfig
+        from tasks.presets import load_preset, parse_overrides
+
+        overrides = parse_overrides(assignments or [])
+        config = load_preset(DownstreamConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        from tasks.downstream import resolved
+
+        config = resolved(config)
+        from flows.downstream import downstream as run
         from flows.result_table import print_summary
 
         print_summary(run(config))

@@ -12,7 +12,7 @@ from tasks.reporting import RunSummary
 def print_summary(summary: RunSummary) -> None:
     """Print the figures, the verdict, unfilled quotas, and where manifest and report lie."""
     console = Console()
-    for title, rows in (("Samplers on the same seeds", summary.samplers), ("Classifiers, test images", summary.arms)):
+    for title, rows in (("Samplers on the same seeds", summary.samplers), ("Classifiers on test images", summary.arms)):
         if rows:
             console.print(_table(f"{summary.dataset}: {title}", rows))
     console.print(summary.verdict, highlight=False)

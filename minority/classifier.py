@@ -1,8 +1,7 @@
-"""The downstream classifier: a small CNN whose only job is to be the same judge for every training set.
+"""The classifiers inside the pipeline: small CNNs that recognise groups, judge candidates, and give features.
 
-Every training set that is compared gets the same network, the same number of steps, the same batch size and the same
-augmentation; only the images and the odds with which they are drawn differ. All randomness of a training (start
-weights, draws, augmentation) follows from its seed, so two training sets can be compared seed by seed.
+What images are worth to a training job is measured by others, in minority/downstream. All randomness of a training
+(start weights, draws, augmentation) follows from its seed.
 
 Shapes: N images, H x W pixels, C channels (1 or 3), K classes; images come in as uint8 (N, H, W, C).
 """
@@ -30,13 +29,13 @@ PREDICT_BATCH = 512  # images a forward pass; changes memory, not results
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSettings:
-    """How the downstream classifier is trained.
+    """How a classifier is trained.
 
-    The defaults were chosen by cross-validation inside the long-tailed training split of the 8x8 digits, on the real
-    and the oversampled training set alone; no synthetic image and no test figure took part.
+    The defaults were chosen by cross-validation inside the long-tailed training split of the 8x8 digits; no synthetic
+    image and no test figure took part.
 
     Attributes:
-        steps: Optimiser steps, >= 1. The same for every training set, however large it is.
+        steps: Optimiser steps, >= 1.
         batch_size: Images a step, >= 2, drawn with replacement.
         learning_rate: Peak of the one-cycle schedule (Smith & Topin 2018), reached after a tenth of the steps; > 0.
         weight_decay: Decoupled weight decay (AdamW), >= 0.
@@ -132,7 +131,7 @@ def train_classifier(
         images: (N, H, W, C) uint8.
         labels: (N,) integers in [0, num_classes).
         num_classes: K.
-        settings: The budget, the same for all training sets that are compared.
+        settings: The budget.
         seed: Decides start weights, draws and augmentation.
         sampling_weights: (N,) odds of drawing each image, >= 0, in any unit. None = all alike.
         device: Where to train.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.arms import balancing_weights
 from minority.classifier import ClassifierSettings, SmallCNN, predict, train_classifier
+from minority.downstream.sampling import balancing_odds
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Labeller:
             members: Classifiers in the ensemble; member i is trained with seed i.
             device: Where to train.
         """
-        weights = balancing_weights(groups, num_classes=num_groups)
+        odds = balancing_odds(groups)
         return cls(
             tuple(
                 train_classifier(
@@ -48,7 +48,7 @@ class Labeller:
                     num_classes=num_groups,
                     settings=settings,
                     seed=seed,
-                    sampling_weights=weights,
+                    sampling_weights=odds,
                     device=device,
                 )
                 for seed in range(members)

@@ -2,6 +2,7 @@
 
 from datasets.store import Store
 from tasks.config import AugmentConfig
+from tasks.downstream import check_arms
 from tasks.errors import InputError
 from tasks.generation import open_run_store
 from tasks.real_data import load_real_data
@@ -31,7 +32,8 @@ def check_workspace(config: AugmentConfig) -> Workspace:
     Raises:
         InputError: What is missing or does not fit, all of it in one line.
     """
-    problems = [problem for check in (_check_data, _check_backbone, _check_store) if (problem := check(config))]
+    checks = (_check_data, _check_backbone, _check_store, _check_downstream)
+    problems = [problem for check in checks if (problem := check(config))]
     if problems:
         raise InputError(" Also: ".join(problems))
     return open_workspace(config)
@@ -57,5 +59,15 @@ def _check_store(config: AugmentConfig) -> str | None:
     try:
         Store(config.store).check_writable(config.name)
     except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _check_downstream(config: AugmentConfig) -> str | None:
+    if config.downstream is None or config.downstream.seeds == 0 or _check_data(config) is not None:
+        return None
+    try:
+        check_arms(config.downstream, load_real_data(config.dataset))
+    except InputError as error:
         return str(error)
     return None

@@ -22,6 +22,7 @@ from minority.backbones import UpsamplerSettings
 from minority.backbones.quality import QualitySettings
 from minority.calibration import CalibrationSettings
 from minority.classifier import ClassifierSettings
+from minority.downstream.settings import DownstreamSettings
 from minority.extractors import ExtractorSettings
 from minority.generation import SamplerSettings, ScoreSettings
 from minority.selection import SelectionSettings
@@ -192,11 +193,15 @@ class PublishConfig(_Section):
     samples_per_shard: Annotated[int, Field(ge=1, description="Images a tar.")] = 1000
 
 
-class DownstreamConfig(_Section):
-    """The classifiers that show what the images are worth."""
+class ArmsConfig(_Section):
+    """The training recipes that are compared, and the budget that every one of them gets."""
 
-    seeds: Annotated[int, Field(ge=0, description="Classifiers an arm; 0 trains none.")] = 5
-    classifier: ClassifierSettings = ClassifierSettings()
+    arms: Annotated[
+        tuple[str, ...] | None,
+        Field(min_length=1, description="Names of arms, e.g. real, dfr, real+minority; none: all there are."),
+    ] = None
+    seeds: Annotated[int, Field(ge=0, description="Tested classifiers an arm; 0 trains none.")] = 5
+    budget: DownstreamSettings = DownstreamSettings()
 
 
 class AugmentConfig(_Run):
@@ -214,7 +219,9 @@ class AugmentConfig(_Run):
     ] = ClassifierSettings()
     plan: PlanConfig = PlanConfig()
     publish: PublishConfig = PublishConfig()
-    downstream: DownstreamConfig = DownstreamConfig()
+    downstream: Annotated[
+        ArmsConfig | None, Field(description="Compare arms in this very run; none: leave it to the flow downstream.")
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every sample is a function of seed and index.")] = 0
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the dataset.")] = "runs"
     run_id: Annotated[Name | None, Field(description="Name of the run; none: its recipe.")] = None
@@ -223,6 +230,19 @@ class AugmentConfig(_Run):
     units_a_task: Annotated[
         int | None, Field(ge=1, description="Work units a task run; none: one, or more where a round has very many.")
     ] = None
+
+    def comparison(self, manifest: str) -> "DownstreamConfig | None":
+        """The comparison of arms on this run, once it is published; None where none is asked for."""
+        if self.downstream is None or self.downstream.seeds == 0:
+            return None
+        return DownstreamConfig(
+            name=self.name,
+            manifest=manifest,
+            downstream=self.downstream,
+            store=self.store,
+            device=self.device,
+            workers=self.workers,
+        )
 
     def recipe(self, *, backbone_identity: str) -> str:
         """12 hex digits over everything that decides which images are published.
@@ -235,6 +255,19 @@ class AugmentConfig(_Run):
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class DownstreamConfig(_Run):
+    """One comparison of arms on a published run."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    manifest: Annotated[
+        str | None, Field(description="File name or URL of a published run's manifest; none: the dataset's latest.")
+    ] = None
+    downstream: ArmsConfig = ArmsConfig()
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that holds the dataset.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
 
 
 class CalibrateConfig(_Run):
@@ -337,7 +370,7 @@ class TrainBackboneConfig(_Run):
         return self
 
 
-Run = TypeVar("Run", AugmentConfig, CalibrateConfig)
+Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
 
 
 def placed(config: Run) -> Run:

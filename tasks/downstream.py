@@ -1,109 +1,189 @@
-"""Downstream classifiers: what the images are worth to a training job."""
+"""Downstream classifiers: every arm tuned on validation images, then tested once; one result file a training."""
 
 import hashlib
+import io
 import json
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from prefect import task
 
-from datasets.canonical import canonical_json, parse_json
 from datasets.store import Store
-from datasets.units import read_unit
-from minority.arms import Arm, build_arms, run_arm
-from tasks.candidates import choose_candidates, read_rows
-from tasks.config import AugmentConfig
+from minority.downstream.arms import Arm, arms_for
+from minority.downstream.jobs import Comparison, Job, Outcome
+from minority.downstream.predictions import Predictions
+from minority.downstream.settings import DownstreamSettings
+from minority.downstream.trials import run_trial, trials_for
+from tasks.config import ArmsConfig, DownstreamConfig, project_path
+from tasks.downstream_data import PLAIN, SELECTED, UNSELECTED, images_of_run, sources_of
+from tasks.errors import InputError
 from tasks.failures import TRIED_AGAIN
-from tasks.generation import open_run_store
-from tasks.planning import UnitPlan, quotas
-from tasks.plans import run_plans
-from tasks.workspace import Workspace, open_workspace
+from tasks.presets import options
+from tasks.published_run import PublishedRun, latest_manifest, open_published
+from tasks.real_data import RealData
+from tasks.workspace import prepare_device
 
-ARMS = ("real", "oversampled", "real+plain", "real+minority")
-
-
-def trial_path(config: AugmentConfig, arm: str, seed: int) -> str:
-    """Where the result of one classifier lies in the run's store; other settings lie elsewhere."""
-    settings = config.downstream.model_dump(mode="json", exclude={"seeds"})
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    return f"downstream/{digest}/{arm.replace('+', '-')}-{seed:03d}.json"
+_opening = threading.RLock()
 
 
-def planned_trials(config: AugmentConfig) -> list[tuple[str, int]]:
-    """Every (arm, seed) of a run."""
-    arms = ARMS if config.plan.baseline else tuple(arm for arm in ARMS if arm != "real+plain")
-    return [(arm, seed) for seed in range(config.downstream.seeds) for arm in arms]
+@dataclass(frozen=True, eq=False)
+class ArmsOnRun:
+    """The comparison of arms on a published run.
+
+    Attributes:
+        run: The run.
+        comparison: Its trainings.
+        device: Where they run.
+    """
+
+    run: PublishedRun
+    comparison: Comparison
+    device: str
+
+    def path(self, job: Job) -> str:
+        """Where a training's predictions lie in the run's store."""
+        return f"downstream/predictions/{self.comparison.name(job)}.npz"
+
+    def read(self, job: Job) -> Predictions | None:
+        """A training's predictions, or None where it is not done."""
+        store, path = self.run.store, self.path(job)
+        return Predictions.load(io.BytesIO(store.read(path))) if store.exists(path) else None
 
 
-@task(task_run_name="{arm}-seed-{seed}", **TRIED_AGAIN)
-def run_trial(arm: str, seed: int, config: AugmentConfig, rounds: int) -> str:
-    """Train one classifier unless its result is there already. Returns where the result lies."""
-    workspace = open_workspace(config)
-    store = open_run_store(workspace)
-    path = trial_path(config, arm, seed)
-    if not store.exists(path):
-        real = workspace.real
-        evaluation = run_arm(
-            _arms(workspace, store.root, rounds)[arm],
-            seed,
-            test_images=real.test.images(range(len(real.test))),
-            test_labels=real.test.labels,
-            num_classes=len(real.test.class_names),
-            settings=config.downstream.classifier,
-            device=workspace.device,
-        )
-        rows = evaluation.rows(arm, seed=seed)
-        store.write(path, canonical_json({"rows": rows.to_dict(orient="records")}))
-    return path
+def check_arms(config: ArmsConfig, real: RealData) -> None:
+    """Find out whether arms can be compared as asked, before anything is drawn for them.
+
+    Raises:
+        InputError: An arm is unknown or cannot fill its trials, or there are no validation images.
+    """
+    arms = arms_of(config, sources=(SELECTED, UNSELECTED, PLAIN))
+    if len(real.validation) == 0:
+        raise InputError("downstream: arms are tuned on validation images; set dataset.split.validation_fraction.")
+    try:
+        for arm in arms:
+            trials_for(arm, config.budget)
+    except ValueError as error:
+        raise InputError(f"downstream: {error}") from error
 
 
-def read_results(config: AugmentConfig, store: Store) -> pd.DataFrame | None:
-    """Result rows (arm, seed, metric, value) of all planned classifiers; None where none is planned."""
-    trials = planned_trials(config)
-    if not trials:
-        return None
-    paths = [trial_path(config, arm, seed) for arm, seed in trials]
-    return pd.DataFrame([row for path in paths for row in parse_json(store.read(path), name=path)["rows"]])
+def arms_of(config: ArmsConfig, *, sources: Sequence[str]) -> list[Arm]:
+    """The arms that are asked for, in the order of the library.
+
+    Args:
+        config: Their names, or None for all.
+        sources: The sources of synthetic images that there are.
+
+    Raises:
+        InputError: An arm is unknown, or its synthetic images are not there.
+    """
+    known = {arm.name: arm for arm in arms_for(sources)}
+    wanted = list(known) if config.arms is None else list(config.arms)
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"downstream.arms: there is no arm {name} here; {options(name, list(known))}.")
+    return [arm for name, arm in known.items() if name in wanted]
+
+
+def resolved(config: DownstreamConfig) -> DownstreamConfig:
+    """The same comparison with the manifest named: whatever is published meanwhile, it stays with one run.
+
+    Raises:
+        InputError: Nothing is published, or what is published cannot be compared on as asked.
+    """
+    if config.manifest is None:
+        config = config.model_copy(update={"manifest": latest_manifest(config.store, config.name)})
+    open_arms(config)
+    return config
+
+
+def open_arms(config: DownstreamConfig) -> ArmsOnRun:
+    """Open run and images, or return them from this process's memory.
+
+    Raises:
+        InputError: Something is missing, or does not fit together.
+    """
+    with _opening:
+        return _open(config.model_dump_json())
 
 
 @lru_cache(maxsize=2)
-def _arms(workspace: Workspace, run_url: str, rounds: int) -> dict[str, Arm]:
-    store = Store(run_url)
-    plans = run_plans(workspace, store, rounds=rounds)
-    synthetic = {
-        sampler: _synthetic(workspace, store, [unit for plan in plans if plan.sampler == sampler for unit in plan])
-        for sampler in ("plain", "minority")
-        if any(plan.sampler == sampler for plan in plans) or sampler == "minority"
-    }
-    arms = build_arms(
-        workspace.train_images,
-        workspace.real.train.labels,
-        synthetic=synthetic,
-        num_classes=len(workspace.real.train.class_names),
-    )
-    return {arm.name: arm for arm in arms}
+def _open(config_json: str) -> ArmsOnRun:
+    config = DownstreamConfig.model_validate_json(config_json)
+    assert config.manifest is not None, "resolved"
+    run = open_published(config.manifest)
+    arms = arms_of(config.downstream, sources=sources_of(run))
+    data = images_of_run(run, sorted({arm.source for arm in arms if arm.source is not None}))
+    try:
+        comparison = Comparison(data, _budget(config.downstream), arms=arms, seeds=config.downstream.seeds)
+    except ValueError as error:
+        raise InputError(f"downstream: {error}") from error
+    return ArmsOnRun(run, comparison, prepare_device(config.device))
 
 
-def _synthetic(
-    workspace: Workspace, store: Store, plans: Sequence[UnitPlan]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The images of a sampler that fill the quotas: the chosen candidates, or all plain samples."""
-    rows = read_rows(store, plans)
-    if rows is None:
-        shape = (0, *workspace.real.train.image_shape)
-        return np.zeros(shape, dtype=np.uint8), np.zeros(0, dtype=np.int64)
-    images = np.concatenate([read_unit(store, plan.unit)[0] for plan in plans])
-    labels = rows["label"].to_numpy().astype(np.int64)
-    if plans[0].sampler == "plain":
-        return images, labels
-    rows = choose_candidates(
-        rows,
-        groups=workspace.real.groups,
-        wanted=quotas(workspace.real, workspace.config.plan),
-        spacing=workspace.spacing,
-    )
-    kept = rows["kept"].to_numpy()
-    return images[kept], labels[kept]
+def plan_tuning(config: DownstreamConfig) -> list[Job]:
+    """The trainings among which every arm's settings are chosen, on validation images."""
+    comparison = open_arms(config).comparison
+    return [job for arm in comparison.arms for job in comparison.tuning(arm)]
+
+
+def plan_tests(config: DownstreamConfig) -> list[Job]:
+    """The trainings of the chosen settings, which predict the test images; after tuning is done."""
+    opened = open_arms(config)
+    jobs: list[Job] = []
+    for arm in opened.comparison.arms:
+        tests = opened.comparison.tests(arm, opened.read)
+        assert tests is not None, "every arm is tuned first"
+        jobs += tests
+    return jobs
+
+
+def name_of(job: Job) -> str:
+    """A training in a few words."""
+    return f"{job.trial.arm.name} {job.part} seed {job.seed}"
+
+
+@task(task_run_name="{job.trial.arm.name}-{job.part}-{job.seed}", **TRIED_AGAIN)
+def run_training(job: Job, config: DownstreamConfig) -> str:
+    """Train one classifier unless its predictions are there already. Returns where they lie."""
+    opened = open_arms(config)
+    store, path = opened.run.store, opened.path(job)
+    if not store.exists(path):
+        found = run_trial(
+            job.trial,
+            job.seed,
+            opened.comparison.data,
+            settings=opened.comparison.settings,
+            part=job.part,
+            device=opened.device,
+        )
+        content = io.BytesIO()
+        found.save(content)
+        store.write(path, content.getvalue())
+    return path
+
+
+def read_outcome(config: DownstreamConfig) -> Outcome:
+    """What came of all trainings that are done."""
+    opened = open_arms(config)
+    return opened.comparison.outcome(opened.read)
+
+
+def results_folder(config: DownstreamConfig) -> str:
+    """Where results and report of a comparison lie in the run's store; other arms or budgets lie elsewhere."""
+    settings = json.dumps(config.downstream.model_dump(mode="json"), sort_keys=True)
+    return f"downstream/{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+
+def run_store(config: DownstreamConfig) -> Store:
+    """The store of the run that is compared on."""
+    return open_arms(config).run.store
+
+
+def _budget(config: ArmsConfig) -> DownstreamSettings:
+    """The budget, its weights found as a preset's paths are."""
+    network = config.budget.network
+    if network.weights is None:
+        return config.budget
+    return replace(config.budget, network=replace(network, weights=str(project_path(network.weights))))

@@ -4,14 +4,16 @@ A preset is read, overridden and checked in the same way by the command line and
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.config import AugmentConfig, CalibrateConfig, TrainBackboneConfig
+from tasks.config import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
 
 PREFECT_FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
@@ -20,6 +22,7 @@ FLOWS: dict[str, type[BaseModel]] = {
     "augment": AugmentConfig,
     "backbone": TrainBackboneConfig,
     "calibrate": CalibrateConfig,
+    "downstream": DownstreamConfig,
 }
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -45,7 +48,7 @@ def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] |
     wanted = name.removeprefix(f"{flow}/")
     presets = {entry["name"]: entry for entry in _deployments() if _flow_of(entry) == flow}
     if wanted not in presets:
-        raise InputError(f"there is no preset {flow}/{wanted}; {_options(wanted, sorted(presets))}.")
+        raise InputError(f"there is no preset {flow}/{wanted}; {options(wanted, sorted(presets))}.")
     return validate(kind, presets[wanted]["parameters"]["config"], overrides=overrides or {})
 
 
@@ -62,6 +65,34 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
         return kind.model_validate(tree)
     except ValidationError as error:
         raise InputError("; ".join(_problem(kind, problem) for problem in error.errors()) + ".") from error
+
+
+def command_of(config: BaseModel, *, exclude: Sequence[str] = ()) -> str:
+    """The command that gives this very config: the preset of its name, and every setting that differs from it.
+
+    Args:
+        config: Of any flow.
+        exclude: Settings at the top that do not matter, such as places of this machine.
+
+    Raises:
+        InputError: There is no preset of its name.
+    """
+    flow = next(flow for flow, model in FLOWS.items() if model is type(config))
+    name: str = config.name  # type: ignore[attr-defined]
+    preset = load_preset(type(config), name)
+    own, theirs = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
+    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(own, theirs)]
+    verb = {"backbone": "train-backbone"}.get(flow, flow)
+    return " ".join(["minority", verb, name, *changes])
+
+
+def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in own.items():
+        other, place = theirs.get(key), f"{path}{key}"
+        if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
+            yield from _differences(value, other, f"{place}.")
+        elif value != other:
+            yield place, value
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -120,7 +151,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 def _problem(kind: type[BaseModel], problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{path} is not a setting; {_options(problem['loc'][-1], _settings_beside(kind, problem['loc']))}"
+        return f"{path} is not a setting; {options(problem['loc'][-1], _settings_beside(kind, problem['loc']))}"
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     # Our own rules name the value themselves, and those about a whole config the setting too.
     if problem["type"] == "value_error":
@@ -144,6 +175,7 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _options(wanted: object, known: Sequence[str]) -> str:
+def options(wanted: object, known: Sequence[str]) -> str:
+    """The end of a message about a name that is not known: the likely ones, or all there are."""
     near = difflib.get_close_matches(str(wanted), known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}" if near else "there are " + (", ".join(known) or "none")

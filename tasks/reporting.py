@@ -1,30 +1,33 @@
 """The report of a run: written beside the data, shown in Prefect as artifacts."""
 
 import base64
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from datasets.canonical import parse_json
-from datasets.manifest import METADATA_FILE
-from datasets.store import Store
-from datasets.tables import parse_table
-from datasets.units import read_unit
-from tasks.config import AugmentConfig
-from tasks.downstream import read_results
+from minority.downstream.metrics import results_table
+from tasks.config import AugmentConfig, DownstreamConfig
+from tasks.downstream import open_arms, read_outcome, results_folder
+from tasks.errors import InputError
 from tasks.failures import TRIED_AGAIN
-from tasks.generation import open_run_store, published_config
+from tasks.generation import published_config
 from tasks.planning import group_quota, quotas
+from tasks.presets import command_of
+from tasks.published_run import PublishedRun, open_published
 from tasks.report import ReportInputs, render_report
-from tasks.workspace import Workspace, open_workspace
+from tasks.report.verdict import ArmResults
+from tasks.workspace import open_workspace
 
-REPORT_FILE = "report/report.html"
+REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
+_FOLDER = "report"
+#: Settings of a run that are places of a machine.
+_PLACES = ("store", "device", "workers", "units_a_task")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class RunSummary:
         report: The report's URL.
         verdict: What the images are worth downstream, in a sentence.
         samplers: A row of figures for each sampler.
-        arms: A row of figures for each training set; none where no classifier was trained.
+        arms: A row of figures for each training recipe; none where no classifier was trained.
         shortfall: Group -> images that its quota still lacks.
     """
 
@@ -54,25 +57,109 @@ class RunSummary:
 
 @task(**TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
-    """Render the report, store it, and show its parts as artifacts."""
-    workspace = open_workspace(config)
-    store = open_run_store(workspace)
-    metadata = parse_table(store.read(METADATA_FILE), name=METADATA_FILE).to_pandas()
-    files = render_report(_inputs(workspace, store, metadata))
+    """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
+    run, comparison = open_published(manifest), config.comparison(manifest)
+    results = None if comparison is None else save_results(comparison)
+    thresholds = open_workspace(config).judge.thresholds
+    shown = published_config(config)
+    if config.downstream is not None:
+        shown |= {"downstream": config.downstream.model_dump(mode="json")}
+    inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
+    return _publish(run, inputs, folder=_FOLDER)
+
+
+@task(**TRIED_AGAIN)
+def report_comparison(config: DownstreamConfig) -> RunSummary:
+    """Render the report of a comparison on a published run, beside its results, and show its parts."""
+    assert config.manifest is not None, "resolved"
+    run = open_published(config.manifest)
+    shown = published_config(run.config) | {"downstream": config.downstream.model_dump(mode="json")}
+    inputs = _inputs(
+        run,
+        save_results(config),
+        thresholds=_thresholds(run),
+        config=shown,
+        reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
+    )
+    return _publish(run, inputs, folder=results_folder(config))
+
+
+def save_results(config: DownstreamConfig) -> ArmResults:
+    """Measure what every tested classifier predicted, and keep the figures as results.parquet."""
+    opened, outcome = open_arms(config), read_outcome(config)
+    runs = {(arm, seed): found for arm, by_seed in outcome.tested.items() for seed, found in by_seed.items()}
+    figures = results_table(runs, opened.comparison.data)
+    content = io.BytesIO()
+    figures.to_parquet(content)
+    opened.run.store.write(f"{results_folder(config)}/{RESULTS_FILE}", content.getvalue())
+    return ArmResults(
+        outcome=outcome, data=opened.comparison.data, settings=opened.comparison.settings, figures=figures
+    )
+
+
+def _thresholds(run: PublishedRun) -> Mapping[str, float]:
+    """Where the run's filters cut, as its own report tells; none where it has none yet."""
+    path = f"{_FOLDER}/{FIGURES_FILE}"
+    if not run.store.exists(path):
+        return {}
+    found: dict[str, float] = parse_json(run.store.read(path), name=run.store.url(path))["thresholds"]
+    return found
+
+
+def _reproduce(config: AugmentConfig | DownstreamConfig, *, elsewhere: Sequence[str] = ()) -> list[str]:
+    """The command that makes it again; settings that stand elsewhere are left out."""
+    try:
+        return [command_of(config, exclude=(*_PLACES, "manifest", "run_id", *elsewhere))]
+    except InputError as error:
+        return [f"# {error} The resolved config above is the whole order."]
+
+
+def _inputs(
+    run: PublishedRun,
+    results: ArmResults | None,
+    *,
+    thresholds: Mapping[str, float],
+    config: Mapping[str, object],
+    reproduce: Sequence[str],
+) -> ReportInputs:
+    manifest, real, metadata = run.manifest, run.real, run.metadata
+    quota, labels = group_quota(real, run.config.plan), real.group_labels
+    drawn = metadata[metadata["sampler"] != "none"]
+    return ReportInputs(
+        dataset=manifest.dataset,
+        run_id=manifest.run_id,
+        recipe=manifest.recipe,
+        config=config,
+        backbone=manifest.backbone,
+        class_names=manifest.class_names,
+        metadata=metadata,
+        images=run.images,
+        quotas={name: quota * labels.count(label) for label, name in enumerate(manifest.class_names)},
+        thresholds=thresholds,
+        results=results,
+        cost_per_sample={
+            str(sampler): float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
+        },
+        reproduce=reproduce,
+        licence=real.licence,
+    )
+
+
+def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSummary:
+    files = render_report(inputs)
     for name, data in files.items():
-        store.write(f"report/{name}", data)
-    figures = parse_json(files["metrics.json"], name="metrics.json")
+        run.store.write(f"{folder}/{name}", data)
+    figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
+    arms = figures["downstream"]["arms"] if figures["downstream"] else {}
     summary = RunSummary(
-        dataset=config.name,
-        run_id=workspace.run_id,
-        manifest=manifest,
-        report=store.url(REPORT_FILE),
+        dataset=run.manifest.dataset,
+        run_id=run.manifest.run_id,
+        manifest=run.url,
+        report=run.store.url(f"{folder}/{REPORT_FILE}"),
         verdict=str(figures["verdict"]),
         samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
-        arms=[_arm_row(name, of) for name, of in figures["downstream"]["means"].items()]
-        if figures["downstream"]
-        else [],
-        shortfall=_shortfall(workspace, metadata),
+        arms=[_arm_row(name, of["means"]) for name, of in arms.items()],
+        shortfall=_shortfall(run),
     )
     _show(summary, picture=files["samples.png"])
     return summary
@@ -87,57 +174,17 @@ def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
     return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
 
 
-def _arm_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
-    return {"training set": name} | {metric.replace("_", " "): _share(value) for metric, value in figures.items()}
+def _arm_row(name: str, means: dict[str, Any]) -> dict[str, str]:
+    return {"training": name} | {metric.replace("_", " "): _share(value) for metric, value in means.items()}
 
 
 def _share(figure: dict[str, float]) -> str:
     return f"{figure['value']:.1%}" if figure["value"] is not None else "-"
 
 
-def _inputs(workspace: Workspace, store: Store, metadata: pd.DataFrame) -> ReportInputs:
-    config, real = workspace.config, workspace.real
-    quota = group_quota(real, config.plan)
-    labels = real.group_labels
-    drawn = metadata[metadata["sampler"] != "none"]
-    return ReportInputs(
-        dataset=config.name,
-        run_id=workspace.run_id,
-        recipe=workspace.recipe,
-        config=published_config(config) | {"downstream": config.downstream.model_dump(mode="json")},
-        backbone={"name": workspace.backbone.name, "sha256": workspace.backbone.sha256},
-        class_names=list(real.train.class_names),
-        metadata=metadata,
-        images=_UnitImages(store, metadata),
-        quotas={name: quota * labels.count(label) for label, name in enumerate(real.train.class_names)},
-        thresholds=workspace.judge.thresholds,
-        results=read_results(config, store),
-        cost_per_sample={
-            str(sampler): float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
-        },
-        reproduce=[f"minority augment {config.name} --set seed={config.seed}"],
-        licence=real.licence,
-    )
-
-
-class _UnitImages:
-    """Loads images by key from the units that hold them."""
-
-    def __init__(self, store: Store, metadata: pd.DataFrame) -> None:
-        self._store = store
-        self._unit_of = dict(zip(metadata["key"], metadata["unit"], strict=True))
-
-    def __call__(self, keys: Sequence[str]) -> NDArray[np.uint8]:
-        found: dict[str, NDArray[np.uint8]] = {}
-        for unit in sorted({self._unit_of[key] for key in keys}):
-            images, rows = read_unit(self._store, unit)
-            found |= dict(zip(rows["key"].to_pylist(), images, strict=True))
-        return np.stack([found[key] for key in keys])
-
-
-def _shortfall(workspace: Workspace, metadata: pd.DataFrame) -> dict[str, int]:
-    groups, wanted = workspace.real.groups, quotas(workspace.real, workspace.config.plan)
-    kept = metadata[(metadata["kept"]) & (metadata["source"] == "synthetic")]["group"].value_counts()
+def _shortfall(run: PublishedRun) -> dict[str, int]:
+    groups, wanted, rows = run.real.groups, quotas(run.real, run.config.plan), run.metadata
+    kept: pd.Series[int] = rows[rows["kept"] & (rows["source"] == "synthetic")]["group"].value_counts()
     missing = {group: count - int(kept.get(group, 0)) for group, count in zip(groups, wanted, strict=True)}
     return {group: count for group, count in missing.items() if count > 0}
 

@@ -98,10 +98,7 @@ def open_workspace(config: AugmentConfig) -> Workspace:
 @lru_cache(maxsize=2)
 def _open_workspace(config_json: str) -> Workspace:
     config = AugmentConfig.model_validate_json(config_json)
-    device = choose_device(config.device)
-    if device == "cpu":
-        # One thread a unit: units run side by side, and the bytes do not depend on the number of cores.
-        torch.set_num_threads(1)
+    device = prepare_device(config.device)
     real = load_real_data(config.dataset)
     backbone = open_backbone(config.backbone)
     _require_fit(backbone, real)
@@ -129,6 +126,19 @@ def _extractor(
         )
     except ValueError as error:
         raise InputError(f"features: {error}") from error
+
+
+def prepare_device(wanted: str) -> str:
+    """ "cpu" or "cuda", ready for units and trainings that run side by side.
+
+    Raises:
+        InputError: A GPU is demanded and there is none.
+    """
+    device = choose_device(wanted)
+    if device == "cpu":
+        # One thread each, so that neither bytes nor predictions depend on the number of cores.
+        torch.set_num_threads(1)
+    return device
 
 
 def choose_device(wanted: str) -> str:

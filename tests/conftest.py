@@ -72,11 +72,11 @@ def tiny_pipelines():
 
 @pytest.fixture(scope="session")
 def tiny_overrides(tiny_backbone):
-    """Settings that make `augment/digits` a matter of a second or two: 87 scans, some 20 units, two rounds."""
+    """Settings that make `augment/digits` a matter of a second or two: 91 scans, some 20 units, two rounds."""
     return {
         "backbone.path": tiny_backbone,
         "dataset.split.test_fraction": 0.9,
-        "dataset.split.validation_fraction": 0,
+        "dataset.split.validation_fraction": 0.06,
         "dataset.split.imbalance": 5,
         "sampler.steps": 4,
         "sampler.self_guidance.interval": 2,
@@ -91,8 +91,9 @@ def tiny_overrides(tiny_backbone):
         "plan.expected_yield": 0.8,
         "plan.max_rounds": 2,
         "publish.samples_per_shard": 40,
+        "downstream.arms": ["real", "oversampling", "real+plain", "real+minority"],
         "downstream.seeds": 1,
-        "downstream.classifier.steps": 2,
+        "downstream.budget": {"network": {"width": 4}, "steps": 2, "trials": 1, "tuning_seeds": 1},
     }
 
 

@@ -174,17 +174,22 @@ def choose_arm(runs: Runs, validation: LabelledImages, *, num_groups: int) -> st
     return max(runs, key=merit)
 
 
-def verdict(difference: Difference) -> str:
+def verdict(difference: Difference, *, name_metric: bool = True) -> str:
     """Say a difference in one sentence, in points (hundredths), without calling noise a gain.
 
     For example "+4.1 points worst-group accuracy (2.0 ... 6.2) against real only".
+
+    Args:
+        difference: What was found.
+        name_metric: False leaves the unit and the metric's name out, where they were named before.
     """
-    metric = METRIC_PHRASES.get(difference.metric, difference.metric.replace("_", " "))
-    claim = f"{_points(difference.mean):+.1f} points {metric}"
+    claim = f"{_points(difference.mean):+.1f}"
+    if name_metric:
+        claim += f" points {METRIC_PHRASES.get(difference.metric, difference.metric.replace('_', ' '))}"
     baseline = ARM_PHRASES.get(difference.baseline, difference.baseline)
     if np.isnan(difference.low):
         return f"{claim} (one seed, so no interval) against {baseline}"
-    doubt = "" if difference.excludes_zero else "; the interval does not exclude 0"
+    doubt = "" if difference.excludes_zero else ", an interval that does not exclude 0"
     return f"{claim} ({_points(difference.low):.1f} ... {_points(difference.high):.1f}) against {baseline}{doubt}"
 
 

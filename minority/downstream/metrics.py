@@ -9,16 +9,12 @@ of these the worst; with two classes both say the same.
 Shapes: N images, K classes, G groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import (
-    demographic_parity_difference,
-    demographic_parity_ratio,
-    equalized_odds_difference,
-    equalized_odds_ratio,
-)
+from fairlearn.metrics import MetricFrame
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
@@ -28,13 +24,6 @@ from minority.downstream.predictions import Predictions
 
 RESULT_COLUMNS = ("arm", "seed", "metric", "group", "value")
 CALIBRATION_BINS = 15
-
-_FAIRNESS = {
-    "demographic_parity_difference": (demographic_parity_difference, max),
-    "demographic_parity_ratio": (demographic_parity_ratio, min),
-    "equalized_odds_difference": (equalized_odds_difference, max),
-    "equalized_odds_ratio": (equalized_odds_ratio, min),
-}
 
 
 def measure(
@@ -132,20 +121,47 @@ def _fairness_rows(
     said, labels = said[known], labels[known]
     kinds = np.array([value for value in values if value is not None])
     present = np.unique(labels)
-    rows = []
-    for metric, (figure, worst) in _FAIRNESS.items():
-        # A class that some value of the attribute has no image of has no rate there, and no odds to equalise.
-        judged = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
-        found = [float(figure(labels == c, said == c, sensitive_features=kinds)) for c in judged]
-        found = [value for value in found if not np.isnan(value)]
-        if found:
-            rows.append((metric, attribute, worst(found)))
+    # A class that some value of the attribute has no image of has no rate there, and no odds to equalise.
+    judged = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
+    rows = [(metric, attribute, value) for metric, value in _disparities(said, labels, kinds, judged).items()]
     for kind in np.unique(kinds):
         mine = kinds == kind
         score = f1_score(labels[mine], said[mine], labels=np.unique(labels[mine]), average="macro", zero_division=0.0)
         rows.append(("attribute_f1", f"{attribute}={kind}", float(score)))
         rows.append(("attribute_accuracy", f"{attribute}={kind}", float((labels[mine] == said[mine]).mean())))
     return rows
+
+
+def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_], judged: Sequence[int]) -> dict[str, float]:
+    """Parity and odds between values of an attribute, each for the class that is worst off."""
+    if not judged:
+        return {}
+    rates: dict[str, Callable[..., float]] = {}
+    for c in judged:
+        rates[f"selected {c}"] = partial(_rate, of=c)
+        rates[f"found {c}"] = partial(_rate, of=c, among=c)
+        rates[f"mistaken {c}"] = partial(_rate, of=c, outside=c)
+    # One frame for all rates: fairlearn's own functions make one a rate, class by class.
+    frame = MetricFrame(metrics=rates, y_true=labels, y_pred=said, sensitive_features=kinds)
+    apart, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
+    found = {
+        "demographic_parity_difference": (max, [apart[f"selected {c}"] for c in judged]),
+        "demographic_parity_ratio": (min, [ratio[f"selected {c}"] for c in judged]),
+        "equalized_odds_difference": (max, [max(apart[f"found {c}"], apart[f"mistaken {c}"]) for c in judged]),
+        # No rate above 0 anywhere has no ratio; fairlearn leaves it out only where it is that of the mistaken.
+        "equalized_odds_ratio": (min, [min(ratio[f"found {c}"], ratio[f"mistaken {c}"]) for c in judged]),
+    }
+    known = {metric: (worst, [v for v in values if not np.isnan(v)]) for metric, (worst, values) in found.items()}
+    return {metric: float(worst(values)) for metric, (worst, values) in known.items() if values}
+
+
+def _rate(truth: Int64, said: Int64, *, of: int, among: int | None = None, outside: int | None = None) -> float:
+    """Share said to be `of`: of all, of those that are `among`, or of those that are not `outside`."""
+    if among is not None:
+        said = said[truth == among]
+    if outside is not None:
+        said = said[truth != outside]
+    return float((said == of).mean())
 
 
 def _in_all(member: Bool, kinds: NDArray[np.str_]) -> bool:

@@ -9,7 +9,7 @@ is light or dark, and one unit is one pixel.
 import io
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib
@@ -28,7 +28,7 @@ COLOURS = {
     "muted": "#60676f",
     "line": "#d3d7db",
     "real": "#8b939c",
-    "oversampled": "#009e74",
+    "recipe": "#009e74",
     "plain": "#0072b2",
     "minority": "#d55e00",
     "other": "#cc79a7",
@@ -52,13 +52,16 @@ _STYLE = {
     "grid.color": COLOURS["line"],
     "axes.axisbelow": True,
 }
-_LONGEST_LABEL = 16  # characters of a class name beside a bar
+_LONGEST_LABEL = 16  # characters of a group's name beside a bar
+_LONGEST_ARM = 34
 
 
 def colour_of(arm: str) -> str:
-    """Name of the colour of an arm or sampler: the part after "real+" where that is a sampler."""
-    name = arm.removeprefix("real+")
-    return name if name in COLOURS else "other"
+    """Name of the colour of an arm or sampler: that of its sampler, or of recipes without synthetic images."""
+    if arm in COLOURS:
+        return arm
+    sources = {"minority": "minority", "unselected": "other", "plain": "plain"}
+    return next((colour for source, colour in sources.items() if source in arm), "recipe")
 
 
 def quota_chart(fills: Sequence[ClassFill]) -> str:
@@ -99,18 +102,21 @@ def share_chart(shares: Mapping[str, Sequence[Estimate]], names: Sequence[str], 
         return _svg(figure, name)
 
 
-def difference_chart(differences: Sequence[tuple[str, Estimate]], name: str) -> str:
-    """Differences to other arms in points, with intervals and a line at 0.
+def difference_chart(differences: Sequence[tuple[str, Estimate]], name: str, *, names: Callable[[str], str]) -> str:
+    """Differences of arms to real only in points, with intervals and a line at 0.
 
     Args:
-        differences: (baseline's name, difference as a share) for each row.
+        differences: (arm, difference as a share) for each row.
         name: Distinguishes this chart's ids from those of others on the page.
+        names: What arms are called.
     """
     with _drawing():
-        figure, axes = _rows_panel(350, 30, names=[label for label, _ in differences])
-        for row, (_, found) in enumerate(differences):
-            axes.hlines(row, 100 * found.low, 100 * found.high, color=COLOURS["minority"], linewidth=2.5)
-            axes.plot(100 * found.value, row, marker="o", markersize=7, color=COLOURS["minority"])
+        labels = [names(arm) for arm, _ in differences]
+        figure, axes = _rows_panel(390, 24, names=labels, longest=_LONGEST_ARM)
+        for row, (arm, found) in enumerate(differences):
+            colour = COLOURS[colour_of(arm)]
+            axes.hlines(row, 100 * found.low, 100 * found.high, color=colour, linewidth=2.5)
+            axes.plot(100 * found.value, row, marker="o", markersize=7, color=colour)
         axes.axvline(0, color=COLOURS["ink"], linewidth=1)
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=6)
@@ -211,11 +217,13 @@ def _panel(width: float, height: float, *, left: float, bottom: float) -> tuple[
     return figure, axes
 
 
-def _rows_panel(width: float, row_height: float, *, names: Sequence[str]) -> tuple[Figure, Axes]:
+def _rows_panel(
+    width: float, row_height: float, *, names: Sequence[str], longest: int = _LONGEST_LABEL
+) -> tuple[Figure, Axes]:
     """A chart with a named row for each of `names`, first on top, ruled vertically."""
-    labels = [_drawable(name) for name in names]
-    longest = max((len(label) for label in labels), default=0)
-    figure, axes = _panel(width, 56 + row_height * max(1, len(labels)), left=14 + 6.4 * longest, bottom=42)
+    labels = [_drawable(name, longest=longest) for name in names]
+    widest = max((len(label) for label in labels), default=0)
+    figure, axes = _panel(width, 56 + row_height * max(1, len(labels)), left=14 + 6.4 * widest, bottom=42)
     axes.set_yticks(range(len(labels)), labels, parse_math=False)
     axes.set_ylim(max(1, len(labels)) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""The numbers of a report, computed from the metadata table and the downstream results.
+"""The numbers of a report, computed from the metadata table.
 
 Samplers are compared over the first round only: there plain and minority were given the same labels and seeds. Later
 rounds ask for what was still missing, so their labels depend on what the sampler had failed to make.

@@ -17,14 +17,24 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from minority.downstream.accuracy import METRIC_PHRASES
 from tasks.report import figures, findings, pictures, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
-from tasks.report.verdict import Downstream
+from tasks.report.verdict import ArmResults, Downstream
 
 Images = Callable[[Sequence[str]], np.ndarray]
 
 _MOST_CLASSES_IN_A_CHART = 30
 _LARGEST_PIXELATED = 32  # pixels; larger images are scaled smoothly
+_FAIRNESS = {
+    "demographic_parity_difference": "Demographic parity difference",
+    "demographic_parity_ratio": "Demographic parity ratio",
+    "equalized_odds_difference": "Equalised odds difference",
+    "equalized_odds_ratio": "Equalised odds ratio",
+    "attribute_accuracy": "Accuracy",
+    "attribute_f1": "F1",
+    "group_calibration_error": "Calibration error",
+}
 SCORE_NAMES = {
     "minority_score": ("Minority score", "larger = rarer"),
     "negative_elbo": ("Negative ELBO", "bits/dim, larger = rarer"),
@@ -51,8 +61,7 @@ class ReportInputs:
             most, of real, kept and rejected rows.
         quotas: Images wanted in the balanced set by class name, real and synthetic together.
         thresholds: Where the filters cut, by name of the score.
-        results: Downstream results, columns arm, seed, metric, value; None where nothing was trained. Arms: real,
-            oversampled, real+plain, real+minority.
+        results: The comparison of arms, or None where nothing was trained.
         cost_per_sample: Denoiser evaluations a sample, by sampler ("plain", "minority").
         reproduce: Commands that make this run again.
         licence: Licence and provenance of the real data.
@@ -68,7 +77,7 @@ class ReportInputs:
     images: Images
     quotas: Mapping[str, int]
     thresholds: Mapping[str, float]
-    results: pd.DataFrame | None
+    results: ArmResults | None
     cost_per_sample: Mapping[str, float]
     reproduce: Sequence[str]
     licence: str
@@ -102,7 +111,8 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         same labels and seeds as plain and as minority samples, for a README.
 
     Raises:
-        ValueError: Where quotas name no class, the results are unsound, or loaded images have another shape.
+        ValueError: Where quotas name no class, arms were tested with different seeds, or loaded images have another
+            shape.
     """
     gallery = _hang(inputs)
     metrics = _measure(inputs)
@@ -114,7 +124,8 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         charts=_draw(inputs, metrics),
         score_names=SCORE_NAMES,
         unfilled=sorted((fill for fill in metrics["classes"] if fill.shortfall), key=lambda fill: -fill.shortfall),
-        headline=verdict.headline_comparisons(metrics["downstream"]),
+        parts=_groups_shown(metrics["downstream"], inputs),
+        fairness=_fairness_rows(metrics["downstream"]),
         **metrics,
     )
     return {
@@ -194,8 +205,8 @@ def _draw(inputs: ReportInputs, metrics: Mapping[str, Any]) -> dict[str, Any]:
             for score, values in findings.score_columns(inputs.metadata).items()
         },
         "samplers": _draw_samplers(metrics["samplers"]),
-        "recall": _draw_recalls(downstream, classes),
-        "differences": _draw_differences(downstream),
+        "groups": _draw_groups(downstream, inputs),
+        "gains": _draw_gains(downstream),
     }
 
 
@@ -208,40 +219,52 @@ def _draw_samplers(samplers: Mapping[str, SamplerFindings]) -> Markup | None:
     return Markup(figures.share_chart(shares, names, name="samplers", axis=axis))
 
 
-def _draw_recalls(downstream: Downstream | None, classes: Sequence[ClassFill]) -> Markup | None:
-    """Recalls of the classes that were tested; of too many, those with the fewest real images."""
-    if downstream is None or not downstream.recalls:
+def _groups_shown(downstream: Downstream | None, inputs: ReportInputs) -> list[tuple[str, int]]:
+    """The groups that have a chart, with their real training images; of too many, those with the fewest."""
+    if downstream is None or not downstream.shown:
+        return []
+    rows = inputs.metadata[inputs.metadata["source"] == "real"]
+    counts = rows["group"].value_counts()
+    tested = [(name, int(counts.get(name, 0))) for name in downstream.arms[downstream.shown[0]].groups]
+    fewest = sorted(tested, key=lambda part: part[1])[:_MOST_CLASSES_IN_A_CHART]
+    return [part for part in tested if part in fewest]
+
+
+def _fairness_rows(downstream: Downstream | None) -> list[tuple[str, str, str]]:
+    """Title, metric and place of every row about fairness and calibration."""
+    if downstream is None or not downstream.shown:
+        return []
+    measured = downstream.arms[downstream.shown[0]].figures
+    rows = [("Calibration error", "calibration_error", "")]
+    for metric, title in _FAIRNESS.items():
+        rows += [(f"{title}: {place.replace('=', ' ')}", metric, place) for place in measured.get(metric, {})]
+    return rows
+
+
+def _draw_groups(downstream: Downstream | None, inputs: ReportInputs) -> Markup | None:
+    """Accuracy of every group by real only, the rival and the main arm."""
+    parts = [name for name, _ in _groups_shown(downstream, inputs)]
+    if downstream is None or not parts:
         return None
-    tested = sorted({label for recalls in downstream.recalls.values() for label in recalls})
-    tested = sorted(sorted(tested, key=lambda label: classes[label].real)[:_MOST_CLASSES_IN_A_CHART])
-    unknown = Estimate(value=float("nan"))
     return Markup(
         figures.share_chart(
-            {arm: [found.get(label, unknown) for label in tested] for arm, found in downstream.recalls.items()},
-            [classes[label].name for label in tested],
-            name="recall",
-            axis="recall on the test images, %",
+            {arm: [downstream.arms[arm].groups[name] for name in parts] for arm in downstream.shown},
+            parts,
+            name="groups",
+            axis="accuracy on the test images, %",
         )
     )
 
 
-def _draw_differences(downstream: Downstream | None) -> dict[str, Markup]:
-    """A chart a metric: the main arm against every other."""
-    if downstream is None:
+def _draw_gains(downstream: Downstream | None) -> dict[str, Markup]:
+    """A chart a metric: every arm against real only."""
+    if downstream is None or not downstream.gains:
         return {}
     charts = {}
     for metric in downstream.metrics:
-        found = [
-            comparison.difference
-            for comparison in downstream.comparisons
-            if comparison.difference.metric == metric and comparison.difference.arm == verdict.MAIN_ARM
-        ]
-        rows = [
-            (verdict.name_of_arm(each.baseline), Estimate(value=each.mean, low=each.low, high=each.high))
-            for each in found
-        ]
-        if rows:
-            charts[metric] = Markup(figures.difference_chart(rows, metric))
+        found = {arm: differences[metric] for arm, differences in downstream.gains.items()}
+        rows = [(arm, Estimate(value=each.mean, low=each.low, high=each.high)) for arm, each in found.items()]
+        charts[metric] = Markup(figures.difference_chart(rows, metric, names=verdict.name_of_arm))
     return charts
 
 
@@ -259,7 +282,8 @@ def _environment() -> Environment:
         "points": partial(_number, scale=100, decimals=1),
         "signed_points": lambda value: _number(value, scale=100, decimals=1, sign=True),
         "arm": verdict.name_of_arm,
-        "metric": verdict.name_of_metric,
+        "metric": lambda metric: METRIC_PHRASES.get(metric, metric.replace("_", " ")),
+        "standing": verdict.standing,
         "colour": figures.colour_of,
     }
     return environment

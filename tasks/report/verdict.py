@@ -1,4 +1,4 @@
-"""What the downstream results say: arms with intervals, paired differences, and the verdict in one sentence."""
+"""What the classifiers say: every arm with its intervals, paired differences, and the verdict in one sentence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,109 +6,164 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from minority.gains import ARM_PHRASES, METRIC_PHRASES, PairedDifference, paired_difference, summarise, verdict
+from minority.downstream.arms import Arm
+from minority.downstream.comparison import (
+    ARM_PHRASES,
+    Difference,
+    Metric,
+    choose_arm,
+    group_intervals,
+    paired_difference,
+    summarise,
+    verdict,
+)
+from minority.downstream.data import DownstreamData, LabelledImages
+from minority.downstream.jobs import Outcome
+from minority.downstream.settings import DownstreamSettings
 from tasks.report.findings import Estimate, Ratios, SamplerFindings
 
-MAIN_ARM = "real+minority"
 BASE_ARM = "real"
-MAIN_METRIC = "worst_class_accuracy"
+PUBLISHED_SOURCE = "minority"
 AHEAD, BEHIND, LEVEL, ONE_SEED = "ahead", "behind", "not distinguishable", "one seed, no interval"
+WORTH_IT, NOT_WORTH_IT, HARMFUL, UNDECIDED = "worth it", "not worth it", "they do harm", "one seed decides nothing"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArmResults:
+    """The trainings of a comparison, as they were found.
+
+    Attributes:
+        outcome: What was chosen, and all predictions.
+        data: The images.
+        settings: The budget of every arm.
+        figures: All figures of the tested classifiers: columns arm, seed, metric, group, value.
+    """
+
+    outcome: Outcome
+    data: DownstreamData
+    settings: DownstreamSettings
+    figures: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A paired difference between two arms, and where it leaves the first one.
+class ArmFindings:
+    """One arm.
 
     Attributes:
-        difference: The difference with its interval.
-        standing: "ahead", "behind", "not distinguishable" or "one seed, no interval".
-        sentence: The difference in words.
+        name: The arm's.
+        generative: Whether it uses synthetic images.
+        source: The source of its synthetic images, or None.
+        num_synthetic: How many there are.
+        setting: What validation chose among its trials, in words.
+        validated: The chosen trial's worst group on the validation images, mean over tuning seeds.
+        means: Metric -> mean over seeds and interval.
+        groups: Group -> accuracy and interval.
+        figures: Metric -> what it belongs to -> mean over seeds, with the lowest and the highest seed for ends.
     """
 
-    difference: PairedDifference
-    standing: str
-    sentence: str
+    name: str
+    generative: bool
+    source: str | None
+    num_synthetic: int
+    setting: str
+    validated: float
+    means: Mapping[str, Estimate]
+    groups: Mapping[str, Estimate]
+    figures: Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Downstream:
-    """The downstream results, summed up.
+    """The comparison, summed up.
 
     Attributes:
-        arms: Arms in order of appearance.
-        metrics: Metrics other than the classes' recalls, in order of appearance.
-        num_seeds: Seeds of each arm; the smallest number where arms differ.
-        means: Mean and interval of every metric of every arm: {arm: {metric: estimate}}.
-        recalls: The same for the recall of every class: {arm: {label: estimate}}.
-        comparisons: The main arm against every other, then every remaining arm against real only; for each metric.
+        arms: The arms by name, in order.
+        metrics: What they are compared on; the first decides.
+        num_seeds: Tested trainings of each arm.
+        trainings: Trainings in total, tuning included.
+        budget: Optimiser steps, batch size, trials and tuning seeds of each arm, and the network.
+        test_images: Images they are tested on.
+        validation_images: Images that settings are chosen on.
+        main: The arm with synthetic images that validation chose, those of the published set first; or None.
+        rival: The arm without synthetic images that validation chose, or None.
+        gains: Arm -> metric -> the arm against real only.
+        duels: Arm -> metric -> the main arm against it.
+        unfinished: Arms that lack results.
     """
 
-    arms: tuple[str, ...]
-    metrics: tuple[str, ...]
+    arms: Mapping[str, ArmFindings]
+    metrics: tuple[Metric, ...]
     num_seeds: int
-    means: Mapping[str, Mapping[str, Estimate]]
-    recalls: Mapping[str, Mapping[int, Estimate]]
-    comparisons: tuple[Comparison, ...]
-
-    def against(self, arm: str, baseline: str, *, metric: str = MAIN_METRIC) -> Comparison | None:
-        """The comparison of two arms on one metric, or None where it was not made."""
-        wanted = (arm, baseline, metric)
-        for comparison in self.comparisons:
-            difference = comparison.difference
-            if (difference.arm, difference.baseline, difference.metric) == wanted:
-                return comparison
-        return None
+    trainings: int
+    budget: Mapping[str, object]
+    test_images: int
+    validation_images: int
+    main: str | None
+    rival: str | None
+    gains: Mapping[str, Mapping[str, Difference]]
+    duels: Mapping[str, Mapping[str, Difference]]
+    unfinished: tuple[str, ...]
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The (arm, baseline) pairs that were compared, in order."""
-        return tuple(dict.fromkeys((each.difference.arm, each.difference.baseline) for each in self.comparisons))
+    def metric(self) -> Metric:
+        """What decides: worst-group accuracy, which is worst-class accuracy where groups are the classes."""
+        return self.metrics[0]
 
-    def strongest_other(self, metric: str = MAIN_METRIC) -> str | None:
-        """The arm with the highest mean besides the main one and real only, or None where there is no such arm."""
-        others = [arm for arm in self.arms if arm not in (MAIN_ARM, BASE_ARM) and metric in self.means[arm]]
-        return max(others, key=lambda arm: self.means[arm][metric].value, default=None)
+    @property
+    def headline(self) -> list[Difference]:
+        """The main arm against real only and against the rival, as far as they were tested."""
+        wanted = dict.fromkeys((BASE_ARM, self.rival))
+        return [self.duels[arm][self.metric] for arm in wanted if arm in self.duels]
+
+    @property
+    def shown(self) -> list[str]:
+        """The arms that are shown group by group: real only, the rival, the main one."""
+        return [arm for arm in dict.fromkeys((BASE_ARM, self.rival, self.main)) if arm in self.arms]
 
 
-def judge_results(results: pd.DataFrame | None) -> Downstream | None:
-    """Sum up the downstream results.
+def judge_results(results: ArmResults | None) -> Downstream | None:
+    """Sum up a comparison; None where no arm was finished.
 
     Args:
-        results: Rows of (arm, seed, metric, value), or None where nothing was trained.
-
-    Returns:
-        The summary, or None where there are no results.
-
-    Raises:
-        ValueError: Where the table is unsound or compared arms were run with different seeds, see minority.gains.
+        results: What was found, or None where nothing was trained.
     """
-    if results is None or results.empty:
+    if results is None or not results.outcome.tested:
         return None
-    summary = summarise(results)
-    means: dict[str, dict[str, Estimate]] = {}
-    recalls: dict[str, dict[int, Estimate]] = {}
-    for row in summary.to_dict("records"):
-        estimate = Estimate(value=row["mean"], low=row["low"], high=row["high"])
-        if row["metric"].startswith("recall_"):
-            recalls.setdefault(row["arm"], {})[int(row["metric"].removeprefix("recall_"))] = estimate
-        else:
-            means.setdefault(row["arm"], {})[row["metric"]] = estimate
-    arms = tuple(dict.fromkeys(summary["arm"]))
+    outcome, data = results.outcome, results.data
+    runs, metrics = outcome.tested, _metrics(data.test)
+    arms = {name: trial.arm for name, trial in outcome.chosen.items()}
+    published = [name for name, arm in arms.items() if arm.source == PUBLISHED_SOURCE]
+    main = _best(published or [name for name, arm in arms.items() if arm.is_generative], outcome, data)
+    rival = _best([name for name, arm in arms.items() if not arm.is_generative], outcome, data)
+    num_seeds = min(len(found) for found in runs.values())
+
+    def against(arm: str, baseline: str) -> dict[str, Difference]:
+        return {m: paired_difference(runs, arm, baseline=baseline, truth=data.test, metric=m) for m in metrics}
+
     return Downstream(
-        arms=arms,
-        metrics=tuple(dict.fromkeys(metric for found in means.values() for metric in found)),
-        num_seeds=int(summary["num_seeds"].min()),
-        means={arm: means.get(arm, {}) for arm in arms},
-        recalls=recalls,
-        comparisons=tuple(_compare_all(results, arms, means=means)),
+        arms=_arms(results, arms, metrics=metrics),
+        metrics=metrics,
+        num_seeds=num_seeds,
+        trainings=len(runs) * (results.settings.trials * results.settings.tuning_seeds + num_seeds),
+        budget=_budget(results.settings),
+        test_images=len(data.test),
+        validation_images=len(data.validation),
+        main=main,
+        rival=rival,
+        gains={name: against(name, BASE_ARM) for name in runs if name != BASE_ARM and BASE_ARM in runs},
+        duels={} if main is None else {name: against(main, name) for name in runs if name != main},
+        unfinished=tuple(outcome.unfinished),
     )
 
 
 def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindings], *, ratios: Ratios | None) -> str:
     """The verdict of the run in one sentence: downstream where it was measured, the yield where not."""
-    comparisons = headline_comparisons(downstream)
-    if comparisons:
-        return "Training on real + minority images: " + "; and ".join(found.sentence for found in comparisons) + "."
+    if downstream is not None and downstream.headline:
+        first, *others = downstream.headline
+        claims = [verdict(first), *(verdict(other, name_metric=False) for other in others)]
+        if downstream.rival == BASE_ARM:
+            claims.append("no other recipe without synthetic images was better on validation")
+        return f"{name_of_arm(first.arm)}: {'; '.join(claims)}: {conclusion(downstream.headline)}."
     if "minority" not in samplers:
         return "No sample was drawn with guidance, so there is nothing to judge."
     share = samplers["minority"].yield_
@@ -120,13 +175,23 @@ def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindi
     return claim + "; what they are worth to a classifier was not measured."
 
 
-def headline_comparisons(downstream: Downstream | None) -> list[Comparison]:
-    """The main arm against real only and against the strongest other arm, as far as they were measured."""
-    if downstream is None:
-        return []
-    baselines: Sequence[str | None] = (BASE_ARM, downstream.strongest_other())
-    found = [downstream.against(MAIN_ARM, baseline) for baseline in baselines if baseline is not None]
-    return [comparison for comparison in found if comparison is not None]
+def conclusion(headline: Sequence[Difference]) -> str:
+    """Whether the synthetic images pay: only where they are ahead of real only and of the best other recipe."""
+    found = [standing(difference) for difference in headline]
+    if ONE_SEED in found:
+        return UNDECIDED
+    if found[0] == BEHIND:
+        return HARMFUL
+    return WORTH_IT if all(each == AHEAD for each in found) else NOT_WORTH_IT
+
+
+def standing(difference: Difference) -> str:
+    """Where a difference leaves its arm: ahead, behind, or not distinguishable."""
+    if np.isnan(difference.low):
+        return ONE_SEED
+    if not difference.excludes_zero:
+        return LEVEL
+    return AHEAD if difference.mean > 0 else BEHIND
 
 
 def name_of_arm(arm: str) -> str:
@@ -134,31 +199,77 @@ def name_of_arm(arm: str) -> str:
     return ARM_PHRASES.get(arm, arm.replace("+", " + "))
 
 
-def name_of_metric(metric: str) -> str:
-    """A metric's name for people, e.g. "worst-class accuracy"."""
-    return METRIC_PHRASES.get(metric, metric.replace("_", " "))
+def _metrics(test: LabelledImages) -> tuple[Metric, ...]:
+    if np.array_equal(test.labels, test.groups):
+        return ("worst_class_accuracy", "balanced_accuracy", "accuracy")
+    return ("worst_group_accuracy", "worst_class_accuracy", "balanced_accuracy", "accuracy")
 
 
-def _compare_all(
-    results: pd.DataFrame, arms: Sequence[str], *, means: Mapping[str, Mapping[str, Estimate]]
-) -> list[Comparison]:
-    pairs = [(MAIN_ARM, other) for other in arms if other != MAIN_ARM] if MAIN_ARM in arms else []
-    pairs += [(arm, BASE_ARM) for arm in arms if arm not in (MAIN_ARM, BASE_ARM) and BASE_ARM in arms]
-    comparisons = []
-    for arm, baseline in pairs:
-        for metric in means.get(arm, {}):
-            if metric not in means.get(baseline, {}):
-                continue
-            difference = paired_difference(results, arm, baseline=baseline, metric=metric)
-            comparisons.append(
-                Comparison(difference=difference, standing=_standing(difference), sentence=verdict(difference))
-            )
-    return comparisons
+def _best(names: Sequence[str], outcome: Outcome, data: DownstreamData) -> str | None:
+    if not names:
+        return None
+    validated = {name: outcome.validated[name] for name in names}
+    return choose_arm(validated, data.validation, num_groups=len(data.group_names))
 
 
-def _standing(difference: PairedDifference) -> str:
-    if difference.num_seeds < 2:
-        return ONE_SEED
-    if not difference.excludes_zero:
-        return LEVEL
-    return AHEAD if difference.mean > 0 else BEHIND
+def _arms(results: ArmResults, arms: Mapping[str, Arm], *, metrics: Sequence[Metric]) -> dict[str, ArmFindings]:
+    outcome, data = results.outcome, results.data
+    summary = summarise(outcome.tested, data.test, metrics=metrics)
+    validated = summarise(outcome.validated, data.validation, metrics=("worst_group_accuracy",))
+    on_validation = dict(zip(validated["arm"], validated["mean"], strict=True))
+    means: dict[str, dict[str, Estimate]] = {}
+    for row in summary.to_dict("records"):
+        means.setdefault(row["arm"], {})[row["metric"]] = Estimate(value=row["mean"], low=row["low"], high=row["high"])
+    figures = _figures(results.figures)
+    return {
+        name: ArmFindings(
+            name=name,
+            generative=arm.is_generative,
+            source=arm.source,
+            num_synthetic=0 if arm.source is None else len(data.synthetic[arm.source]),
+            setting=_setting(outcome, name),
+            validated=on_validation[name],
+            means=means[name],
+            groups=_groups(outcome, data, name),
+            figures=figures.get(name, {}),
+        )
+        for name, arm in arms.items()
+    }
+
+
+def _groups(outcome: Outcome, data: DownstreamData, arm: str) -> dict[str, Estimate]:
+    found = group_intervals(outcome.tested[arm], data.test, group_names=data.group_names)
+    return {
+        row["group"]: Estimate(value=row["mean"], low=row["low"], high=row["high"]) for row in found.to_dict("records")
+    }
+
+
+def _figures(figures: pd.DataFrame) -> dict[str, dict[str, dict[str, Estimate]]]:
+    found: dict[str, dict[str, dict[str, Estimate]]] = {}
+    spread = figures.groupby(["arm", "metric", "group"], sort=False)["value"].agg(["mean", "min", "max"])
+    for (arm, metric, group), row in spread.iterrows():
+        estimate = Estimate(value=row["mean"], low=row["min"], high=row["max"])
+        found.setdefault(arm, {}).setdefault(metric, {})[group] = estimate
+    return found
+
+
+def _setting(outcome: Outcome, name: str) -> str:
+    trial = outcome.chosen[name]
+    own = "" if trial.arm.tuned is None else f", {trial.arm.tuned.replace('_', ' ')} {_own(trial.arm):g}"
+    return f"learning rate {trial.learning_rate:g}, weight decay {trial.weight_decay:g}{own}"
+
+
+def _own(arm: Arm) -> float:
+    assert arm.tuned is not None, "tuned"
+    return float(getattr(arm, arm.tuned))
+
+
+def _budget(settings: DownstreamSettings) -> dict[str, object]:
+    return {
+        "network": settings.network.kind,
+        "pretrained": settings.network.weights is not None,
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "trials": settings.trials,
+        "tuning_seeds": settings.tuning_seeds,
+    }

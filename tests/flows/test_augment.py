@@ -144,12 +144,13 @@ def test_other_classifiers_reuse_the_images_and_leave_the_dataset_alone(copied, 
     store, folder = copied
     before, units = contents(store), identity(folder / "units")
 
-    again = augment_tiny(store, {"downstream.seeds": 2, "downstream.classifier.steps": 3})
+    again = augment_tiny(store, {"downstream.seeds": 2, "downstream.budget.steps": 3})
 
     after = contents(store)
     assert (again.code, again.stderr) == (0, "")
     assert identity(folder / "units") == units
-    assert len([path for path in after if "/downstream/" in path]) == 4 + 8
+    # Four arms, each tuned once and tested with every seed; and a table of results.
+    assert len([path for path in after if "/downstream/" in path]) == 4 * (1 + 1) + 1 + 4 * (1 + 2) + 1
     assert {path: data for path, data in after.items() if path in before and "/report/" not in path} == {
         path: data for path, data in before.items() if "/report/" not in path
     }

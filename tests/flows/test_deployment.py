@@ -23,7 +23,7 @@ def test_its_artifacts_are_visible(digits_run, ask_api):
     mine = {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}}
     artifacts = {artifact["key"]: artifact for artifact in ask_api("artifacts/filter", mine)}
 
-    stages = {"real-images", "baseline", "round-0", "round-1", "classifiers"}
+    stages = {"real-images", "baseline", "round-0", "round-1", "tuning", "testing"}
     assert all(artifacts[key]["type"] == "progress" for key in stages)
     assert all(artifacts[key]["data"] == 100.0 for key in stages)
     names = ("samplers", "arms", "samples", "report")
@@ -96,7 +96,7 @@ def test_its_tasks_carry_the_names_of_their_units(digits_run, ask_api):
         "plain-00-00000",
         "minority-00-00000",
         "minority-01-00000",
-        "real+minority-seed-0",
+        "real+minority-test-0",
     } <= names
 
 

@@ -54,7 +54,7 @@ def test_whatever_changes_the_published_bytes_changes_the_recipe(recipe, change)
         {"device": "cpu"},
         {"workers__gpus": 0.5},
         {"downstream__seeds": 50},
-        {"downstream__classifier__steps": 7},
+        {"downstream__budget__steps": 7},
         {"backbone__path": "/moved/weights"},
     ],
     ids=lambda change: next(iter(change)),

@@ -3,31 +3,23 @@
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from PIL import Image
 from scipy import stats
-from sklearn.datasets import load_digits
-from sklearn.neighbors import NearestNeighbors
 
-from datasets.records import METADATA_SCHEMA
+from minority.downstream.comparison import paired_difference
 from tasks.report import ReportInputs, render_report
 from tasks.report.findings import share_first_round
-from tasks.report.verdict import judge_results
-
-CLASS_NAMES = [str(digit) for digit in range(10)]
-REAL_COUNTS = [27, 19, 14, 10, 7, 5, 4, 3, 2, 2]
-QUOTA = 27
-THRESHOLDS = {"knn_distance": 39.5, "realism": 1.0, "nearest_distance": 12.0, "label_agreement": 0.45}
+from tasks.report.verdict import judge_results, pronounce, standing
 
 
 @pytest.fixture(scope="module")
-def inputs() -> ReportInputs:
+def inputs(digits_inputs) -> ReportInputs:
     return digits_inputs()
 
 
@@ -41,121 +33,6 @@ def metrics(rendered) -> dict:
     return json.loads(rendered["metrics.json"])
 
 
-def digits_inputs(*, candidates: int = 160, class_names: Sequence[str] = CLASS_NAMES) -> ReportInputs:
-    """Inputs as a run over a long tail of digit scans gives them; candidates are other scans, some of them noisy."""
-    metadata, pixels = digits_metadata(candidates=candidates, class_names=class_names)
-    return ReportInputs(
-        dataset="digits",
-        run_id="digits-0001",
-        recipe="3b34d8e1a725",
-        config={"seed": 7, "guidance": {"scale": 5.0, "every": 5}, "quotas": "balanced"},
-        backbone={"name": "digits-small", "sha256": "9f3c" * 16},
-        class_names=list(class_names),
-        metadata=metadata,
-        images=loader(pixels),
-        quotas=dict.fromkeys(class_names, QUOTA),
-        thresholds=THRESHOLDS,
-        results=downstream_results(seeds=5),
-        cost_per_sample={"plain": 50.0, "minority": 60.0},
-        reproduce=["make demo"],
-        licence="UCI optical recognition of handwritten digits, CC BY 4.0; copied from scikit-learn.",
-    )
-
-
-def loader(pixels: dict[str, np.ndarray]) -> Callable[[Sequence[str]], np.ndarray]:
-    return lambda keys: np.stack([pixels[key] for key in keys])
-
-
-def digits_metadata(*, candidates: int, class_names: Sequence[str]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    rng = np.random.default_rng(0)
-    scans, labels = load_digits(return_X_y=True)
-    chosen = np.concatenate([np.flatnonzero(labels == digit)[:count] for digit, count in enumerate(REAL_COUNTS)])
-    others = np.setdiff1d(np.arange(len(scans)), chosen)
-    neighbours = NearestNeighbors(n_neighbors=6).fit(scans[chosen])
-    rows, pixels, room = [], {}, [QUOTA - count for count in REAL_COUNTS]
-    for number, index in enumerate(chosen):
-        key, label = f"real-{number:05d}", int(labels[index])
-        distances = neighbours.kneighbors(scans[[index]])[0][0][1:]
-        pixels[key] = as_image(scans[index])
-        rows.append(
-            real_row(key, label, class_names[label]) | {"source_id": f"digits/{index:05d}"} | scores(distances, rng)
-        )
-    for sampler, shift in (("plain", 0.0), ("minority", 5.0)):
-        for number in range(candidates):
-            label, later = number % 10, number >= 0.75 * candidates
-            if later and sampler == "plain":
-                continue  # the baseline takes part in the first round only
-            pool = others[labels[others] == label]
-            scan = scans[rng.choice(pool)] + shift * rng.random() * rng.normal(size=64)
-            scan = np.clip(scan, 0, 16)
-            distances, nearest = (found[0] for found in neighbours.kneighbors(scan[None]))
-            key = f"{sampler}-{number:05d}"
-            pixels[key] = as_image(scan)
-            row = real_row(key, label, class_names[label]) | scores(distances, rng)
-            row |= {"source": "synthetic", "sampler": sampler, "sample_index": number, "seed": 1000 + number}
-            row |= {"round": int(later), "unit": f"u{number // 50:03d}", "guidance": "{}", "evaluations": 60.0}
-            row |= {"nearest_source_id": f"digits/{chosen[nearest[0]]:05d}"}
-            row |= verdicts(row)
-            row |= fate(row, room=room)
-            room[label] -= row["kept"]
-            rows.append(row)
-    frame = pd.DataFrame(rows, columns=METADATA_SCHEMA.names)
-    return pa.Table.from_pandas(frame, schema=METADATA_SCHEMA, preserve_index=False).to_pandas(), pixels
-
-
-def as_image(scan: np.ndarray) -> np.ndarray:
-    return (scan.reshape(8, 8, 1) * 255 / 16).round().astype(np.uint8)
-
-
-def real_row(key: str, label: int, name: str) -> dict:
-    row = dict.fromkeys(METADATA_SCHEMA.names)
-    row |= {"key": key, "source": "real", "sampler": "none", "label": label, "label_name": name, "group": name}
-    return row | {"kept": True, "reason": "kept"}
-
-
-def scores(distances: np.ndarray, rng: np.random.Generator) -> dict:
-    mean = float(distances.mean())
-    return {
-        "minority_score": mean / 20 + 0.1 * rng.normal(),
-        "negative_elbo": 1.5 + mean / 40 + 0.05 * rng.normal(),
-        "knn_distance": mean,
-        "nearest_distance": float(distances[0]),
-        "realism": 46 / mean,
-        "label_agreement": float(rng.beta(6, 2)),
-    }
-
-
-def verdicts(row: dict) -> dict:
-    return {
-        "rare": row["knn_distance"] > THRESHOLDS["knn_distance"],
-        "valid": row["realism"] > THRESHOLDS["realism"],
-        "new": row["nearest_distance"] > THRESHOLDS["nearest_distance"],
-        "label_kept": row["label_agreement"] > THRESHOLDS["label_agreement"],
-    }
-
-
-def fate(row: dict, *, room: list[int]) -> dict:
-    refused = [name for name in ("rare", "valid", "new", "label_kept") if not row[name]]
-    if row["sampler"] == "plain":
-        reason = "baseline"
-    elif refused:
-        reason = f"not_{refused[0]}"
-    else:
-        reason = "kept" if room[row["label"]] > 0 else "quota_full"
-    return {"kept": reason == "kept", "reason": reason}
-
-
-def downstream_results(*, seeds: int, arms: Sequence[str] = ("real", "oversampled", "real+plain", "real+minority")):
-    rng = np.random.default_rng(1)
-    rows = []
-    for strength, arm in enumerate(arms):
-        for seed in range(seeds):
-            recalls = np.clip(0.98 - np.arange(10) * (0.06 - 0.01 * strength) + 0.02 * rng.normal(size=10), 0, 1)
-            rows += [(arm, seed, f"recall_{label}", value) for label, value in enumerate(recalls)]
-            rows += [(arm, seed, "accuracy", recalls.mean()), (arm, seed, "worst_class_accuracy", recalls.min())]
-    return pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])
-
-
 def html(rendered: dict[str, bytes]) -> str:
     return rendered["report.html"].decode("utf-8")
 
@@ -165,7 +42,7 @@ def test_the_report_is_three_files(rendered):
     assert Image.open(io.BytesIO(rendered["samples.png"])).size[0] > 16 * 72
 
 
-def test_equal_inputs_give_equal_bytes(rendered):
+def test_equal_inputs_give_equal_bytes(rendered, digits_inputs):
     assert render_report(digits_inputs()) == rendered
 
 
@@ -241,43 +118,93 @@ def test_class_fill_agrees_with_a_count_by_hand(inputs, metrics, rendered):
         drawn = rows[(rows["sampler"] == "minority") & (rows["label"] == digit)]
         kept = int(drawn["kept"].sum())
 
-        assert (fill["real"], fill["kept"]) == (REAL_COUNTS[digit], kept)
-        assert fill["shortfall"] == max(0, QUOTA - REAL_COUNTS[digit] - kept)
+        real = int(((rows["source"] == "real") & (rows["label"] == digit)).sum())
+        assert (fill["real"], fill["kept"]) == (real, kept)
+        assert fill["shortfall"] == max(0, inputs.quotas[str(digit)] - real - kept)
         assert fill["candidates"] == [int((drawn["round"] == number).sum()) for number in (0, 1)]
     unfilled = sum(fill["shortfall"] > 0 for fill in metrics["classes"])
     assert f"{unfilled} of 10 quotas were not filled." in html(rendered)
 
 
-def test_paired_differences_agree_with_a_t_test(inputs, metrics):
-    worst = inputs.results[inputs.results["metric"] == "worst_class_accuracy"].pivot(
-        index="seed", columns="arm", values="value"
+def test_gains_are_those_of_the_library_and_near_a_t_test(inputs, metrics):
+    results = inputs.results
+    runs, truth = results.outcome.tested, results.data.test
+
+    found = metrics["downstream"]["gains"]["real+minority"]["balanced_accuracy"]
+
+    oracle = paired_difference(runs, "real+minority", baseline="real", truth=truth, metric="balanced_accuracy")
+    assert (found["mean"], found["low"], found["high"]) == (oracle.mean, oracle.low, oracle.high)
+    judged, control = (
+        [(p.predicted == truth.labels).mean() for p in runs[arm].values()] for arm in ("real+minority", "real")
     )
-    oracle = stats.ttest_rel(worst["real+minority"], worst["real"]).confidence_interval(0.95)
-
-    found = metrics["downstream"]["comparisons"][1]
-
-    assert (found["difference"]["arm"], found["difference"]["baseline"]) == ("real+minority", "real")
-    assert found["difference"]["metric"] == "worst_class_accuracy"
-    assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx((oracle.low, oracle.high))
-    assert found["standing"] == "ahead"
+    assert found["mean"] == pytest.approx(np.mean(judged) - np.mean(control))
+    assert found["low"] < stats.ttest_rel(judged, control).confidence_interval(0.95).low + 0.03
 
 
-def test_the_verdict_names_real_only_and_the_strongest_other_arm(metrics):
-    assert "worst-class accuracy" in metrics["verdict"]
-    assert "against real only" in metrics["verdict"]
-    assert "against real+plain" in metrics["verdict"]
+def test_the_verdict_compares_the_chosen_arm_with_real_only_and_the_chosen_rival(metrics):
+    found = metrics["downstream"]
+
+    # As validation has it: the best with samples of the published set, and the best without any.
+    assert (found["main"], found["rival"]) == ("real+minority", "dfr")
+    first, second = (found["duels"][arm]["worst_class_accuracy"] for arm in ("real", "dfr"))
+    assert metrics["verdict"] == (
+        f"real + minority: {100 * first['mean']:+.1f} points worst-class accuracy "
+        f"({100 * first['low']:.1f} ... {100 * first['high']:.1f}) against real only; "
+        f"{100 * second['mean']:+.1f} ({100 * second['low']:.1f} ... {100 * second['high']:.1f}) against DFR: worth it."
+    )
 
 
-def test_the_verdict_says_when_an_interval_includes_zero(inputs):
-    results = inputs.results.copy()
-    plain = results["arm"] == "real+plain"
-    noise = np.where(results.loc[plain, "seed"] % 2 == 0, 0.05, -0.05)
-    results.loc[plain, "value"] = results.loc[results["arm"] == "real+minority", "value"].to_numpy() + noise
+def said_of(results) -> str:
+    return pronounce(judge_results(results), {}, ratios=None)
 
-    rendered = render_report(replace(inputs, results=results))
 
-    assert "does not exclude 0" in json.loads(rendered["metrics.json"])["verdict"]
-    assert "not distinguishable" in html(rendered)
+def test_where_no_other_recipe_is_better_than_real_only_the_verdict_says_so(arm_results):
+    verdict = said_of(arm_results(seeds=5, arms=("real", "real+minority")))
+
+    assert verdict.endswith("no other recipe without synthetic images was better on validation: worth it.")
+
+
+def test_without_the_published_images_another_source_is_judged(arm_results):
+    verdict = said_of(arm_results(seeds=5, arms=("real", "dfr", "real+plain")))
+
+    assert verdict.startswith("real + plain: +")
+    assert "against DFR" in verdict
+
+
+def test_an_interval_that_includes_zero_is_not_worth_it(arm_results, answers):
+    results = arm_results(seeds=4, arms=("real", "dfr", "real+minority"))
+    for seed in results.outcome.tested["dfr"]:
+        # As good as the main arm, seed by seed a little better or worse.
+        results.outcome.tested["dfr"][seed] = answers(results.data.test, "real+minority", seed=seed + 50)
+
+    assert said_of(results).endswith("against DFR, an interval that does not exclude 0: not worth it.")
+    assert standing(judge_results(results).headline[1]) == "not distinguishable"
+
+
+def test_harm_is_called_harm(arm_results):
+    results = arm_results(seeds=4, arms=("real", "real+minority"))
+    results.outcome.tested |= dict(zip(("real+minority", "real"), results.outcome.tested.values(), strict=True))
+
+    assert said_of(results).endswith(": they do harm.")
+
+
+def test_groups_are_shown_with_their_real_images_and_fairness_by_attribute(inputs, rendered):
+    page = html(rendered)
+
+    assert re.search(r"(?s)Accuracy of every group.*?>0<span class=.ci.>27&nbsp;real", page)
+    for title in ("Calibration error", "Demographic parity difference: writer", "Equalised odds ratio: writer"):
+        assert title in page
+
+
+def test_few_validation_images_are_warned_of(inputs, rendered, answers):
+    data = inputs.results.data
+    few = data.validation.subset(np.arange(0, 100, 10))
+    outcome = inputs.results.outcome
+    validated = {arm: {10_000: answers(few, arm, seed=99)} for arm in outcome.validated}
+    results = replace(inputs.results, data=replace(data, validation=few), outcome=replace(outcome, validated=validated))
+
+    assert "Few validation images" not in html(rendered)
+    assert "Few validation images" in html(render_report(replace(inputs, results=results)))
 
 
 def test_reasons_are_counted_over_all_rounds(inputs, metrics):
@@ -287,7 +214,7 @@ def test_reasons_are_counted_over_all_rounds(inputs, metrics):
         assert metrics["reasons"][sampler] == expected
 
 
-def test_hostile_names_are_text_and_nothing_else():
+def test_hostile_names_are_text_and_nothing_else(digits_inputs):
     hostile = ["<script>alert(1)</script>", '"><img src=x>', "$\\frac{", "a&b", "\u5c11\u6570", *"56789"]
 
     page = html(render_report(digits_inputs(class_names=hostile, candidates=60)))
@@ -352,27 +279,29 @@ def test_without_downstream_results_the_verdict_is_about_the_yield(inputs):
     assert "No classifier was trained" in html(rendered)
 
 
-def test_one_seed_gives_no_interval_and_no_claim(inputs):
-    rendered = render_report(replace(inputs, results=downstream_results(seeds=1)))
+def test_one_seed_gives_no_interval_and_no_claim(inputs, arm_results):
+    rendered = render_report(replace(inputs, results=arm_results(seeds=1)))
 
     found = json.loads(rendered["metrics.json"])
     assert "one seed, so no interval" in found["verdict"]
-    assert {each["standing"] for each in found["downstream"]["comparisons"]} == {"one seed, no interval"}
-    assert found["downstream"]["means"]["real"]["accuracy"]["low"] is None
+    assert found["verdict"].endswith("one seed decides nothing.")
+    assert found["downstream"]["arms"]["real"]["means"]["accuracy"]["low"] is None
+    assert "one seed, no interval" in html(rendered)
     assert "One seed gives no interval" in html(rendered)
 
 
-@pytest.mark.parametrize("arms", [("real",), ("real", "real+minority"), ("oversampled", "real+plain")])
-def test_missing_arms_are_left_out(arms):
-    found = judge_results(downstream_results(seeds=3, arms=arms))
+@pytest.mark.parametrize("arms", [("real",), ("real", "real+minority"), ("oversampling", "real+plain")])
+def test_missing_arms_are_left_out(arms, arm_results):
+    found = judge_results(arm_results(seeds=3, arms=arms))
 
     assert found is not None
-    assert found.arms == arms
-    assert len(found.comparisons) == (2 if arms == ("real", "real+minority") else 0)
+    assert tuple(found.arms) == arms
+    assert list(found.gains) == [arm for arm in arms if arm != "real" and "real" in arms]
+    assert list(found.duels) == [arm for arm in arms if "+" not in arm and len(arms) > 1]
 
 
-def test_results_without_the_main_arm_make_a_report(inputs):
-    rendered = render_report(replace(inputs, results=downstream_results(seeds=3, arms=("real", "oversampled"))))
+def test_results_without_synthetic_images_make_a_report(inputs, arm_results):
+    rendered = render_report(replace(inputs, results=arm_results(seeds=3, arms=("real", "oversampling"))))
 
     assert "was not measured" in json.loads(rendered["metrics.json"])["verdict"]
     assert "real oversampled" in html(rendered)
@@ -407,9 +336,10 @@ def test_a_class_with_nothing_has_a_row_of_zeros(inputs):
 
     rendered = render_report(replace(inputs, metadata=metadata))
 
-    expected = {"name": "9", "real": 0, "kept": 0, "quota": QUOTA, "shortfall": QUOTA, "candidates": [0, 0]}
+    quota = inputs.quotas["9"]
+    expected = {"name": "9", "real": 0, "kept": 0, "quota": quota, "shortfall": quota, "candidates": [0, 0]}
     assert json.loads(rendered["metrics.json"])["classes"][9] == expected
-    assert f"9 lacks {QUOTA} of {QUOTA}" in html(rendered)
+    assert f"9 lacks {quota} of {quota}" in html(rendered)
 
 
 def test_missing_scores_are_counted_and_left_out_of_the_charts(inputs):

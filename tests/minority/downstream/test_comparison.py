@@ -102,7 +102,8 @@ def test_a_verdict_names_gain_interval_and_opponent_and_does_not_call_noise_a_ga
         f"{100 * gain.mean:+.1f} points worst-group accuracy ({100 * gain.low:.1f} ... {100 * gain.high:.1f}) "
         "against real only"
     )
-    assert verdict(noise).endswith("the interval does not exclude 0")
+    assert verdict(noise).endswith("an interval that does not exclude 0")
+    assert verdict(gain, name_metric=False) == verdict(gain).replace(" points worst-group accuracy", "")
 
 
 def test_arms_of_other_seeds_are_not_compared():

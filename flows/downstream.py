@@ -1,0 +1,42 @@
+"""The flow that finds out what a published run is worth: every training recipe on it, tuned, tested and compared."""
+
+from functools import partial
+from typing import Any
+
+from prefect import flow
+
+from tasks.capacity import Demand
+from tasks.config import DownstreamConfig, placed
+from tasks.downstream import name_of, plan_tests, plan_tuning, resolved, run_training
+from tasks.engine import fan_out, task_runner
+from tasks.presets import validate
+from tasks.progress import stage
+from tasks.reporting import RunSummary, report_comparison
+
+
+@flow(name="downstream", task_runner=task_runner(), validate_parameters=True)
+def downstream(config: DownstreamConfig, overrides: dict[str, Any] | None = None) -> RunSummary:
+    """Train classifiers with and without the synthetic images of a published run, and compare them.
+
+    Args:
+        config: The comparison. A preset of prefect.yaml, or your own.
+        overrides: Single settings to change, dotted: {"manifest": "...", "downstream.seeds": 10}.
+    """
+    config = placed(validate(DownstreamConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    config = resolved(config)
+    train_arms(config)
+    return report_comparison(config)
+
+
+def train_arms(config: DownstreamConfig) -> None:
+    """Tune every arm on the validation images, then test what was chosen, once."""
+    for what, plan in (("tuning", plan_tuning), ("testing", plan_tests)):
+        with stage(what, unit="trainings") as on_done:
+            fan_out(
+                partial(run_training.submit, config=config),
+                plan(config),
+                what="trainings",
+                name=name_of,
+                demand=Demand(workers=config.workers, device=config.device),
+                on_done=on_done,
+            )
