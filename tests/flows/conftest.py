@@ -246,12 +246,31 @@ def prefect(server_url, secret, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def change_api(server_url):
+    """Changes what the server knows: change_api("automations/<id>", {"enabled": False})."""
+
+    def change(path, body):
+        request = urllib.request.Request(
+            f"{server_url}/{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PATCH",
+        )
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
+    return change
+
+
 @pytest.fixture(scope="module")
-def deployed(prefect):
-    """A work pool, every deployment of prefect.yaml, and a worker that takes their runs."""
+def deployed(prefect, ask_api, change_api):
+    """A work pool, every deployment of prefect.yaml, and a worker that takes their runs. Automations are off."""
     for command in (["work-pool", "create", "gpu", "--type", "process", "--overwrite"], ["deploy", "--all"]):
         done = prefect(*command)
         assert done.returncode == 0, done.stdout + done.stderr
+    for automation in ask_api("automations/filter", {}):
+        change_api(f"automations/{automation['id']}", {"enabled": False})
     worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
     yield
     stop(worker)

@@ -67,8 +67,9 @@ OVERRIDES = {
     "selection.label_floor": 0.5,
     "plan": {"quota": QUOTA, "expected_yield": 0.4, "candidates_per_image": 2.5, "unit_size": 64, "max_rounds": 2},
     "publish.samples_per_shard": 200,
+    "downstream.arms": ["real", "real+minority"],
     "downstream.seeds": 1,
-    "downstream.classifier.steps": 20,
+    "downstream.budget": {"network": {"width": 16}, "steps": 20, "trials": 1, "tuning_seeds": 1},
 }
 
 
