@@ -150,7 +150,7 @@ def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSumm
     for name, data in files.items():
         run.store.write(f"{folder}/{name}", data)
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
-    arms = figures["downstream"]["arms"] if figures["downstream"] else {}
+    order = list(inputs.results.outcome.tested) if inputs.results is not None else []
     summary = RunSummary(
         dataset=run.manifest.dataset,
         run_id=run.manifest.run_id,
@@ -158,7 +158,7 @@ def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSumm
         report=run.store.url(f"{folder}/{REPORT_FILE}"),
         verdict=str(figures["verdict"]),
         samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
-        arms=[_arm_row(name, of["means"]) for name, of in arms.items()],
+        arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
         shortfall=_shortfall(run),
     )
     _show(summary, picture=files["samples.png"])
