@@ -12,13 +12,14 @@ from datasets.imageset import ImageSet, decode_file, to_pixels
 _GREY_MODES = {"1", "L", "LA"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _FLAT_CLASS = "all"
+_OVERVIEW = "grid.png"  # what `minority sample` puts beside the images that it draws
 
 
 def read_folder(folder: str | Path) -> ImageSet:
     """Read images of one size from class-named sub-folders, or from a flat folder as class 0, "all".
 
-    Classes are numbered in the order of their names, images sorted by path. Hidden files are left out. The set is grey
-    (C = 1) where every file is grey, else RGB. Headers are read now, pixels when asked for.
+    Classes are numbered in the order of their names, images sorted by path. Hidden files and an overview, grid.png, are
+    left out. The set is grey (C = 1) where every file is grey, else RGB. Headers are read now, pixels when asked for.
 
     Args:
         folder: The folder.
@@ -62,7 +63,7 @@ class _Files:
 
 def _files_by_class(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
     """Class names, and (file, label) pairs sorted by path."""
-    entries = _visible(root)
+    entries = [entry for entry in _visible(root) if entry.name != _OVERVIEW]
     classes = [entry for entry in entries if entry.is_dir()]
     loose = [entry for entry in entries if not entry.is_dir()]
     if not entries:

@@ -243,6 +243,8 @@ def score(
 ) -> None:
     """Score a folder of images: minority score (larger = rarer) and negative ELBO in bits/dim.
 
+    A latent backbone scores the images' latents, and its negative ELBO is a density's (docs/backbones.md).
+
     Example: `minority score photos/ --backbone backbones/digits --out scores.parquet`
     """
     with _errors():

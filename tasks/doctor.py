@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from datasets.store import Store
+from minority.backbones import Backbone
 from tasks.config import AugmentConfig, project_path
 from tasks.errors import InputError
 from tasks.presets import FLOWS, list_presets, load_preset
@@ -42,8 +43,17 @@ def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
         f"ok backbone: {backbone.name}",
         f"ok images: {_shape(backbone.image_shape)}, {labels}",
         f"ok chain: {backbone.schedule.num_steps} noise levels, states of {_shape(backbone.state_shape)}, {bound}",
+        f"ok scores: {_scores(backbone)}",
         f"ok sha256: {backbone.sha256}",
     ]
+
+
+def _scores(backbone: Backbone) -> str:
+    if not backbone.space.discretised:
+        return "of latents; the negative ELBO is that of a density, in bits a latent dimension, and may be negative"
+    if backbone.state_shape != backbone.image_shape:
+        return f"of images averaged down to {_shape(backbone.state_shape)}; the negative ELBO is in bits/dim of these"
+    return "of images; the negative ELBO is in bits/dim"
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

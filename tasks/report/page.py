@@ -37,7 +37,10 @@ _FAIRNESS = {
 }
 SCORE_NAMES = {
     "minority_score": ("Minority score", "larger = rarer"),
-    "negative_elbo": ("Negative ELBO", "bits/dim, larger = rarer"),
+    "negative_elbo": (
+        "Negative ELBO",
+        "bits a pixel value, or a latent one; larger = rarer",
+    ),
     "knn_distance": ("k-NN distance", "mean distance to the k nearest training images, larger = rarer"),
     "nearest_distance": ("Nearest distance", "to the nearest training image, smaller = closer to a copy"),
     "realism": ("Realism", "above 1 = inside the manifold of the training split"),

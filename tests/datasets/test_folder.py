@@ -38,6 +38,16 @@ def test_a_flat_folder_is_one_class(tmp_path):
     assert images.source_ids == ["a.png", "b.jpg"]
 
 
+def test_the_overview_beside_drawn_images_is_none_of_them(tmp_path):
+    paint(tmp_path / "flat" / "000000.png")
+    paint(tmp_path / "flat" / "grid.png", size=(60, 60))
+    paint(tmp_path / "classes" / "cat" / "a.png")
+    paint(tmp_path / "classes" / "grid.png", size=(60, 60))
+
+    assert read_folder(tmp_path / "flat").source_ids == ["000000.png"]
+    assert read_folder(tmp_path / "classes").class_names == ["cat"]
+
+
 def test_one_colour_image_makes_the_set_colour(tmp_path):
     paint(tmp_path / "a.png", colour=7)
     paint(tmp_path / "b.png", mode="RGB", colour=(1, 2, 3))

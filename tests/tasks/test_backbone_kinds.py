@@ -27,9 +27,9 @@ from tasks.workspace import open_backbone, open_named_backbone, open_workspace
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-@pytest.fixture
-def adm(tiny_pipelines, tmp_path):
-    return tiny_pipelines.adm_files(tmp_path)
+@pytest.fixture(scope="module")
+def adm(tiny_pipelines, tmp_path_factory):
+    return tiny_pipelines.adm_files(tmp_path_factory.mktemp("adm"))
 
 
 @pytest.fixture
@@ -42,20 +42,28 @@ def two_stages(adm, tmp_path):
     return tmp_path / "both.yaml"
 
 
-@pytest.fixture
-def named(tiny_pipelines, tmp_path, monkeypatch, two_stages):
-    """A backbone of every kind, by what the command line calls it, and the shape of its images."""
-    dit = tiny_pipelines.save(tiny_pipelines.dit_pipeline(), tmp_path / "dit")
+@pytest.fixture(scope="module")
+def saved(tiny_pipelines, tmp_path_factory):
+    """A folder with dit/ and the hub's cache of one latent model, hub/."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_pipelines.save(tiny_pipelines.dit_pipeline(), folder / "dit")
     latent = LDMPipeline(vqvae=tiny_pipelines.quantiser(), unet=tiny_pipelines.unet(), scheduler=tiny_pipelines.ddim())
-    snapshot = tmp_path / "hub" / "models--someone--faces" / "snapshots" / "0123abc"
-    tiny_pipelines.save(latent, snapshot)
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text("0123abc")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = folder / "hub" / "models--someone--faces"
+    tiny_pipelines.save(latent, repository / "snapshots" / "0123abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    return folder
+
+
+@pytest.fixture
+def named(saved, two_stages, monkeypatch):
+    """A backbone of every kind, by what the command line calls it, and the shape of its images."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(saved / "hub"))
     monkeypatch.chdir(ROOT)
+    latent = saved / "hub" / "models--someone--faces" / "snapshots" / "0123abc"
     return {
-        "DiT": (str(dit), (8, 8, 3)),
-        "latent": (str(snapshot), (16, 16, 3)),
+        "DiT": (str(saved / "dit"), (8, 8, 3)),
+        "latent": (str(latent), (16, 16, 3)),
         "hub id": ("someone/faces", (16, 16, 3)),
         "two stages": (str(two_stages), (16, 16, 3)),
         "own network": ("examples.own_model:load", (8, 8)),
@@ -73,6 +81,7 @@ def test_every_kind_draws_files_and_is_examined(named, tmp_path, kind):
     assert [np.asarray(Image.open(file)).shape for file in files] == [shape] * 2
     findings = examine_backbone(source, {})
     assert findings[1].startswith(f"ok images: {shape[0]}x{shape[1]} pixels")
+    assert ("of latents" in findings[3]) == (kind in ("DiT", "latent", "hub id"))
     assert all(finding.startswith("ok ") for finding in findings)
 
 
