@@ -81,7 +81,7 @@ def quantiser():
     """A VQModel that halves images to latents of 3 channels."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return VQModel(
+        model = VQModel(
             block_out_channels=(8, 8),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
@@ -89,7 +89,10 @@ def quantiser():
             num_vq_embeddings=32,
             norm_num_groups=4,
             scaling_factor=0.7,
-        ).eval()
+        )
+        # As wide as latents are; diffusers' own start makes all codes, and with them all images, nearly the same.
+        torch.nn.init.normal_(model.quantize.embedding.weight)
+        return model.eval()
 
 
 def ddim(**changes):

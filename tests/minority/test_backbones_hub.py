@@ -176,7 +176,7 @@ def load_in_a_process_of_its_own(cache, endpoint, *, download):
     environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, env=environment, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=400, env=environment, check=False
     )
 
 

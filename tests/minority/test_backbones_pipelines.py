@@ -47,7 +47,9 @@ def theirs(pipeline_class, folder, **call):
         pipeline = pipeline_class.from_pretrained(folder)
         pipeline.set_progress_bar_config(disable=True)
         call = {"generator": torch.Generator().manual_seed(5), "num_inference_steps": 10, "output_type": "np"} | call
-        return torch.from_numpy(np.asarray(pipeline(**call).images))
+        images = torch.from_numpy(np.asarray(pipeline(**call).images))
+    assert (images[0] - images[1]).abs().max() > 0.05, "what cannot tell two samples apart is no oracle"
+    return images
 
 
 @pytest.mark.parametrize(
