@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.large_sets --real 50000 --generated 50000 --features 2048 --threads 2
 
-Features are float32 draws from a normal of low rank plus noise, like those of a network. What is scored: neighbours,
-local outlier factor, rarity score, precision, recall, density and coverage; and FID with --fid, whose cost is that of
-matrix functions of the number of features.
+Features are float32 draws from a normal of low rank plus noise, like those of a network. Measured are the scores of
+every image (neighbours, local outlier factor, realism, rarity score, copies), the metrics of the set that need
+neighbours, and FID, whose cost is that of matrix functions of the number of features. Times are processor seconds.
 """
 
 import argparse
@@ -14,9 +14,10 @@ import time
 import numpy as np
 import torch
 
-from minority.metrics import frechet_distance
-from minority.neighbours import ball_membership, outlier_factor
-from minority.pairwise import nearest
+from minority.metrics import compare_pairs, frechet_distance
+from minority.neighbours import RealReference
+
+WHAT = ("images", "set", "fid")
 
 
 def features(count: int, dimensions: int, *, rank: int, seed: int, scale: float) -> np.ndarray:
@@ -38,31 +39,33 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32, help="directions in which the features mostly vary")
     parser.add_argument("--neighbours", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--fid", action="store_true")
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     real = features(arguments.real, arguments.features, rank=arguments.rank, seed=1, scale=1.0)
     generated = features(arguments.generated, arguments.features, rank=arguments.rank, seed=2, scale=1.2)
-    started, k = time.perf_counter(), arguments.neighbours
+    started, k = time.process_time(), arguments.neighbours
 
     def note(what: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{what:<36} {time.perf_counter() - started:8.0f} s   peak memory {peak:.2f} GiB", flush=True)
+        print(f"{what:<36} {time.process_time() - started:8.0f} s   peak memory {peak:.2f} GiB", flush=True)
 
     note("features")
-    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
-    note("neighbours among real images")
-    distances, found = nearest(generated, real, k=k)
-    note("neighbours of generated images")
-    print(f"  avg_knn {distances.mean():.4f}, lof {outlier_factor(own, neighbours, distances, found).mean():.4f}")
-    membership = ball_membership(generated, real, own[:, -1])
-    note("precision, density, coverage, rarity")
-    radii = nearest(generated, generated, k=k, leave_out_self=True)[0][:, -1]
-    recall = (ball_membership(real, generated, radii).balls > 0).mean()
-    note("recall")
-    precision, density = (membership.balls > 0).mean(), membership.balls.mean() / k
-    print(f"  precision {precision:.4f}, recall {recall:.4f}, density {density:.4f}")
-    if arguments.fid:
+    if "images" in arguments.what:
+        reference = RealReference.fit(real, k=k)
+        note("real images fitted")
+        scores = reference.judge(generated)
+        note("every generated image scored")
+        inside = scores.rarity[np.isfinite(scores.rarity)]
+        print(f"  avg_knn {scores.knn_distance.mean():.4f}, lof {scores.lof.mean():.4f}, rarity {inside.mean():.4f}")
+    if "set" in arguments.what:
+        pairs = compare_pairs(real, generated, k=k)
+        note("neighbours, precision, recall ...")
+        counts = pairs.balls.counts
+        print(f"  avg_knn {pairs.found.distances.mean():.4f}, lof {pairs.lof.mean():.4f}")
+        print(f"  precision {(counts > 0).mean():.4f}, recall {pairs.recalled.mean():.4f}")
+        print(f"  density {counts.mean() / k:.4f}, coverage {pairs.balls.covered.mean():.4f}")
+    if "fid" in arguments.what:
         print(f"  fid {frechet_distance(real, generated):.4f}")
         note("fid")
 

@@ -6,7 +6,7 @@ Shapes: M candidates, N samples that are kept already, D features.
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.pairwise import Features, inside_balls, nearest
+from minority.pairwise import Features, Pairs, ask, nearest
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -52,9 +52,10 @@ def look_alikes(features: Features, *, radius: float) -> Int64:
         (M,) the index of the first member of each image's group; its own index where it is alone.
     """
     group = np.arange(len(features))
-    for rows, columns, inside in inside_balls(features, features, np.full(len(features), float(radius))):
-        for i, j in np.argwhere(inside.cpu().numpy()):
-            _join(group, rows.start + int(i), columns.start + int(j))
+    near = Pairs(radius)
+    ask(features, features, near)
+    for i, j in near.pairs.tolist():
+        _join(group, i, j)
     return np.array([_root(group, i) for i in range(len(group))], dtype=np.int64)
 
 

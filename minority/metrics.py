@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.neighbours import ball_membership, outlier_factor
-from minority.pairwise import nearest
+from minority.neighbours import outlier_factor
+from minority.pairwise import Balls, Nearest, Reached, ask, in_balls, nearest
 
 Float64 = NDArray[np.float64]
 Features = NDArray[np.floating]
@@ -63,22 +63,58 @@ def set_metrics(real: Features, generated: Features, *, k: int = 5) -> SetMetric
         ValueError: Where a set is smaller than k + 1, or their features differ in number.
     """
     real, generated = _checked(real, generated, k=k)
-    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
-    distances, found = nearest(generated, real, k=k)
-    membership = ball_membership(generated, real, own[:, -1])
-    inside = membership.balls > 0
+    pairs = compare_pairs(real, generated, k=k)
+    inside = pairs.balls.counts > 0
     return SetMetrics(
-        avg_knn=float(distances.mean()),
-        lof=float(outlier_factor(own, neighbours, distances, found).mean()),
-        rarity_score=float(membership.smallest[inside].mean()) if inside.any() else float("nan"),
+        avg_knn=float(pairs.found.distances.mean()),
+        lof=float(pairs.lof.mean()),
+        rarity_score=float(pairs.balls.smallest[inside].mean()) if inside.any() else float("nan"),
         inside=float(inside.mean()),
         precision=float(inside.mean()),
-        recall=_recall(real, generated, k=k),
-        density=float(membership.balls.mean() / k),
-        coverage=float(membership.covered.mean()),
+        recall=float(pairs.recalled.mean()),
+        density=float(pairs.balls.counts.mean() / k),
+        coverage=float(pairs.balls.covered.mean()),
         fid=frechet_distance(real, generated),
-        fid_rare=frechet_distance(real[_largest_mean(own, share=0.1)], generated),
+        fid_rare=frechet_distance(real[_largest_mean(pairs.own.distances, share=0.1)], generated),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class PairComparison:
+    """What the distances within and between two sets tell.
+
+    Attributes:
+        own: The real images' k nearest others.
+        found: The generated images' k nearest real ones.
+        balls: Which generated images lie in which real images' k-NN balls.
+        recalled: (N,) whether a real image lies in a generated image's k-NN ball.
+    """
+
+    own: Nearest
+    found: Nearest
+    balls: Balls
+    recalled: NDArray[np.bool_]
+
+    @property
+    def lof(self) -> Float64:
+        """(M,) local outlier factor of the generated images among the real ones."""
+        return outlier_factor(self.own.distances, self.own.indices, self.found.distances, self.found.indices)
+
+
+def compare_pairs(real: Features, generated: Features, *, k: int) -> PairComparison:
+    """Everything that neighbours tell about two sets: a pass over the pairs of each set, and one over those between.
+
+    Args:
+        real: (N, D), N > k.
+        generated: (M, D), M > k.
+        k: Neighbours.
+    """
+    own, other, found = Nearest(k), Nearest(k), Nearest(k)
+    ask(real, real, own, leave_out_self=True)
+    ask(generated, generated, other, leave_out_self=True)
+    balls, reached = Balls(own.distances[:, -1]), Reached(other.distances[:, -1])
+    ask(generated, real, found, balls, reached)
+    return PairComparison(own=own, found=found, balls=balls, recalled=reached.reached)
 
 
 def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
@@ -104,20 +140,21 @@ def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[ND
     Returns:
         (M,) whether an image lies in any neighbourhood, and (M,) the radius of the smallest; inf outside.
     """
-    membership = ball_membership(generated, real, _radii(real, k=k))
-    return membership.balls > 0, membership.smallest
+    balls = in_balls(generated, real, _radii(real, k=k))
+    return balls.counts > 0, balls.smallest
 
 
 def precision_recall(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al. 2019), each in [0, 1]."""
-    precision = (ball_membership(generated, real, _radii(real, k=k)).balls > 0).mean()
-    return float(precision), _recall(real, generated, k=k)
+    precision = (in_balls(generated, real, _radii(real, k=k)).counts > 0).mean()
+    recall = (in_balls(real, generated, _radii(generated, k=k)).counts > 0).mean()
+    return float(precision), float(recall)
 
 
 def density_coverage(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Density (>= 0, may exceed 1) and coverage (in [0, 1]) (Naeem et al. 2020)."""
-    membership = ball_membership(generated, real, _radii(real, k=k))
-    return float(membership.balls.mean() / k), float(membership.covered.mean())
+    balls = in_balls(generated, real, _radii(real, k=k))
+    return float(balls.counts.mean() / k), float(balls.covered.mean())
 
 
 def frechet_distance(real: Features, generated: Features) -> float:
@@ -151,10 +188,6 @@ def rarest(real: Features, *, share: float = 0.1, k: int = 5) -> NDArray[np.int6
 def _largest_mean(distances: Float64, *, share: float) -> NDArray[np.int64]:
     order = np.argsort(-distances.mean(axis=1), kind="stable")
     return order[: max(2, round(share * len(order)))].astype(np.int64)
-
-
-def _recall(real: Features, generated: Features, *, k: int) -> float:
-    return float((ball_membership(real, generated, _radii(generated, k=k)).balls > 0).mean())
 
 
 def _moments(features: Features) -> tuple[Float64, Float64]:

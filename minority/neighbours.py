@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minority.pairwise import Features, Float64, Int64, inside_balls, largest_ratio, nearest
+from minority.pairwise import Balls, Features, Float64, Int64, LargestRatio, Nearest, ask, nearest
 
 
 class Neighbourhood(NamedTuple):
@@ -85,13 +85,15 @@ class RealReference:
         distances, neighbours = nearest(real, real, k=k, leave_out_self=True, device=device)
         radii = distances[:, -1]
         reachability = reachability_density(distances, radii[neighbours])
+        ratio, balls = LargestRatio(radii), Balls(radii)
+        ask(real, real, ratio, balls, leave_out_self=True, device=device)
         own = Neighbourhood(
             knn_distance=distances.mean(axis=1),
             nearest_distance=distances[:, 0],
             nearest=neighbours[:, 0],
-            realism=largest_ratio(real, real, radii, leave_out_self=True, device=device),
+            realism=ratio.ratios,
             lof=reachability[neighbours].mean(axis=1) / reachability,
-            rarity=ball_membership(real, real, radii, leave_out_self=True, device=device).smallest,
+            rarity=balls.smallest,
             copy_ratio=_copy_ratio(distances),
         )
         return cls(features=real, k=k, own=own, radii=radii, reachability=reachability, device=device)
@@ -113,15 +115,17 @@ class RealReference:
             )
         if not np.isfinite(judged).all():
             raise ValueError("the features to judge are not all finite; check the extractor and the images.")
-        distances, neighbours = nearest(judged, self.features, k=self.k, device=self.device)
+        near, ratio, balls = Nearest(self.k), LargestRatio(self.radii), Balls(self.radii)
+        ask(judged, self.features, near, ratio, balls, device=self.device)
+        distances, neighbours = near.distances, near.indices
         reachability = reachability_density(distances, self.radii[neighbours])
         return Neighbourhood(
             knn_distance=distances.mean(axis=1),
             nearest_distance=distances[:, 0],
             nearest=neighbours[:, 0],
-            realism=largest_ratio(judged, self.features, self.radii, device=self.device),
+            realism=ratio.ratios,
             lof=self.reachability[neighbours].mean(axis=1) / reachability,
-            rarity=ball_membership(judged, self.features, self.radii, device=self.device).smallest,
+            rarity=balls.smallest,
             copy_ratio=_copy_ratio(distances),
         )
 
@@ -148,52 +152,6 @@ def reachability_density(distances: Float64, neighbour_radii: Float64) -> Float6
         neighbour_radii: (M, k) distance of each of those to its own k-th neighbour.
     """
     return np.asarray(1.0 / (np.maximum(distances, neighbour_radii).mean(axis=1) + 1e-10))
-
-
-class Membership(NamedTuple):
-    """Which images lie in which reference images' k-NN balls.
-
-    Attributes:
-        balls: (M,) how many balls hold each image.
-        smallest: (M,) radius of the smallest of them; infinite where there is none.
-        covered: (N,) whether a ball holds any image.
-    """
-
-    balls: Int64
-    smallest: Float64
-    covered: NDArray[np.bool_]
-
-
-def ball_membership(
-    features: Features,
-    reference: Features,
-    radii: Float64,
-    *,
-    leave_out_self: bool = False,
-    device: torch.device | str = "cpu",
-) -> Membership:
-    """Find the balls that images lie in; the edge belongs to a ball.
-
-    Args:
-        features: (M, D).
-        reference: (N, D) centres.
-        radii: (N,).
-        leave_out_self: Image i is centre i, whose ball does not count.
-        device: Where to compute.
-    """
-    balls, smallest = np.zeros(len(features), dtype=np.int64), np.full(len(features), np.inf)
-    covered = np.zeros(len(reference), dtype=bool)
-    for rows, columns, inside in inside_balls(features, reference, radii, device=device):
-        if leave_out_self:
-            first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
-            own = torch.arange(first, max(first, last), device=inside.device)
-            inside[own - rows.start, own - columns.start] = False
-        radius = torch.as_tensor(radii[columns], device=inside.device)
-        found = torch.where(inside, radius[None, :], torch.inf).amin(dim=1)
-        balls[rows] += inside.sum(dim=1).cpu().numpy()
-        smallest[rows] = np.minimum(smallest[rows], found.cpu().numpy())
-        covered[columns] |= inside.any(dim=0).cpu().numpy()
-    return Membership(balls, smallest, covered)
 
 
 def _copy_ratio(distances: Float64) -> Float64:

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.kernel_distance import kernel_distance
-from minority.metrics import frechet_distance
-from minority.neighbours import ball_membership, outlier_factor
-from minority.pairwise import Features, nearest
+from minority.metrics import compare_pairs, frechet_distance
+from minority.pairwise import Features
 
 Float64 = NDArray[np.float64]
 
@@ -78,12 +77,9 @@ def report_set(
             f"{generated.shape}."
         )
     rng = np.random.default_rng(seed)
-    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
-    distances, found = nearest(generated, real, k=k)
-    membership = ball_membership(generated, real, own[:, -1])
-    radii = nearest(generated, generated, k=k, leave_out_self=True)[0][:, -1]
-    recalled = ball_membership(real, generated, radii).balls > 0
-    inside, sparse = membership.balls > 0, np.quantile(own.mean(axis=1), rare_quantile)
+    pairs = compare_pairs(real, generated, k=k)
+    own, distances, balls = pairs.own.distances, pairs.found.distances, pairs.balls
+    inside, sparse = balls.counts > 0, np.quantile(own.mean(axis=1), rare_quantile)
     rare = distances.mean(axis=1) > sparse
     copies = distances[:, 0] <= np.quantile(own[:, 0], 0.01)
 
@@ -92,12 +88,12 @@ def report_set(
 
     figures = {
         "avg_knn": mean(distances.mean(axis=1)),
-        "lof": mean(outlier_factor(own, neighbours, distances, found)),
-        "rarity_score": mean(membership.smallest[inside]),
+        "lof": mean(pairs.lof),
+        "rarity_score": mean(balls.smallest[inside]),
         "precision": mean(inside),
-        "recall": mean(recalled),
-        "density": mean(membership.balls / k),
-        "coverage": mean(membership.covered),
+        "recall": mean(pairs.recalled),
+        "density": mean(balls.counts / k),
+        "coverage": mean(balls.covered),
         "fid": _frechet(real, generated, rng),
         "fid_rare": _frechet(real[own.mean(axis=1) >= sparse], generated, rng),
         "kid": _kernel(real, generated, seed=seed),

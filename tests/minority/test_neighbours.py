@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
-from minority import metrics, pairwise
-from minority.neighbours import RealReference, ball_membership
-from minority.pairwise import inside_balls, largest_ratio, nearest
+from minority import metrics, pairwise, screening
+from minority.neighbours import RealReference
+from minority.pairwise import Balls, LargestRatio, Nearest, Pairs, Reached, ask, in_balls, nearest
 
 RTOL = 1e-6
 
@@ -18,11 +18,11 @@ RTOL = 1e-6
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles and spare candidates so small that every seam is crossed."""
-    monkeypatch.setattr(pairwise, "_ROWS", 7)
-    monkeypatch.setattr(pairwise, "_COLUMNS", 11)
+    monkeypatch.setattr(screening, "_ROWS", 7)
+    monkeypatch.setattr(screening, "_COLUMNS", 11)
     monkeypatch.setattr(pairwise, "_SPARE", 2)
-    monkeypatch.setattr(pairwise, "_PAIRS", 5)
-    monkeypatch.setattr(pairwise, "_EXACT_VALUES", 30)
+    monkeypatch.setattr(screening, "_PAIRS", 5)
+    monkeypatch.setattr(screening, "_EXACT_VALUES", 30)
 
 
 def _random(rng):
@@ -116,7 +116,9 @@ def test_realism_is_the_plain_definition(sets, small_tiles, dtype):
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(distances > 0, radii[None] / distances, np.inf)
 
-    np.testing.assert_allclose(largest_ratio(judged, real, radii), ratio.max(axis=1), rtol=RTOL)
+    question = LargestRatio(radii)
+    ask(judged, real, question)
+    np.testing.assert_allclose(question.ratios, ratio.max(axis=1), rtol=RTOL)
     np.testing.assert_allclose(RealReference.fit(real, k=5).judge(judged).realism, ratio.max(axis=1), rtol=RTOL)
 
 
@@ -126,17 +128,29 @@ def test_membership_of_balls_is_the_plain_definition(sets, small_tiles, dtype):
     reference = RealReference.fit(real, k=3)
     expected = plain_distances(judged, real) <= reference.radii[None]
 
-    found = np.zeros((len(judged), len(real)), dtype=bool)
-    for rows, columns, inside in inside_balls(judged, real, reference.radii):
-        found[rows, columns] = inside.numpy()
-
-    np.testing.assert_array_equal(found, expected)
     smallest = np.where(expected, reference.radii[None], np.inf).min(axis=1)
-    membership = ball_membership(judged, real, reference.radii)
-    np.testing.assert_array_equal(membership.smallest, smallest)
-    np.testing.assert_array_equal(membership.balls, expected.sum(axis=1))
-    np.testing.assert_array_equal(membership.covered, expected.any(axis=0))
+    balls = in_balls(judged, real, reference.radii)
+    np.testing.assert_array_equal(balls.smallest, smallest)
+    np.testing.assert_array_equal(balls.counts, expected.sum(axis=1))
+    np.testing.assert_array_equal(balls.covered, expected.any(axis=0))
     np.testing.assert_array_equal(reference.judge(judged).rarity, smallest)
+
+
+def test_several_questions_have_in_one_pass_the_answers_that_each_has_alone(sets, small_tiles):
+    real, judged = sets
+    distances, radii = plain_distances(judged, real), np.linspace(0.0, 2.0, len(judged))
+    own = plain_radii(real, 3)
+    near, ratio, balls, reached, pairs = Nearest(3), LargestRatio(own), Balls(own), Reached(radii), Pairs(1.0)
+
+    ask(judged, real, near, ratio, balls, reached, pairs)
+
+    alone = LargestRatio(own)
+    ask(judged, real, alone)
+    np.testing.assert_array_equal(ratio.ratios, alone.ratios)
+    np.testing.assert_array_equal(near.distances, nearest(judged, real, k=3)[0])
+    np.testing.assert_array_equal(balls.smallest, in_balls(judged, real, own).smallest)
+    np.testing.assert_array_equal(reached.reached, (distances <= radii[:, None]).any(axis=0))
+    assert {tuple(pair) for pair in pairs.pairs.tolist()} == set(map(tuple, np.argwhere(distances <= 1.0).tolist()))
 
 
 def test_an_images_own_ball_does_not_make_it_common(small_tiles):
