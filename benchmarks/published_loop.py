@@ -110,7 +110,8 @@ class PublishedLoop:
         network: Its parameters may require gradients, as they do in the published code.
         trained_betas: (T,) the forward variances that it was trained with.
         timesteps: The trained timesteps that are kept, ascending.
-        fixed_variance: "small" or "large", where the network does not learn it (learned range: twice the channels).
+        fixed_variance: "small" or "large", where the network does not learn it (twice the channels: it does).
+        learned_variance: What the second half of the channels is: a place in a "range", or the "log" of the variance.
         guidance: None samples plainly.
     """
 
@@ -118,6 +119,7 @@ class PublishedLoop:
     trained_betas: NDArray[np.float64]
     timesteps: NDArray[np.int64]
     fixed_variance: Literal["small", "large"] = "small"
+    learned_variance: Literal["range", "log"] = "range"
     guidance: PublishedGuidance | None = None
     forwards: int = 0
     backwards: int = 0
@@ -151,7 +153,7 @@ class PublishedLoop:
         if out.shape[1] == 2 * x.shape[1]:
             out, v = out.chunk(2, dim=1)
             share = (v + 1) / 2
-            log_variance = share * high + (1 - share) * low
+            log_variance = v if self.learned_variance == "log" else share * high + (1 - share) * low
             variance = log_variance.exp()
         elif self.fixed_variance == "large":
             value = self.beta[i] if i > 0 else self.true_variance[1]

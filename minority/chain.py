@@ -83,7 +83,7 @@ class Chain:
         label: (B,) int64 labels, or None.
         variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta
             ("fixed_large", what guided-diffusion samples with unless told otherwise). "learned_range" takes the
-            network's own and falls back to "fixed_small".
+            network's own, whether learned within the range of these two or freely, and falls back to "fixed_small".
         space: Where clean states lie.
     """
 
@@ -114,9 +114,10 @@ class Chain:
         earlier = self.cost.forwards
         prediction = self.predict(x_t, timestep, self.label)
         x0_hat = prediction.x0_hat
-        log_variance = self._log_variance(step, prediction.variance_fraction, like=x_t)
-        learned = self.variance == "learned_range" and prediction.variance_fraction is not None
-        is_zero = step == 0 and not learned and self.variance != "fixed_large"
+        log_variance = self._learned_log_variance(step, prediction)
+        is_zero = step == 0 and log_variance is None and self.variance != "fixed_large"
+        if log_variance is None:
+            log_variance = self._fixed_log_variance(step, like=x_t)
         return Estimate(
             x_t=x_t,
             step=step,
@@ -139,12 +140,20 @@ class Chain:
             + float(self.schedule.posterior_mean_xt_weight[step]) * estimate.x_t
         )
 
-    def _log_variance(self, step: int, fraction: Tensor | None, *, like: Tensor) -> Tensor:
-        low = float(self.schedule.posterior_log_variance[step])
-        high = math.log(self.schedule.beta[step])
-        if self.variance == "learned_range" and fraction is not None:
-            return fraction * high + (1 - fraction) * low
+    def _learned_log_variance(self, step: int, prediction: Prediction) -> Tensor | None:
+        """The network's own, (B, C, H, W); None where it has none or is not asked for it."""
+        if self.variance != "learned_range":
+            return None
+        if prediction.variance_fraction is None:
+            return prediction.log_variance
+        low, high = float(self.schedule.posterior_log_variance[step]), math.log(self.schedule.beta[step])
+        return prediction.variance_fraction * high + (1 - prediction.variance_fraction) * low
+
+    def _fixed_log_variance(self, step: int, *, like: Tensor) -> Tensor:
+        """The posterior's or beta, (1, 1, 1, 1)."""
+        value = float(self.schedule.posterior_log_variance[step])
         if self.variance == "fixed_large":
             # Step 0 borrows the posterior variance of step 1, as published.
-            low = high if step > 0 or self.schedule.num_steps == 1 else float(self.schedule.posterior_log_variance[1])
-        return torch.full((1, 1, 1, 1), low, dtype=torch.float32, device=like.device)
+            first = step == 0 and self.schedule.num_steps > 1
+            value = float(self.schedule.posterior_log_variance[1]) if first else math.log(self.schedule.beta[step])
+        return torch.full((1, 1, 1, 1), value, dtype=torch.float32, device=like.device)

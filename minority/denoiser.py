@@ -21,11 +21,14 @@ class Prediction(NamedTuple):
             backbone does not learn its variance.
         x0_hat: (B, C, H, W) estimate of the clean image, from backbones that predict it without dividing by
             sqrt(abar_t), which loses digits at the noisy end. None where it is to be had from eps alone.
+        log_variance: (B, C, H, W) logarithm of the reverse variance, from backbones that learn it without bounds
+            (Nichol & Dhariwal 2021, "learned"). None for all others.
     """
 
     eps: Tensor
     variance_fraction: Tensor | None = None
     x0_hat: Tensor | None = None
+    log_variance: Tensor | None = None
 
 
 class Denoiser(Protocol):

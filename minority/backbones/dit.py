@@ -38,6 +38,7 @@ class DiTDenoiser(NetworkDenoiser):
             trained.schedule,
             state_shape=(config.in_channels, config.sample_size, config.sample_size),
             prediction_type=trained.prediction_type,
+            variance_type=trained.variance_type,
             num_classes=known,
             no_label=known,
         )

@@ -101,6 +101,8 @@ def save_folder(
         BackboneError: Where the schedule is respaced, or something else than a backbone stands at `path`.
     """
     path, settings = Path(path), settings or UNetSettings()
+    if settings.variance_type == "learned_log":
+        raise BackboneError("diffusers' folders have no variance that is learned as its logarithm; save it elsewhere.")
     was_training = unet.training
     UNetDenoiser(unet, schedule, settings=settings)  # refuses what could not be loaded again
     unet.train(was_training)
@@ -110,7 +112,7 @@ def save_folder(
     scheduler = DDPMScheduler(
         num_train_timesteps=schedule.num_steps,
         prediction_type=settings.prediction_type,
-        variance_type="learned_range" if learns_variance else "fixed_small",
+        variance_type=settings.variance_type if learns_variance else "fixed_small",
         **_betas_config(schedule),
     )
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -188,7 +190,11 @@ def _betas_config(schedule: NoiseSchedule) -> dict[str, object]:
 
 
 def _unet_settings(stored: Mapping[str, Any], trained: TrainedNoise, unet: UNet2DModel) -> UNetSettings:
-    plain = UNetSettings(prediction_type=trained.prediction_type, num_classes=unet.config.num_class_embeds)
+    plain = UNetSettings(
+        prediction_type=trained.prediction_type,
+        variance_type=trained.variance_type,
+        num_classes=unet.config.num_class_embeds,
+    )
     unknown = [name for name in stored if name not in asdict(plain)]
     if unknown:
         raise BackboneError(f"{_SETTINGS} has the unknown entry {unknown[0]}; it takes {', '.join(asdict(plain))}.")

@@ -5,8 +5,8 @@ Whatever it predicts becomes a noise prediction, in fp32:
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps            (prediction "epsilon" or "sample")
     v   = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0            (Salimans & Ho 2022, appendix D)
 
-Twice as many output as state channels mean a learned-range variance: the second half v in [-1, 1] gives the variance
-fraction (v + 1) / 2 (Nichol & Dhariwal 2021, section 3.1).
+Twice as many output as state channels mean a learned variance, by default within a range: the second half v in [-1, 1]
+gives the variance fraction (v + 1) / 2 (Nichol & Dhariwal 2021, section 3.1).
 
 Shapes: B samples, C channels, H x W pixels.
 """
@@ -21,7 +21,9 @@ from minority.denoiser import Prediction
 from minority.schedule import NoiseSchedule
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
+VarianceType = Literal["learned_range", "learned", "learned_log"]
 
+_LEAST_VARIANCE = 1e-20  # diffusers' own floor
 _FP16_INPUT = 1024.0  # standard deviations; the states of a chain stay within some tens
 
 
@@ -32,6 +34,8 @@ class NetworkDenoiser(nn.Module):
         schedule: All trained noise levels.
         state_shape: (C, H, W) of one state.
         prediction_type: What the first C output channels are.
+        variance_type: What C more output channels are: the reverse variance's place in its range, the variance itself
+            (as in diffusers), or its logarithm (as in guided-diffusion).
         num_classes: Number of real labels; None where it is unconditional.
         no_label: The label that stands for "no label", used where the label is None; None where there is none.
 
@@ -48,13 +52,14 @@ class NetworkDenoiser(nn.Module):
         *,
         state_shape: tuple[int, int, int],
         prediction_type: PredictionType = "epsilon",
+        variance_type: VarianceType = "learned_range",
         num_classes: int | None = None,
         no_label: int | None = None,
     ) -> None:
         super().__init__()
         require_prediction_type(prediction_type)
         self.state_shape, self.prediction_type = state_shape, prediction_type
-        self.num_classes, self.no_label = num_classes, no_label
+        self.variance_type, self.num_classes, self.no_label = variance_type, num_classes, no_label
         abar = torch.from_numpy(schedule.abar)
         self.register_buffer("sqrt_abar", abar.sqrt().float(), persistent=False)
         self.register_buffer("sqrt_one_minus_abar", (1.0 - abar).sqrt().float(), persistent=False)
@@ -86,7 +91,13 @@ class NetworkDenoiser(nn.Module):
         output = self.run(network_input.to(dtype), timestep, labels).float()
         predicted, *variance = output.split(self.state_shape[0], dim=1)
         eps, x0_hat = self._read(predicted, x_t.float(), timestep)
-        return Prediction(eps, (variance[0] + 1) / 2 if variance else None, x0_hat)
+        if not variance:
+            return Prediction(eps, x0_hat=x0_hat)
+        if self.variance_type == "learned_range":
+            return Prediction(eps, (variance[0] + 1) / 2, x0_hat)
+        is_log = self.variance_type == "learned_log"
+        log_variance = variance[0] if is_log else variance[0].clamp(min=_LEAST_VARIANCE).log()
+        return Prediction(eps, x0_hat=x0_hat, log_variance=log_variance)
 
     def labels_for(self, label: Tensor | None, *, batch: int, device: torch.device) -> Tensor | None:
         """The labels that the network is given: the sample's own, or "no label" where it knows one.

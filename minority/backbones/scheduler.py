@@ -14,7 +14,7 @@ import numpy as np
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.karras import karras_schedule
-from minority.backbones.network import PredictionType, require_prediction_type
+from minority.backbones.network import PredictionType, VarianceType, require_prediction_type
 from minority.schedule import NoiseSchedule
 
 Family = Literal["numbered", "ve", "vp", "edm"]
@@ -71,6 +71,11 @@ class TrainedNoise:
     bound: float | None
     config: Mapping[str, Any]
 
+    @property
+    def variance_type(self) -> VarianceType:
+        """How a learned variance is learned."""
+        return "learned" if self.config.get("variance_type") == "learned" else "learned_range"
+
 
 def read_scheduler(config: Mapping[str, Any], *, source: Path) -> TrainedNoise:
     """Understand a scheduler_config.json.
@@ -92,8 +97,6 @@ def read_scheduler(config: Mapping[str, Any], *, source: Path) -> TrainedNoise:
     for setting, remedy in _REFUSED.items():
         if full.get(setting):
             raise BackboneError(f"{source} asks for {setting}, which is not supported; {remedy}.")
-    if full.get("variance_type") == "learned":
-        raise BackboneError(f"{source}: variance_type 'learned' is not supported; it must be 'learned_range'.")
     family: Family = _BY_SIGMA.get(name, "numbered")
     prediction_type = full.get("prediction_type", "epsilon")
     try:

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from minority.backbones.backbone import BackboneError
-from minority.backbones.network import NetworkDenoiser, PredictionType, require_prediction_type
+from minority.backbones.network import NetworkDenoiser, PredictionType, VarianceType, require_prediction_type
 from minority.denoiser import Denoiser, Prediction
 from minority.schedule import NoiseSchedule
 
@@ -28,6 +28,9 @@ class UNetSettings:
         low_resolution: Whether the input is x_t with an upsampled low-resolution image behind it (2C channels).
         attention_heads: The same number of heads at every width; None leaves what the U-Net's config says.
         timestep_scale: The network sees timestep * timestep_scale.
+        variance_type: What C more output channels say of the reverse variance: "learned_range" its place between two
+            bounds, "learned" the variance itself (as in diffusers), "learned_log" its logarithm (as in
+            guided-diffusion).
     """
 
     prediction_type: PredictionType = "epsilon"
@@ -35,6 +38,7 @@ class UNetSettings:
     low_resolution: bool = False
     attention_heads: int | None = None
     timestep_scale: float = 1.0
+    variance_type: VarianceType = "learned_range"
 
     def __post_init__(self) -> None:
         require_prediction_type(self.prediction_type)
@@ -59,6 +63,7 @@ class UNetDenoiser(NetworkDenoiser):
             schedule,
             state_shape=(channels, height, width),
             prediction_type=settings.prediction_type,
+            variance_type=settings.variance_type,
             num_classes=settings.num_classes,
             no_label=no_label_of(unet, settings.num_classes),
         )

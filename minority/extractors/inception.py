@@ -1,10 +1,14 @@
-"""The Inception features of the standard FID, with clean-fid's resizing and network (Parmar et al., CVPR 2022).
+"""The Inception features of FID and of sFID, with clean-fid's resizing and network (Parmar et al., CVPR 2022).
+
+FID takes the pooled features, sFID the first seven channels of the maps of the layer mixed_6/conv, which know where
+things are (Nash et al., ICML 2021).
 
 The weights are the TorchScript file inception-2015-12-05.pt that clean-fid uses. TorchScript is a program, so take it
 from a place you trust, and give its checksum.
 """
 
 import warnings
+from functools import reduce
 
 import numpy as np
 import torch
@@ -15,6 +19,20 @@ from minority.extractors.extractor import NetworkExtractor, UInt8
 from minority.weights import find_weights
 
 WEIGHTS = "inception-2015-12-05.pt"
+
+#: The layers up to the maps of sFID, by their names in the file.
+_TO_MAPS = (
+    "conv",
+    "conv_1",
+    "conv_2",
+    "pool0",
+    "conv_3",
+    "conv_4",
+    "pool1",
+    "mixed",
+    *(f"mixed_{i}" for i in range(1, 6)),
+    "mixed_6.conv",
+)
 
 
 class InceptionPool(nn.Module):
@@ -30,6 +48,23 @@ class InceptionPool(nn.Module):
         """The pooled features."""
         features: Tensor = self.layers((images - 128) / 128)
         return features.flatten(1)
+
+
+class InceptionMaps(nn.Module):
+    """The maps of mixed_6/conv: (B, 3, 299, 299) in [0, 255] -> (B, 192, 17, 17)."""
+
+    def __init__(self, scripted: nn.Module) -> None:
+        super().__init__()
+        layers = scripted.layers
+        # A TorchScript program has no get_submodule.
+        self.layers = nn.ModuleList(reduce(getattr, name.split("."), layers) for name in _TO_MAPS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The maps."""
+        maps = (images - 128) / 128
+        for layer in self.layers:
+            maps = layer(maps)
+        return maps
 
 
 def inception_extractor(
@@ -55,7 +90,7 @@ def inception_extractor(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # clean-fid's file is what it is: TorchScript
             scripted = torch.jit.load(path, map_location="cpu")
-        network = InceptionPool(scripted)
+        network, maps = InceptionPool(scripted), InceptionMaps(scripted).eval().to(device)
     except (RuntimeError, AttributeError) as error:
         raise BackboneError(f"{path} is not the TorchScript file {WEIGHTS} of clean-fid; fetch that one.") from error
     return NetworkExtractor(
@@ -64,6 +99,7 @@ def inception_extractor(
         recipe=f"inception-{file_sha256(path)[:16]}",
         batch_size=batch_size,
         device=device,
+        maps=maps,
     )
 
 

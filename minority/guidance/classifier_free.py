@@ -51,6 +51,7 @@ class ClassifierFree(Guidance):
             return Prediction(
                 eps=free.eps + self.scale * (labelled.eps - free.eps),
                 variance_fraction=labelled.variance_fraction,
+                log_variance=labelled.log_variance,
                 x0_hat=x0_hat,
             )
 

@@ -10,7 +10,7 @@ import torchvision
 from minority.backbones import BackboneError, load_backbone
 from minority.classifier import ClassifierSettings
 from minority.extractors import ExtractorSettings, build_extractor
-from minority.extractors.inception import WEIGHTS
+from minority.extractors.inception import WEIGHTS, resized_as_clean_fid
 from minority.weights import find_weights
 
 
@@ -104,9 +104,50 @@ def test_a_torchvision_network_is_read_from_its_file(tmp_path, images):
     assert extract.recipe == f"torchvision-squeezenet1_1-{sha256(tmp_path / 'weights.pt')[:16]}"
 
 
-class _Layers(torch.nn.Module):
+class _Conv(torch.nn.Module):
+    """A layer of Inception's widths and sides; its 1x1 kernel makes it cheap."""
+
+    def __init__(self, width: int, out: int, side: int):
+        super().__init__()
+        self.conv, self.side = torch.nn.Conv2d(width, out, 1), side
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(x, (16, 128)).flatten(1)[:, :2048]
+        return torch.relu(self.conv(torch.nn.functional.adaptive_avg_pool2d(x, self.side)))
+
+
+class _Pool(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.max_pool2d(x, 3, 2)
+
+
+class _Mixed6(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.tower = _Conv(768, 192, 17), _Conv(768, 576, 17)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.conv(x), self.tower(x)], dim=1)
+
+
+class _Layers(torch.nn.Module):
+    """The names and the shapes of the layers in inception-2015-12-05.pt up to mixed_6, and a pooled end."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.conv_1, self.conv_2 = _Conv(3, 32, 149), _Conv(32, 32, 147), _Conv(32, 64, 147)
+        self.pool0 = _Pool()
+        self.conv_3, self.conv_4 = _Conv(64, 80, 73), _Conv(80, 192, 71)
+        self.pool1 = _Pool()
+        self.mixed, self.mixed_1, self.mixed_2 = _Conv(192, 256, 35), _Conv(256, 288, 35), _Conv(288, 288, 35)
+        self.mixed_3, self.mixed_4, self.mixed_5 = _Conv(288, 768, 17), _Conv(768, 768, 17), _Conv(768, 768, 17)
+        self.mixed_6 = _Mixed6()
+        self.end = _Conv(768, 2048, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool0(self.conv_2(self.conv_1(self.conv(x))))
+        x = self.pool1(self.conv_4(self.conv_3(x)))
+        x = self.mixed_5(self.mixed_4(self.mixed_3(self.mixed_2(self.mixed_1(self.mixed(x))))))
+        return self.end(self.mixed_6(x)).flatten(1)
 
 
 class _Inception(torch.nn.Module):
@@ -118,19 +159,54 @@ class _Inception(torch.nn.Module):
         return self.layers(x)
 
 
+@pytest.fixture
+def inception_file(tmp_path):
+    """Not the real network, but a TorchScript file with its layers' names and shapes."""
+    torch.manual_seed(0)
+    torch.jit.script(_Inception()).save(str(tmp_path / WEIGHTS))
+    return tmp_path / WEIGHTS
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-def test_inception_sees_and_normalises_images_as_clean_fid_does(tmp_path, images):
+def test_inception_sees_and_normalises_images_as_clean_fid_does(inception_file, images):
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
-    # Not the real network, but clean-fid's own loader, normalisation and resizing around it.
-    torch.jit.script(_Inception()).save(str(tmp_path / WEIGHTS))
-    oracle = InceptionV3W(str(tmp_path), download=False)
+    # Clean-fid's own loader, normalisation and resizing around the file.
+    oracle = InceptionV3W(str(inception_file.parent), download=False)
     resized = np.stack([build_resizer("clean")(np.repeat(image, 3, axis=2)) for image in images])
 
-    found = build_extractor(ExtractorSettings(kind="inception", weights=str(tmp_path / WEIGHTS)))(images)
+    found = build_extractor(ExtractorSettings(kind="inception", weights=str(inception_file)))(images)
 
-    np.testing.assert_allclose(found, oracle(torch.from_numpy(resized).permute(0, 3, 1, 2)).numpy(), rtol=1e-6)
+    expected = oracle(torch.from_numpy(resized).permute(0, 3, 1, 2)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_sfid_takes_the_first_seven_maps_of_the_layer_mixed_6_conv(inception_file, images):
+    extract = build_extractor(ExtractorSettings(kind="inception", weights=str(inception_file)))
+    network = torch.jit.load(inception_file)
+
+    # The definition: run the layers one after another, and look at the maps after mixed_6's first convolution.
+    x = (resized_as_clean_fid(images[:2]) - 128) / 128
+    layers = network.layers
+    for name in ("conv", "conv_1", "conv_2", "pool0", "conv_3", "conv_4", "pool1", "mixed", "mixed_1", "mixed_2"):
+        x = getattr(layers, name)(x)
+    x = layers.mixed_5(layers.mixed_4(layers.mixed_3(x)))
+    seen = layers.mixed_6(x)[:, :7]  # the convolution's maps come first in mixed_6's output
+
+    found = extract.spatial(images[:2])
+
+    assert found.shape == (2, 7 * 17 * 17)
+    np.testing.assert_allclose(found, seen.detach().flatten(1).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_file_without_inceptions_layers_is_refused(tmp_path, images):
+    torch.jit.script(_Pool()).save(str(tmp_path / WEIGHTS))
+
+    with pytest.raises(BackboneError, match=r"is not the TorchScript file inception-2015-12-05\.pt"):
+        build_extractor(ExtractorSettings(kind="inception", weights=str(tmp_path / WEIGHTS)))
 
 
 def test_dinov2_comes_from_a_clone_of_its_repository(tmp_path, images):

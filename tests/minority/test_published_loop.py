@@ -33,12 +33,13 @@ def tiny_unet(*, learns_variance, classes=None):
     return unet.eval().requires_grad_(False)
 
 
-def published(unet, noise, *, respaced, options, fixed, label=None):
+def published(unet, noise, *, respaced, options, fixed, learned="range", label=None):
     loop = PublishedLoop(
         lambda x, t, y: unet(x, t, class_labels=y).sample,
         trained_betas=np.linspace(10 * 1e-4, 10 * 0.02, 100),
         timesteps=respaced.timesteps,
         fixed_variance=fixed,
+        learned_variance=learned,
         guidance=PublishedGuidance(**options),
     )
     return loop.draw(noise, label=label)
@@ -60,6 +61,8 @@ BASE = {
     ("changes", "learns_variance", "fixed"),
     [
         ({}, True, "small"),
+        ({}, "freely", "small"),
+        ({"mg_clip_denoised": True, "num_mc_samples": 2}, "freely", "small"),
         ({}, False, "small"),
         ({}, False, "large"),
         ({"num_mc_samples": 3, "inter_rate": 1}, True, "small"),
@@ -82,19 +85,21 @@ BASE = {
 def test_every_option_means_what_it_means_in_the_published_loop(changes, learns_variance, fixed, respacing):
     options = BASE | {"norm_for_mg": 2.0} | changes
     respaced = TRAINED.respaced(respacing)
-    unet = tiny_unet(learns_variance=learns_variance)
+    unet = tiny_unet(learns_variance=bool(learns_variance))
+    learned = "log" if learns_variance == "freely" else "range"
+    denoiser = UNetDenoiser(unet, TRAINED, settings=UNetSettings(variance_type=f"learned_{learned}"))
     noise = SampleNoise(0, range(3), shape=SHAPE)
 
     ours, _ = sample(
-        UNetDenoiser(unet, TRAINED),
+        denoiser,
         respaced,
         noise,
         guidance=[guidance_of(options)],
         variance="learned_range" if learns_variance else f"fixed_{fixed}",
     )
 
-    theirs = published(unet, noise, respaced=respaced, options=options, fixed=fixed)
-    unguided, _ = sample(UNetDenoiser(unet, TRAINED), respaced, noise)
+    theirs = published(unet, noise, respaced=respaced, options=options, fixed=fixed, learned=learned)
+    unguided, _ = sample(denoiser, respaced, noise)
     # fp32 against fp32, ten steps.
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
     assert not torch.allclose(ours, unguided, atol=1e-4)
