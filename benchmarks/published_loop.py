@@ -64,12 +64,13 @@ class FreshNoise:
 
 
 def as_network(
-    denoiser: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None, Tensor | None]],
+    denoiser: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor | None, ...]],
 ) -> Network:
     """A denoiser's noise and variance fraction in [0, 1] (None: not learned) as the raw output of an ADM network."""
 
     def network(x: Tensor, timestep: Tensor, label: Tensor | None) -> Tensor:
-        eps, fraction, _ = denoiser(x, timestep, label)
+        eps, fraction, *_ = denoiser(x, timestep, label)
+        assert eps is not None, "every denoiser predicts the noise"
         return eps if fraction is None else torch.cat([eps, 2 * fraction - 1], dim=1)
 
     return network

@@ -47,6 +47,8 @@ COLUMN_MEANINGS = {
     "label_probability_quantile": "of label_probability among them",
     "fingerprint": "features projected to a few numbers that keep their distances",
     "near_duplicate_group": "key of the first candidate that this one nearly duplicates; its own where there is none",
+    "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",
+    "edited_fraction": "how far up the chain that image was noised",
 }
 
 

@@ -24,6 +24,50 @@ from minority.sampler import sample
 from minority.sampler_settings import SamplerSettings
 from minority.schedule import NoiseSchedule
 
+_SOURCES = 0xED17  # keeps the draw of sources apart from other draws by seed and index
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """Candidates are variants of labelled real training images, whose labels they inherit.
+
+    Attributes:
+        fraction: How far up the chain the images are noised (t0 / T), in (0, 1). The higher, the more differs, the
+            label at last.
+    """
+
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"EditSettings.fraction must lie in (0, 1), got {self.fraction}.")
+
+
+def choose_sources(
+    seed: int, indices: Sequence[int], groups: Sequence[int], *, real_groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The real image that each sample varies: drawn among those of its group by seed and sample index alone.
+
+    Args:
+        seed: The run's seed.
+        indices: Sample indices.
+        groups: The group of each sample.
+        real_groups: (N,) the groups of the real images.
+
+    Returns:
+        Positions among the real images, one a sample.
+
+    Raises:
+        ValueError: For a group without real images.
+    """
+    chosen = []
+    for index, group in zip(indices, groups, strict=True):
+        own = np.flatnonzero(real_groups == group)
+        if len(own) == 0:
+            raise ValueError(f"group {group} has no real image that could be varied; leave edit out or add some.")
+        chosen.append(int(own[np.random.default_rng([seed, index, _SOURCES]).integers(len(own))]))
+    return np.array(chosen, dtype=np.int64)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StartFromImages(Guidance):

@@ -23,6 +23,7 @@ from minority.backbones.quality import QualitySettings
 from minority.calibration import CalibrationSettings
 from minority.classifier import ClassifierSettings
 from minority.downstream.settings import DownstreamSettings
+from minority.edit import EditSettings
 from minority.extractors import ExtractorSettings
 from minority.generation import SamplerSettings, ScoreSettings
 from minority.selection import SelectionSettings
@@ -211,6 +212,9 @@ class AugmentConfig(_Run):
     dataset: DatasetConfig
     backbone: Backbone
     sampler: SamplerSettings = SamplerSettings()
+    edit: Annotated[
+        EditSettings | None, Field(description="Vary labelled real images instead of drawing from noise; none: draw.")
+    ] = None
     scores: ScoreSettings = ScoreSettings()
     features: Annotated[ExtractorSettings, Field(description="Where images are compared.")] = ExtractorSettings()
     selection: SelectionSettings = SelectionSettings()
@@ -244,6 +248,13 @@ class AugmentConfig(_Run):
             workers=self.workers,
         )
 
+    @model_validator(mode="after")
+    def _edited_samples_have_one_start(self) -> Self:
+        starts = [name for name in ("boost_and_skip", "prune_and_branch") if getattr(self.sampler, name) is not None]
+        if self.edit is not None and starts:
+            raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
+        return self
+
     def recipe(self, *, backbone_identity: str) -> str:
         """12 hex digits over everything that decides which images are published.
 
@@ -252,6 +263,8 @@ class AugmentConfig(_Run):
         """
         beside_the_images = {"store", "run_id", "device", "workers", "units_a_task", "downstream", "backbone"}
         decisive = self.model_dump(mode="json", exclude=beside_the_images)
+        if self.edit is None:
+            del decisive["edit"]
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -15,11 +15,12 @@ from datasets.runs import open_run
 from datasets.store import Store
 from datasets.units import read_receipt, write_unit
 from minority.diversity import projected
-from minority.generation import Scores, draw_images, score_images
+from minority.generation import Scores, score_images
 from minority.memory import peak_memory
 from minority.selection import Verdicts
 from tasks.candidates import passed_filters
 from tasks.config import AugmentConfig
+from tasks.drawing import draw_candidates
 from tasks.failures import TRIED_AGAIN
 from tasks.log_ids import log_ids
 from tasks.planning import UnitBatch, UnitPlan
@@ -125,15 +126,9 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
     sampler = config.sampler if plan.sampler == "minority" else config.sampler.plain()
     planned_labels = [real.group_labels[group] for group in plan.groups]
     condition = None if workspace.backbone.num_classes is None else planned_labels
-    images, evaluations = draw_images(
-        workspace.backbone,
-        seed=config.seed,
-        indices=plan.indices,
-        labels=condition,
-        settings=sampler,
-        device=workspace.device,
-    )
-    judged = judge_images(workspace, images, np.array(plan.groups))
+    drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)
+    images = drawn.images
+    judged = judge_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
     scores = _scores(workspace, images, indices=plan.indices, labels=condition)
     prefix = "s" if plan.sampler == "minority" else "p"
     rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
@@ -142,11 +137,14 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "sample_index": list(plan.indices),
         "seed": [config.seed] * plan.num_samples,
         "guidance": [json.dumps(asdict(sampler), sort_keys=True)] * plan.num_samples,
-        "evaluations": [evaluations] * plan.num_samples,
+        "evaluations": [drawn.evaluations] * plan.num_samples,
         "kept": [False] * plan.num_samples,
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
     }
     rows |= _verdict_columns(workspace, judged)
+    if drawn.sources is not None and config.edit is not None:
+        rows["edited_source_id"] = [real.train.source_ids[position] for position in drawn.sources]
+        rows["edited_fraction"] = np.full(plan.num_samples, config.edit.fraction, dtype=np.float32)
     return images, pa.table(rows)
 
 
@@ -167,23 +165,32 @@ class Judged:
     verdicts: Verdicts
 
 
-def judge_images(workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64]) -> Judged:
+def judge_images(
+    workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64], *, inherited: bool = False
+) -> Judged:
     """Recognise groups where the backbone does not know them, and ask every filter.
 
     Args:
         workspace: The run.
         images: (N, H, W, C) uint8.
         planned_groups: (N,) the groups that they were drawn for.
+        inherited: They are variants of real images and have these images' groups: a group is not given by the labeller
+            then, but must be confirmed by it.
     """
     group_labels = np.array(workspace.real.group_labels)
     groups, confidence = planned_groups, None
     if workspace.needs_labeller:
         groups, confidence = workspace.labeller.label(images)
+    recognised = groups
+    if inherited:
+        groups = planned_groups
     labels, features = group_labels[groups], workspace.extract(images)
     verdicts = workspace.judge.judge(features, labels, images=images)
     if confidence is not None:
         kept = confidence >= workspace.label_floor
-        if workspace.backbone.num_classes is not None:
+        if inherited:
+            kept &= recognised == planned_groups
+        elif workspace.backbone.num_classes is not None:
             kept &= labels == group_labels[planned_groups]
         verdicts = replace(verdicts, label_agreement=confidence, label_kept=kept)
     return Judged(groups=groups, labels=labels, features=features, verdicts=verdicts)

@@ -55,9 +55,7 @@ class InceptionMaps(nn.Module):
 
     def __init__(self, scripted: nn.Module) -> None:
         super().__init__()
-        layers = scripted.layers
-        # A TorchScript program has no get_submodule.
-        self.layers = nn.ModuleList(reduce(getattr, name.split("."), layers) for name in _TO_MAPS)
+        self.layers = nn.ModuleList(_part(scripted, f"layers.{name}") for name in _TO_MAPS)
 
     def forward(self, images: Tensor) -> Tensor:
         """The maps."""
@@ -65,6 +63,12 @@ class InceptionMaps(nn.Module):
         for layer in self.layers:
             maps = layer(maps)
         return maps
+
+
+def _part(scripted: nn.Module, path: str) -> nn.Module:
+    # A TorchScript program has no get_submodule.
+    found: nn.Module = reduce(getattr, path.split("."), scripted)
+    return found
 
 
 def inception_extractor(
