@@ -7,13 +7,16 @@ import random
 import signal
 import subprocess
 import sys
-import time
+import threading
 from functools import partial
+from pathlib import Path
 
 # Loaded by test_faults.py before this file: tests are no package.
 import faults
-import operated
+import operation
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 DEADLY = ("flow process killed", "torn write")
 PASSING = ("disk error", "clock jump", "server killed")
@@ -44,10 +47,9 @@ class Struck:
 class Campaign:
     """Strikes runs until every planned fault has struck, and tells what was found."""
 
-    def __init__(self, *, planned, folder, seed, run, command, calm, more):
+    def __init__(self, *, planned, folder, seed, run, command, calm):
         self._left, self._folder, self._rng = planned, folder, random.Random(seed)
         self._run, self._command, (self._undisturbed, self._syncs) = run, command, calm
-        self._more = more
         self._numbers = itertools.count()
         self.tally = faults.Tally()
 
@@ -76,7 +78,7 @@ class Campaign:
         self._rng.shuffle(wanted)
         return wanted[:count]
 
-    def on_disk(self):
+    def on_disk(self, more):
         """Faults of injection.py: some that end the process, then one that the run may get over by itself."""
         while planned := self._wanted(DEADLY, 3)[: self._rng.choice([2, 3])] + self._wanted(PASSING, 1):
             store = self._store()
@@ -85,7 +87,7 @@ class Campaign:
             )
             with faults.Reader(store) as reader:
                 for stretch, kind in enumerate(planned):
-                    run.strike(kind, stretch=stretch, of=len(planned), **self._more(kind, self._rng))
+                    run.strike(kind, stretch=stretch, of=len(planned), **more(kind, self._rng))
                 self._finish(store, run.kinds, reader)
 
     def on_a_small_disk(self, mount):
@@ -113,25 +115,65 @@ class Campaign:
                     kinds += ["store error (S3)"] * proxy.calm()
                 self._finish(url, kinds, reader)
 
-    def on_workers(self, worker, overrides):
+    def on_workers(self, site, deployment, overrides):
         """A worker that is killed, alone or with its flow run; the command is run again at once."""
         while planned := self._wanted(("worker killed", "worker's machine lost"), 1):
-            store, alone = self._store(), planned == ["worker killed"]
-            worker.start()
+            store, files = self._store(), self._rng.randrange(1, len(self._undisturbed))
+            worker = site.start_worker()
             with faults.Reader(store) as reader:
-                worker.submit(overrides | {"store": str(store)})
-                self._wait_for_files(store, self._rng.randrange(1, len(self._undisturbed)))
-                left = worker.kill(alone=alone)
+                order = {"parameters": {"overrides": overrides | {"store": str(store)}}}
+                site.ask(f"deployments/{deployment}/create_flow_run", order)
+                operation.wait_until(lambda: files_in(store) >= files, seconds=600, what="the worker's run", every=0.02)  # noqa: B023
+                left = set(operation.descendants(worker.pid)) - {worker.pid}
+                if planned == ["worker killed"]:
+                    os.kill(worker.pid, signal.SIGKILL)
+                else:
+                    worker.kill()
                 again = self._run(*self._command(store))
                 assert again.code == 0, again.stderr
-                operated.wait_until_ended(left, seconds=300)
+                operation.wait_until(lambda: not any(map(operation.is_alive, left)), seconds=600, what="its flow run")  # noqa: B023
                 self._finish(store, planned, reader)
 
-    def _wait_for_files(self, store, count, *, seconds=600):
-        end = time.monotonic() + seconds
-        while sum(len(names) for _, _, names in os.walk(store)) < count:
-            assert time.monotonic() < end, "the worker did not begin"
-            time.sleep(0.02)
+
+class Supervisor:
+    """Starts the site's server again whenever it dies, as systemd would."""
+
+    def __init__(self, site):
+        self._site, self._ended = site, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self):
+        while not self._ended.wait(0.5):
+            if not operation.is_alive(self._site.server_pid):
+                self._site.start_server()
+
+    def close(self):
+        """Let it rest."""
+        self._ended.set()
+        self._thread.join()
+
+
+def files_in(store):
+    """How many files lie in a local store, unfinished ones too."""
+    return sum(len(names) for _, _, names in os.walk(store))
+
+
+def deploy(site):
+    """A deployment of the digits preset without a limit: a run that is lost must not keep others waiting. Its id."""
+    from tasks.config import AugmentConfig
+    from tasks.presets import load_preset
+
+    site.prefect("work-pool", "create", "gpu", "--type", "process")
+    order = {
+        "name": "faults",
+        "flow_id": site.ask("flows/", {"name": "augment"})["id"],
+        "entrypoint": "flows.augment:augment",
+        "work_pool_name": "gpu",
+        "parameters": {"config": load_preset(AugmentConfig, "digits").model_dump(mode="json")},
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+    }
+    return site.ask("deployments/", order)["id"]
 
 
 class StrikingProxy:

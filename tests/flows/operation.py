@@ -181,13 +181,19 @@ class Site:
         """Start the server, or start it again."""
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", self._port]
         self._server = Process(command, log=self.folder / "server.log", environment=self.environment)
-        self._server.wait_for(self._is_healthy, what="the Prefect server")
+        self._server.wait_for(self.is_healthy, what="the Prefect server")
 
     def kill_server(self):
         """Kill -9 the server."""
         self._server.kill()
 
-    def _is_healthy(self):
+    @property
+    def server_pid(self):
+        """The server's process, which leads a process group of its own."""
+        return self._server.pid
+
+    def is_healthy(self):
+        """Whether the server answers."""
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
                 return answer.status == 200

@@ -16,12 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.many_units import postgres
-from tasks.config import AugmentConfig
-from tasks.presets import load_preset
-
 HERE = Path(__file__).parent
-POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 FAULTS = int(os.environ.get("MINORITY_FAULTS", "20"))
 #: Of 100 faults.
@@ -47,7 +42,7 @@ def load(path):
 
 
 s3_server = load(HERE.parent / "datasets" / "s3_server.py")
-faults, operated, campaign = (load(HERE / f"{name}.py") for name in ("faults", "operated", "campaign"))
+operation, faults, campaign = (load(HERE / f"{name}.py") for name in ("operation", "faults", "campaign"))
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +55,16 @@ def command(tiny_overrides, as_options):
     return of
 
 
-@pytest.fixture(scope="module")
-def calm(minority, command, tmp_path_factory):
+def calm(run, command, folder):
     """A run that nothing happens to: what its store holds, and how often it synced to disk."""
-    folder = tmp_path_factory.mktemp("calm")
     counted = {"kind": "count", "at": 0, "file": str(folder / "syncs")}
-    ended = minority(*command(folder / "store"), fault=counted)
+    ended = run(*command(folder / "calm"), fault=counted)
     assert (ended.code, ended.stderr) == (0, "")
-    return faults.contents_of(folder / "store"), int((folder / "syncs").read_text())
+    return faults.contents_of(folder / "calm"), int((folder / "syncs").read_text())
 
 
-def test_a_run_struck_by_faults_and_run_again_publishes_the_same_bytes(minority, command, calm, tmp_path):
-    undisturbed, syncs = calm
+def test_a_run_struck_by_faults_and_run_again_publishes_the_same_bytes(minority, command, tmp_path):
+    undisturbed, syncs = calm(minority, command, tmp_path)
     store, planned = tmp_path / "store", ["torn write", "flow process killed", "disk error"]
     run = campaign.Struck(
         partial(minority, *command(store)),
@@ -107,49 +100,55 @@ def object_store(monkeypatch):
         proxy.close()
 
 
+@pytest.fixture
+def clock(tmp_path):
+    """The file that says how far off the clock is, and the environment of a process that goes by it."""
+    if FAKETIME is None:
+        pytest.skip("no libfaketime in /usr/lib; install the package libfaketime")
+    file = tmp_path / "clock"
+    file.write_text("+0")
+    environment = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
+    return file, environment | {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A server on Postgres that is started again whenever it dies."""
+    with operation.postgres() as database, contextlib.ExitStack() as ending:
+        found = operation.Site(tmp_path, database=database)
+        ending.callback(found.close)
+        found.start_server()
+        ending.callback(campaign.Supervisor(found).close)
+        yield found
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(POSTGRES is None, reason="needs Postgres (apt install postgresql)")
-@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime (apt install libfaketime)")
 def test_faults_of_every_kind_lose_and_tear_nothing(
-    tmp_path, command, calm, make_launcher, object_store, tiny_overrides
+    tmp_path, command, make_launcher, object_store, tiny_overrides, clock, site
 ):
-    proxy, reach_proxy = object_store
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
-    faked |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    (proxy, reach_proxy), (clock_file, by_the_clock) = object_store, clock
     planned = {kind: max(1, round(FAULTS * share / 100)) for kind, share in SHARES.items()}
-    with contextlib.ExitStack() as stack:
-        for name in ("server", "postgres", "launcher"):
-            (tmp_path / name).mkdir()
-        database, _ = stack.enter_context(postgres(tmp_path / "postgres", POSTGRES))
-        server = operated.Server(tmp_path / "server", database)
-        stack.callback(server.close)
-        server.wait_until_it_answers()
-        launcher = make_launcher(tmp_path / "launcher", server.url, more=faked | reach_proxy)
-        stack.callback(launcher.close)
+    (tmp_path / "launcher").mkdir()
+    launcher = make_launcher(tmp_path / "launcher", site.url, more=by_the_clock | reach_proxy)
 
-        def more(kind, rng):
-            server.wait_until_it_answers()
-            jump = {"clock": str(clock), "offset": rng.choice(["+3d", "-5h", "+400d", "-30d", "+61s"])}
-            return {"clock jump": jump, "server killed": {"group": server.group}}.get(kind, {})
+    def more(kind, rng):
+        jump = {"clock": str(clock_file), "offset": rng.choice(["+3d", "-5h", "+400d", "-30d", "+61s"])}
+        return {"clock jump": jump, "server killed": {"group": site.server_pid}}.get(kind, {})
 
-        def run(*arguments, fault=None):
-            server.wait_until_it_answers()
-            return launcher(*arguments, fault=fault)
+    def run(*arguments, fault=None):
+        operation.wait_until(site.is_healthy, seconds=600, what="the server that is started again")
+        return launcher(*arguments, fault=fault)
 
-        strikes = campaign.Campaign(
-            planned=planned, folder=tmp_path, seed=FAULTS, run=run, command=command, calm=calm, more=more
-        )
-        strikes.on_disk()
-        strikes.on_a_small_disk(lambda size: campaign.small_disk(tmp_path / "small", size))
-        before = proxy.requests
-        assert run(*command("s3://faults/calm")).code == 0
-        strikes.on_s3(proxy, proxy.requests - before)
-        parameters = {"config": load_preset(AugmentConfig, "digits").model_dump(mode="json")}
-        worker = operated.Worker(server, tmp_path / "worker", parameters=parameters)
-        stack.callback(worker.close)
-        strikes.on_workers(worker, tiny_overrides | {"downstream.seeds": 0})
+    strikes = campaign.Campaign(
+        planned=planned, folder=tmp_path, seed=FAULTS, run=run, command=command, calm=calm(run, command, tmp_path)
+    )
+    strikes.on_workers(site, campaign.deploy(site), tiny_overrides | {"downstream.seeds": 0})
+    strikes.on_disk(more)
+    strikes.on_a_small_disk(lambda size: campaign.small_disk(tmp_path / "small", size))
+    before = proxy.requests
+    assert run(*command("s3://faults/calm")).code == 0
+    strikes.on_s3(proxy, proxy.requests - before)
+    launcher.close()
 
     strikes.say(f"\n{strikes.tally.table()}\n\nReaders looked {strikes.tally.looks} times at a visible dataset.")
     assert strikes.tally.stories == []
