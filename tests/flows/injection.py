@@ -7,8 +7,10 @@ writes, whatever the machine's speed. Installed by launcher.py in the process th
 import atexit
 import errno
 import os
+import select
 import signal
 import threading
+import time
 from pathlib import Path
 
 #: What no reader sees before the manifest: only there a file system without order can leave half a file.
@@ -35,6 +37,11 @@ def install(fault):
     os.fsync = fsync
     if fault["kind"] == "count":
         atexit.register(lambda: Path(fault["file"]).write_text(str(count)))
+
+
+def sleep_by_select():
+    """libfaketime's clock_nanosleep refuses absolute times of the monotonic clock, which time.sleep gives it."""
+    time.sleep = lambda seconds: select.select([], [], [], seconds) and None
 
 
 def mark(fault):

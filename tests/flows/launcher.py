@@ -39,6 +39,8 @@ def main():
     """Serve until standard input ends."""
     for module in WANTED:
         importlib.import_module(module)
+    if "FAKETIME_TIMESTAMP_FILE" in os.environ:
+        injection.sleep_by_select()
     gc.freeze()  # forks need not look through all of it
     for line in sys.stdin:
         request = json.loads(line)
