@@ -144,7 +144,7 @@ class _Run:
             )
         self.identity = run_identity(network, images, labels, schedule=schedule, settings=settings)
         layout = torch.channels_last if settings.channels_last else torch.preserve_format
-        self.network = network.to(team.device, memory_format=layout).train()
+        self.network = network.to(team.device).to(memory_format=layout).train()
         self.settings, self.team = settings, team
         wrapped = team.wrap(self.network)
         self.predict = torch.compile(wrapped) if settings.compile else wrapped
