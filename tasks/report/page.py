@@ -263,7 +263,7 @@ def _draw_gains(downstream: Downstream | None) -> dict[str, Markup]:
     """A chart a metric: every arm against real only."""
     if downstream is None or not downstream.gains:
         return {}
-    charts = {}
+    charts: dict[str, Markup] = {}
     for metric in downstream.metrics:
         found = {arm: differences[metric] for arm, differences in downstream.gains.items()}
         rows = [(arm, Estimate(value=each.mean, low=each.low, high=each.high)) for arm, each in found.items()]

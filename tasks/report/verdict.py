@@ -113,12 +113,13 @@ class Downstream:
     def headline(self) -> list[Difference]:
         """The main arm against real only and against the rival, as far as they were tested."""
         wanted = dict.fromkeys((BASE_ARM, self.rival))
-        return [self.duels[arm][self.metric] for arm in wanted if arm in self.duels]
+        return [self.duels[arm][self.metric] for arm in wanted if arm is not None and arm in self.duels]
 
     @property
     def shown(self) -> list[str]:
         """The arms that are shown group by group: real only, the rival, the main one."""
-        return [arm for arm in dict.fromkeys((BASE_ARM, self.rival, self.main)) if arm in self.arms]
+        wanted = dict.fromkeys((BASE_ARM, self.rival, self.main))
+        return [arm for arm in wanted if arm is not None and arm in self.arms]
 
 
 def judge_results(results: ArmResults | None) -> Downstream | None:
@@ -247,9 +248,9 @@ def _groups(outcome: Outcome, data: DownstreamData, arm: str) -> dict[str, Estim
 def _figures(figures: pd.DataFrame) -> dict[str, dict[str, dict[str, Estimate]]]:
     found: dict[str, dict[str, dict[str, Estimate]]] = {}
     spread = figures.groupby(["arm", "metric", "group"], sort=False)["value"].agg(["mean", "min", "max"])
-    for (arm, metric, group), row in spread.iterrows():
+    for row in spread.reset_index().to_dict("records"):
         estimate = Estimate(value=row["mean"], low=row["min"], high=row["max"])
-        found.setdefault(arm, {}).setdefault(metric, {})[group] = estimate
+        found.setdefault(row["arm"], {}).setdefault(row["metric"], {})[row["group"]] = estimate
     return found
 
 
