@@ -58,8 +58,8 @@ def measure_work(call: Callable[[Tensor], Tensor], x: Tensor) -> NetworkWork:
 
 def profile(draw: Callable[[], object], *, device: str, rows: int = 8) -> list[dict[str, object]]:
     """Where the time of a batch goes: the operations that take most, without what they call."""
-    activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU, activity]) as found:
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    with torch.profiler.profile(activities=activities) as found:
         draw()
     measure = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     events = sorted(found.key_averages(), key=lambda event: getattr(event, measure), reverse=True)
