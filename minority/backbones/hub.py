@@ -60,16 +60,13 @@ def _in_cache(repo_id: str, revision: str | None, cache: Path | None) -> Path | 
 def _fetch(repo_id: str, revision: str | None, cache: Path | None) -> Path:
     logging.getLogger(__name__).warning("looking for %s on the hub, and fetching what is missing", repo_id)
     try:
-        for weights in (f"*{_WEIGHTS}.safetensors", f"*{_WEIGHTS}.bin"):
-            folder = Path(
-                snapshot_download(
-                    repo_id, revision=revision, cache_dir=cache, allow_patterns=["*.json", "*.md", weights]
-                )
-            )
-            if any(folder.rglob(weights)):
+        for weights in ([f"*{_WEIGHTS}.safetensors", f"*{_WEIGHTS}-*.safetensors"], [f"*{_WEIGHTS}.bin"]):
+            patterns = ["*.json", "*.md", *weights]
+            folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache, allow_patterns=patterns))
+            if any(found for pattern in weights for found in folder.rglob(pattern)):
                 break
     except (OSError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise BackboneError(
             f"{repo_id} cannot be fetched from the hub ({reason}); look at its name and your network, or copy the "
             "model here and give its path."
