@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 300
+AGENTS = ("metrics-export", "dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent")
 
 
 def free_port():
@@ -293,26 +294,39 @@ class RayCluster:
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        self.head = self._start(
-            "--head", f"--port={self.address.split(':')[1]}", f"--temp-dir={self._temporary}", cpus=0
-        )
-        self.head.wait_for(lambda: "Ray runtime started" in self.head.told(), what="the head of the Ray cluster")
+        port = self.address.split(":")[1]
+        self._start("--head", f"--port={port}", f"--temp-dir={self._temporary}", "--include-dashboard=false", cpus=0)
 
     def add_machine(self):
         """Start a machine. Returns its process."""
-        machine = self._start(f"--address={self.address}", cpus=1)
-        machine.wait_for(lambda: "Ray runtime started" in machine.told(), what="a machine of the Ray cluster")
-        return machine
+        return self._start(f"--address={self.address}", cpus=1)
 
-    def _start(self, *options, cpus):
-        command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
-            *(f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=100000000"),
-            *(["--include-dashboard=false"] if "--head" in options else []),
-            *options,
+    def _start(self, *options, cpus, attempts=5):
+        # Ray gives a machine 30 seconds to start; where everything is slow it takes some attempts.
+        for _ in range(attempts):
+            machine = self._site.start(self._command(*options, cpus=cpus), name="ray", **self.environment)
+            if self._has_started(machine):
+                return machine
+            machine.kill()
+        pytest.fail(f"no machine of the Ray cluster started:\n{machine.told()}")
+        return None
+
+    def _has_started(self, machine):
+        ended = wait_until(
+            lambda: "started" if "Ray runtime started" in machine.told() else not is_alive(machine.pid) and "ended",
+            seconds=START_SECONDS,
+            what="a machine of the Ray cluster",
+        )
+        return ended == "started"
+
+    def _command(self, *options, cpus):
+        # Ports that are given are not waited for.
+        ports = [f"--{agent}-port={free_port()}" for agent in AGENTS]
+        return [
+            *("env", "--unset=RAY_ADDRESS", sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+            *("--disable-usage-stats", f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=100000000"),
+            *("--node-ip-address=127.0.0.1", *ports, *options),
         ]
-        environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-        return self._site.start(command, name="ray", **environment)
 
     def close(self):
         """Forget its files; its processes are the site's."""
