@@ -20,8 +20,9 @@ def main() -> None:
 
 
 def _end_with_the_parent() -> None:
-    # Nobody writes into this pipe: it ends when whoever started the training is gone.
-    sys.stdin.buffer.read()
+    # Nobody writes into this pipe: it ends when whoever started the training is gone. Reading by sys.stdin would hold
+    # a lock that the interpreter needs in order to end.
+    os.read(0, 1)
     os._exit(1)
 
 
