@@ -20,6 +20,8 @@ from datasets.tables import ROW_GROUP, TableWriter, conform_rows, replace_column
 Rows = Callable[[], Iterable[pa.Table]]
 
 _UNPLACED = -1
+#: Parts that are held at once before they are joined.
+_PIECES = 64
 
 
 class PublishRows:
@@ -119,12 +121,16 @@ class PublishRows:
         waiting: list[pa.Table] = []
         for rows in self._rows():
             waiting.append(conform_rows(rows, name=self._name))
-            while sum(table.num_rows for table in waiting) >= ROW_GROUP:
-                joined = pa.concat_tables(waiting).combine_chunks()
-                waiting = [joined.slice(ROW_GROUP)]
+            if len(waiting) < _PIECES and rows.num_rows < ROW_GROUP:
+                continue
+            joined = pa.concat_tables(waiting).combine_chunks()  # many small pieces would weigh more than their rows
+            while joined.num_rows > ROW_GROUP:
                 yield joined.slice(0, ROW_GROUP)
-        if any(table.num_rows for table in waiting):
-            yield pa.concat_tables(waiting).combine_chunks()
+                joined = joined.slice(ROW_GROUP)
+            waiting = [joined]
+        rest = pa.concat_tables(waiting).combine_chunks() if waiting else None
+        for start in range(0, 0 if rest is None else rest.num_rows, ROW_GROUP):
+            yield rest.slice(start, ROW_GROUP)
 
     def _count(self, kept: pa.Table) -> None:
         source = kept["source"].to_pylist()
