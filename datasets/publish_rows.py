@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from datasets.records import METADATA_SCHEMA
 from datasets.shards import Sample
 from datasets.tables import ROW_GROUP, TableWriter, conform_rows, replace_column, table_bytes
 
@@ -118,7 +119,7 @@ class PublishRows:
 
     def _parts(self) -> Iterator[pa.Table]:
         """The rows in METADATA_SCHEMA, a row group of the published file at a time."""
-        waiting: list[pa.Table] = []
+        waiting = [METADATA_SCHEMA.empty_table()]
         for rows in self._rows():
             waiting.append(conform_rows(rows, name=self._name))
             if len(waiting) < _PIECES and rows.num_rows < ROW_GROUP:
@@ -128,8 +129,8 @@ class PublishRows:
                 yield joined.slice(0, ROW_GROUP)
                 joined = joined.slice(ROW_GROUP)
             waiting = [joined]
-        rest = pa.concat_tables(waiting).combine_chunks() if waiting else None
-        for start in range(0, 0 if rest is None else rest.num_rows, ROW_GROUP):
+        rest = pa.concat_tables(waiting).combine_chunks()
+        for start in range(0, rest.num_rows, ROW_GROUP):
             yield rest.slice(start, ROW_GROUP)
 
     def _count(self, kept: pa.Table) -> None:
