@@ -12,6 +12,7 @@ from minority.backbones import AdmFlags, UNetDenoiser, UNetSettings, convert
 from minority.schedule import NoiseSchedule
 
 GOLDEN = Path(__file__).parent / "golden"
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
 CASES = ["ancestral_cosine", "self_guidance_cosine_var", "self_guidance_linear_fixed_classcond"]
 
 
