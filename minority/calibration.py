@@ -128,7 +128,9 @@ def next_rung(
         untried: Untried neighbours of a candidate, in the order in which they are to be tried.
     """
     last = to <= settings.finalists
-    kept = narrow(settings, measured, survivors, to=to if last else math.ceil(to * (1 - settings.explore)))
+    # Newcomers may be too dear to catch up, so that finalists must be there without them.
+    places = to if last else max(settings.finalists, math.ceil(to * (1 - settings.explore)))
+    kept = narrow(settings, measured, survivors, to=places)
     if last:
         return kept
     queues = [list(untried(parent)) for parent in kept[: math.ceil(len(kept) / 2)]]
