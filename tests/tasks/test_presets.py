@@ -1,5 +1,6 @@
 import asyncio
 import re
+import shlex
 
 import pytest
 from prefect.deployments.steps.core import run_step
@@ -8,9 +9,9 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate as check_schema
 from yaml import safe_load
 
-from tasks.config import AugmentConfig, TrainBackboneConfig
+from tasks.config import AugmentConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
-from tasks.presets import FLOWS, PREFECT_FILE, list_presets, load_preset, parse_overrides, validate
+from tasks.presets import FLOWS, PREFECT_FILE, command_of, list_presets, load_preset, parse_overrides, validate
 
 DEPLOYMENTS = safe_load(PREFECT_FILE.read_text())["deployments"]
 ENTRIES = [
@@ -232,3 +233,24 @@ def test_the_backbone_flow_has_presets_of_its_own():
     names = [name for flow, name, _ in list_presets() if flow == "backbone"]
 
     assert all(load_preset(TrainBackboneConfig, name).out for name in names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        (AugmentConfig, {}),
+        (AugmentConfig, {"seed": 7, "sampler.self_guidance.scale": 2.5, "plan.quota": 40, "downstream": None}),
+        (AugmentConfig, {"sampler.self_guidance": None, "downstream.arms": ["real", "minority first"]}),
+        (DownstreamConfig, {"downstream.budget.learning_rates": [0.1, 0.01], "downstream.seeds": 9}),
+    ],
+)
+def test_the_command_of_a_config_gives_that_config_again(kind, overrides):
+    config = load_preset(kind, "digits", overrides=overrides | {"store": "/elsewhere"})
+
+    _, verb, name, *options = shlex.split(command_of(config, exclude=["store"]))
+
+    assert verb in ("augment", "downstream")
+    assert options[::2] == ["--set"] * (len(options) // 2)
+    assert load_preset(kind, name, overrides=parse_overrides(options[1::2])) == config.model_copy(
+        update={"store": load_preset(kind, name).store}
+    )
