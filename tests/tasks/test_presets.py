@@ -154,7 +154,7 @@ def test_an_unknown_preset_is_refused_with_all_there_are():
         ("sampler.stepz=3", "sampler.stepz", "steps"),
         ("sampler.self_guidance.scle=3", "sampler.self_guidance.scle", "scale"),
         ("dataset.split.imbalanc=3", "dataset.split.imbalanc", "imbalance"),
-        ("downstream.budget.network.widht=3", "downstream.budget.network.widht", "width"),
+        ("downstream.budget.network.widht=3", "downstream.budget.network.widht", "width or weights"),
     ],
 )
 def test_an_unknown_key_is_refused_with_its_whole_path_and_the_likely_one(assignment, path, hint):
