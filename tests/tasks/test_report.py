@@ -183,7 +183,7 @@ def test_an_interval_that_includes_zero_is_not_worth_it(arm_results, answers):
 
 def test_harm_is_called_harm(arm_results):
     results = arm_results(seeds=4, arms=("real", "real+minority"))
-    results.outcome.tested |= dict(zip(("real+minority", "real"), results.outcome.tested.values(), strict=True))
+    results.outcome.tested.update(zip(("real+minority", "real"), [*results.outcome.tested.values()], strict=True))
 
     assert said_of(results).endswith(": they do harm.")
 
