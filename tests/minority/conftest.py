@@ -66,8 +66,8 @@ def make_mixture():
 def plain_convolutions():
     """Torch's own convolutions, whose rounding does not depend on which of oneDNN's kernels this processor gets.
 
-    A recording meets its tolerances on one processor by oneDNN and misses them on another; by these it is met with room,
-    as it is by the same network in float64.
+    A recording meets its tolerances on one processor by oneDNN and misses them on another; by these it is met with
+    room, as it is by the same network in float64.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
