@@ -1,5 +1,6 @@
 """What an operator sees of a run: counters for Prometheus, ids on every line, pace."""
 
+import gc
 import logging
 import re
 import socket
@@ -12,6 +13,9 @@ from prefect.utilities.services import stop_client_metrics_server
 from prometheus_client import generate_latest
 
 from flows.augment import augment
+
+# Prefect stops its metrics server without closing the socket.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,7 @@ def seen(informative, prefect_api, tiny_overrides, tmp_path_factory):
                 after = figures(answer.read().decode())
     finally:
         stop_client_metrics_server()
+        gc.collect()
         APILogHandler().flush()
     assert state.is_completed(), state.message
     return state, {name: value - before.get(name, 0.0) for name, value in after.items()}
