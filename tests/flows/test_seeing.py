@@ -75,7 +75,7 @@ def test_counters_tell_samples_yield_and_seconds(seen):
         assert counted[f"minority_samples_total{labels}"] == made[sampler]
         assert counted[f"minority_samples_passed_total{labels}"] == (0 if sampler == "none" else passed[sampler])
     assert counted['minority_device_busy_seconds_total{device="cpu"}'] > 0
-    for name in ("real images", "round 0", "baseline", "classifiers"):
+    for name in ("real images", "round 0", "baseline", "tuning", "testing"):
         assert counted[f'minority_stage_seconds_total{{stage="{name}"}}'] > 0
 
 

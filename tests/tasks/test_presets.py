@@ -152,7 +152,7 @@ def test_an_unknown_preset_is_refused_with_all_there_are():
     [
         ("sed=3", "sed", "seed"),
         ("sampler.stepz=3", "sampler.stepz", "steps"),
-        ("sampler.self_guidance.scle=3", "sampler.self_guidance.scle", "scale"),
+        ("sampler.self_guidance.scle=3", "sampler.self_guidance.scle", "scale or space"),
         ("dataset.split.imbalanc=3", "dataset.split.imbalanc", "imbalance"),
         ("downstream.budget.network.widht=3", "downstream.budget.network.widht", "width or weights"),
     ],
