@@ -1,7 +1,6 @@
 """`minority clean`: what may go from a store, told or removed."""
 
 import re
-from datetime import timedelta
 
 from datasets.cleaning import Leftover, find_leftovers, remove_leftover
 from datasets.store import Store
@@ -50,7 +49,7 @@ def _verdict(gone: bool, *, delete: bool) -> str:
 
 
 def _line(left: Leftover, *, verdict: str) -> str:
-    age = timedelta(seconds=int(left.age))
+    age = f"{left.age / 86400:.1f} days" if left.age >= 86400 else f"{left.age / 3600:.1f} hours"
     return f"{verdict}: {left.kind} {left.path}, {len(left.files)} files, {_size(left.bytes)}, untouched for {age}"
 
 
