@@ -22,7 +22,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 300
-RAY_MACHINE = Path(__file__).with_name("ray_machine.py")
 AGENTS = ("metrics-export", "dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent")
 
 
@@ -302,16 +301,29 @@ class RayCluster:
         """Start a machine. Returns its process."""
         return self._start(f"--address={self.address}", cpus=1)
 
-    def _start(self, *options, cpus):
-        machine = self._site.start(self._command(*options, cpus=cpus), name="ray", **self.environment)
-        machine.wait_for(lambda: "Ray runtime started" in machine.told(), what="a machine of the Ray cluster")
-        return machine
+    def _start(self, *options, cpus, attempts=6):
+        # Ray gives a machine half a minute to come up; where everything is slow it takes some attempts.
+        for _ in range(attempts):
+            machine = self._site.start(self._command(*options, cpus=cpus), name="ray", **self.environment)
+            if self._has_started(machine):
+                return machine
+            machine.kill()
+        pytest.fail(f"no machine of the Ray cluster started:\n{machine.told()}")
+        return None
+
+    def _has_started(self, machine):
+        ended = wait_until(
+            lambda: "started" if "Ray runtime started" in machine.told() else not is_alive(machine.pid) and "ended",
+            seconds=START_SECONDS,
+            what="a machine of the Ray cluster",
+        )
+        return ended == "started"
 
     def _command(self, *options, cpus):
         # Ports that are given are not waited for.
         ports = [f"--{agent}-port={free_port()}" for agent in AGENTS]
         return [
-            *("env", "--unset=RAY_ADDRESS", sys.executable, RAY_MACHINE, "start", "--block"),
+            *("env", "--unset=RAY_ADDRESS", sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
             *("--disable-usage-stats", f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=100000000"),
             *("--node-ip-address=127.0.0.1", *ports, *options),
         ]
