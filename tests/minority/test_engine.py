@@ -6,41 +6,16 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
-from minority.backbones import Backbone, UNetDenoiser, UNetSettings
+from minority.backbones import Backbone
 from minority.engine import EngineSettings, prepared
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.guidance.self_guidance import SelfGuidance
-from minority.schedule import NoiseSchedule
 from minority.static_shapes import StaticShapes
 
 GUIDED = SelfGuidance(scale=2.0, interval=2)
-
-
-def make_backbone(*, frozen=True):
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=3,
-    )
-    schedule = NoiseSchedule.cosine(1000)
-    denoiser = UNetDenoiser(unet, schedule, settings=UNetSettings(num_classes=3)).eval().requires_grad_(not frozen)
-    return Backbone("tiny", denoiser, schedule, image_shape=(1, 8, 8), num_classes=3, sha256="0" * 64)
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return make_backbone()
 
 
 def draw(backbone, engine=None, *, batch_size=64, count=5):
@@ -86,14 +61,14 @@ def test_without_a_gpu_graphs_leave_every_bit_alone(backbone):
     np.testing.assert_array_equal(draw(backbone, EngineSettings(cuda_graphs=True)), draw(backbone))
 
 
-def test_sampling_asks_for_no_gradients_of_weights():
-    trained = make_backbone(frozen=False)
+def test_sampling_asks_for_no_gradients_of_weights(make_tiny_backbone):
+    trained = make_tiny_backbone(frozen=False)
 
     frozen = prepared(trained)
 
     assert not any(parameter.requires_grad for parameter in frozen.denoiser.parameters())
     assert all(parameter.requires_grad for parameter in trained.denoiser.parameters())
-    np.testing.assert_array_equal(draw(trained), draw(make_backbone()))
+    np.testing.assert_array_equal(draw(trained), draw(make_tiny_backbone()))
 
 
 def test_attention_is_the_fused_one(backbone):
@@ -103,8 +78,8 @@ def test_attention_is_the_fused_one(backbone):
     assert all(isinstance(attention.processor, AttnProcessor2_0) for attention in attentions)
 
 
-def test_a_backbone_is_prepared_once_for_all_units_and_not_kept_alive():
-    backbone = make_backbone()
+def test_a_backbone_is_prepared_once_for_all_units_and_not_kept_alive(make_tiny_backbone):
+    backbone = make_tiny_backbone()
     engine = EngineSettings(channels_last=True)
 
     first = prepared(backbone, precision="bf16", engine=engine)

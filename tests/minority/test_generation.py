@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 
-from minority.backbones import Backbone, UNetDenoiser, UNetSettings
 from minority.classifier import ClassifierSettings
 from minority.generation import SamplerSettings, ScoreSettings, draw_images, from_pixels, score_images, to_pixels
 from minority.guidance.boost_and_skip import BoostAndSkip
@@ -17,27 +15,6 @@ from minority.score import minority_score
 GUIDED = SamplerSettings(
     steps=8, self_guidance=SelfGuidance(scale=2.0, interval=2), boost_and_skip=BoostAndSkip(boost=2.0, skip=0.2)
 )
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=3,
-    )
-    schedule = NoiseSchedule.cosine(1000)
-    denoiser = UNetDenoiser(unet, schedule, settings=UNetSettings(num_classes=3)).eval().requires_grad_(False)
-    return Backbone(
-        name="tiny", denoiser=denoiser, schedule=schedule, image_shape=(1, 8, 8), num_classes=3, sha256="0" * 64
-    )
 
 
 def draw(backbone, indices, labels, settings=GUIDED):
