@@ -9,7 +9,6 @@ from minority.guidance.self_guidance import SelfGuidance
 from minority.noise import SampleNoise
 from minority.noise_ahead import NoiseAhead, sample_noise
 from minority.turns import device_turn
-from tests.minority.test_engine import make_backbone
 
 SHAPE = (1, 4, 4)
 
@@ -130,8 +129,7 @@ def test_on_a_cpu_noise_is_drawn_when_it_is_asked_for():
         assert isinstance(noise, SampleNoise)
 
 
-def test_units_that_overlap_draw_the_same_images_as_units_in_turn():
-    backbone = make_backbone()
+def test_units_that_overlap_draw_the_same_images_as_units_in_turn(backbone):
     settings = SamplerSettings(steps=4, self_guidance=SelfGuidance(scale=2.0, interval=2), batch_size=2)
     units = [range(4), range(4, 8)]
     found = {}
