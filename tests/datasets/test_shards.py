@@ -125,7 +125,7 @@ def special(name, kind):
         special("a.png", tarfile.CHRTYPE),
         special("a.png", tarfile.FIFOTYPE),
     ],
-    ids=str,
+    ids=lambda name: name if isinstance(name, str) else f"type {name.type.decode()}",
 )
 def test_a_member_that_could_leave_the_tar_is_refused(name):
     with pytest.raises(ValueError, match=r"x\.tar is refused: member .* is no plain file named <key>\.<field>"):
