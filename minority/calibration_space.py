@@ -20,6 +20,8 @@ PLAIN, PUBLISHED_SELF_GUIDANCE, PUBLISHED_BOOST_AND_SKIP = (
     "published boost-and-skip",
 )
 BASELINES = (PLAIN, PUBLISHED_SELF_GUIDANCE, PUBLISHED_BOOST_AND_SKIP)
+#: Name of the settings in use, where the search is told any: what it finds is measured against them.
+PRESENT = "present settings"
 
 _GUIDANCE = ("perturbation", "interval", "above")
 _ASPECT = {"boost": "start", "skip": "start"} | dict.fromkeys(("scale", "jacobian_scale", *_GUIDANCE), "guidance")
@@ -75,7 +77,8 @@ class CalibrationSpace:
         """The baselines, and every combination of the space.
 
         Args:
-            base: Everything else about sampling; the baselines walk as it does.
+            base: Everything else about sampling; the baselines walk as it does. Where it guides or boosts, it is the
+                settings in use, and the last of the baselines.
         """
         return _candidates(self, base)
 
@@ -84,7 +87,7 @@ class CalibrationSpace:
 
         Args:
             base: As for `candidates`.
-            limit: How many, at least the three baselines.
+            limit: How many, at least the baselines.
             seed: Decides the draw.
 
         Returns:
@@ -94,7 +97,7 @@ class CalibrationSpace:
         if len(everything) <= limit:
             return list(range(len(everything)))
         at = {frozenset(self.places(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
-        rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(BASELINES)))
+        rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(baselines(base))))
         while len(chosen) < limit:
             found = [at[frozenset(row.items())] for row in self._hypercube(limit, rng)]
             new = [i for i in dict.fromkeys(found) if i not in chosen]
@@ -116,7 +119,7 @@ class CalibrationSpace:
         mine = self.places(everything[place].sampler)
         found = [
             i
-            for i in range(len(BASELINES), len(everything))
+            for i in range(len(baselines(base)), len(everything))
             if i != place and _in_one_respect(mine, self.places(everything[i].sampler))
         ]
         order: list[int] = np.random.default_rng([seed, place]).permutation(found).tolist()
@@ -182,14 +185,16 @@ class Candidate:
 
 
 def baselines(base: SamplerSettings) -> list[Candidate]:
-    """Plain sampling, and the settings that the papers publish (Um & Ye 2024; Um, Kim & Ye 2025)."""
+    """Plain sampling, the settings that the papers publish (Um & Ye 2024; Um, Kim & Ye 2025), and those in use."""
     plain = base.plain()
     published = SelfGuidance(scale=0.4, interval=5, perturbation=0.8)
-    return [
+    found = [
         Candidate(PLAIN, plain),
         Candidate(PUBLISHED_SELF_GUIDANCE, replace(plain, self_guidance=published)),
         Candidate(PUBLISHED_BOOST_AND_SKIP, replace(plain, boost_and_skip=BoostAndSkip())),
     ]
+    known = {candidate.sampler for candidate in found}
+    return found if base in known else [*found, Candidate(PRESENT, base)]
 
 
 @lru_cache(maxsize=4)
@@ -198,9 +203,10 @@ def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candida
     everything = [
         replace(base.plain(), solver=walk.solver, steps=walk.steps, boost_and_skip=start, self_guidance=guide)
         for walk, start, guide in itertools.product(space.walks, starts, [None, *space.guidance()])
-        if (walk.solver, walk.steps, start, guide) != (base.solver, base.steps, None, None)
     ]
-    return (*baselines(base), *(Candidate(describe(sampler), sampler) for sampler in everything))
+    compared = baselines(base)
+    known = {candidate.sampler for candidate in compared if candidate.name in (PLAIN, PRESENT)}
+    return (*compared, *(Candidate(describe(sampler), sampler) for sampler in everything if sampler not in known))
 
 
 @lru_cache(maxsize=8192)

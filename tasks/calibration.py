@@ -13,7 +13,7 @@ from datasets.store import Store
 from minority.calibration import Draw, next_rung, rung_sizes
 from minority.calibration import plan_rung as plan_draws
 from minority.calibration_outcome import OBJECTIVES, Measured, Objective, best
-from minority.calibration_space import BASELINES, Candidate, expected_cost
+from minority.calibration_space import Candidate, baselines, expected_cost
 from minority.diversity import mean_nearest_distance
 from minority.generation import draw
 from minority.sampler_settings import SamplerSettings
@@ -90,7 +90,7 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     candidates, measured = candidates_of(config), read_measured(config, done)
     costs = _costs(candidates, measured)
     found = [i for i in winners(config, measured).values() if i is not None]
-    chosen = sorted({*range(len(BASELINES)), *found})
+    chosen = sorted({*range(len(baselines(config.sampler))), *found})
     budget = config.calibration.budget * config.calibration.verification
     count = int(budget / sum(costs[i] for i in chosen))
     return _cut([Draw(i, FRESH, count) for i in chosen], size=config.unit_size)

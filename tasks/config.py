@@ -289,7 +289,7 @@ class CalibrateConfig(_Run):
     name: Annotated[Name, Field(description="The preset's name.")]
     dataset: DatasetConfig
     backbone: Backbone
-    sampler: Annotated[SamplerSettings, Field(description="What is not searched: solver, variance, batch size.")] = (
+    sampler: Annotated[SamplerSettings, Field(description="Settings in use: compared with, and kept where not searched.")] = (
         SamplerSettings()
     )
     features: ExtractorSettings = ExtractorSettings()

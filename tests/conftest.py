@@ -25,6 +25,13 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that run side by side share fixtures by file, and the flows one Prefect server."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group("flows" if path.parts[0] == "flows" else path.as_posix()))
+
+
 def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, seed=0):
     """A U-Net with random weights as a backbone folder: it draws noise, in a moment. Returns the folder's name."""
     from diffusers import UNet2DModel

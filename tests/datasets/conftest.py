@@ -1,6 +1,7 @@
 """A small run of two classes, and a store that dies after a number of changes."""
 
 import subprocess
+import threading
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,12 @@ from datasets.real_rows import real_rows, real_samples
 from datasets.shards import Sample
 from datasets.store import Store
 from datasets.tables import conform_rows
+
+
+@pytest.fixture(autouse=True)
+def no_exit_handlers_of_prefect(monkeypatch):
+    """A process that has run a flow keeps Prefect's exit handlers, and they fail in its forked loader workers."""
+    monkeypatch.setattr(threading, "_threading_atexits", [])
 
 
 class Killed(BaseException):

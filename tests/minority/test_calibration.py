@@ -17,7 +17,8 @@ from minority.calibration_outcome import (
     ratio_interval,
     reaches_floors,
 )
-from minority.calibration_space import BASELINES, CalibrationSpace, Walk, expected_cost
+from minority.calibration_space import BASELINES, PRESENT, CalibrationSpace, Walk, expected_cost
+from minority.guidance.self_guidance import SelfGuidance
 from minority.intervals import bootstrap_interval, wilson
 from minority.sampler_settings import SamplerSettings
 
@@ -269,6 +270,24 @@ def test_the_search_starts_with_the_baselines_and_with_every_value_about_equally
     ):
         # Three of 45 to either side, for combinations without guidance or drawn twice.
         assert sum(map(holds, chosen)) == pytest.approx(45 * share, abs=3)
+
+
+def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
+    space, guide = CalibrationSpace(), SelfGuidance(scale=6.0, interval=5, perturbation=0.5, above=0.3, jacobian=False)
+    undeclared = SamplerSettings(steps=30, self_guidance=guide)
+    declared = SamplerSettings(steps=50, self_guidance=guide)
+
+    for base in (undeclared, declared):
+        candidates = space.candidates(base)
+        samplers = [candidate.sampler for candidate in candidates]
+        start = space.start(base, limit=48, seed=1)
+
+        assert [candidate.name for candidate in candidates[:4]] == [*BASELINES, PRESENT]
+        assert samplers[3] == base
+        assert samplers[0] == base.plain()
+        assert start[:4] == [0, 1, 2, 3]
+        assert samplers.count(base) == samplers.count(base.plain()) == 1
+    assert 3 not in space.neighbours(declared, 4, seed=0)
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
