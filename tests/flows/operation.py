@@ -293,6 +293,7 @@ class RayCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # on a busy machine Ray's own 15 would wait for everybody else
         }
         port = self.address.split(":")[1]
         self._start("--head", f"--port={port}", f"--temp-dir={self._temporary}", "--include-dashboard=false", cpus=0)
