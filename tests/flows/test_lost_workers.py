@@ -224,14 +224,14 @@ def test_a_run_cancelled_on_a_cluster_stops_on_every_machine(site, cluster, sett
 
 
 def busy_below(machine):
-    """The processes of a machine that work on a task: Ray writes it into their names."""
+    """The processes of a machine that make units: Ray writes the task into their names."""
     found = []
     for pid in operation.descendants(machine.pid):
         try:
             line = Path("/proc", str(pid), "cmdline").read_text()
         except OSError:
             continue
-        if line.startswith("ray::") and "IDLE" not in line:
+        if line.startswith("ray::generate_units"):
             found.append(pid)
     return found
 
