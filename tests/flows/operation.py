@@ -180,6 +180,8 @@ class Site:
 
     def start_server(self):
         """Start the server, or start it again."""
+        if self._server is not None:
+            self._server.stop()
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", self._port]
         self._server = Process(command, log=self.folder / "server.log", environment=self.environment)
         self._server.wait_for(self.is_healthy, what="the Prefect server")
