@@ -129,7 +129,7 @@ def test_no_method_makes_a_state_nan_in_any_precision(name, scale, precision, la
 
 @pytest.mark.parametrize("name", METHODS | BRANCHING)
 def test_a_guided_image_of_a_unet_hardly_depends_on_its_batch(name, labelled, parts):
-    guidance = [(METHODS | BRANCHING)[name](parts, 1.0)]
+    guidance = [(METHODS | BRANCHING)[name](parts, 2.0)]
 
     together = draw_labelled(labelled, guidance, range(8))
     turned = draw_labelled(labelled, guidance, [4, 5, 6, 7, 0, 1, 2, 3, 96, 97, 98, 99])
@@ -138,6 +138,7 @@ def test_a_guided_image_of_a_unet_hardly_depends_on_its_batch(name, labelled, pa
     # Matrix products of another size sum in another order.
     torch.testing.assert_close(turned[:8], together.roll(4, dims=0), atol=1e-4, rtol=0)
     torch.testing.assert_close(apart, together[4:], atol=1e-4, rtol=0)
+    assert not torch.allclose(apart, draw_labelled(labelled, [], range(4, 8)), atol=1e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
