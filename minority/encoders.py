@@ -111,10 +111,11 @@ class Lpips(nn.Module):
                 f"LPIPS needs the weights of {name}, and {path} does not exist; put torchvision's {file} there, or "
                 "give its path."
             )
+        tensors = read_tensors(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the package asks torchvision in an old way
             self.metric = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-        self._load_trunk(read_tensors(path), path=path)
+        self._load_trunk(tensors, path=path)
         self.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

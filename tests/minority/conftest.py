@@ -26,15 +26,16 @@ class Mixture:
         self.schedule, self.means = schedule, torch.as_tensor(means, dtype=torch.float64)
         self.weights, self.deviation = torch.as_tensor(weights, dtype=torch.float64), deviation
 
-    def responsibilities(self, x_t, abar):
+    def logits(self, x_t, abar):
+        """(B, K) logarithm of each mode's share in x_t, but for a constant; and x_t's offsets and their variance."""
         variance = abar * self.deviation**2 + 1 - abar
         off = x_t[:, None] - abar**0.5 * self.means.to(x_t)[None]
-        log = self.weights.log().to(x_t) - off.square().flatten(2).sum(dim=2) / (2 * variance)
-        return log.softmax(dim=1), off, variance
+        return self.weights.log().to(x_t) - off.square().flatten(2).sum(dim=2) / (2 * variance), off, variance
 
     def __call__(self, x_t, timestep, label):
         abar = float(self.schedule.abar[int(timestep[0])])
-        share, off, variance = self.responsibilities(x_t, abar)
+        logits, off, variance = self.logits(x_t, abar)
+        share = logits.softmax(dim=1)
         if label is not None:
             # A label names a mode; one more stands for none.
             known = torch.nn.functional.one_hot(label, self.means.shape[0] + 1)[:, :-1].to(x_t)
@@ -47,25 +48,28 @@ class Mixture:
         return (images[:, None] - self.means.to(images)[None]).square().flatten(2).sum(dim=2).argmin(dim=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained():
     return NoiseSchedule.cosine(200)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mixture(trained):
     """A common mode at -0.5 (90 %) and a rare one at 0.5, 4x4 pixels."""
     means = np.stack([np.full((1, 4, 4), -0.5), np.full((1, 4, 4), 0.5)])
     return Mixture(trained, means, [0.9, 0.1], 0.15)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_mixture():
     return Mixture
 
 
-def tiny_backbone(*, frozen=True):
-    """A random U-Net with attention for 8x8 grey images of three classes; the same one at every call."""
+def tiny_backbone(*, frozen=True, no_label=False):
+    """A random U-Net with attention for 8x8 grey images of three classes; the same one at every call.
+
+    With `no_label` it knows one class more, which stands for none.
+    """
     torch.manual_seed(0)
     unet = UNet2DModel(
         sample_size=8,
@@ -76,7 +80,7 @@ def tiny_backbone(*, frozen=True):
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4,
-        num_class_embeds=3,
+        num_class_embeds=4 if no_label else 3,
     )
     schedule = NoiseSchedule.cosine(1000)
     denoiser = UNetDenoiser(unet, schedule, settings=UNetSettings(num_classes=3)).eval().requires_grad_(not frozen)

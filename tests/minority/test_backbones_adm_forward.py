@@ -3,13 +3,18 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.published_loop import PublishedGuidance, PublishedLoop
 from minority.backbones import AdmFlags, UNetDenoiser, UNetSettings, convert
 from minority.backbones.adm import layout_of
 from minority.backbones.adm_layout import expected_shapes
+from minority.guidance.self_guidance import SelfGuidance
+from minority.noise import SampleNoise
+from minority.sampler import sample
 from minority.schedule import NoiseSchedule
 
 SMALL = AdmFlags(
@@ -60,7 +65,7 @@ class AdmUNet:
     def __call__(self, x, timestep, label):
         half = self.flags.num_channels // 2
         angles = timestep[:, None].float() * torch.exp(-math.log(10000) * torch.arange(half) / half)
-        emb = self.linear("time_embed.0", torch.cat([angles.cos(), angles.sin()], dim=1))
+        emb = self.linear("time_embed.0", torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
         emb = self.linear("time_embed.2", F.silu(emb))
         if label is not None:
             emb = emb + self.w["label_emb.weight"][label]
@@ -207,3 +212,63 @@ def test_the_upsampler_sees_its_low_resolution_image_bilinearly_enlarged():
     assert (prediction.variance_fraction - (plain[:, 3:] + 1) / 2).abs().max() <= 2e-5
     with pytest.raises(ValueError, match="conditioned_on"):
         denoiser(x_t, timestep, label)
+
+
+#: Every option of the published loop away from its default at least once, spread over the architectures.
+OPTIONS = [
+    {"t_mid": 0.4, "inter_rate": 1, "norm_for_mg": 1.0},
+    {"mg_clip_denoised": True, "use_normed_grad": False, "mg_scale_type": "fixed", "mg_scale": 0.02},
+    {"num_mc_samples": 2},
+]
+REPLAYS = {name: (changes, OPTIONS[i % 3]) for i, (name, changes) in enumerate(VARIANTS.items())}
+
+
+@pytest.mark.parametrize(("changes", "options"), REPLAYS.values(), ids=REPLAYS)
+def test_a_guided_trajectory_is_that_of_the_published_loop(changes, options):
+    torch.set_num_threads(1)
+    flags = replace(SMALL, **changes)
+    tensors, trained = random_checkpoint(flags), NoiseSchedule.linear(1000)
+    published = PublishedGuidance(**{"mg_scale": 2.0, "inter_rate": 2, "p_ratio": 0.6} | options)
+    small = torch.rand((2, 3, 4, 4), generator=torch.Generator().manual_seed(2)) * 2 - 1
+    settings = UNetSettings(
+        num_classes=10 if flags.class_cond else None,
+        low_resolution=bool(flags.low_resolution),
+        attention_heads=flags.num_heads,
+    )
+    # Networks in float64: in fp32 the last bits of their outputs would grow by 1/sqrt(abar) = 158 at the noisy end.
+    unet = convert(tensors, flags).to(torch.float64).requires_grad_(False)
+    denoiser = UNetDenoiser(unet, trained, settings=settings)
+    kept, noise = trained.respaced(5), SampleNoise(0, range(2), shape=(3, 16, 16))
+    label = torch.tensor([9, 4]) if flags.class_cond else None
+
+    ours, _ = sample(
+        denoiser.conditioned_on(small) if flags.low_resolution else denoiser,
+        kept,
+        noise,
+        label=label,
+        guidance=[self_guidance(published)],
+    )
+
+    plain = AdmUNet({name: tensor.double() for name, tensor in tensors.items()}, flags)
+    behind = [F.interpolate(small, size=(16, 16), mode="bilinear")] if flags.low_resolution else []
+    theirs = PublishedLoop(
+        lambda x, t, y: plain(torch.cat([x, *behind], dim=1).double(), t, y),
+        trained_betas=np.linspace(1e-4, 0.02, 1000),
+        timesteps=kept.timesteps,
+        guidance=published,
+    ).draw(noise, label=label)
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+
+
+def self_guidance(published):
+    return SelfGuidance(
+        scale=published.mg_scale,
+        interval=published.inter_rate,
+        perturbation=published.p_ratio,
+        above=published.t_mid,
+        draws=published.num_mc_samples,
+        norm=published.norm_for_mg,
+        scaling={"var": "variance", "fixed": "fixed"}[published.mg_scale_type],
+        normalise=published.use_normed_grad,
+        clip_x0=published.mg_clip_denoised,
+    )

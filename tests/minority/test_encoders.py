@@ -1,4 +1,6 @@
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +63,72 @@ def test_lpips_takes_small_grey_images_and_is_zero_for_equal_ones(squeeze_weight
 
     assert distance(images(), images()).tolist() == [0, 0]
     assert (distance(images(), -images()) > 0).all()
+
+
+PUBLISHED_FILES = {
+    "alex": ("alexnet", "alexnet-owt-7be5be79.pth"),
+    "vgg": ("vgg16", "vgg16-397923af.pth"),
+    "squeeze": ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
+}
+
+
+def save_classifier(path, name, *, without=(), legacy=False):
+    """A file with the names and shapes of torchvision's own: random where LPIPS looks, and one number elsewhere."""
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in getattr(torchvision.models, name)().state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        key: 0.05 * torch.randn(shape, generator=generator) if "features" in key else torch.zeros(1).expand(shape)
+        for key, shape in shapes.items()
+        if key not in without
+    }
+    torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+
+
+@pytest.mark.parametrize("net", PUBLISHED_FILES)
+def test_every_lpips_network_is_the_package_s_own_with_torchvision_s_file(net, tmp_path, monkeypatch):
+    package = pytest.importorskip("lpips")
+    name, file = PUBLISHED_FILES[net]
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    save_classifier(tmp_path / "hub" / "checkpoints" / file, name)
+    a, b = images(3, channels=3, side=64), images(4, channels=3, side=64)[:3]
+
+    ours = Lpips(net)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = package.LPIPS(net=net, verbose=False)  # finds the same file in the same cache
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    assert (theirs(a, b) > 0).all()
+    assert torch.equal(ours(a, b), theirs(a, b).flatten())
+
+
+def test_lpips_reads_files_of_the_time_before_archives(tmp_path):
+    pytest.importorskip("lpips")
+    save_classifier(tmp_path / "old.pth", "squeezenet1_1", legacy=True)
+    save_classifier(tmp_path / "new.pth", "squeezenet1_1")
+
+    old, new = (Lpips("squeeze", weights=tmp_path / file) for file in ("old.pth", "new.pth"))
+
+    assert torch.equal(old(images(), -images()), new(images(), -images()))
+
+
+@pytest.mark.parametrize("net", ["alex", pytest.param("vgg", marks=pytest.mark.slow), "squeeze"])
+def test_lpips_refuses_every_file_but_its_own_trunk_s(net, tmp_path):
+    package = pytest.importorskip("lpips")
+    name, _ = PUBLISHED_FILES[net]
+    foreign = {"alex": "squeezenet1_1", "vgg": "alexnet", "squeeze": "alexnet"}[net]
+    save_classifier(tmp_path / "foreign.pth", foreign)
+    save_classifier(tmp_path / "incomplete.pth", name, without=("features.0.bias",))
+    (tmp_path / "torn.pth").write_bytes((tmp_path / "incomplete.pth").read_bytes()[:5000])
+    heads = Path(package.__file__).with_name("weights") / "v0.1" / f"{net}.pth"  # the package's own, of its last layers
+
+    for path in (tmp_path / "foreign.pth", tmp_path / "incomplete.pth", heads):
+        with pytest.raises(BackboneError, match=f"{path.name} does not hold the weights that LPIPS needs"):
+            Lpips(net, weights=path)
+    with pytest.raises(BackboneError, match=r"torn\.pth is truncated or not a checkpoint .*; fetch or copy it again"):
+        Lpips(net, weights=tmp_path / "torn.pth")
 
 
 def test_lpips_without_weights_says_where_to_put_them(tmp_path, monkeypatch):

@@ -54,26 +54,6 @@ def real_images(mixture, count=300):
     return to_pixels(x), mode.numpy()
 
 
-METHODS = {
-    "self-guidance": SelfGuidance(scale=4.0, perturbation=0.5),
-    "squared error": SelfGuidance(scale=4.0, perturbation=0.5, distance="squared"),
-    "without the Jacobian": SelfGuidance(scale=4.0, perturbation=0.5, jacobian=False),
-    "three draws": SelfGuidance(scale=4.0, perturbation=0.5, draws=3, clip_x0=True),
-    "boost and skip": BoostAndSkip(boost=4.0, skip=0.1),
-    "prune and branch": PruneAndBranch(points=(0.2, 0.4), keep=1, max_siblings=4),
-    "temperature": ShapedNoise(ancestral_scale=1.5),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_each_method_raises_the_rare_share(name, mixture, schedule, plain_share):
-    share = rare_share(mixture, draw(mixture, schedule, [METHODS[name]]))
-
-    # Siblings come in fours, so their share spreads twice as much.
-    factor = 2 if name == "prune and branch" else 1
-    assert share > plain_share + 3 * factor * ERROR
-
-
 @pytest.mark.parametrize(("skip", "skipped"), [(0.0, 0), (0.29, 29), (0.058, 5), (0.06, 6)])
 def test_boost_and_skip_leaves_out_whole_steps(skip, skipped, mixture, trained):
     steps, noise = [], SampleNoise(0, [0], shape=SHAPE)
@@ -120,51 +100,8 @@ def test_a_new_method_needs_no_change_elsewhere(mixture, schedule, plain_share):
     assert share > plain_share + 3 * ERROR
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_sample_does_not_depend_on_its_batch(name, mixture, schedule):
-    guidance = [METHODS[name]]
-
-    together = draw(mixture, schedule, guidance, indices=range(12))
-    apart = torch.cat([draw(mixture, schedule, guidance, indices=range(i, i + 4)) for i in (8, 4, 0)])
-
-    # The mixture treats every row alike, so the numbers are equal to the bit.
-    assert torch.equal(together, torch.cat([apart[8:], apart[4:8], apart[:4]]))
-
-
-def test_guidance_does_not_disturb_the_sampler_s_own_noise(mixture, schedule):
-    plain = draw(mixture, schedule, [], indices=range(4))
-    idle = draw(
-        mixture, schedule, [SelfGuidance(scale=0.0, draws=3), JepaGuidance(encoder=_flat, scale=0.0)], indices=range(4)
-    )
-
-    assert torch.equal(plain, idle)
-
-
 def _flat(x):
     return x.flatten(1)[:, :3]
-
-
-@pytest.mark.parametrize("normalise", [True, False])
-@pytest.mark.parametrize("jacobian", [True, False])
-def test_a_flat_metric_gives_the_unguided_step(normalise, jacobian, make_mixture, trained):
-    # A distribution without spread: everything is denoised to the same image, and the metric is 0.
-    point = make_mixture(trained, np.zeros((1, *SHAPE)), [1.0], 0.0)
-    guidance = [SelfGuidance(scale=100.0, interval=1, normalise=normalise, jacobian=jacobian)]
-
-    plain, guided = draw(point, trained, [], indices=range(3)), draw(point, trained, guidance, indices=range(3))
-
-    torch.testing.assert_close(guided, plain, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("scale", [1.0, 30.0, 100.0])
-def test_no_state_is_ever_nan(scale, mixture, schedule):
-    states = []
-    guidance = [SelfGuidance(scale=scale, interval=1, perturbation=0.5)]
-
-    draw(mixture, schedule, guidance, indices=range(8), on_step=lambda arrival: states.append(arrival.x))
-
-    assert len(states) == schedule.num_steps
-    assert all(torch.isfinite(state).all() for state in states)
 
 
 def test_classifier_free_guidance_sharpens_the_label(mixture, schedule):
