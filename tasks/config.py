@@ -289,9 +289,9 @@ class CalibrateConfig(_Run):
     name: Annotated[Name, Field(description="The preset's name.")]
     dataset: DatasetConfig
     backbone: Backbone
-    sampler: Annotated[SamplerSettings, Field(description="Settings in use: compared with, and kept where not searched.")] = (
-        SamplerSettings()
-    )
+    sampler: Annotated[
+        SamplerSettings, Field(description="In use now: compared with, and kept where not searched.")
+    ] = SamplerSettings()
     features: ExtractorSettings = ExtractorSettings()
     selection: SelectionSettings = SelectionSettings()
     labeller: ClassifierSettings = ClassifierSettings()

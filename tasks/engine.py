@@ -25,9 +25,9 @@ _LOSSES_A_UNIT = 3
 def task_runner() -> TaskRunner[PrefectFuture[Any]]:
     """Where a flow's tasks run. Read when the flow's module is imported: RAY_ADDRESS belongs in the environment."""
     if on_ray():
-        from prefect_ray import RayTaskRunner
+        from tasks.ray_runner import CancellableRayTaskRunner
 
-        return cast(TaskRunner[PrefectFuture[Any]], RayTaskRunner(init_kwargs={"log_to_driver": False}))
+        return cast(TaskRunner[PrefectFuture[Any]], CancellableRayTaskRunner(init_kwargs={"log_to_driver": False}))
     # `fan_out` bounds how many threads are in use.
     return cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner())
 

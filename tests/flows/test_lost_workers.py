@@ -242,7 +242,8 @@ def test_a_run_whose_machine_is_gone_is_called_crashed_by_the_automation(site, s
         "automation", "create", "--from-file", operation.ROOT / "deploy" / "automations" / "crash-lost-runs.yaml"
     )
     worker = site.start_worker(PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30")
-    run = site.submit("augment/digits", settings | {"store": str(store), "sampler.steps": 100, "plan.unit_size": 64})
+    long = {"sampler.steps": 100, "plan.unit_size": 64, "plan.quota": 200}
+    run = site.submit("augment/digits", settings | long | {"store": str(store)})
     middle_of_a_unit(site, run, store, done=0)
     time.sleep(35)  # a heartbeat must have come for its absence to be noticed
 
