@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -130,3 +131,25 @@ def test_it_may_be_killed_before_the_first_checkpoint_between_two_and_while_it_i
 
     assert finished.code == 0, finished.stderr
     assert left_behind(torn) == left_behind(whole)
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "a shard is missing"])
+def test_it_trains_on_what_augment_published_or_says_in_one_line_what_is_missing(
+    minority, command, as_options, undisturbed, tmp_path, is_whole
+):
+    run = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    shard = run / "shards" / "digits-000000.tar"
+    if not is_whole:
+        shard.unlink()
+    split = {"imbalance": None, "test_fraction": 0.3, "validation_fraction": 0.3}
+    source = {"dataset": {"reader": "published", "folder": f"{run}/manifest.json", "split": split}}
+
+    finished = minority(*command(tmp_path / "digits"), *as_options(source))
+
+    assert (tmp_path / "digits" / "unet").exists() is is_whole
+    if is_whole:
+        assert finished.code == 0, finished.stderr
+        assert f"{run}/manifest.json" in (tmp_path / "digits" / "README.md").read_text()
+    else:
+        assert finished.code == 2
+        assert finished.stderr == f"error: {shard} does not exist; check the path.\n"
