@@ -4,6 +4,9 @@ import hashlib
 import json
 from typing import Any
 
+#: How a message about a file that cannot be trusted ends.
+DAMAGED = "it is damaged: restore it or make it again."
+
 
 def canonical_json(value: Any) -> bytes:
     """Spell a value as JSON bytes: sorted keys, one blank of indent, ASCII, a newline at the end.
@@ -31,9 +34,9 @@ def parse_json(data: bytes, *, name: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not readable JSON ({error}); it is damaged.") from error
+        raise ValueError(f"{name} is not readable JSON ({error}); {DAMAGED}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{name} must hold a JSON object, got {type(value).__name__}; it is damaged.")
+        raise ValueError(f"{name} must hold a JSON object, got {type(value).__name__}; {DAMAGED}")
     return value
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from datasets.canonical import canonical_json, parse_json
+from datasets.canonical import DAMAGED, canonical_json, parse_json
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -170,21 +170,21 @@ _FIELD_TYPES: dict[str, type] = {
 def _require_fields(content: dict[str, Any], *, name: str) -> None:
     if set(content) - {"weights"} != set(_FIELD_TYPES):
         odd = sorted((set(content) - {"weights"}) ^ set(_FIELD_TYPES))
-        raise ValueError(f"{name} lacks or does not know the field {odd[0]}; it is damaged.")
+        raise ValueError(f"{name} lacks or does not know the field {odd[0]}; {DAMAGED}")
     for key, kind in _FIELD_TYPES.items():
         if not isinstance(content[key], kind):
-            raise ValueError(f"{name} field {key} must be a {kind.__name__}, got {content[key]!r:.60}; it is damaged.")
+            raise ValueError(f"{name} field {key} must be a {kind.__name__}, got {content[key]!r:.60}; {DAMAGED}")
     for part in ("counts", "quotas"):
         for key, numbers in content[part].items():
             if not isinstance(numbers, dict) or not all(_is_count(number) for number in numbers.values()):
-                raise ValueError(f"{name} field {part}.{key} must hold counts, got {numbers!r:.60}; it is damaged.")
+                raise ValueError(f"{name} field {part}.{key} must hold counts, got {numbers!r:.60}; {DAMAGED}")
 
 
 def _entry(kind: type[Entry], content: Any, *, name: str) -> Entry:
     try:
         entry = kind(**content)
     except TypeError as error:
-        raise ValueError(f"{name} describes a file as {content!r:.80} ({error}); it is damaged.") from error
+        raise ValueError(f"{name} describes a file as {content!r:.80} ({error}); {DAMAGED}") from error
     for key, value in asdict(entry).items():
         sound = _is_count(value) if key in {"num_samples", "num_rows", "bytes"} else isinstance(value, str)
         if key == "path":
@@ -192,7 +192,7 @@ def _entry(kind: type[Entry], content: Any, *, name: str) -> Entry:
         if key == "sha256":
             sound = sound and _SHA256.fullmatch(value) is not None
         if not sound:
-            raise ValueError(f"{name} gives a file the {key} {value!r:.80}, which is not allowed; it is damaged.")
+            raise ValueError(f"{name} gives a file the {key} {value!r:.80}, which is not allowed; {DAMAGED}")
     return entry
 
 

@@ -8,6 +8,7 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets.canonical import DAMAGED
 from datasets.records import METADATA_SCHEMA, WEIGHTS_SCHEMA
 
 #: Rows that lie together in a file.
@@ -83,7 +84,7 @@ def parse_table(data: bytes, *, name: str) -> pa.Table:
         table.validate(full=True)
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name} is not a readable Parquet file ({reason}); it is damaged.") from error
+        raise ValueError(f"{name} is not a readable Parquet file ({reason}); {DAMAGED}") from error
     return table
 
 

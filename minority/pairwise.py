@@ -86,6 +86,11 @@ class Nearest(Question):
     def begin(self, space: Space, *, leave_out_self: bool) -> None:
         """Make room for the answers."""
         super().begin(space, leave_out_self=leave_out_self)
+        if not 1 <= self.k <= self.others:
+            raise ValueError(
+                f"k must lie between 1 and the {self.others} images that can be neighbours, got {self.k}; ask for "
+                "fewer neighbours, or give more images."
+            )
         self.kept = min(self.k + _SPARE, self.others)
         self.distances = np.empty((len(space.points), self.k))
         self.indices = np.empty((len(space.points), self.k), dtype=np.int64)

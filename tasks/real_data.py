@@ -154,6 +154,8 @@ def _read_published(config: DatasetConfig) -> RealData:
     if config.folder is None:
         raise InputError("dataset.folder is not set; name the manifest.json of a published run, a file or a URL.")
     manifest = config.folder if "://" in config.folder else str(data_path(config.folder))
+    if Path(manifest).is_dir():
+        raise InputError(f"{manifest} is a folder; name the manifest.json in it.")
     images = datasets.published.read_published(manifest, source=config.source)
     is_real = np.array([source == "real" for source in images.attributes["source"]])
     if not is_real.any():

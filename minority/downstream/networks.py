@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from minority.backbones.backbone import read_tensors
 from minority.classifier import SmallCNN
 from minority.downstream.settings import NetworkSettings
 
@@ -52,7 +52,7 @@ def build_network(
         seed: Decides fresh weights; torch's global random state is neither read nor changed.
 
     Raises:
-        ValueError: Images too small, or weights that are missing or of another network.
+        ValueError: Images too small, or weights that are missing, torn, of another network, or could run code.
     """
     height, width, channels = image_shape
     if channels not in (1, 3) or num_classes < 2:
@@ -139,11 +139,7 @@ def _load(network: nn.Module, file: str, *, head: str) -> None:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(f"the classifier's weights {path} do not exist; correct network.weights, or leave it out.")
-    if path.suffix == ".safetensors":
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    state = {name: value for name, value in state.items() if not name.startswith(head)}
+    state = {name: value for name, value in read_tensors(path).items() if not name.startswith(head)}
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [n for n, value in own.items() if value.shape != state[n].shape]
     if wrong:

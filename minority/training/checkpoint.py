@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from minority.training.settings import TrainingSettings
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
+
+#: A torn archive ends in any of these, by where it was torn.
+_TORN = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -36,9 +40,11 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
         ValueError: It cannot be read, or belongs to another run.
     """
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which end below
+            state = torch.load(path, weights_only=True, map_location="cpu")
         found = state["identity"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+    except _TORN as error:
         raise ValueError(f"{path} is not a readable training checkpoint; remove it to train from the start.") from error
     if found != identity:
         raise ValueError(

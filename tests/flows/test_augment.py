@@ -3,6 +3,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import webdataset
@@ -212,3 +213,57 @@ def test_overrides_change_a_deployed_config_and_wrong_ones_end_failed(prefect_ap
     assert failed.is_failed()
     assert "sampler.stepz is not a setting; did you mean steps" in failed.message
     assert not Path(config.store).exists()
+
+
+#: Every score of an image, and the least and the greatest that it can be.
+RANGES = {
+    "minority_score": (0, np.inf),
+    "negative_elbo": (-np.inf, np.inf),  # bits/dim, of a density
+    "knn_distance": (0, np.inf),
+    "nearest_distance": (0, np.inf),
+    "lof": (0, np.inf),
+    "rarity_score": (0, np.inf),  # infinite outside of every neighbourhood
+    "realism": (0, np.inf),
+    "copy_ratio": (0, 1),
+    "label_agreement": (0, 1),
+    "realness": (0, 1),
+    "label_probability": (0, 1),
+    "label_margin": (-1, 1),
+    "knn_distance_quantile": (0, 1),
+    "realism_quantile": (0, 1),
+    "lof_quantile": (0, 1),
+    "realness_quantile": (0, 1),
+    "label_probability_quantile": (0, 1),
+}
+
+
+def test_where_a_critic_judges_every_candidate_has_every_score_in_its_range(augment_tiny, tmp_path):
+    finished = augment_tiny(
+        tmp_path / "store",
+        {
+            "selection.held_out": {"critic": {"folds": 2, "classifier": {"steps": 3}}},
+            "plan.max_rounds": 1,
+            "downstream.arms": ["real"],
+        },
+    )
+
+    assert finished.code == 0, finished.stderr
+    (file,) = tmp_path.rglob("metadata.parquet")
+    rows = pd.read_parquet(file)
+    synthetic, real = rows[rows["source"] == "synthetic"], rows[rows["source"] == "real"]
+    candidates = synthetic[synthetic["sampler"] == "minority"]
+    assert len(candidates) > 0
+    for name, (least, greatest) in RANGES.items():
+        assert synthetic[name].notna().all(), name
+        assert synthetic[name].between(least, greatest).all(), name
+    assert np.isfinite(synthetic[[*RANGES]].drop(columns="rarity_score").to_numpy()).all()
+    assert (synthetic["nearest_distance"] <= synthetic["knn_distance"]).all()
+    assert (synthetic["label_margin"] <= synthetic["label_probability"]).all()
+    assert (np.isinf(synthetic["rarity_score"]) == (synthetic["realism"] < 1)).all()
+    assert set(candidates["near_duplicate_group"]) <= set(candidates["key"])
+    assert synthetic["nearest_source_id"].isin(real["source_id"]).all()
+    # The real images' own scores are in the table too: quantiles are shares of those, ties counting half.
+    for name in ("knn_distance", "realism", "lof"):
+        own, theirs = real[name].to_numpy(), synthetic[name].to_numpy()[:, None]
+        shares = ((own < theirs).mean(axis=1) + (own <= theirs).mean(axis=1)) / 2
+        np.testing.assert_allclose(synthetic[f"{name}_quantile"], shares, atol=1e-6, err_msg=name)

@@ -87,6 +87,82 @@ def test_frechet_distance_follows_its_formula_and_is_clean_fid_s(sets):
     assert metrics.frechet_distance(real, real) == pytest.approx(0, abs=1e-6)
 
 
+def _duplicates(rng):
+    return np.repeat(rng.normal(size=(12, 4)), 5, axis=0), np.repeat(rng.normal(size=(10, 4)) + 0.5, 5, axis=0)
+
+
+def _one_class(rng):
+    return rng.normal(size=(40, 4)) * 1e-3 + 5, rng.normal(size=(30, 4)) * 1e-3 - 5
+
+
+def _constant_features(rng):
+    steady = np.full((40, 3), 0.5)
+    return np.c_[rng.normal(size=(40, 4)), steady], np.c_[rng.normal(size=(30, 4)) + 0.5, steady[:30] + 1]
+
+
+def _one_feature_in_three_copies(rng):
+    return np.repeat(rng.normal(size=(40, 2)), 3, axis=1), np.repeat(rng.normal(size=(30, 2)) * 2, 3, axis=1)
+
+
+def _fewer_images_than_features(rng):
+    return rng.normal(size=(30, 64)), rng.normal(size=(20, 64)) + 0.3
+
+
+def _two_images(rng):
+    return rng.normal(size=(2, 5)), rng.normal(size=(2, 5))
+
+
+def _one_point_against_many(rng):
+    return np.ones((40, 4)), rng.normal(size=(30, 4))
+
+
+def _one_point_against_another(rng):
+    return np.ones((40, 4)), np.zeros((30, 4))
+
+
+def _far_from_the_origin(rng):
+    return rng.normal(size=(40, 4)) + 1e4, rng.normal(size=(30, 4)) * 1.5 + 1e4
+
+
+def _features_of_very_different_scales(rng):
+    scales = np.logspace(-4, 4, 4)
+    return rng.normal(size=(40, 4)) * scales, rng.normal(size=(30, 4)) * 1.5 * scales
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _duplicates,
+        _one_class,
+        _constant_features,
+        _one_feature_in_three_copies,
+        _fewer_images_than_features,
+        _two_images,
+        _one_point_against_many,
+        _one_point_against_another,
+        _far_from_the_origin,
+        _features_of_very_different_scales,
+    ],
+    ids=lambda make: make.__name__.strip("_"),
+)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_frechet_distance_of_degenerate_sets_is_clean_fid_s_and_exact(make, dtype):
+    real, generated = (features.astype(dtype) for features in make(np.random.default_rng(0)))
+    wide = [features.astype(np.float64) for features in (real, generated)]
+    (mean, x), (other, y) = ((f.mean(axis=0), (f - f.mean(axis=0)) / np.sqrt(len(f) - 1)) for f in wide)
+    # tr (x'x y'y)^(1/2) is the sum of the singular values of x y', with no root of a singular matrix on the way.
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    exact = np.square(mean - other).sum() + np.square(x).sum() + np.square(y).sum() - 2 * cross
+
+    found = metrics.frechet_distance(real, generated)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's root warns clean-fid of singular matrices
+        theirs = clean_fid_distance(mean, np.cov(wide[0], rowvar=False), other, np.cov(wide[1], rowvar=False))
+    assert found == pytest.approx(exact, rel=1e-6)
+    assert found == pytest.approx(theirs, rel=1e-6)
+
+
 def test_frechet_distance_ignores_features_that_never_change(sets):
     real, generated = sets
 

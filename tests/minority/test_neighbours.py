@@ -11,6 +11,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from minority import metrics, pairwise, screening
 from minority.neighbours import RealReference
 from minority.pairwise import Balls, LargestRatio, Nearest, Pairs, Reached, ask, in_balls, nearest
+from minority.set_report import report_set
 
 RTOL = 1e-6
 
@@ -54,7 +55,24 @@ def _tight_cluster_far_away(rng):
     return real, np.concatenate([rng.normal(size=(10, 3)) * 1e-6 + 1e3, rng.normal(size=(5, 3))])
 
 
-CASES = [_random, _duplicates, _constant_features, _far_from_the_origin, _one_point_many_times, _tight_cluster_far_away]
+def _one_class(rng):
+    return rng.normal(size=(30, 3)), rng.normal(size=(20, 3)) * 0.1 + 40
+
+
+def _fewer_images_than_features(rng):
+    return rng.normal(size=(12, 64)), rng.normal(size=(8, 64))
+
+
+CASES = [
+    _random,
+    _duplicates,
+    _constant_features,
+    _far_from_the_origin,
+    _one_point_many_times,
+    _tight_cluster_far_away,
+    _one_class,
+    _fewer_images_than_features,
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.__name__.strip("_"))
@@ -219,9 +237,84 @@ def test_precision_recall_density_and_coverage_are_their_plain_definitions(sets,
     assert coverage == pytest.approx(in_real.any(axis=0).mean(), rel=RTOL)
 
 
+@pytest.mark.parametrize("k", [1, 5, "all others", 500])
+def test_the_neighbours_of_the_reference_are_scikit_learn_s_however_many_are_asked_for(sets, small_tiles, k):
+    real, judged = sets
+    k = len(real) - 1 if k == "all others" else k
+    # The reference counts no more neighbours than an image of its own has.
+    tree = NearestNeighbors(n_neighbors=min(k, len(real) - 1), algorithm="kd_tree").fit(real)
+
+    found = RealReference.fit(real, k=k)
+
+    np.testing.assert_allclose(found.judge(judged).knn_distance, tree.kneighbors(judged)[0].mean(axis=1), rtol=RTOL)
+    np.testing.assert_allclose(found.own.knn_distance, tree.kneighbors()[0].mean(axis=1), rtol=RTOL)
+    np.testing.assert_allclose(found.radii, tree.kneighbors()[0][:, -1], rtol=RTOL)
+
+
+@pytest.mark.parametrize("k", [1, 4, "all others"])
+def test_average_distance_outlier_factor_and_rarity_of_sets_are_their_plain_definitions(sets, small_tiles, k):
+    real, generated = sets
+    k = len(real) - 1 if k == "all others" else k
+    distances, radii = plain_distances(generated, real), plain_radii(real, k)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about duplicates
+        oracle = LocalOutlierFactor(n_neighbors=k, novelty=True, algorithm="kd_tree").fit(real)
+
+    inside, rarity = metrics.rarity_score(real, generated, k=k)
+
+    np.testing.assert_array_equal(inside, (distances <= radii).any(axis=1))
+    np.testing.assert_allclose(rarity, np.where(distances <= radii, radii, np.inf).min(axis=1), rtol=RTOL)
+    np.testing.assert_allclose(
+        metrics.avg_knn(real, generated, k=k), np.sort(distances, axis=1)[:, :k].mean(axis=1), rtol=RTOL
+    )
+    np.testing.assert_allclose(
+        metrics.local_outlier_factor(real, generated, k=k), -oracle.score_samples(generated), rtol=RTOL
+    )
+
+
+@pytest.mark.parametrize("k", [4, 5])
+def test_sets_with_as_many_neighbours_as_there_are_others_are_compared_by_their_plain_definitions(small_tiles, k):
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(k + 1, 3)), rng.normal(size=(k + 1, 3))
+    distances = plain_distances(generated, real)
+    in_real, in_generated = distances <= plain_radii(real, k), distances <= plain_radii(generated, k)[:, None]
+
+    found = metrics.set_metrics(real, generated, k=k)
+
+    assert (found.precision, found.recall) == (in_real.any(axis=1).mean(), in_generated.any(axis=0).mean())
+    assert found.density == pytest.approx(in_real.sum() / (k * (k + 1)), rel=RTOL)
+    assert found.coverage == in_real.any(axis=0).mean()
+
+
 @pytest.mark.parametrize("k", [40, 1000])
 def test_more_neighbours_than_images_are_refused_where_sets_are_compared(k):
     real = np.random.default_rng(0).normal(size=(40, 2))
 
     with pytest.raises(ValueError, match="more than k"):
         metrics.set_metrics(real, real, k=k)
+
+
+@pytest.mark.parametrize("k", [0, 12, 1000])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda real, generated, k: nearest(generated, real, k=k),
+        metrics.avg_knn,
+        metrics.local_outlier_factor,
+        metrics.rarity_score,
+        metrics.precision_recall,
+        metrics.density_coverage,
+        lambda real, generated, k: metrics.rarest(real, k=k),
+        lambda real, generated, k: report_set(real, generated, k=k),
+    ],
+    ids=["nearest", "average", "lof", "rarity", "precision", "density", "rarest", "report"],
+)
+def test_as_many_neighbours_as_images_or_none_are_refused_by_every_metric_in_one_line(metric, k):
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(11, 2)), rng.normal(size=(30, 2))
+
+    with pytest.raises(ValueError, match=rf"\bk\b.* {k}\b") as error:
+        metric(real, generated, k=k)
+
+    assert "\n" not in str(error.value)
+    assert "broadcast" not in str(error.value)

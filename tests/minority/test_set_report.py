@@ -80,6 +80,65 @@ def test_spatial_features_give_an_sfid(sets):
     assert "sfid" not in report_set(real, generated).figures
 
 
+FIGURES = {
+    "avg_knn",
+    "lof",
+    "rarity_score",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "fid",
+    "fid_rare",
+    "kid",
+    "sfid",
+    "rare",
+    "copies",
+    "yield",
+}
+
+
+def test_every_figure_has_an_interval_around_it_which_more_images_make_narrower(sets):
+    rng = np.random.default_rng(1)
+    real, many = sets[0], rng.normal(loc=0.3, scale=1.2, size=(1600, 4))
+    many[:400] = real[rng.integers(len(real), size=400)]  # some copies
+
+    few, wide = (
+        report_set(real, many[chosen], spatial=(real, many[chosen])) for chosen in (slice(0, None, 16), slice(None))
+    )
+
+    for report in (few, wide):
+        assert set(report.figures) == FIGURES
+        for name, figure in report.figures.items():
+            assert np.isfinite(figure).all(), name
+            assert figure.low <= figure.value <= figure.high, name
+            assert figure.low < figure.high or figure.value in (0, 1), name
+    # Sixteen times the images: a quarter of the width. Shares of real images have as many as before; the kernel
+    # distance's subsets are no smaller where there are enough images.
+    for name in FIGURES - {"recall", "coverage", "kid"}:
+        ratio = (few.figures[name].high - few.figures[name].low) / (wide.figures[name].high - wide.figures[name].low)
+        assert 1.5 < ratio < 12, name
+
+
+@pytest.mark.parametrize(
+    ("num_real", "num_generated", "named"),
+    [
+        (99, 200, ["99 real images are too few"]),
+        (300, 99, ["99 generated images are too few"]),
+        (100, 100, []),
+        (50, 60, ["50 real images are too few", "60 generated images are too few"]),
+    ],
+)
+def test_the_set_that_is_too_small_is_the_one_that_is_named(sets, num_real, num_generated, named):
+    real, generated = sets
+
+    told = [
+        warning for warning in report_set(real[:num_real], generated[:num_generated]).warnings if "too few" in warning
+    ]
+
+    assert [warning.partition(":")[0] for warning in told] == named
+
+
 def test_small_sets_are_warned_of(sets):
     real, generated = sets
     assert report_set(real, generated).warnings == []

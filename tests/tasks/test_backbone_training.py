@@ -1,4 +1,11 @@
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,3 +177,66 @@ def test_a_process_that_fails_says_why(tmp_path):
             on_look=ignore,
         )
     assert "is not a readable training checkpoint" in (tmp_path / "two.progress" / "processes.log").read_text()
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tasks.config import TrainBackboneConfig
+from tasks.training_processes import train_in_processes
+config = TrainBackboneConfig.model_validate_json(Path(sys.argv[1]).read_text())
+train_in_processes(config, folder=Path(sys.argv[2]), on_step=print, on_look=print)
+"""
+
+
+def processes_with(text):
+    """Process ids and command lines of the processes that were started with some text in their command line."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if text in line:
+                found[int(place.parent.name)] = line
+    return found
+
+
+def wait_until(holds, *, seconds=120):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow  # starts torch in ten processes
+@pytest.mark.parametrize("victim", ["the one that was started", "one of the two that train"])
+def test_two_processes_killed_and_started_again_end_in_the_same_weights_and_losses(tmp_path, monkeypatch, victim):
+    from tasks.training_processes import train_in_processes
+
+    many = {"processes": 2, "training.steps": 60, "training.checkpoint_every": 20, "training.average_lengths": [0.1]}
+    whole, torn = (config_for(tmp_path / name, many) for name in ("whole", "torn"))
+    told = {name: TrainingFolder(tmp_path / f"{name}.progress") for name in ("whole", "torn")}
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the order to the processes lies, by which they are found
+    train_in_processes(whole, folder=told["whole"].path, on_step=ignore, on_look=ignore)
+    (tmp_path / "config.json").write_text(torn.model_dump_json())
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "config.json"), str(told["torn"].path)]
+
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL) as parent:
+        wait_until(lambda: len(told["torn"].lines(LOSSES)) >= 30)
+        team = [pid for pid, line in processes_with(str(tmp_path)).items() if "distributed" not in line]
+        workers = [pid for pid in team if pid != parent.pid]
+        os.kill(parent.pid if victim == "the one that was started" else max(workers), signal.SIGKILL)
+        parent.wait(timeout=120)
+    wait_until(lambda: not processes_with(str(tmp_path)))  # nobody goes on writing
+    reached = torch.load(tmp_path / "torn.checkpoint.pt", weights_only=True)["step"]
+    before = told["torn"].lines(LOSSES)
+    train_in_processes(torn, folder=told["torn"].path, on_step=ignore, on_look=ignore)
+
+    assert len(workers) == 2
+    assert parent.returncode == (-signal.SIGKILL if victim == "the one that was started" else 1)
+    assert reached in (20, 40)
+    assert len(before) < 60
+    assert told["torn"].lines(LOSSES) == told["whole"].lines(LOSSES)
+    assert [line["step"] for line in told["torn"].lines(LOSSES)] == list(range(1, 61))
+    for name in ("{}", "{}.averages/0.1"):
+        shas = [load_backbone(tmp_path / name.format(run)).sha256 for run in ("whole", "torn")]
+        assert shas[0] == shas[1]
