@@ -79,13 +79,13 @@ def units_of(store):
     return {name.removesuffix(".json") for name in names if name.startswith("minority")}
 
 
-def middle_of_a_unit(site, run, store, *, done=1):
-    """Wait until some units are done and others at work. Returns the names of the latter."""
+def middle_of_a_unit(site, run, store):
+    """Wait until a unit is done and others are at work. Returns the names of the latter."""
 
     def look():
         finished = units_of(store)
         at_work = {name for name in site.units_at_work(run) if name.startswith("minority")} - finished
-        return at_work if len(finished) >= done else None
+        return at_work if finished else None
 
     return operation.wait_until(look, seconds=1200, what="the middle of a unit", every=0.1)
 
@@ -244,7 +244,7 @@ def test_a_run_whose_machine_is_gone_is_called_crashed_by_the_automation(site, s
     worker = site.start_worker(PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30")
     long = {"sampler.steps": 100, "plan.unit_size": 64, "plan.quota": 200}
     run = site.submit("augment/digits", settings | long | {"store": str(store)})
-    middle_of_a_unit(site, run, store, done=0)
+    operation.wait_until(lambda: site.units_at_work(run), seconds=600, what="the first unit")
     time.sleep(35)  # a heartbeat must have come for its absence to be noticed
 
     worker.kill()
