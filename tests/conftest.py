@@ -25,6 +25,7 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Tests that run side by side share fixtures by file, and the flows one Prefect server."""
     for item in items:
