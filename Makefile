@@ -17,7 +17,7 @@ demo: $(READY) ## Balance the long-tailed digits: generate, select, publish, tra
 	$(BIN)/minority augment digits --store $(STORE)
 
 test: $(READY) ## Run the tests (some minutes); coverage of minority/ and datasets/ must be 90 %
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 test-slow: $(READY) ## Run the long tests too
 	$(BIN)/python -m pytest

@@ -25,12 +25,16 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that run side by side share fixtures by file, and the flows one Prefect server."""
-    for item in items:
-        path = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group("flows" if path.parts[0] == "flows" else path.as_posix()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests that run side by side stay together by file, to share fixtures, and the flows with their one server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByRoom(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "flows" if nodeid.startswith("tests/flows/") else super()._split_scope(nodeid)
+
+    return ByRoom(config, log)
 
 
 def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, seed=0):
