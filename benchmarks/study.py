@@ -203,6 +203,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--time-limit", type=float, default=float("inf"), help="seconds, after which no training begins"
     )
     parser.add_argument("--only", help="arms whose name holds this text, besides those without synthetic images")
+    parser.add_argument(
+        "--against-others",
+        action="append",
+        default=[],
+        metavar="ARM",
+        help="another arm to compare with those without synthetic images; picked by eye, a hint only",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     found = parser.parse_args(arguments)
     found.samplers = [name for name in found.samplers.split(",") if name and name != "none"]
@@ -236,7 +243,7 @@ def main() -> None:
     comparison = Comparison(data, settings_of(arguments), arms=arms, seeds=arguments.seeds)
     study = Study(comparison, folder / "predictions", device=arguments.device)
     outcome = study.run(workers=arguments.workers, deadline=deadline, say=partial(say))
-    report = markdown(outcome, arms, data)
+    report = markdown(outcome, arms, data, more=arguments.against_others)
     (folder / "report.md").write_text(report, encoding="utf-8")
     save_results(outcome, data, folder)
     print(report)

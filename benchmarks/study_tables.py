@@ -17,8 +17,8 @@ _COLUMNS = {
 }
 
 
-def markdown(outcome: Outcome, arms: Sequence[Arm], data: DownstreamData) -> str:
-    """The whole report in Markdown; says what is missing."""
+def markdown(outcome: Outcome, arms: Sequence[Arm], data: DownstreamData, *, more: Sequence[str] = ()) -> str:
+    """The whole report in Markdown; says what is missing. `more`: further arms to compare with those without images."""
     tested = {arm.name: outcome.tested[arm.name] for arm in arms if arm.name in outcome.tested}
     if not tested:
         return "No arm was finished.\n"
@@ -31,7 +31,7 @@ def markdown(outcome: Outcome, arms: Sequence[Arm], data: DownstreamData) -> str
         parts.append(
             f"Chosen on validation: `{best}` among the arms with synthetic images, `{rival}` among those without.\n"
         )
-        parts.append(difference_table(best, others, tested, data))
+        parts += [difference_table(name, others, tested, data) for name in (best, *more)]
     if outcome.unfinished:
         parts.append(f"Not finished: {', '.join(outcome.unfinished)}.\n")
     return "\n".join(parts)
