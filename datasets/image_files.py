@@ -88,7 +88,8 @@ class ZipFiles:
         self._path = path
         self._handles = threading.local()
         try:
-            self._members = {member.filename for member in self._archive().infolist() if not member.is_dir()}
+            # A folder's name ends in "/"; a damaged archive may hold a member without a name.
+            self._members = {name for name in self._archive().namelist() if name and not name.endswith("/")}
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise ValueError(f"{path} is not a readable zip archive ({error}); fetch it again.") from error
 

@@ -312,6 +312,21 @@ def test_a_damaged_archive_gives_one_clear_line_or_rows_and_reasons(folder, data
     account_for(folder, SETTINGS, num_rows=len(ROWS))
 
 
+def test_a_member_that_lost_its_name_is_no_image(folder):
+    write_set(folder, ROWS)
+    path = folder / "images.zip"
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    # In the archive's directory the name becomes a comment.
+    content[entry + 32], content[entry + 28] = content[entry + 28], 0
+    path.write_bytes(content)
+
+    found = read_image_table(folder, SETTINGS)
+
+    assert [problem.reason for problem in found.problems]
+    assert len(found) + len(found.problems) == len(ROWS)
+
+
 odd_values = st.sampled_from(
     [None, True, 0, -1, 3, 2.5, float("nan"), "", "a", "a.csv", [], ["a"], [1], [None], {}, {"a": "b"}, {"a": 1}]
     + [[{"column": "a", "edges": edges}] for edges in (None, [], [1, 2], [2, 1], ["x"], [float("nan")], 7)]
