@@ -92,6 +92,7 @@ def test_its_parts_are_disjoint_keep_identities_together_and_have_a_tail(real_se
     assert np.bincount(images.labels[tail.test], minlength=len(sizes)).min() > 0
 
 
+@pytest.mark.slow
 def test_its_training_part_is_published_verified_and_read_back_pixel_by_pixel(real_set, tail, tmp_path):
     name, images = real_set
     extension = "webp" if name == "congress" else "png"

@@ -89,6 +89,7 @@ test_training.train(checkpoint=Path(sys.argv[2]), on_progress=lambda progress: p
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_with_signal_9_leaves_a_checkpoint_to_go_on_from(tmp_path, undisturbed, request):
     checkpoint = tmp_path / "state.pt"
     process = subprocess.Popen(
