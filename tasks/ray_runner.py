@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from typing import Any, Self
+from typing import Self
 
 from prefect_ray import RayTaskRunner
 
@@ -11,9 +11,8 @@ class CancellableRayTaskRunner(RayTaskRunner):  # type: ignore[misc]
     """Ray takes SIGTERM for itself when it starts; a cancelled run would then end as crashed. Prefect gets it back."""
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is not threading.main_thread():
-            return super().__enter__()
-        handler: Any = signal.getsignal(signal.SIGTERM)
+        handler = signal.getsignal(signal.SIGTERM)
         super().__enter__()
-        signal.signal(signal.SIGTERM, handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
         return self
