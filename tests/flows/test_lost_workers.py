@@ -250,5 +250,5 @@ def test_a_run_whose_machine_is_gone_is_called_crashed_by_the_automation(site, s
     worker.kill()
 
     operation.wait_until(lambda: site.state(run) == "CRASHED", seconds=400, what="the automation to notice")
-    assert "No heartbeat" in site.why(run)
+    assert "no heartbeat for 90 seconds" in site.why(run)
     assert not list(store.rglob("manifest.json"))
