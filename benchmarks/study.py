@@ -240,6 +240,8 @@ def main() -> None:
     arms = arms_of(list(data.synthetic), arguments.samplers)
     if arguments.only:
         arms = [arm for arm in arms if not arm.is_generative or arguments.only in arm.name]
+    if unknown := sorted(set(arguments.against_others) - {arm.name for arm in arms}):
+        raise SystemExit(f"--against-others: there is no arm {', '.join(unknown)} among those that are trained here.")
     comparison = Comparison(data, settings_of(arguments), arms=arms, seeds=arguments.seeds)
     study = Study(comparison, folder / "predictions", device=arguments.device)
     outcome = study.run(workers=arguments.workers, deadline=deadline, say=partial(say))

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise BackboneError(f"{path} does not exist or is not a file; give the path of the weights.")
     if path.stat().st_size == 0:
         raise BackboneError(f"{path} is empty; fetch or copy it again.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise BackboneError(f"{path} is not a flat table of tensors ({_outline(content)}); save the state dict alone.")
     return dict(content)
@@ -164,7 +164,15 @@ def _read_safetensors(path: Path) -> object:
         ) from error
 
 
-def _read_pickled(path: Path) -> object:
+def read_pickled(path: Path) -> Any:
+    """Read what `torch.save` wrote, tensors and plain values, onto the CPU, without running any code in it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BackboneError: Where the file is missing, truncated, or would run code.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which end below

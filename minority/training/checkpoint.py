@@ -1,8 +1,6 @@
 """The state of a training run on disk, replaced by one rename; a death in between leaves the old one."""
 
 import hashlib
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from minority.backbones.backbone import BackboneError, read_pickled
 from minority.schedule import NoiseSchedule
 from minority.training.settings import TrainingSettings
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
-
-#: A torn archive ends in any of these, by where it was torn.
-_TORN = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -40,11 +36,9 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
         ValueError: It cannot be read, or belongs to another run.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which end below
-            state = torch.load(path, weights_only=True, map_location="cpu")
+        state = read_pickled(path)
         found = state["identity"]
-    except _TORN as error:
+    except (BackboneError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not a readable training checkpoint; remove it to train from the start.") from error
     if found != identity:
         raise ValueError(
