@@ -49,15 +49,23 @@ METADATA_SCHEMA = pa.schema(
         pa.field("realness", pa.float32()),  # the critic's probability that it is no fake
         pa.field("label_probability", pa.float32()),  # the critic's probability of the label
         pa.field("label_margin", pa.float32()),  # that, less the probability of the likeliest other label
-        # Quantiles of scores among real images that nothing was fitted on, in [0, 1].
+        # Quantiles among real images that the score was not fitted on, in [0, 1]: validation images for the scores of
+        # the backbone, training images for all others, each left out of its own neighbours or critic.
+        pa.field("minority_score_quantile", pa.float32()),
+        pa.field("negative_elbo_quantile", pa.float32()),
         pa.field("knn_distance_quantile", pa.float32()),
         pa.field("realism_quantile", pa.float32()),
         pa.field("lof_quantile", pa.float32()),
+        pa.field("rarity_score_quantile", pa.float32()),
+        pa.field("copy_ratio_quantile", pa.float32()),
         pa.field("realness_quantile", pa.float32()),
         pa.field("label_probability_quantile", pa.float32()),
+        pa.field("label_margin_quantile", pa.float32()),
         # Among the candidates.
         pa.field("fingerprint", pa.list_(pa.float32())),  # features projected to a few numbers that keep distances
         pa.field("near_duplicate_group", pa.string()),  # key of the first candidate that it nearly duplicates
+        # Where chains were pruned: sample_index of the one that it descends from; siblings have the same.
+        pa.field("founder", pa.int64()),
         # Of variants of real images (edit).
         pa.field("edited_source_id", pa.string()),  # the training image that it is a variant of
         pa.field("edited_fraction", pa.float32()),  # t0 / T: how far up the chain that image was noised

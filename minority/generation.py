@@ -40,12 +40,14 @@ class ScoreSettings:
         elbo_steps: Steps of the respaced chain whose negative ELBO is computed; each costs one evaluation.
         variance: Reverse variance of that chain (minority/chain.py). Where the backbone does not learn its variance,
             "fixed_large" gives the tighter bound, above all for few steps.
+        held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
     """
 
     perturbation: float = 0.5
     draws: int = 4
     elbo_steps: int = 10
     variance: Variance = "learned_range"
+    held_out: int = 200
 
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < 1:
@@ -54,6 +56,8 @@ class ScoreSettings:
             raise ValueError(
                 f"ScoreSettings.draws and .elbo_steps must be at least 1, got {self.draws} and {self.elbo_steps}."
             )
+        if self.held_out < 0:
+            raise ValueError(f"ScoreSettings.held_out must not be negative, got {self.held_out}.")
 
 
 @dataclass(frozen=True, eq=False)

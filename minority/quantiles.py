@@ -10,7 +10,7 @@ def quantile_among(values: NDArray[np.floating], held_out: NDArray[np.floating])
     """Share of held-out values that are smaller, ties counting half, (M,) in [0, 1].
 
     Args:
-        values: (M,) scores.
+        values: (M,) scores; the quantile of NaN is NaN.
         held_out: (N,) scores of real images, N >= 1; infinite ones are fine, NaN are not.
 
     Raises:
@@ -20,7 +20,7 @@ def quantile_among(values: NDArray[np.floating], held_out: NDArray[np.floating])
         raise ValueError(f"quantiles need held-out values that are numbers, got {len(held_out)} with NaN or none.")
     ordered = np.sort(held_out)
     below, up_to = np.searchsorted(ordered, values, side="left"), np.searchsorted(ordered, values, side="right")
-    return np.asarray((below + up_to) / (2 * len(ordered)))
+    return np.where(np.isnan(values), np.nan, (below + up_to) / (2 * len(ordered)))
 
 
 def lower_limit(held_out: NDArray[np.floating], *, quantile: float) -> float:

@@ -70,6 +70,11 @@ class SamplerSettings:
         return [method for method in methods if method is not None]
 
     @property
+    def family(self) -> int:
+        """Consecutive sample indices that are drawn together, with one label, as chains may replace one another."""
+        return max((method.family for method in self.guidance), default=1)
+
+    @property
     def walk(self) -> Solver:
         """The solver that walks the chain."""
         if self.solver == "ddim":

@@ -164,7 +164,7 @@ class Judge:
             "nearest_distance": float(np.quantile(own.nearest_distance, settings.copy_quantile)),
             "label_agreement": settings.label_floor,
         }
-        self._own = {name: getattr(own, name) for name in ("knn_distance", "nearest_distance", "realism", "lof")}
+        self._own = {name: values for name, values in own._asdict().items() if name != "nearest"}
         self._critic: Critic | None = None
         self._mirrored: Features | None = None
         if settings.held_out is not None:
@@ -259,6 +259,7 @@ class Judge:
             "copy_ratio": own.copy_ratio,
             "realness": opinion.realness,
             "label_probability": opinion.of_label(self._labels),
+            "label_margin": opinion.margin(self._labels),
         }
         rare = own.knn_distance > self.thresholds["knn_distance"]
         quantiles = {"realism": rules.realism, "copy_ratio": rules.copy_ratio, "realness": rules.realness}
@@ -286,8 +287,14 @@ class Judge:
 
     def _quantiles(self, verdicts: Verdicts) -> dict[str, NDArray[np.float64]]:
         scores: dict[str, NDArray[np.float64]] = dict(verdicts.neighbourhood._asdict())
-        if verdicts.opinion is not None and verdicts.label_probability is not None:
-            scores |= {"realness": verdicts.opinion.realness, "label_probability": verdicts.label_probability}
+        if verdicts.opinion is not None:
+            assert verdicts.label_probability is not None, "an opinion has it"
+            assert verdicts.label_margin is not None, "an opinion has it"
+            scores |= {
+                "realness": verdicts.opinion.realness,
+                "label_probability": verdicts.label_probability,
+                "label_margin": verdicts.label_margin,
+            }
         return {name: quantile_among(scores[name], own) for name, own in self._own.items()}
 
 

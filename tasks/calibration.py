@@ -119,7 +119,7 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
 def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int]) -> Measured:
     """Draw samples, every group equally often, and count what the filters let through."""
     real = workspace.real
-    groups = np.array([index % len(real.groups) for index in indices])
+    groups = np.array([index // sampler.family % len(real.groups) for index in indices])
     labels = None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
     drawn = draw(
         workspace.backbone,
@@ -127,6 +127,8 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
         indices=indices,
         labels=labels,
         settings=sampler,
+        reference=workspace.judge.reference,
+        extract=workspace.extract,
         device=workspace.device,
     )
     judged = judge_images(workspace, drawn.images, groups)

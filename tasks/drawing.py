@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.edit import choose_sources, edit_images
-from minority.generation import draw_images
+from minority.generation import draw
 from minority.sampler_settings import SamplerSettings
 from tasks.planning import UnitPlan
 from tasks.workspace import Workspace
@@ -19,11 +19,13 @@ class DrawnUnit:
     Attributes:
         images: (N, H, W, C) uint8.
         evaluations: Denoiser evaluations a sample.
+        founders: (N,) sample index of the chain that each descends from; its own where chains were not pruned.
         sources: (N,) positions of the training images that they are variants of; None where they come from noise.
     """
 
     images: NDArray[np.uint8]
     evaluations: float
+    founders: NDArray[np.int64]
     sources: NDArray[np.int64] | None = None
 
 
@@ -41,10 +43,17 @@ def draw_candidates(
     backbone, device, seed = workspace.backbone, workspace.device, workspace.config.seed
     edit = workspace.config.edit if plan.sampler == "minority" else None
     if edit is None:
-        images, evaluations = draw_images(
-            backbone, seed=seed, indices=plan.indices, labels=labels, settings=sampler, device=device
+        drawn = draw(
+            backbone,
+            seed=seed,
+            indices=plan.indices,
+            labels=labels,
+            settings=sampler,
+            reference=workspace.judge.reference,
+            extract=workspace.extract,
+            device=device,
         )
-        return DrawnUnit(images, evaluations)
+        return DrawnUnit(drawn.images, drawn.evaluations, drawn.founders)
     sources = choose_sources(seed, plan.indices, plan.groups, real_groups=workspace.real.train_groups)
     images, evaluations = edit_images(
         backbone,
@@ -56,4 +65,4 @@ def draw_candidates(
         fraction=edit.fraction,
         device=device,
     )
-    return DrawnUnit(images, evaluations, sources)
+    return DrawnUnit(images, evaluations, np.array(plan.indices, dtype=np.int64), sources)

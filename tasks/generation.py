@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from datasets.runs import open_run
 from datasets.store import Store
 from datasets.units import read_receipt, write_unit
 from minority.diversity import projected
-from minority.generation import Scores, score_images
+from minority.generation import Scores
 from minority.memory import peak_memory
 from minority.selection import Verdicts
 from tasks.candidates import passed_filters
@@ -25,10 +24,22 @@ from tasks.failures import TRIED_AGAIN
 from tasks.log_ids import log_ids
 from tasks.planning import UnitBatch, UnitPlan
 from tasks.plans import open_plan
+from tasks.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.workspace import Workspace, open_workspace
 
-#: Real images draw their scoring noise from indices that no sample has.
-_REAL_INDEX = 2**62
+#: Columns whose quantiles are columns too, and what the judge calls them.
+QUANTILES = {
+    "minority_score": "minority_score",
+    "negative_elbo": "negative_elbo",
+    "knn_distance": "knn_distance",
+    "realism": "realism",
+    "lof": "lof",
+    "rarity_score": "rarity",
+    "copy_ratio": "copy_ratio",
+    "realness": "realness",
+    "label_probability": "label_probability",
+    "label_margin": "label_margin",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +140,7 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
     drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)
     images = drawn.images
     judged = judge_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
-    scores = _scores(workspace, images, indices=plan.indices, labels=condition)
+    scores = score(workspace, images, indices=plan.indices, labels=np.array(planned_labels))
     prefix = "s" if plan.sampler == "minority" else "p"
     rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
         "key": [f"{prefix}{index:08d}" for index in plan.indices],
@@ -137,11 +148,18 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "sample_index": list(plan.indices),
         "seed": [config.seed] * plan.num_samples,
         "guidance": [json.dumps(asdict(sampler), sort_keys=True)] * plan.num_samples,
+        "founder": drawn.founders,
         "evaluations": [drawn.evaluations] * plan.num_samples,
         "kept": [False] * plan.num_samples,
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
     }
     rows |= _verdict_columns(workspace, judged)
+    quantiles = judged.verdicts.quantiles | score_quantiles(workspace, scores)
+    rows |= {
+        f"{name}_quantile": quantiles[field].astype(np.float32)
+        for name, field in QUANTILES.items()
+        if field in quantiles
+    }
     if drawn.sources is not None and config.edit is not None:
         rows["edited_source_id"] = [real.train.source_ids[position] for position in drawn.sources]
         rows["edited_fraction"] = np.full(plan.num_samples, config.edit.fraction, dtype=np.float32)
@@ -202,8 +220,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     images = workspace.train_images[positions]
     train, own = workspace.real.train, workspace.judge.reference.own
     labels = train.labels[positions]
-    condition = None if workspace.backbone.num_classes is None else labels.tolist()
-    scores = _scores(workspace, images, indices=[_REAL_INDEX + i for i in plan.indices], labels=condition)
+    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], labels=labels)
     rows = _shared_columns(plan, workspace, groups=np.array(plan.groups), labels=labels, scores=scores) | {
         "key": [f"real-{position:06d}" for position in plan.indices],
         "source": ["real"] * plan.num_samples,
@@ -219,22 +236,6 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "reason": ["real"] * plan.num_samples,
     }
     return images, pa.table(rows)
-
-
-def _scores(
-    workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], labels: list[int] | None
-) -> Scores:
-    return score_images(
-        workspace.backbone,
-        images,
-        seed=workspace.config.seed,
-        indices=indices,
-        labels=labels,
-        settings=workspace.config.scores,
-        batch_size=workspace.config.sampler.batch_size,
-        engine=workspace.config.sampler.engine,
-        device=workspace.device,
-    )
 
 
 def _shared_columns(
@@ -277,6 +278,4 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "label_probability": verdicts.label_probability,
         "label_margin": verdicts.label_margin,
     }
-    for name in ("knn_distance", "realism", "lof", "realness", "label_probability"):
-        scores[f"{name}_quantile"] = verdicts.quantiles.get(name)
     return columns | {name: values.astype(np.float32) for name, values in scores.items() if values is not None}

@@ -144,7 +144,13 @@ def group_quota(real: RealData, config: PlanConfig) -> int:
 
 
 def plan_round(
-    config: PlanConfig, tallies: Sequence[Tally], *, round_number: int, first_index: int, wanted: Sequence[int]
+    config: PlanConfig,
+    tallies: Sequence[Tally],
+    *,
+    round_number: int,
+    first_index: int,
+    wanted: Sequence[int],
+    family: int = 1,
 ) -> RoundPlan | None:
     """Plan one round of candidates.
 
@@ -154,6 +160,8 @@ def plan_round(
         round_number: 0, 1, ...
         first_index: The first sample index that is free.
         wanted: Synthetic images wanted for every group in the whole run; decides the candidate budget.
+        family: Candidates that are drawn together (`SamplerSettings.family`): each family is of one group, and lies
+            whole in one unit. `first_index` must be a multiple of it, as it is after whole families.
 
     Returns:
         The units; None where quotas are full, the rounds are over or the budget is spent.
@@ -161,17 +169,17 @@ def plan_round(
     if round_number >= config.max_rounds:
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
-    asked = [math.ceil(tally.missing / _expected_yield(tally, config)) for tally in tallies]
-    if sum(asked) > budget:
-        asked = [count * max(0, budget) // sum(asked) for count in asked]
-    if sum(asked) == 0:
+    families = [math.ceil(tally.missing / _expected_yield(tally, config) / family) for tally in tallies]
+    if sum(families) * family > budget:
+        families = [count * max(0, budget) // (sum(families) * family) for count in families]
+    if sum(families) == 0:
         return None
     return RoundPlan(
         sampler="minority",
         round=round_number,
-        unit_size=config.unit_size,
-        indices=np.arange(first_index, first_index + sum(asked)),
-        groups=_interleave(asked),
+        unit_size=math.ceil(config.unit_size / family) * family,
+        indices=np.arange(first_index, first_index + sum(families) * family),
+        groups=np.repeat(_interleave(families), family),
     )
 
 

@@ -234,6 +234,11 @@ RANGES = {
     "lof_quantile": (0, 1),
     "realness_quantile": (0, 1),
     "label_probability_quantile": (0, 1),
+    "label_margin_quantile": (0, 1),
+    "rarity_score_quantile": (0, 1),
+    "copy_ratio_quantile": (0, 1),
+    "minority_score_quantile": (0, 1),
+    "negative_elbo_quantile": (0, 1),
 }
 
 
@@ -263,7 +268,8 @@ def test_where_a_critic_judges_every_candidate_has_every_score_in_its_range(augm
     assert set(candidates["near_duplicate_group"]) <= set(candidates["key"])
     assert synthetic["nearest_source_id"].isin(real["source_id"]).all()
     # The real images' own scores are in the table too: quantiles are shares of those, ties counting half.
-    for name in ("knn_distance", "realism", "lof"):
+    for name in ("knn_distance", "realism", "lof", "rarity_score"):
         own, theirs = real[name].to_numpy(), synthetic[name].to_numpy()[:, None]
         shares = ((own < theirs).mean(axis=1) + (own <= theirs).mean(axis=1)) / 2
         np.testing.assert_allclose(synthetic[f"{name}_quantile"], shares, atol=1e-6, err_msg=name)
+    assert real[[name for name in RANGES if name.endswith("_quantile")]].isna().all().all()

@@ -12,7 +12,8 @@ from tasks.workspace import open_workspace
 
 #: Filled in when images are published.
 #: Filled where a critic judges.
-CRITIC = {"realness", "label_probability", "label_margin", "realness_quantile", "label_probability_quantile"}
+CRITIC = {"realness", "label_probability", "label_margin"}
+CRITIC |= {f"{name}_quantile" for name in CRITIC}
 LATER = {"near_duplicate_group", "shard"}
 SCORES = ("minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism")
 
@@ -145,6 +146,41 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     assert rows["group"].to_pylist() == [real.groups[group] for group in groups]
     assert rows["label"].to_pylist() == [real.group_labels[group] for group in groups]
     np.testing.assert_array_equal(rows["label_kept"].to_numpy(), confidence >= 0.3)
+
+
+@pytest.mark.parametrize("judge", ["features", "metric"])
+def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, judge):
+    config = tiny_config(
+        sampler={"steps": 6, "prune_and_branch": {"family": 3, "keep": 1, "judge": judge, "draws": 1}},
+        plan__unit_size=8,
+    )
+    workspace = open_workspace(config)
+    store = open_run_store(workspace)
+    wanted = quotas(workspace.real, config.plan)
+    nothing = {"group": [], "kept": [], "passed": []}
+    units = plan_round(
+        config.plan,
+        tally(wanted, nothing, workspace.real.groups),
+        round_number=0,
+        first_index=0,
+        wanted=wanted,
+        family=config.sampler.family,
+    )
+    (plain, *_) = plan_baseline(config.plan, units, wanted)
+
+    make_unit(units[0], workspace, store)
+    make_unit(plain, workspace, store)
+
+    rows = read_unit(store, units[0].unit)[1].to_pandas()
+    plain_rows = read_unit(store, plain.unit)[1].to_pandas()
+    assert len(rows) == 9
+    assert (rows["founder"] // 3 == rows["sample_index"] // 3).all()
+    assert (rows.groupby("founder").size() <= 2).all()
+    assert (rows["founder"] != rows["sample_index"]).sum() == 3
+    assert (rows.groupby(rows["sample_index"] // 3)["label"].nunique() == 1).all()
+    # The metric asks the network once more of every chain; the features do not.
+    assert rows["evaluations"].eq(6 if judge == "features" else 7).all()
+    assert (plain_rows["founder"] == plain_rows["sample_index"]).all()
 
 
 def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
