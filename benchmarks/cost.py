@@ -102,10 +102,10 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
     return draw_batch
 
 
-def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int]) -> None:
-    """Draw, judge and score a batch; adds to what is spent."""
+def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], family: int = 1) -> None:
+    """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
     real = workspace.real
-    groups = np.array([index % len(real.groups) for index in indices])
+    groups = np.array([index // family % len(real.groups) for index in indices])
     labels = None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
     start = clock(workspace.device)
     images, evaluations = arm(indices, labels)
@@ -213,7 +213,8 @@ def main() -> None:
     for first in range(0, arguments.num, arguments.batch_size):
         count = min(arguments.batch_size, arguments.num - first)
         for name, arm in arms.items():
-            measure(workspace, arm, spent[name], indices=range(FRESH + first, FRESH + first + count))
+            family = samplers[name].family if name in samplers else 1
+            measure(workspace, arm, spent[name], indices=range(FRESH + first, FRESH + first + count), family=family)
     scores = workspace.config.scores
     rows = rows_of(spent, scoring=scores.draws + scores.elbo_steps)
     machine = describe_machine(workspace.device)
