@@ -3,6 +3,7 @@
 from datasets.store import Store
 from tasks.config import AugmentConfig
 from tasks.downstream import check_arms
+from tasks.downstream_data import sources_of
 from tasks.errors import InputError
 from tasks.generation import open_run_store
 from tasks.real_data import load_real_data
@@ -67,7 +68,7 @@ def _check_downstream(config: AugmentConfig) -> str | None:
     if config.downstream is None or config.downstream.seeds == 0 or _check_data(config) is not None:
         return None
     try:
-        check_arms(config.downstream, load_real_data(config.dataset))
+        check_arms(config.downstream, load_real_data(config.dataset), sources=sources_of(config))
     except InputError as error:
         return str(error)
     return None

@@ -17,7 +17,7 @@ from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.trials import run_trial, trials_for
 from tasks.config import ArmsConfig, DownstreamConfig, project_path
-from tasks.downstream_data import PLAIN, SELECTED, UNSELECTED, images_of_run, sources_of
+from tasks.downstream_data import PLAIN, images_of_run, sources_of
 from tasks.errors import InputError
 from tasks.failures import TRIED_AGAIN
 from tasks.presets import options
@@ -52,13 +52,18 @@ class ArmsOnRun:
         return Predictions.load(io.BytesIO(store.read(path))) if store.exists(path) else None
 
 
-def check_arms(config: ArmsConfig, real: RealData) -> None:
+def check_arms(config: ArmsConfig, real: RealData, *, sources: Sequence[str]) -> None:
     """Find out whether arms can be compared as asked, before anything is drawn for them.
+
+    Args:
+        config: What is asked.
+        real: The real images.
+        sources: The sources of synthetic images that there will be.
 
     Raises:
         InputError: An arm is unknown or cannot fill its trials, or there are no validation images.
     """
-    arms = arms_of(config, sources=(SELECTED, UNSELECTED, PLAIN))
+    arms = arms_of(config, sources=sources)
     if len(real.validation) == 0:
         raise InputError("downstream: arms are tuned on validation images; set dataset.split.validation_fraction.")
     try:
@@ -82,7 +87,9 @@ def arms_of(config: ArmsConfig, *, sources: Sequence[str]) -> list[Arm]:
     wanted = list(known) if config.arms is None else list(config.arms)
     for name in wanted:
         if name not in known:
-            raise InputError(f"downstream.arms: there is no arm {name} here; {options(name, list(known))}.")
+            undrawn = PLAIN in name and PLAIN not in sources
+            why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
+            raise InputError(f"downstream.arms: there is no arm {name} here{why}; {options(name, list(known))}.")
     return [arm for name, arm in known.items() if name in wanted]
 
 
@@ -113,7 +120,7 @@ def _open(config_json: str) -> ArmsOnRun:
     config = DownstreamConfig.model_validate_json(config_json)
     assert config.manifest is not None, "resolved"
     run = open_published(config.manifest)
-    arms = arms_of(config.downstream, sources=sources_of(run))
+    arms = arms_of(config.downstream, sources=sources_of(run.config))
     data = images_of_run(run, sorted({arm.source for arm in arms if arm.source is not None}))
     try:
         comparison = Comparison(data, _budget(config.downstream), arms=arms, seeds=config.downstream.seeds)

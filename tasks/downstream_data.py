@@ -11,6 +11,7 @@ import pandas as pd
 from datasets.imageset import ImageSet
 from datasets.published import read_published
 from minority.downstream.data import DownstreamData, LabelledImages
+from tasks.config import AugmentConfig
 from tasks.published_run import PublishedRun
 from tasks.real_data import RealData
 
@@ -48,9 +49,9 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
     )
 
 
-def sources_of(run: PublishedRun) -> list[str]:
-    """The sources of synthetic images that a run has."""
-    return [SELECTED, UNSELECTED, *([PLAIN] if run.config.plan.baseline else [])]
+def sources_of(config: AugmentConfig) -> list[str]:
+    """The sources of synthetic images that a run of this config has."""
+    return [SELECTED, UNSELECTED, *([PLAIN] if config.plan.baseline else [])]
 
 
 def images_of_run(run: PublishedRun, sources: Sequence[str]) -> DownstreamData:

@@ -80,3 +80,13 @@ def test_the_celeba_preset_says_in_one_line_what_is_missing_here(tmp_path, monke
     assert "celeba64.pt" in message
     assert "CelebA folder" in message
     assert not Path("runs", "celeba").exists()
+
+
+def test_an_arm_whose_samples_will_not_be_drawn_is_refused_beforehand(tiny_config, tmp_path):
+    message = refusal(tiny_config(plan__baseline=False))
+
+    assert message == (
+        "downstream.arms: there is no arm real+plain here, as plan.baseline is off and no plain sample is drawn; "
+        "did you mean real+minority."
+    )
+    assert list(tmp_path.rglob("run.json")) == []
