@@ -39,6 +39,7 @@ from minority.calibration_outcome import Measured, ratio_interval
 from minority.generation import draw, score_images
 from minority.pixels import to_pixels
 from minority.sampler_settings import SamplerSettings
+from tasks.calibration import groups_in_turn
 from tasks.config import AugmentConfig
 from tasks.generation import judge_images
 from tasks.presets import load_preset, parse_overrides
@@ -104,9 +105,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
 
 def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], family: int = 1) -> None:
     """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
-    real = workspace.real
-    groups = np.array([index // family % len(real.groups) for index in indices])
-    labels = None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
+    groups, labels = groups_in_turn(workspace, indices, family=family)
     start = clock(workspace.device)
     images, evaluations = arm(indices, labels)
     verdicts = judge_images(workspace, images, groups).verdicts

@@ -56,7 +56,7 @@ def generate(workspace: Workspace) -> int:
         round_number=round_number,
         first_index=candidates.num_samples,
         wanted=wanted,
-        family=config.sampler.family if config.edit is None else 1,
+        family=config.sampler.family,
     ):
         plan = settle_plan(planned, store)
         if round_number == 0 and config.plan.baseline:

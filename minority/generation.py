@@ -15,7 +15,7 @@ from minority.backbones import Backbone
 from minority.chain import Variance
 from minority.engine import EngineSettings, prepared
 from minority.features import pixel_features
-from minority.guidance import Guidance
+from minority.guidance import Guidance, family_of
 from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
 from minority.guidance.prune_and_branch import founders as founders_of
 from minority.guidance.prune_by_features import Extractor, PruneByFeatures
@@ -129,7 +129,7 @@ def draw(
         else method
         for method in (*settings.guidance, *guidance)
     ]
-    family = max((method.family for method in methods), default=1)
+    family = family_of(methods)
     members, member_labels, positions = whole_families(indices, labels, family=family)
     size = max(1, settings.batch_size // family) * family
 

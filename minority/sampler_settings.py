@@ -6,7 +6,7 @@ from typing import Literal
 from minority.backbones.backbone import Precision
 from minority.chain import Variance
 from minority.engine import EngineSettings
-from minority.guidance import Guidance, check_combination
+from minority.guidance import Guidance, check_combination, family_of
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.prune_and_branch import PruneAndBranch
@@ -72,7 +72,7 @@ class SamplerSettings:
     @property
     def family(self) -> int:
         """Consecutive sample indices that are drawn together, with one label, as chains may replace one another."""
-        return max((method.family for method in self.guidance), default=1)
+        return family_of(self.guidance)
 
     @property
     def walk(self) -> Solver:

@@ -116,11 +116,18 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
     return found
 
 
+def groups_in_turn(
+    workspace: Workspace, indices: Sequence[int], *, family: int
+) -> tuple[NDArray[np.int64], list[int] | None]:
+    """Groups of samples, every group equally often and a family in one group; labels where the backbone takes any."""
+    real = workspace.real
+    groups = np.array([index // family % len(real.groups) for index in indices])
+    return groups, None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
+
+
 def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int]) -> Measured:
     """Draw samples, every group equally often, and count what the filters let through."""
-    real = workspace.real
-    groups = np.array([index // sampler.family % len(real.groups) for index in indices])
-    labels = None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
+    groups, labels = groups_in_turn(workspace, indices, family=sampler.family)
     drawn = draw(
         workspace.backbone,
         seed=workspace.config.seed,

@@ -81,4 +81,9 @@ def check_combination(guidance: Sequence[Guidance], solver: Solver) -> None:
         raise ValueError("two guidance methods want to prune and branch the chains; leave one of them out.")
 
 
-__all__ = ["Guidance", "check_combination"]
+def family_of(guidance: Sequence[Guidance]) -> int:
+    """Consecutive chains that have to be drawn together, with one label: 1 where none replaces another."""
+    return max((method.family for method in guidance), default=1)
+
+
+__all__ = ["Guidance", "check_combination", "family_of"]

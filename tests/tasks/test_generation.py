@@ -10,12 +10,21 @@ from tasks.generation import is_done, make_unit, open_run_store, published_confi
 from tasks.planning import plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.workspace import open_workspace
 
-#: Filled in when images are published.
 #: Filled where a critic judges.
 CRITIC = {"realness", "label_probability", "label_margin"}
 CRITIC |= {f"{name}_quantile" for name in CRITIC}
+#: Filled in when images are published.
 LATER = {"near_duplicate_group", "shard"}
 SCORES = ("minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism")
+
+
+def first_round(workspace):
+    """The plan of the first round, and the synthetic images wanted for every group."""
+    config, groups = workspace.config, workspace.real.groups
+    wanted = quotas(workspace.real, config.plan)
+    nothing = tally(wanted, {"group": [], "kept": [], "passed": []}, groups)
+    units = plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, family=config.sampler.family)
+    return units, wanted
 
 
 @pytest.fixture
@@ -23,9 +32,7 @@ def run(tiny_config):
     """The workspace, run store, plans of candidates, baseline and real images of a tiny run."""
     workspace = open_workspace(tiny_config())
     config, real = workspace.config.plan, workspace.real
-    wanted = quotas(real, config)
-    nothing = {"group": [], "kept": [], "passed": []}
-    units = plan_round(config, tally(wanted, nothing, real.groups), round_number=0, first_index=0, wanted=wanted)
+    units, wanted = first_round(workspace)
     return workspace, open_run_store(workspace), units, plan_baseline(config, units, wanted), plan_real(config, real)
 
 
@@ -133,11 +140,7 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     workspace = open_workspace(config)
     store = open_run_store(workspace)
     real = workspace.real
-    wanted = quotas(real, config.plan)
-    nothing = {"group": [], "kept": [], "passed": []}
-    (plan, *_) = plan_round(
-        config.plan, tally(wanted, nothing, real.groups), round_number=0, first_index=0, wanted=wanted
-    )
+    (plan, *_), _ = first_round(workspace)
 
     make_unit(plan, workspace, store)
 
@@ -156,16 +159,7 @@ def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tin
     )
     workspace = open_workspace(config)
     store = open_run_store(workspace)
-    wanted = quotas(workspace.real, config.plan)
-    nothing = {"group": [], "kept": [], "passed": []}
-    units = plan_round(
-        config.plan,
-        tally(wanted, nothing, workspace.real.groups),
-        round_number=0,
-        first_index=0,
-        wanted=wanted,
-        family=config.sampler.family,
-    )
+    units, wanted = first_round(workspace)
     (plain, *_) = plan_baseline(config.plan, units, wanted)
 
     make_unit(units[0], workspace, store)
