@@ -148,6 +148,7 @@ def plan_rung(
     *,
     rungs: int,
     first: int,
+    multiple: int = 1,
 ) -> list[Draw]:
     """The draws of one rung: its share of the budget, after which everybody in it has drawn the same samples.
 
@@ -159,6 +160,7 @@ def plan_rung(
             half of the share.
         rungs: Rungs of the whole search, which share the budget equally.
         first: The first sample index that no earlier rung used.
+        multiple: What counts are whole multiples of; at least so many are drawn.
     """
     share = settings.budget * (1 - settings.verification) / rungs
     participants = list(participants)
@@ -168,6 +170,11 @@ def plan_rung(
 
     while catching_up() > share / 2:
         participants.remove(next(i for i in reversed(participants) if measured[i].samples == 0))
-    count = max(1, int((share - catching_up()) / sum(costs[i] for i in participants)))
+    count = whole(int((share - catching_up()) / sum(costs[i] for i in participants)), multiple=multiple)
     newcomers = [Draw(i, 0, first) for i in participants if first and measured[i].samples == 0]
     return newcomers + [Draw(i, first, count) for i in participants]
+
+
+def whole(count: int, *, multiple: int) -> int:
+    """The largest whole multiple that is no more than a count, but at least one."""
+    return max(1, count // multiple) * multiple

@@ -44,6 +44,8 @@ class Measured:
         samples: Samples drawn.
         rare, valid, new, label_kept, passed: How many of them each filter, and all together, let through.
         evaluations: Denoiser evaluations that they cost together.
+        siblings: Samples whose chain is a branch of another sample's, where chains are pruned; they tell little that
+            is new. Intervals and probabilities count the others alone, as if siblings always shared their fate.
         diversity: Mean distance to the nearest other sample over that among real images; None where not measured.
     """
 
@@ -54,6 +56,7 @@ class Measured:
     label_kept: int = 0
     passed: int = 0
     evaluations: float = 0.0
+    siblings: int = 0
     diversity: float | None = None
 
     def __add__(self, other: "Measured") -> "Measured":
@@ -73,13 +76,22 @@ class Measured:
         return self.valid / max(1, self.samples)
 
     @property
+    def independent(self) -> float:
+        """The share of samples that are nobody's siblings."""
+        return 1 - self.siblings / max(1, self.samples)
+
+    def interval(self, count: int) -> tuple[float, float]:
+        """95 % interval of the share that so many of the samples are."""
+        return wilson(self.independent * count, self.independent * self.samples)
+
+    @property
     def per_1000_evaluations(self) -> float:
         """Samples kept per 1000 denoiser evaluations."""
         return 1000 * self.passed / self.evaluations if self.evaluations else 0.0
 
     def per_1000_evaluations_interval(self) -> tuple[float, float]:
         """Its 95 % interval, from that of the yield at the cost measured."""
-        low, high = wilson(self.passed, self.samples)
+        low, high = self.interval(self.passed)
         cost = self.evaluations / max(1, self.samples)
         return (1000 * low / cost, 1000 * high / cost) if cost else (0.0, math.inf)
 
@@ -95,8 +107,9 @@ def floors_probability(floors: Floors, measured: Measured) -> float:
     """
     if measured.samples == 0 or (measured.diversity is not None and measured.diversity < floors.diversity):
         return 0.0
-    invalid = measured.samples - measured.valid
-    return float(special.betainc(invalid + 0.5, measured.valid + 0.5, 1 - floors.validity))
+    valid = measured.independent * measured.valid
+    invalid = measured.independent * measured.samples - valid
+    return float(special.betainc(invalid + 0.5, valid + 0.5, 1 - floors.validity))
 
 
 def reaches_floors(floors: Floors, measured: Measured) -> bool:
@@ -139,7 +152,10 @@ def ratio_interval(
     samples drawn still gives one; the ratio itself is then infinite.
     """
     rng = np.random.default_rng(seed)
-    shares = [rng.beta(m.passed + 0.5, m.samples - m.passed + 0.5, size=draws) for m in (ours, theirs)]
+    shares = [
+        rng.beta(m.independent * m.passed + 0.5, m.independent * (m.samples - m.passed) + 0.5, size=draws)
+        for m in (ours, theirs)
+    ]
     ratios = shares[0] / shares[1]
     if objective == "per_evaluation":
         costs = [m.evaluations / max(1, m.samples) for m in (ours, theirs)]

@@ -1,6 +1,7 @@
 """The sampler settings among which a calibration searches, and those that it is compared with."""
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from minority.guidance.boost_and_skip import BoostAndSkip
+from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampler_settings import SamplerSettings
 
@@ -38,10 +40,15 @@ class Walk:
         """For example "dpm_solver logsnr20"."""
         return f"{self.solver} {self.steps}"
 
+    @property
+    def may_branch(self) -> bool:
+        """Whether it adds noise on the way, without which branches would stay copies."""
+        return self.solver == "ancestral"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSpace:
-    """The settings among which is searched: every combination of one walk, one start and one guidance.
+    """The settings among which is searched: every combination of one walk, start, guidance and pruning.
 
     Values of a setting are listed in ascending order: the one before and the one after are its neighbours.
 
@@ -54,9 +61,16 @@ class CalibrationSpace:
         interval: Its guidance intervals.
         above: The chain's fractions below which it stops guiding; -1 guides to the end.
         jacobian_scale: Guidance scales of self-guidance through the denoiser, at the first interval and `above`.
+        pruning: Points at which chains are pruned by features, as fractions of the way from noise to image; only where
+            the walk adds noise.
     """
 
-    walks: tuple[Walk, ...] = (Walk(), Walk(solver="ddim", steps=25), Walk(solver="dpm_solver", steps="logsnr20"))
+    walks: tuple[Walk, ...] = (
+        Walk(steps=20),
+        Walk(),
+        Walk(solver="ddim", steps=25),
+        Walk(solver="dpm_solver", steps="logsnr20"),
+    )
     boost: tuple[float, ...] = (2.0, 3.0, 4.0)
     skip: tuple[float, ...] = (0.06, 0.12)
     scale: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
@@ -64,11 +78,12 @@ class CalibrationSpace:
     interval: tuple[int, ...] = (2, 5)
     above: tuple[float, ...] = (-1.0, 0.3)
     jacobian_scale: tuple[float, ...] = (0.4, 1.0, 4.0)
+    pruning: tuple[tuple[float, ...], ...] = ((0.5,), (0.5, 0.7))
 
     def __post_init__(self) -> None:
         if not self.walks:
             raise ValueError("CalibrationSpace.walks must name at least one solver with its steps, got none.")
-        for name in ("boost", "skip", "scale", "perturbation", "interval", "above", "jacobian_scale"):
+        for name in ("boost", "skip", "scale", "perturbation", "interval", "above", "jacobian_scale", "pruning"):
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
                 raise ValueError(f"CalibrationSpace.{name} must ascend without repetition, got {values}.")
@@ -108,7 +123,8 @@ class CalibrationSpace:
         """Combinations that differ from one in a single respect, in an order drawn at random.
 
         In a single respect means: another walk; the next value of one setting; with or without a boosted start; with
-        or without guidance; guidance through the denoiser or not. The baselines are nobody's neighbours.
+        or without guidance; guidance through the denoiser or not; with or without pruning. The baselines are nobody's
+        neighbours.
 
         Args:
             base: As for `candidates`.
@@ -138,6 +154,7 @@ class CalibrationSpace:
         options: dict[str, list[dict[str, int]]] = {
             "start": [{}, *starts],
             "strength": [{}, *strengths] if guided else [{}],
+            "pruning": [{}, *({"pruning": i} for i in range(len(self.pruning)))],
         }
         for name, values in {
             "walk": self.walks,
@@ -158,6 +175,8 @@ class CalibrationSpace:
         if drawn["strength"]:
             for name in _GUIDANCE:
                 row |= drawn[name]
+        if self.walks[row["walk"]].may_branch:
+            row |= drawn["pruning"]
         if "jacobian_scale" in row:
             row |= {"interval": 0, "above": 0}
         return row
@@ -174,6 +193,10 @@ class CalibrationSpace:
             if self.interval and self.above
         ]
         return free + through
+
+    def prunings(self) -> list[PruneAndBranch]:
+        """Every pruning of the space."""
+        return [PruneAndBranch(judge="features", points=points) for points in self.pruning]
 
 
 @dataclass(frozen=True)
@@ -201,15 +224,23 @@ def baselines(base: SamplerSettings) -> list[Candidate]:
 def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candidate, ...]:
     starts = [None, *(BoostAndSkip(boost=b, skip=s) for b, s in itertools.product(space.boost, space.skip))]
     everything = [
-        replace(base.plain(), solver=walk.solver, steps=walk.steps, boost_and_skip=start, self_guidance=guide)
+        replace(
+            base.plain(),
+            solver=walk.solver,
+            steps=walk.steps,
+            boost_and_skip=start,
+            self_guidance=guide,
+            prune_and_branch=prune,
+        )
         for walk, start, guide in itertools.product(space.walks, starts, [None, *space.guidance()])
+        for prune in [None, *(space.prunings() if walk.may_branch else [])]
     ]
     compared = baselines(base)
     known = {candidate.sampler for candidate in compared if candidate.name in (PLAIN, PRESENT)}
     return (*compared, *(Candidate(describe(sampler), sampler) for sampler in everything if sampler not in known))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16384)
 def _places(space: CalibrationSpace, sampler: SamplerSettings) -> tuple[tuple[str, int], ...]:
     def place(values: Sequence[object], value: object) -> int:
         return list(values).index(value) if value in values else -1
@@ -221,6 +252,8 @@ def _places(space: CalibrationSpace, sampler: SamplerSettings) -> tuple[tuple[st
         kind = "jacobian_scale" if guide.jacobian else "scale"
         found |= {kind: place(getattr(space, kind), guide.scale)}
         found |= {name: place(getattr(space, name), getattr(guide, name)) for name in _GUIDANCE}
+    if (prune := sampler.prune_and_branch) is not None:
+        found |= {"pruning": place(space.prunings(), prune)}
     return tuple(found.items())
 
 
@@ -241,15 +274,23 @@ def describe(sampler: SamplerSettings) -> str:
         kind = "w/ Jacobian" if guide.jacobian else "no Jacobian"
         until = "" if guide.above < 0 else f" above {guide.above:g}"
         parts.append(f"w {guide.scale:g} s {guide.perturbation:g} n {guide.interval}{until}, {kind}")
+    if (prune := sampler.prune_and_branch) is not None:
+        parts.append(f"prune by {prune.judge} at {' '.join(f'{point:g}' for point in prune.points)}")
     return ", ".join(parts)
+
+
+def common_family(candidates: Sequence[Candidate]) -> int:
+    """Consecutive sample indices that are whole families of every candidate."""
+    return math.lcm(*{candidate.sampler.family for candidate in candidates})
 
 
 def expected_cost(sampler: SamplerSettings) -> float:
     """Denoiser evaluations a sample that these settings should take; what is measured replaces it."""
     steps = sum(int(number) for number in re.findall(r"\d+", str(sampler.steps)))
-    start, guide = sampler.boost_and_skip, sampler.self_guidance
+    start, guide, prune = sampler.boost_and_skip, sampler.self_guidance, sampler.prune_and_branch
     walked = steps - (0 if start is None else int(start.skip * steps))
+    judged = prune.draws * len(prune.points) if prune is not None and prune.judge == "metric" else 0
     if guide is None:
-        return float(walked)
+        return float(walked + judged)
     guided = sum(guide.acts_at(step, steps) for step in range(walked))
-    return float(walked + guided * (guide.draws + 2 * guide.jacobian))
+    return float(walked + judged + guided * (guide.draws + 2 * guide.jacobian))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 Statistic = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
-def wilson(successes: int, trials: int, *, z: float = 1.96) -> tuple[float, float]:
-    """A 95 % interval of a share (Wilson 1927)."""
+def wilson(successes: float, trials: float, *, z: float = 1.96) -> tuple[float, float]:
+    """A 95 % interval of a share (Wilson 1927); numbers need not be whole, as effective ones are not."""
     if trials == 0:
         return 0.0, 1.0
-    share, width = successes / trials, z * z / trials
+    share, width = min(1.0, successes / trials), z * z / trials
     middle = (share + width / 2) / (1 + width)
     half = z / (1 + width) * math.sqrt(share * (1 - share) / trials + width / (4 * trials))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,5 +1,6 @@
 """The search for sampler settings: measuring candidates, keeping what is measured, and writing down what was found."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -10,10 +11,10 @@ from prefect.logging import get_run_logger
 
 from datasets.canonical import canonical_json, parse_json
 from datasets.store import Store
-from minority.calibration import Draw, next_rung, rung_sizes
+from minority.calibration import Draw, next_rung, rung_sizes, whole
 from minority.calibration import plan_rung as plan_draws
 from minority.calibration_outcome import OBJECTIVES, Measured, Objective, best
-from minority.calibration_space import Candidate, baselines, expected_cost
+from minority.calibration_space import Candidate, baselines, common_family, expected_cost
 from minority.diversity import mean_nearest_distance
 from minority.generation import draw
 from minority.sampler_settings import SamplerSettings
@@ -75,8 +76,9 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         survivors if rung > 0 else start,
         rungs=len(sizes),
         first=max((order.first + order.count for order in done), default=0),
+        multiple=common_family(candidates),
     )
-    return _cut(draws, size=config.unit_size)
+    return _cut(draws, size=whole(config.unit_size, multiple=common_family(candidates)))
 
 
 def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objective, int | None]:
@@ -92,8 +94,9 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     found = [i for i in winners(config, measured).values() if i is not None]
     chosen = sorted({*range(len(baselines(config.sampler))), *found})
     budget = config.calibration.budget * config.calibration.verification
-    count = int(budget / sum(costs[i] for i in chosen))
-    return _cut([Draw(i, FRESH, count) for i in chosen], size=config.unit_size)
+    family = common_family(candidates)
+    count = whole(int(budget / sum(costs[i] for i in chosen)), multiple=family)
+    return _cut([Draw(i, FRESH, count) for i in chosen], size=whole(config.unit_size, multiple=family))
 
 
 @task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
@@ -110,8 +113,9 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
     store, path = calibration_store(workspace, config), _path(order)
     if store.exists(path):
         return Measured(**parse_json(store.read(path), name=path))
-    sampler = candidates_of(config)[order.candidate].sampler
-    found = measure(workspace, sampler, range(order.first, order.first + order.count))
+    candidates, indices = candidates_of(config), range(order.first, order.first + order.count)
+    # One family for all, so that all share the groups too.
+    found = measure(workspace, candidates[order.candidate].sampler, indices, family=common_family(candidates))
     store.write(path, canonical_json(asdict(found)))
     return found
 
@@ -125,9 +129,16 @@ def groups_in_turn(
     return groups, None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
 
 
-def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int]) -> Measured:
-    """Draw samples, every group equally often, and count what the filters let through."""
-    groups, labels = groups_in_turn(workspace, indices, family=sampler.family)
+def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, family: int = 1) -> Measured:
+    """Draw samples, every group equally often, and count what the filters let through.
+
+    Args:
+        workspace: Backbone, real data and judge.
+        sampler: How to draw.
+        indices: Of the samples.
+        family: Consecutive indices of one group, where the sampler's own families are not larger.
+    """
+    groups, labels = groups_in_turn(workspace, indices, family=math.lcm(family, sampler.family))
     drawn = draw(
         workspace.backbone,
         seed=workspace.config.seed,
@@ -148,6 +159,7 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
         label_kept=int(verdicts.label_kept.sum()),
         passed=int(verdicts.passed.sum()),
         evaluations=drawn.evaluations * len(indices),
+        siblings=len(indices) - len(np.unique(drawn.founders)),
         diversity=diversity_of(workspace, judged.features),
     )
 

@@ -11,7 +11,6 @@ from prefect.artifacts import create_markdown_artifact
 from datasets.canonical import canonical_json
 from minority.calibration_outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
 from minority.calibration_space import PLAIN, Candidate
-from minority.intervals import wilson
 from minority.sampler_settings import SamplerSettings
 from tasks.calibration import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config import CalibrateConfig
@@ -143,9 +142,9 @@ def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | 
         top: The winner by kept samples per evaluation, where there is one.
         plain: Plain sampling, where it was measured.
     """
-    row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found.passed, found.samples)}
+    row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found, found.passed)}
     row["yield over plain"] = "-" if plain is None or found is plain else _ratio(found, plain, objective="yield")
-    row |= {"valid, %": _share(found.valid, found.samples), "rare, %": _share(found.rare, found.samples)}
+    row |= {"valid, %": _share(found, found.valid), "rare, %": _share(found, found.rare)}
     row["diversity"] = "-" if found.diversity is None else f"{found.diversity:.2f}"
     low, high = found.per_1000_evaluations_interval()
     measured = found.evaluations > 0
@@ -162,9 +161,9 @@ def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
     return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
 
 
-def _share(successes: int, trials: int) -> str:
-    low, high = wilson(successes, trials)
-    return f"{100 * successes / max(1, trials):.1f} ({100 * low:.1f} ... {100 * high:.1f})"
+def _share(found: Measured, count: int) -> str:
+    low, high = found.interval(count)
+    return f"{100 * count / max(1, found.samples):.1f} ({100 * low:.1f} ... {100 * high:.1f})"
 
 
 def _preset(sampler: SamplerSettings) -> str:

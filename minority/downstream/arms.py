@@ -125,6 +125,23 @@ def synthetic_arms(source: str) -> tuple[Arm, ...]:
             tuned="synthetic_first",
             values=firsts,
         ),
+        Arm(
+            name=f"real+{source} group-dro",
+            source=source,
+            draws="group_balanced",
+            loss="group_dro",
+            tuned="synthetic_share",
+            values=shares,
+        ),
+        Arm(
+            name=f"{source} first+group-dro",
+            source=source,
+            synthetic_first=0.5,
+            draws="group_balanced",
+            loss="group_dro",
+            tuned="synthetic_first",
+            values=firsts,
+        ),
         Arm(name=f"real+{source}+dfr", source=source, last_layer=True, tuned="ridge", values=(1.0, 30.0)),
         Arm(
             name=f"real+{source} balanced+dfr",

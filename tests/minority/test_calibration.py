@@ -17,9 +17,11 @@ from minority.calibration_outcome import (
     ratio_interval,
     reaches_floors,
 )
-from minority.calibration_space import BASELINES, PRESENT, CalibrationSpace, Walk, expected_cost
+from minority.calibration_space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family, expected_cost
+from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
 from minority.intervals import bootstrap_interval, wilson
+from minority.neighbours import RealReference
 from minority.sampler_settings import SamplerSettings
 
 
@@ -263,13 +265,15 @@ def test_the_search_starts_with_the_baselines_and_with_every_value_about_equally
     assert start == space.start(base, limit=48, seed=1) != space.start(base, limit=48, seed=2)
     chosen = [candidates[i].sampler for i in start[3:]]
     for share, holds in (
-        (1 / 3, lambda s: s.solver == "dpm_solver"),
+        (1 / 4, lambda s: s.solver == "dpm_solver"),
         (1 / 4, lambda s: s.boost_and_skip is None),
         (1 / 4, lambda s: s.self_guidance is not None and s.self_guidance.perturbation == 0.5),
         (1 / 12, lambda s: s.self_guidance is not None and s.self_guidance.scale == 6),
     ):
         # Three of 45 to either side, for combinations without guidance or drawn twice.
         assert sum(map(holds, chosen)) == pytest.approx(45 * share, abs=3)
+    # Two of three where the walk is one of the two that add noise; which of them is chance, with a deviation of 1.7.
+    assert sum(s.prune_and_branch is not None for s in chosen) == pytest.approx(45 / 3, abs=5)
 
 
 def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
@@ -291,7 +295,7 @@ def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
-    space = CalibrationSpace(walks=(Walk(),), boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=())
+    space = CalibrationSpace(walks=(Walk(),), boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=(), pruning=())
 
     assert space.start(SamplerSettings(), limit=48, seed=0) == [0, 1, 2, 3]
     assert len(space.candidates(SamplerSettings())) == 4
@@ -306,6 +310,9 @@ def test_neighbours_differ_in_a_single_respect():
     near = space.neighbours(base, place, seed=0)
 
     assert {candidates[i].name for i in near} == {
+        "ancestral 20, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
+        "ancestral 50, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian, prune by features at 0.5",
+        "ancestral 50, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian, prune by features at 0.5 0.7",
         "ddim 25, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
         "dpm_solver logsnr20, boost 3 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
         "ancestral 50, boost 2 skip 0.06, w 2 s 0.5 n 5 above 0.3, no Jacobian",
@@ -329,16 +336,49 @@ def test_values_that_do_not_ascend_are_refused():
         CalibrationSpace(scale=(2.0, 1.0))
 
 
+def test_walks_without_noise_are_never_pruned():
+    for candidate in CalibrationSpace().candidates(SamplerSettings()):
+        assert candidate.sampler.prune_and_branch is None or candidate.sampler.solver == "ancestral"
+
+
+def test_whole_families_are_drawn_of_every_candidate():
+    candidates = CalibrationSpace().candidates(SamplerSettings(prune_and_branch=PruneAndBranch(family=6)))
+    config = CalibrationSettings(budget=100_000)
+
+    family = common_family(candidates)
+    draws = plan_rung(config, [10.0] * 4, [Measured()] * 4, range(4), rungs=5, first=0, multiple=family)
+
+    assert family == 12
+    assert [draw.count for draw in draws] == [372] * 4  # of the 375 that the share allows
+    few = plan_rung(config, [10_000.0] * 4, [Measured()] * 4, range(4), rungs=5, first=0, multiple=family)
+    assert [draw.count for draw in few] == [12] * 4
+
+
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
     from minority.backbones import load_backbone
+    from minority.features import pixel_features
     from minority.generation import draw
 
     backbone = load_backbone(tiny_backbone)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, size=(20, *backbone.state_shape[1:], backbone.state_shape[0]), dtype=np.uint8)
+    reference = RealReference.fit(pixel_features(pictures), k=5)
     space = CalibrationSpace(walks=(Walk(steps=10), Walk(solver="dpm_solver", steps="logsnr9")))
-    base = SamplerSettings(steps=10)
+    base = SamplerSettings(steps=10, prune_and_branch=PruneAndBranch())
+    drawn = []
     for candidate in (space.candidates(base)[i] for i in space.start(base, limit=16, seed=0)):
-        drawn = draw(backbone, seed=0, indices=[0], labels=[0], settings=candidate.sampler)
-        assert expected_cost(candidate.sampler) == drawn.evaluations
+        drawn.append(
+            draw(
+                backbone,
+                seed=0,
+                indices=range(4),
+                labels=[0] * 4,
+                settings=candidate.sampler,
+                reference=reference,
+            )
+        )
+        assert expected_cost(candidate.sampler) == drawn[-1].evaluations
+    assert any(len(set(found.founders)) < 4 for found in drawn)
 
 
 def test_measurements_add_up():
@@ -352,6 +392,21 @@ def test_measurements_add_up():
     low, high = both.per_1000_evaluations_interval()
     assert low < 3 < high
     assert (Measured() + Measured(samples=1)).diversity is None
+
+
+def test_siblings_count_once_in_what_is_uncertain():
+    apart = Measured(samples=25, passed=10, valid=20, evaluations=1000.0)
+    family = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, siblings=75)
+    floors = CalibrationSettings(validity_floor=0.7).floors
+
+    assert family.kept_share == apart.kept_share
+    assert family.interval(40) == pytest.approx(apart.interval(10))
+    assert family.per_1000_evaluations_interval() == pytest.approx(apart.per_1000_evaluations_interval())
+    assert floors_probability(floors, family) == pytest.approx(floors_probability(floors, apart))
+    _, low_high = ratio_interval(family, apart)
+    _, expected = ratio_interval(apart, apart)
+    assert low_high == pytest.approx(expected)
+    assert (apart + family).siblings == 75
 
 
 def test_the_ratio_of_two_yields_has_an_interval_that_holds_it():

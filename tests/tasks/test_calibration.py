@@ -95,6 +95,7 @@ def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
     assert max(order.first + order.count for order in search_orders) < FRESH
     assert all(order.first >= FRESH for order in verification)
     assert {0, 1, 2} <= {order.candidate for order in verification}
+    assert all(order.first % 4 == order.count % 4 == 0 for order in [*search_orders, *verification])  # whole families
 
 
 def test_what_is_measured_is_not_measured_again(config):
