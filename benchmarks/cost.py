@@ -49,8 +49,10 @@ PUBLISHED, PLAIN = "published", "plain"
 #: The first sample index of the arms; tuning uses others.
 FRESH = 2**41
 
-#: Indices and their labels -> images (B, H, W, C) uint8 and evaluations a sample.
-Draw = Callable[[Sequence[int], list[int] | None], tuple[NDArray[np.uint8], float]]
+#: Images (B, H, W, C) uint8, evaluations a sample, and how many of the samples are siblings of others.
+Batch = tuple[NDArray[np.uint8], float, int]
+#: Indices and their labels -> a batch.
+Draw = Callable[[Sequence[int], list[int] | None], Batch]
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Spent:
     samples: int = 0
     valid: int = 0
     kept: int = 0
+    siblings: int = 0
     evaluations: float = 0.0
     seconds: float = 0.0
     scoring_seconds: float = 0.0
@@ -70,7 +73,7 @@ def published_arm(backbone: Backbone, *, steps: int | str, seed: int, device: st
     backbone = backbone.to(device)
     respaced = backbone.schedule.respaced(steps)
 
-    def draw_batch(indices: Sequence[int], labels: list[int] | None) -> tuple[NDArray[np.uint8], float]:
+    def draw_batch(indices: Sequence[int], labels: list[int] | None) -> Batch:
         loop = PublishedLoop(
             as_network(backbone.denoiser),
             trained_betas=backbone.schedule.beta,
@@ -79,7 +82,7 @@ def published_arm(backbone: Backbone, *, steps: int | str, seed: int, device: st
         )
         noise = FreshNoise(seed + indices[0], (len(indices), *backbone.image_shape), device=device)
         x = loop.draw(noise, label=None if labels is None else torch.tensor(labels, device=device))
-        return to_pixels(x), loop.forwards + 2.0 * loop.backwards
+        return to_pixels(x), loop.forwards + 2.0 * loop.backwards, 0
 
     return draw_batch
 
@@ -87,7 +90,7 @@ def published_arm(backbone: Backbone, *, steps: int | str, seed: int, device: st
 def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
     """A sampler of this project."""
 
-    def draw_batch(indices: Sequence[int], labels: list[int] | None) -> tuple[NDArray[np.uint8], float]:
+    def draw_batch(indices: Sequence[int], labels: list[int] | None) -> Batch:
         drawn = draw(
             workspace.backbone,
             seed=workspace.config.seed,
@@ -98,7 +101,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
             extract=workspace.extract,
             device=workspace.device,
         )
-        return drawn.images, drawn.evaluations
+        return drawn.images, drawn.evaluations, len(indices) - len(np.unique(drawn.founders))
 
     return draw_batch
 
@@ -107,7 +110,7 @@ def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[
     """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
     groups, labels = groups_in_turn(workspace, indices, family=family)
     start = clock(workspace.device)
-    images, evaluations = arm(indices, labels)
+    images, evaluations, siblings = arm(indices, labels)
     verdicts = judge_images(workspace, images, groups).verdicts
     judged = clock(workspace.device)
     kept = np.flatnonzero(verdicts.passed)
@@ -125,6 +128,7 @@ def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[
     spent.samples += len(indices)
     spent.valid += int(verdicts.valid.sum())
     spent.kept += len(kept)
+    spent.siblings += siblings
     spent.evaluations += evaluations * len(indices)
     spent.seconds += judged - start
     spent.scoring_seconds += clock(workspace.device) - judged
@@ -162,7 +166,13 @@ def _ratio(spent: dict[str, Spent], costs: dict[str, float], name: str, baseline
     if name == baseline:
         return "1"
     ours, theirs = (
-        Measured(samples=spent[arm].samples, passed=spent[arm].kept, evaluations=costs[arm]) for arm in (name, baseline)
+        Measured(
+            samples=spent[arm].samples,
+            passed=spent[arm].kept,
+            evaluations=costs[arm],
+            siblings=spent[arm].siblings,
+        )
+        for arm in (name, baseline)
     )
     point, (low, high) = ratio_interval(ours, theirs)
     return f"{point:.1f} ({low:.1f} ... {high:.1f})"
