@@ -3,7 +3,6 @@
 Shapes: N real and M generated images, D features.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.kernel_distance import kernel_distance
-from minority.metrics import compare_pairs, frechet_distance
+from minority.metrics import compare_pairs, frechet_distance_and_error
 from minority.pairwise import Features
 
 Float64 = NDArray[np.float64]
@@ -55,8 +54,8 @@ def report_set(
     """Measure a generated set against a real one.
 
     Means and shares are resampled over the images that they are means of (bootstrap, Efron 1979). Frechet distances
-    get the bootstrap's standard error around the value itself, since resampling biases them upwards; it covers the
-    generated images only, and 20 draws.
+    get 1.96 standard errors around the value itself, since resampling biases them upwards; they cover the generated
+    images only.
 
     Args:
         real: (N, D).
@@ -94,15 +93,15 @@ def report_set(
         "recall": mean(pairs.recalled),
         "density": mean(balls.counts / k),
         "coverage": mean(balls.covered),
-        "fid": _frechet(real, generated, rng),
-        "fid_rare": _frechet(real[own.mean(axis=1) >= sparse], generated, rng),
+        "fid": _frechet(real, generated),
+        "fid_rare": _frechet(real[own.mean(axis=1) >= sparse], generated),
         "kid": _kernel(real, generated, seed=seed),
         "rare": mean(rare),
         "copies": mean(copies),
         "yield": mean(rare & inside & ~copies),
     }
     if spatial is not None:
-        figures["sfid"] = _frechet(*spatial, rng)
+        figures["sfid"] = _frechet(*spatial)
     return SetReport(figures=figures, warnings=_warnings(real, generated, rare_quantile=rare_quantile))
 
 
@@ -114,13 +113,8 @@ def _mean(values: Float64, rng: np.random.Generator, *, draws: int) -> Figure:
     return Figure(float(values.mean()), float(low), float(high))
 
 
-def _frechet(real: Features, generated: Features, rng: np.random.Generator, *, draws: int = 20) -> Figure:
-    value = frechet_distance(real, generated)
-    if real.shape[1] > 512:
-        # One distance in 2048 dimensions takes a minute; its interval would take half an hour.
-        return Figure(value, float("nan"), float("nan"))
-    resample: Callable[[], Features] = lambda: generated[rng.integers(len(generated), size=len(generated))]  # noqa: E731
-    error = float(np.std([frechet_distance(real, resample()) for _ in range(draws)], ddof=1))
+def _frechet(real: Features, generated: Features) -> Figure:
+    value, error = frechet_distance_and_error(real, generated)
     return Figure(value, max(0.0, value - _Z * error), value + _Z * error)
 
 
