@@ -16,7 +16,8 @@ Arms, in one run and in turns:
 All arms are judged alike, as the preset does. A denoiser evaluation is one forward pass of one sample; a backward pass
 counts as two. Seconds are those of the processor on a CPU and of the wall on a GPU, and include judging. The scores
 (minority score, negative ELBO) decide nothing, so they are computed for the kept ones; the last columns show what
-scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept.
+scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept;
+where chains are pruned, samples of one founder count once in it. Arms share the groups of their samples.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from benchmarks.published_loop import FreshNoise, PublishedGuidance, PublishedLo
 from benchmarks.tables import keep, markdown
 from flows import command_line  # noqa: F401 - sets Prefect's environment before Prefect is imported
 from minority.backbones import Backbone
+from minority.calibration import whole
 from minority.calibration_outcome import Measured, ratio_interval
 from minority.generation import draw, score_images
 from minority.pixels import to_pixels
@@ -106,7 +108,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
     return draw_batch
 
 
-def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], family: int = 1) -> None:
+def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], family: int) -> None:
     """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
     groups, labels = groups_in_turn(workspace, indices, family=family)
     start = clock(workspace.device)
@@ -219,11 +221,12 @@ def main() -> None:
         )
     } | {name: our_arm(workspace, settings) for name, settings in samplers.items()}
     spent = {name: Spent() for name in arms}
-    for first in range(0, arguments.num, arguments.batch_size):
-        count = min(arguments.batch_size, arguments.num - first)
+    family = math.lcm(*(settings.family for settings in samplers.values()))
+    size, fresh = whole(arguments.batch_size, multiple=family), math.ceil(FRESH / family) * family
+    for first in range(0, arguments.num, size):
+        count = min(size, arguments.num - first)
         for name, arm in arms.items():
-            family = samplers[name].family if name in samplers else 1
-            measure(workspace, arm, spent[name], indices=range(FRESH + first, FRESH + first + count), family=family)
+            measure(workspace, arm, spent[name], indices=range(fresh + first, fresh + first + count), family=family)
     scores = workspace.config.scores
     rows = rows_of(spent, scoring=scores.draws + scores.elbo_steps)
     machine = describe_machine(workspace.device)

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.calibration import Measurement, measure_candidate, plan_rung, plan_verification
+from tasks.calibration import Measurement, check_budget, measure_candidate, plan_rung, plan_verification
 from tasks.calibration_report import CalibrationSummary, write_calibration
 from tasks.capacity import Demand
 from tasks.checks import check_workspace
@@ -24,6 +24,7 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
         overrides: Single settings to change, dotted: {"calibration.budget": 200000}.
     """
     config = placed(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    check_budget(config)
     check_workspace(config.augment())
     searched: list[Measurement] = []
     rung = 0

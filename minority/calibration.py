@@ -26,7 +26,8 @@ class CalibrationSettings:
     """How settings are searched.
 
     Attributes:
-        budget: Denoiser evaluations in total, verification included (a backward pass counts as two), > 0.
+        budget: Denoiser evaluations in total, verification included (a backward pass counts as two), > 0. At least
+            `least_budget`.
         candidates: Settings to start with, the baselines among them.
         keep: Places of a rung as a share of those of the rung before, in (0, 1).
         explore: Share of the places, but for the last rung's, that goes to untried neighbours of the best, in [0, 1).
@@ -100,6 +101,18 @@ def rung_sizes(settings: CalibrationSettings, *, candidates: int) -> list[int]:
     return sizes
 
 
+def least_budget(settings: CalibrationSettings, costs: Sequence[float], *, family: int) -> int:
+    """The budget whose first rung has one family for everybody.
+
+    Args:
+        settings: How the budget is shared out.
+        costs: Denoiser evaluations a sample, for everybody who starts.
+        family: Samples that are drawn together.
+    """
+    rungs = len(rung_sizes(settings, candidates=len(costs)))
+    return math.ceil(family * sum(costs) * rungs / (1 - settings.verification))
+
+
 def narrow(
     settings: CalibrationSettings, measured: Sequence[Measured], survivors: Sequence[int], *, to: int
 ) -> list[int]:
@@ -148,7 +161,8 @@ def plan_rung(
     *,
     rungs: int,
     first: int,
-    multiple: int = 1,
+    family: int = 1,
+    turn: int | None = None,
 ) -> list[Draw]:
     """The draws of one rung: its share of the budget, after which everybody in it has drawn the same samples.
 
@@ -160,7 +174,9 @@ def plan_rung(
             half of the share.
         rungs: Rungs of the whole search, which share the budget equally.
         first: The first sample index that no earlier rung used.
-        multiple: What counts are whole multiples of; at least so many are drawn.
+        family: Samples that are drawn together: the least, and what every count is a multiple of.
+        turn: Samples in which every group occurs equally often, a multiple of `family`: what counts are multiples of
+            where the share allows one. None: `family`.
     """
     share = settings.budget * (1 - settings.verification) / rungs
     participants = list(participants)
@@ -170,7 +186,8 @@ def plan_rung(
 
     while catching_up() > share / 2:
         participants.remove(next(i for i in reversed(participants) if measured[i].samples == 0))
-    count = whole(int((share - catching_up()) / sum(costs[i] for i in participants)), multiple=multiple)
+    count = int((share - catching_up()) / sum(costs[i] for i in participants))
+    count = whole(count, multiple=turn if turn is not None and count >= turn else family)
     newcomers = [Draw(i, 0, first) for i in participants if first and measured[i].samples == 0]
     return newcomers + [Draw(i, first, count) for i in participants]
 

@@ -44,8 +44,8 @@ class Measured:
         samples: Samples drawn.
         rare, valid, new, label_kept, passed: How many of them each filter, and all together, let through.
         evaluations: Denoiser evaluations that they cost together.
-        siblings: Samples whose chain is a branch of another sample's, where chains are pruned; they tell little that
-            is new. Intervals and probabilities count the others alone, as if siblings always shared their fate.
+        siblings: Samples whose chain is a branch of another sample's, where chains are pruned. They tell little that
+            is new, so intervals and probabilities count the founders alone.
         diversity: Mean distance to the nearest other sample over that among real images; None where not measured.
     """
 

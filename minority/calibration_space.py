@@ -42,7 +42,7 @@ class Walk:
 
     @property
     def may_branch(self) -> bool:
-        """Whether it adds noise on the way, without which branches would stay copies."""
+        """Whether it adds noise on the way whatever else is set; without noise branches would stay copies."""
         return self.solver == "ancestral"
 
 
@@ -62,7 +62,7 @@ class CalibrationSpace:
         above: The chain's fractions below which it stops guiding; -1 guides to the end.
         jacobian_scale: Guidance scales of self-guidance through the denoiser, at the first interval and `above`.
         pruning: Points at which chains are pruned by features, as fractions of the way from noise to image; only where
-            the walk adds noise.
+            the walk is ancestral. Families are those of the settings in use, where these prune.
     """
 
     walks: tuple[Walk, ...] = (
@@ -87,6 +87,7 @@ class CalibrationSpace:
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
                 raise ValueError(f"CalibrationSpace.{name} must ascend without repetition, got {values}.")
+        self.prunings(PruneAndBranch())  # refuses points that are none
 
     def candidates(self, base: SamplerSettings) -> Sequence["Candidate"]:
         """The baselines, and every combination of the space.
@@ -194,9 +195,9 @@ class CalibrationSpace:
         ]
         return free + through
 
-    def prunings(self) -> list[PruneAndBranch]:
-        """Every pruning of the space."""
-        return [PruneAndBranch(judge="features", points=points) for points in self.pruning]
+    def prunings(self, base: PruneAndBranch) -> list[PruneAndBranch]:
+        """Every pruning of the space, with the families of `base`."""
+        return [replace(base, judge="features", points=points) for points in self.pruning]
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ def baselines(base: SamplerSettings) -> list[Candidate]:
 @lru_cache(maxsize=4)
 def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candidate, ...]:
     starts = [None, *(BoostAndSkip(boost=b, skip=s) for b, s in itertools.product(space.boost, space.skip))]
+    prunings = space.prunings(base.prune_and_branch or PruneAndBranch())
     everything = [
         replace(
             base.plain(),
@@ -233,7 +235,7 @@ def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candida
             prune_and_branch=prune,
         )
         for walk, start, guide in itertools.product(space.walks, starts, [None, *space.guidance()])
-        for prune in [None, *(space.prunings() if walk.may_branch else [])]
+        for prune in [None, *(prunings if walk.may_branch else [])]
     ]
     compared = baselines(base)
     known = {candidate.sampler for candidate in compared if candidate.name in (PLAIN, PRESENT)}
@@ -253,7 +255,7 @@ def _places(space: CalibrationSpace, sampler: SamplerSettings) -> tuple[tuple[st
         found |= {kind: place(getattr(space, kind), guide.scale)}
         found |= {name: place(getattr(space, name), getattr(guide, name)) for name in _GUIDANCE}
     if (prune := sampler.prune_and_branch) is not None:
-        found |= {"pruning": place(space.prunings(), prune)}
+        found |= {"pruning": place(space.pruning, prune.points) if prune.judge == "features" else -1}
     return tuple(found.items())
 
 

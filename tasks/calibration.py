@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from datasets.canonical import canonical_json, parse_json
 from datasets.store import Store
-from minority.calibration import Draw, next_rung, rung_sizes, whole
+from minority.calibration import Draw, least_budget, next_rung, rung_sizes, whole
 from minority.calibration import plan_rung as plan_draws
 from minority.calibration_outcome import OBJECTIVES, Measured, Objective, best
 from minority.calibration_space import Candidate, baselines, common_family, expected_cost
@@ -19,6 +19,7 @@ from minority.diversity import mean_nearest_distance
 from minority.generation import draw
 from minority.sampler_settings import SamplerSettings
 from tasks.config import CalibrateConfig
+from tasks.errors import InputError
 from tasks.failures import TRIED_AGAIN
 from tasks.generation import judge_images
 from tasks.workspace import Workspace, open_workspace
@@ -76,7 +77,8 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         survivors if rung > 0 else start,
         rungs=len(sizes),
         first=max((order.first + order.count for order in done), default=0),
-        multiple=common_family(candidates),
+        family=common_family(candidates),
+        turn=_turn(config),
     )
     return _cut(draws, size=whole(config.unit_size, multiple=common_family(candidates)))
 
@@ -94,9 +96,30 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     found = [i for i in winners(config, measured).values() if i is not None]
     chosen = sorted({*range(len(baselines(config.sampler))), *found})
     budget = config.calibration.budget * config.calibration.verification
-    family = common_family(candidates)
-    count = whole(int(budget / sum(costs[i] for i in chosen)), multiple=family)
-    return _cut([Draw(i, FRESH, count) for i in chosen], size=whole(config.unit_size, multiple=family))
+    if budget == 0:
+        return []
+    family, turn = common_family(candidates), _turn(config)
+    count = int(budget / sum(costs[i] for i in chosen))
+    count = whole(count, multiple=turn if count >= turn else family)
+    first = math.ceil(FRESH / turn) * turn
+    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, multiple=family))
+
+
+def check_budget(config: CalibrateConfig) -> None:
+    """Refuse a budget that would be overdrawn by one family for everybody who starts.
+
+    Raises:
+        InputError: Naming the least budget.
+    """
+    settings, candidates = config.calibration, candidates_of(config)
+    start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
+    costs = [expected_cost(candidates[i].sampler) for i in start]
+    least = least_budget(settings, costs, family=common_family(candidates))
+    if settings.budget < least:
+        raise InputError(
+            f"calibration.budget is {settings.budget} denoiser evaluations, but its first rung has {len(start)} "
+            f"candidates; raise it to {least} at least, or lower calibration.candidates."
+        )
 
 
 @task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
@@ -130,13 +153,13 @@ def groups_in_turn(
 
 
 def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, family: int = 1) -> Measured:
-    """Draw samples, every group equally often, and count what the filters let through.
+    """Draw samples, the groups in turn, and count what the filters let through.
 
     Args:
         workspace: Backbone, real data and judge.
         sampler: How to draw.
         indices: Of the samples.
-        family: Consecutive indices of one group, where the sampler's own families are not larger.
+        family: Consecutive indices that are of one group; the sampler's own families are so anyway.
     """
     groups, labels = groups_in_turn(workspace, indices, family=math.lcm(family, sampler.family))
     drawn = draw(
@@ -195,6 +218,11 @@ def _cut(draws: Sequence[Draw], *, size: int) -> list[Measurement]:
         for draw in draws
         for first in range(draw.first, draw.first + draw.count, size)
     ]
+
+
+def _turn(config: CalibrateConfig) -> int:
+    """Samples in which every group has one family."""
+    return common_family(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
 
 
 def _path(order: Measurement) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,16 +14,40 @@ def test_every_arm_is_drawn_judged_and_costed(monkeypatch, capsys, tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     command = f"cost --num 12 --batch-size 6 --chain 6 --tuning 0 --store {store} --out {out}"
     arms = "--set sampler.steps=6 --arm fast solver=dpm_solver steps=logsnr3 boost_and_skip.boost=1.2"
+    arms += " --arm pruned steps=6 prune_and_branch.judge=features"
     monkeypatch.setattr(sys, "argv", f"{command} {arms}".split())
 
     cost.main()
 
     rows = {row["sampler"]: row for row in json.loads((out / "cost.json").read_text())["rows"]}
-    assert list(rows) == ["published", "plain", "preset", "fast"]
+    assert list(rows) == ["published", "plain", "preset", "fast", "pruned"]
     assert {row["samples"] for row in rows.values()} == {12}
     # Published: steps 0 and 5 are guided: three forward passes and a backward pass that counts as two.
-    assert [rows[name]["evaluations a sample"] for name in ("published", "plain", "fast")] == [6 + 2 * 4, 6, 3]
+    assert [rows[name]["evaluations a sample"] for name in ("published", "plain", "fast", "pruned")] == [
+        6 + 2 * 4,
+        6,
+        3,
+        6,
+    ]
     assert (out / "cost.md").read_text().strip() in capsys.readouterr().out
+
+
+def test_siblings_make_the_interval_of_a_ratio_wider():
+    plain = Spent(samples=400, kept=80, evaluations=4000.0, seconds=40.0)
+    alone = Spent(samples=400, kept=160, evaluations=4000.0, seconds=40.0)
+    branched = replace(alone, siblings=300)
+
+    rows = rows_of({"published": plain, "plain": plain, "alone": alone, "branched": branched}, scoring=14)
+
+    ratios = [row["evaluations: plain / this"] for row in rows[2:]]
+    points, widths = zip(*(_point_and_width(ratio) for ratio in ratios), strict=True)
+    assert points[0] == points[1]
+    assert widths[1] > 1.2 * widths[0]
+
+
+def _point_and_width(ratio):
+    point, low, _, high = ratio.replace("(", "").replace(")", "").split()
+    return float(point), float(high) - float(low)
 
 
 def test_what_a_kept_sample_costs_counts_every_candidate_and_its_scores():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minority.calibration import CalibrationSettings, Draw, narrow, next_rung, plan_rung, rung_sizes
+from minority.calibration import CalibrationSettings, Draw, least_budget, narrow, next_rung, plan_rung, rung_sizes
 from minority.calibration_outcome import (
     Measured,
     best,
@@ -341,17 +341,48 @@ def test_walks_without_noise_are_never_pruned():
         assert candidate.sampler.prune_and_branch is None or candidate.sampler.solver == "ancestral"
 
 
-def test_whole_families_are_drawn_of_every_candidate():
-    candidates = CalibrationSpace().candidates(SamplerSettings(prune_and_branch=PruneAndBranch(family=6)))
-    config = CalibrationSettings(budget=100_000)
+def test_pruning_has_the_families_of_the_settings_in_use():
+    space = CalibrationSpace(walks=(Walk(),), scale=(1.0,))
+    for base, family in ((SamplerSettings(), 4), (SamplerSettings(prune_and_branch=PruneAndBranch(family=6)), 6)):
+        candidates = space.candidates(base)
 
-    family = common_family(candidates)
-    draws = plan_rung(config, [10.0] * 4, [Measured()] * 4, range(4), rungs=5, first=0, multiple=family)
+        assert common_family(candidates) == family
+        assert {candidate.sampler.family for candidate in candidates} == {1, family}
 
-    assert family == 12
-    assert [draw.count for draw in draws] == [372] * 4  # of the 375 that the share allows
-    few = plan_rung(config, [10_000.0] * 4, [Measured()] * 4, range(4), rungs=5, first=0, multiple=family)
-    assert [draw.count for draw in few] == [12] * 4
+
+def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
+    config = CalibrationSettings(budget=100_000)  # a share of 15,000
+
+    def counts(cost, **sizes):
+        draws = plan_rung(config, [cost] * 4, [Measured()] * 4, range(4), rungs=5, first=0, **sizes)
+        assert len({draw.count for draw in draws}) == 1
+        return draws[0].count
+
+    assert counts(10.0) == 375
+    assert counts(10.0, family=4) == 372
+    assert counts(10.0, family=4, turn=40) == 360
+    assert counts(100.0, family=4, turn=40) == 36
+    assert counts(10_000.0, family=4, turn=40) == 4
+
+
+def test_the_least_budget_has_one_family_for_everybody_who_starts():
+    costs = [50.0] * 30 + [20.0] * 18
+    least = least_budget(CalibrationSettings(), costs, family=4)
+
+    def spent(budget):
+        config = CalibrationSettings(budget=budget)
+        rungs = len(rung_sizes(config, candidates=48))
+        draws = plan_rung(config, costs, [Measured()] * 48, range(48), rungs=rungs, first=0, family=4)
+        return sum(draw.count * costs[draw.candidate] for draw in draws), budget * 0.75 / rungs
+
+    assert spent(least)[0] <= spent(least)[1]
+    assert spent(least - 1)[0] > spent(least - 1)[1]
+
+
+def test_points_of_pruning_that_are_none_are_refused():
+    for points in ((1.5,), ()):
+        with pytest.raises(ValueError, match=r"PruneAndBranch\.points"):
+            CalibrationSpace(pruning=(points,))
 
 
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):

@@ -1,17 +1,32 @@
 """A calibration from rungs to preset, with a backbone that draws noise and filters that let everything through."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import pytest
 import yaml
 
 from datasets.store import Store
-from tasks.calibration import FRESH, candidates_of, measured_once, plan_rung, plan_verification, read_measured
+from minority.guidance.prune_and_branch import PruneAndBranch
+from tasks.calibration import (
+    FRESH,
+    Measurement,
+    candidates_of,
+    check_budget,
+    measured_once,
+    plan_rung,
+    plan_verification,
+    read_measured,
+)
 from tasks.calibration_report import write_result
 from tasks.config import AugmentConfig, CalibrateConfig
+from tasks.errors import InputError
 from tasks.frontier import Point, unsurpassed
+from tasks.generation import judge_images
 from tasks.presets import load_preset, validate
+
+PRUNED = PruneAndBranch(judge="features", family=6, keep=3)
 
 
 @pytest.fixture
@@ -95,7 +110,54 @@ def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
     assert max(order.first + order.count for order in search_orders) < FRESH
     assert all(order.first >= FRESH for order in verification)
     assert {0, 1, 2} <= {order.candidate for order in verification}
-    assert all(order.first % 4 == order.count % 4 == 0 for order in [*search_orders, *verification])  # whole families
+
+
+def test_all_candidates_share_groups_and_pruned_ones_tell_their_siblings(config, monkeypatch):
+    config = config.model_copy(update={"sampler": replace(config.sampler, prune_and_branch=PRUNED)})
+    seen = []
+
+    def recorded(workspace, images, groups):
+        seen.append(groups.tolist())
+        return judge_images(workspace, images, groups)
+
+    monkeypatch.setattr("tasks.calibration.judge_images", recorded)
+    plain, pruned = (measured_once(Measurement(candidate=i, first=0, count=12), config) for i in (0, 3))
+
+    assert candidates_of(config)[3].sampler.prune_and_branch == PRUNED
+    assert seen[0] == seen[1] == [0] * 6 + [1] * 6
+    assert (plain.siblings, pruned.siblings) == (0, 6)  # three of a family of six go on, each in two chains
+
+
+def test_no_family_is_cut_whatever_its_size(config):
+    config = config.model_copy(update={"sampler": replace(config.sampler, prune_and_branch=PRUNED)})
+
+    search_orders, verification = search(config)
+
+    assert verification
+    for order in [*search_orders, *verification]:
+        assert order.first % 6 == order.count % 6 == 0
+
+
+def test_without_a_share_for_verification_there_is_none(config):
+    config = config.model_copy(update={"calibration": replace(config.calibration, verification=0.0)})
+
+    search_orders, verification = search(config)
+    summary = write_result(config, search_orders, verification)
+
+    assert verification == []
+    assert not summary.confirmed
+    assert summary.winner is not None
+
+
+def test_a_budget_that_one_family_each_would_overdraw_is_refused(config):
+    check_budget(config)
+    small = config.model_copy(update={"calibration": replace(config.calibration, budget=100)})
+
+    with pytest.raises(InputError, match=r"calibration\.budget is 100 .* raise it to (\d+) at least") as caught:
+        check_budget(small)
+
+    least = int(re.search(r"raise it to (\d+)", str(caught.value))[1])
+    check_budget(config.model_copy(update={"calibration": replace(config.calibration, budget=least)}))
 
 
 def test_what_is_measured_is_not_measured_again(config):
