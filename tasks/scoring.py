@@ -47,17 +47,21 @@ def score_quantiles(workspace: Workspace, scores: Scores) -> dict[str, NDArray[n
 
     The backbone was trained on the training images, which it may therefore find likelier than any unseen one.
 
+    Validation images for which the backbone has no number (NaN) are no part of the scale.
+
     Returns:
-        minority_score and negative_elbo, each (N,); nothing where there is no validation image or none is asked for.
+        minority_score and negative_elbo, each (N,); without what there is no scale for.
     """
     with _scoring:  # once a process, however many units come first
         scale = _validation_scores(workspace)
     if scale is None:
         return {}
-    return {
-        "minority_score": quantile_among(scores.minority_score, scale.minority_score),
-        "negative_elbo": quantile_among(scores.negative_elbo, scale.negative_elbo),
-    }
+    found = {}
+    for name in ("minority_score", "negative_elbo"):
+        known = getattr(scale, name)[~np.isnan(getattr(scale, name))]
+        if len(known):
+            found[name] = quantile_among(getattr(scores, name), known)
+    return found
 
 
 @lru_cache(maxsize=2)

@@ -67,3 +67,18 @@ def test_without_validation_images_there_are_no_quantiles(tiny_config, without):
     zeros = np.zeros(3, dtype=np.float32)
 
     assert score_quantiles(workspace, Scores(minority_score=zeros, negative_elbo=zeros)) == {}
+
+
+def test_validation_images_without_a_number_are_no_part_of_the_scale(workspace, monkeypatch):
+    def scores_with_gaps(backbone, images, **_):
+        minority = np.arange(len(images), dtype=np.float32)
+        minority[0] = np.nan
+        return Scores(minority_score=minority, negative_elbo=np.full(len(images), np.nan, dtype=np.float32))
+
+    monkeypatch.setattr("tasks.scoring.score_images", scores_with_gaps)
+    asked = np.array([0.5, 1e6], dtype=np.float32)
+
+    quantiles = score_quantiles(workspace, Scores(minority_score=asked, negative_elbo=asked))
+
+    np.testing.assert_array_equal(quantiles["minority_score"], [0, 1])
+    assert set(quantiles) == {"minority_score"}
