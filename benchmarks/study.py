@@ -46,8 +46,9 @@ from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.jobs import Comparison, Outcome
 from minority.downstream.settings import DownstreamSettings, Jitter, NetworkSettings
 from minority.extractors import ExtractorSettings, build_extractor
-from tasks.config import AugmentConfig, project_path
+from tasks.config import AugmentConfig
 from tasks.downstream_data import real_images
+from tasks.paths import project_path
 from tasks.presets import load_preset, parse_overrides
 from tasks.real_data import load_real_data
 

@@ -17,9 +17,10 @@ from minority.schedule import NoiseSchedule
 from minority.training import Looks, Progress, train_denoiser
 from minority.training.team import Alone, Team
 from minority.training.watch import Watch
-from tasks.config import TrainBackboneConfig, project_path
+from tasks.config import TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.model_card import model_card
+from tasks.paths import project_path
 from tasks.progress import show_picture, stage
 from tasks.real_data import RealData, load_real_data
 from tasks.training_folder import TrainingFolder

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from minority.backbones import UNetDenoiser, save_folder
-from tasks.config import project_path
 from tasks.errors import InputError
+from tasks.paths import project_path
 from tasks.workspace import open_named_backbone
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from datasets.describe import describe
 from datasets.imageset import ImageSet
 from datasets.splits import Split
-from tasks.config import DatasetConfig
+from tasks.config_sections import DatasetConfig
 from tasks.real_data import RealData, load_real_data
 
 PICTURE = "examples.png"

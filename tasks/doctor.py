@@ -10,8 +10,9 @@ import torch
 
 from datasets.store import Store
 from minority.backbones import Backbone
-from tasks.config import AugmentConfig, project_path
+from tasks.config import AugmentConfig
 from tasks.errors import InputError
+from tasks.paths import project_path
 from tasks.presets import FLOWS, list_presets, load_preset
 from tasks.real_data import load_real_data
 from tasks.workspace import open_backbone, open_named_backbone

@@ -16,10 +16,12 @@ from minority.downstream.jobs import Comparison, Job, Outcome
 from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.trials import run_trial, trials_for
-from tasks.config import ArmsConfig, DownstreamConfig, project_path
+from tasks.config import DownstreamConfig
+from tasks.config_sections import ArmsConfig
 from tasks.downstream_data import PLAIN, images_of_run, sources_of
 from tasks.errors import InputError
 from tasks.failures import TRIED_AGAIN
+from tasks.paths import project_path
 from tasks.presets import options
 from tasks.published_run import PublishedRun, latest_manifest, open_published
 from tasks.real_data import RealData

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minority.backbones.quality import MEMORISED_BELOW, BackboneQuality, CodeLengths, QualitySettings
+from minority.backbones.quality import QualitySettings
+from minority.backbones.quality_figures import MEMORISED_BELOW, BackboneQuality, CodeLengths
 from tasks.config import TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.presets import load_preset

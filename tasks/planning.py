@@ -14,7 +14,7 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.config import PlanConfig
+from tasks.config_sections import PlanConfig
 from tasks.real_data import RealData
 
 #: Most task runs of a stage where the config does not say. Each costs Prefect's database some 25 kB.

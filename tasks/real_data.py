@@ -20,8 +20,9 @@ import datasets.published
 from datasets.identity_split import split_by_identity, split_set
 from datasets.imageset import ImageSet
 from datasets.splits import capped, long_tail, make_split
-from tasks.config import DatasetConfig, Reader, data_path
+from tasks.config_sections import DatasetConfig, Reader
 from tasks.errors import InputError
+from tasks.paths import data_path
 
 
 @dataclass(frozen=True, eq=False)

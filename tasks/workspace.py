@@ -16,8 +16,10 @@ from minority.backbones import Backbone, BackboneError, join_stages, load_backbo
 from minority.extractors import Extractor, build_extractor
 from minority.labelling import Labeller, confidence_floor
 from minority.selection import Judge
-from tasks.config import AugmentConfig, BackboneConfig, StageConfig, project_path, read_yaml_section
+from tasks.config import AugmentConfig
+from tasks.config_sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
+from tasks.paths import project_path
 from tasks.presets import validate
 from tasks.real_data import RealData, load_real_data
 from tasks.real_features import real_features

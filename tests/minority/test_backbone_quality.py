@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from minority.backbones import load_backbone
-from minority.backbones.quality import (
-    BackboneQuality,
-    CodeLengths,
-    FrechetDistances,
-    JudgedFeatures,
-    QualitySettings,
-    measure_quality,
-)
+from minority.backbones.quality import JudgedFeatures, QualitySettings, measure_quality
+from minority.backbones.quality_figures import BackboneQuality, CodeLengths, FrechetDistances
 from minority.classifier import ClassifierSettings
 from minority.extractors import build_extractor
 from minority.features import pixel_features

@@ -14,7 +14,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from minority.backbones import load_backbone
-from tasks.config import AugmentConfig, BackboneConfig
+from tasks.config import AugmentConfig
+from tasks.config_sections import BackboneConfig
 from tasks.conversion import convert_to_folder
 from tasks.doctor import examine_backbone
 from tasks.errors import InputError

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import AugmentConfig, project_path
+from tasks.config import AugmentConfig
+from tasks.paths import project_path
 from tasks.presets import load_preset
 
 SHA = "a" * 64

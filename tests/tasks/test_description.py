@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.splits import SplitSettings
-from tasks.config import DatasetConfig
+from tasks.config_sections import DatasetConfig
 from tasks.description import describe_dataset
 from tasks.real_data import load_real_data
 

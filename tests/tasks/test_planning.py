@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.config import DatasetConfig, PlanConfig
+from tasks.config_sections import DatasetConfig, PlanConfig
 from tasks.planning import MOST_TASKS, Tally, batches, plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.real_data import load_real_data
 

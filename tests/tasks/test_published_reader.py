@@ -17,7 +17,8 @@ from minority.schedule import NoiseSchedule
 from minority.training.checkpoint import run_identity
 from minority.training.team import Alone
 from tasks.backbone import train_here
-from tasks.config import DatasetConfig, TrainBackboneConfig
+from tasks.config import TrainBackboneConfig
+from tasks.config_sections import DatasetConfig
 from tasks.errors import InputError
 from tasks.presets import load_preset
 from tasks.real_data import load_real_data

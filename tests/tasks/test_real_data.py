@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from tasks.config import DatasetConfig, data_path
+from tasks.config_sections import DatasetConfig
 from tasks.errors import InputError
+from tasks.paths import data_path
 from tasks.real_data import load_real_data
 
 PLACE = os.environ.get("MINORITY_DATA", "")

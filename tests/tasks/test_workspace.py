@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.config import BackboneConfig
+from tasks.config_sections import BackboneConfig
 from tasks.errors import InputError
 from tasks.workspace import choose_device, open_backbone, open_workspace
 

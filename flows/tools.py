@@ -1,0 +1,171 @@
+"""Commands that work on files alone, without a run: draw, convert, score, measure, verify, clean up."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.shell import BACKBONE, Flags, errors_in_one_line
+
+tools = typer.Typer()
+
+
+@tools.command()
+def sample(
+    backbone: Annotated[str, typer.Option(help=BACKBONE)],
+    out: Annotated[Path, typer.Option(help="Folder that receives grid.png and one file a sample.")],
+    num: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Sampler setting, e.g. self_guidance.scale=2, steps=50. Repeatable."),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Draw the same seeds by several named samplers, e.g. ancestral,sgms."),
+    ] = None,
+    label: Annotated[list[int] | None, typer.Option(help="Labels to go through; all of them by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
+    flag: Flags = None,
+) -> None:
+    """Draw images from a backbone, without the pipeline.
+
+    Example: `minority sample --backbone backbones/digits --num 40 --out rare --guidance self_guidance.scale=6`
+
+    Side by side: `minority sample --backbone backbones/digits --num 20 --out rows --compare ancestral,jacobian-free`
+    """
+    with errors_in_one_line():
+        from tasks.errors import InputError
+        from tasks.images import compare_to_folder, draw_to_folder
+        from tasks.presets import parse_overrides
+
+        flags = parse_overrides(flag or [])
+        if compare is not None:
+            if guidance:
+                raise InputError("--compare draws named samplers as they are; leave --guidance out.")
+            names = [name.strip() for name in compare.split(",")]
+            costs = compare_to_folder(backbone, out, names, num=num, labels=label, seed=seed, flags=flags)
+            for name, evaluations in costs.items():
+                typer.echo(f"{name}: {num} samples, {evaluations:g} evaluations each")
+            typer.echo(f"side by side: {out / 'grid.png'}")
+            return
+        count = draw_to_folder(
+            backbone,
+            out,
+            num=num,
+            sampler=parse_overrides(guidance or []),
+            labels=label,
+            seed=seed,
+            flags=flags,
+        )
+        typer.echo(f"{count} samples and grid.png in {out}")
+
+
+@tools.command()
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="An ADM checkpoint (.pt).")],
+    out: Annotated[Path, typer.Option(help="Folder that receives the model as diffusers lays it out.")],
+    flag: Flags = None,
+) -> None:
+    """Save an ADM checkpoint as a diffusers folder.
+
+    Example: `minority convert checkpoints/celeba64.pt --flag preset=celeba64 --out celeba64`
+    """
+    with errors_in_one_line():
+        from tasks.conversion import convert_to_folder
+        from tasks.presets import parse_overrides
+
+        typer.echo(f"diffusers folder: {convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))}")
+
+
+@tools.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="Images of one size; class-named subfolders give labels.")],
+    backbone: Annotated[str, typer.Option(help=BACKBONE)],
+    out: Annotated[Path, typer.Option(help="Parquet file that receives one row an image.")],
+    seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
+    flag: Flags = None,
+) -> None:
+    """Score a folder of images: minority score (larger = rarer) and negative ELBO in bits/dim.
+
+    A latent backbone scores the images' latents, and its negative ELBO is a density's (docs/backbones.md).
+
+    Example: `minority score photos/ --backbone backbones/digits --out scores.parquet`
+    """
+    with errors_in_one_line():
+        from tasks.images import score_folder
+        from tasks.presets import parse_overrides
+
+        count = score_folder(folder, backbone, out, seed=seed, flags=parse_overrides(flag or []))
+        typer.echo(f"{count} images scored: {out}")
+
+
+@tools.command()
+def metrics(
+    real: Annotated[Path, typer.Option(help="Folder of real images; class-named subfolders are fine.")],
+    generated: Annotated[Path, typer.Option(help="Folder of images of the same size.")],
+    out: Annotated[Path | None, typer.Option(help="JSON file that receives the figures.")] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Where images are compared, e.g. kind=inception, weights=FILE."),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="For --features kind=backbone.")] = None,
+    neighbours: Annotated[int, typer.Option(min=1, help="k of the neighbour metrics.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the intervals' draws.")] = 0,
+) -> None:
+    """Measure generated images against real ones: rarity, realism, variety, FID, KID, yield, with 95 % intervals.
+
+    Example: `minority metrics --real photos/ --generated samples/ --out metrics.json`
+    """
+    with errors_in_one_line():
+        from flows.result_table import print_metrics
+        from tasks.presets import parse_overrides
+        from tasks.set_metrics import compare_folders, extractor_settings, metrics_json
+
+        report = compare_folders(
+            real,
+            generated,
+            features=extractor_settings(parse_overrides(features or [])),
+            neighbours=neighbours,
+            backbone=backbone,
+            seed=seed,
+        )
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(metrics_json(report))
+        print_metrics({name: tuple(figure) for name, figure in report.figures.items()}, report.warnings)
+
+
+@tools.command()
+def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manifest.json.")]) -> None:
+    """Check every shard, checksum, row and count of a published run.
+
+    Example: `minority verify runs/digits/runs/0a1b2c3d4e5f/manifest.json`
+    """
+    with errors_in_one_line():
+        from datasets.verify import verify as find_problems
+
+        problems = find_problems(manifest)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"sound: {manifest}")
+
+
+@tools.command()
+def clean(
+    store: Annotated[str, typer.Option(help="Folder or fsspec URL of the datasets.")] = "runs",
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Untouched for so long: 90s, 30m, 12h, 7d.")] = "7d",
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed; without it nothing is.")] = False,
+) -> None:
+    """List what abandoned runs and killed writers left: unpublished runs, staging of published ones, torn files.
+
+    Published files, and runs that somebody works on, are never among them.
+
+    Example: `minority clean --store runs --older-than 7d --delete`
+    """
+    with errors_in_one_line():
+        from tasks.cleaning import clean_store, parse_age
+
+        for line in clean_store(store, older_than=parse_age(older_than), delete=delete):
+            typer.echo(line)
