@@ -235,4 +235,4 @@ def _build(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UN
             )
         except ValueError as error:
             raise InputError(f"architecture: {error}") from error
-    return unet, UNetSettings(num_classes=classes)
+    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction)

@@ -122,6 +122,8 @@ def _kind(config: TrainBackboneConfig) -> str:
 def _options(config: TrainBackboneConfig) -> str:
     settings = config.training
     found = []
+    if settings.prediction == "v_prediction":
+        found.append("predicting velocity")
     if settings.variance == "learned_range":
         found.append("learned-range variance (hybrid loss)")
     if settings.min_snr_gamma is not None:

@@ -1,7 +1,9 @@
-"""The loss: how far the predicted noise is off, how timesteps are weighed, and how the variance is learnt.
+"""The loss: how far the prediction is off, how timesteps are weighed, and how the variance is learnt.
 
-- The "simple" loss is the mean squared error of the noise (Ho et al. 2020, algorithm 1 and eq. 14).
-- Min-SNR-gamma weighs it by min(SNR, gamma) / SNR with SNR = abar / (1 - abar) (Hang et al. 2023, for predicted noise).
+- The "simple" loss is the mean squared error of the noise (Ho et al. 2020, algorithm 1 and eq. 14), or that of the
+  velocity v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022, appendix D).
+- Min-SNR-gamma weighs it by min(SNR, gamma) / SNR with SNR = abar / (1 - abar), for predicted velocity by
+  min(SNR, gamma) / (SNR + 1) (Hang et al. 2023).
 - The hybrid loss adds 0.001 times the variational bound, in which the mean is held fixed, so that it teaches the
   variance alone (Nichol & Dhariwal 2021, section 3.1). The bound is that of minority/score.py, in bits/dim, estimated
   at one uniformly drawn timestep an image; the clean estimate in its mean is not clipped, as published.
@@ -67,38 +69,55 @@ class DenoisingLoss:
 
     Args:
         schedule: The full chain that is trained on.
-        settings: Weighting and variance.
+        settings: Prediction, weighting and variance.
         device: Where batches are.
     """
 
     def __init__(self, schedule: NoiseSchedule, settings: TrainingSettings, device: torch.device) -> None:
         self.num_steps = schedule.num_steps
         self.learns_variance = settings.variance == "learned_range"
+        self.predicts_velocity = settings.prediction == "v_prediction"
+        abar = torch.from_numpy(schedule.abar)
+        self._signal, self._noise = (
+            x.float().to(device)[:, None, None, None] for x in (abar.sqrt(), (1 - abar).sqrt())
+        )
         self.weight = None
         if settings.min_snr_gamma is not None:
-            snr = torch.from_numpy(schedule.abar / (1 - schedule.abar))
-            self.weight = (snr.clamp(max=settings.min_snr_gamma) / snr).float().to(device)
+            snr = abar / (1 - abar)
+            whole = snr + 1 if self.predicts_velocity else snr
+            self.weight = (snr.clamp(max=settings.min_snr_gamma) / whole).float().to(device)
         self.bound = VarianceBound(schedule, device) if self.learns_variance else None
 
     def __call__(self, output: Tensor, noisy: Noisy) -> tuple[Tensor, Tensor]:
-        """The loss, a scalar, and the squared error of each image's noise (B,), detached.
+        """The loss, a scalar, and the squared error of what is predicted for each image (B,), detached.
 
         Args:
-            output: (B, C, H, W) predicted noise; (B, 2C, H, W) with the variance behind it where that is learnt.
+            output: (B, C, H, W) predicted noise or velocity; (B, 2C, H, W) with the variance behind it where that is
+                learnt.
             noisy: The batch.
         """
         output = output.float()
         predicted, variance = output.chunk(2, dim=1) if self.learns_variance else (output, None)
-        square = (predicted - noisy.eps).square()
+        square = (predicted - self._target(noisy)).square()
         error = square.detach().flatten(1).mean(dim=1)
         if self.weight is None:
             loss = square.mean()
         else:
             loss = (self.weight[noisy.step] * square.flatten(1).mean(dim=1)).mean()
         if self.bound is not None and variance is not None:
-            terms = self.bound(predicted.detach(), variance, noisy)
+            terms = self.bound(self._noise_of(predicted.detach(), noisy), variance, noisy)
             loss = loss + _BOUND_WEIGHT * self.num_steps * terms.mean()
         return loss, error
+
+    def _target(self, noisy: Noisy) -> Tensor:
+        if not self.predicts_velocity:
+            return noisy.eps
+        return self._signal[noisy.step] * noisy.eps - self._noise[noisy.step] * noisy.x_0
+
+    def _noise_of(self, predicted: Tensor, noisy: Noisy) -> Tensor:
+        if not self.predicts_velocity:
+            return predicted
+        return self._signal[noisy.step] * predicted + self._noise[noisy.step] * noisy.x_t
 
 
 class VarianceBound:

@@ -30,8 +30,11 @@ class TrainingSettings:
             class c is count_c ** -class_balance. In [0, 1].
         label_dropout: Share of images whose label is left out, in [0, 1). Above 0 the network needs one class
             embedding more, the last, which then stands for "no label": classifier-free guidance needs it.
+        prediction: What the network predicts: "epsilon", the noise; or "v_prediction", the velocity
+            sqrt(abar) noise - sqrt(1 - abar) image (Salimans & Ho 2022), which also teaches the mean colour of large
+            images where hardly anything but noise is left.
         min_snr_gamma: Caps the weight of the nearly clean timesteps (Hang et al. 2023, min-SNR-gamma; 5 is usual),
-            above 0. None weighs the squared errors of the noise alike.
+            above 0. None weighs the squared errors of what is predicted alike.
         variance: "fixed", or "learned_range": the network also learns where the reverse variance lies between its
             bounds (Nichol & Dhariwal 2021, the hybrid loss), and has twice as many output as image channels.
         gradient_clip: Largest gradient norm, above 0.
@@ -53,6 +56,7 @@ class TrainingSettings:
     average_lengths: tuple[float, ...] = ()
     class_balance: float = 0.5
     label_dropout: float = 0.0
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     min_snr_gamma: float | None = None
     variance: Literal["fixed", "learned_range"] = "fixed"
     gradient_clip: float = 1.0
@@ -76,6 +80,7 @@ class TrainingSettings:
         self._require("label_dropout", 0 <= self.label_dropout < 1, "lie in [0, 1)")
         self._require("min_snr_gamma", self.min_snr_gamma is None or self.min_snr_gamma > 0, "be positive, or None")
         self._require("precision", self.precision in ("fp32", "bf16", "fp16"), "be fp32, bf16 or fp16")
+        self._require("prediction", self.prediction in ("epsilon", "v_prediction"), "be epsilon or v_prediction")
         self._require("variance", self.variance in ("fixed", "learned_range"), "be fixed or learned_range")
         lengths = self.average_lengths
         self._require("average_lengths", all(0 < x < LONGEST for x in lengths), f"lie above 0 and below {LONGEST:.3f}")

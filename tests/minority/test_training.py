@@ -324,7 +324,7 @@ def network_for(settings):
     [
         {"precision": "bf16", "channels_last": True},
         {"precision": "fp16", "learning_rate": 1e-4},
-        {"accumulate": 2, "min_snr_gamma": 5.0, "label_dropout": 0.3},
+        {"accumulate": 2, "min_snr_gamma": 5.0, "label_dropout": 0.3, "prediction": "v_prediction"},
         {"variance": "learned_range", "average_lengths": (0.05, 0.1)},
         pytest.param({"compile": True}, marks=pytest.mark.slow),  # compiles for minutes
     ],

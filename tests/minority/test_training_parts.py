@@ -8,7 +8,7 @@ from minority.schedule import NoiseSchedule
 from minority.score import bound_term
 from minority.training import TrainingSettings
 from minority.training.averages import LONGEST, WeightAverage, power_exponent, power_function
-from minority.training.loss import BUCKETS, DenoisingLoss, LossWindow, Noiser, VarianceBound
+from minority.training.loss import BUCKETS, DenoisingLoss, LossWindow, Noiser, Noisy, VarianceBound
 
 SCHEDULE = NoiseSchedule.cosine(50)
 
@@ -77,6 +77,45 @@ def test_min_snr_caps_the_weight_of_clean_timesteps():
     torch.testing.assert_close(error, (guess - noisy.eps).square().mean(dim=(1, 2, 3)))
 
 
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_velocity_is_learnt_by_its_squared_error_and_weighed_by_its_own_min_snr(gamma):
+    noisy, dice = batch()
+    guess = torch.randn(noisy.eps.shape, generator=dice)
+    settings = TrainingSettings(prediction="v_prediction", min_snr_gamma=gamma)
+    loss = DenoisingLoss(SCHEDULE, settings, torch.device("cpu"))
+
+    total, error = loss(guess, noisy)
+
+    errors, weights = [], []
+    for i, step in enumerate(noisy.step.tolist()):
+        abar = SCHEDULE.abar[step]
+        velocity = abar**0.5 * noisy.eps[i] - (1 - abar) ** 0.5 * noisy.x_0[i]
+        errors.append(float((guess[i] - velocity).square().mean()))
+        snr = abar / (1 - abar)
+        weights.append(1.0 if gamma is None else min(snr, gamma) / (snr + 1))
+    assert error.tolist() == pytest.approx(errors, rel=1e-4)
+    assert float(total) == pytest.approx(np.mean(np.multiply(weights, errors)), rel=1e-4)
+
+
+def test_velocity_and_noise_that_say_the_same_have_the_same_bound():
+    noisy, dice = batch()
+    early = noisy.step < SCHEDULE.num_steps // 2  # later the velocity of a given noise is a quotient of small numbers
+    noisy = Noisy(*(value[early] for value in noisy))
+    eps_hat = noisy.eps + 0.1 * torch.randn(noisy.eps.shape, generator=dice)
+    variance = torch.rand(noisy.eps.shape, generator=dice) * 2 - 1
+    abar = torch.from_numpy(SCHEDULE.abar)[noisy.step].float()[:, None, None, None]
+    velocity = (eps_hat - (1 - abar).sqrt() * noisy.x_t) / abar.sqrt()
+
+    def bound(prediction, said):
+        hybrid, simple = (
+            DenoisingLoss(SCHEDULE, TrainingSettings(prediction=prediction, variance=kind), torch.device("cpu"))
+            for kind in ("learned_range", "fixed")
+        )
+        return float(hybrid(torch.cat([said, variance], dim=1), noisy)[0] - simple(said, noisy)[0])
+
+    assert bound("v_prediction", velocity) == pytest.approx(bound("epsilon", eps_hat), rel=1e-3)
+
+
 def test_the_bound_of_the_hybrid_loss_is_the_bound_that_images_are_scored_by():
     noisy, dice = batch(200)
     eps_hat = noisy.eps + 0.1 * torch.randn(noisy.eps.shape, generator=dice)
@@ -129,6 +168,7 @@ def test_losses_are_reported_by_tenths_of_the_chain():
         ({"accumulate": 3}, "TrainingSettings.accumulate must divide the batch of 128, got 3"),
         ({"label_dropout": 1.0}, r"TrainingSettings.label_dropout must lie in \[0, 1\), got 1.0"),
         ({"min_snr_gamma": 0.0}, "TrainingSettings.min_snr_gamma must be positive, or None, got 0.0"),
+        ({"prediction": "sample"}, "TrainingSettings.prediction must be epsilon or v_prediction, got sample"),
         ({"precision": "fp8"}, "TrainingSettings.precision must be fp32, bf16 or fp16, got fp8"),
         ({"average_lengths": (0.1, 0.1)}, "TrainingSettings.average_lengths must differ from one another"),
     ],

@@ -96,6 +96,21 @@ def test_a_backbone_trained_with_labels_left_out_learns_its_variance_and_can_be_
         assert images.shape == (2, 8, 8, 1)
 
 
+def test_a_backbone_that_predicts_velocity_is_loaded_as_one(tmp_path):
+    options = {"training.prediction": "v_prediction", "training.steps": 150, "training.warmup": 10}
+    train_here(config_for(tmp_path / "velocity", options), team=Alone(), on_step=ignore, on_look=ignore)
+
+    denoiser = load_backbone(tmp_path / "velocity").denoiser
+    assert denoiser.prediction_type == "v_prediction"
+    x = torch.randn((4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    step = torch.full((4,), len(denoiser.sqrt_abar) - 1)
+    # Where hardly anything but noise is left, the velocity is minus the image: it is read off, not divided out.
+    with torch.no_grad():
+        said = denoiser(x, step, torch.arange(4))
+    torch.testing.assert_close(said.eps, x, atol=0.1, rtol=0)
+    assert said.x0_hat.abs().max() < 2
+
+
 def test_an_unconditional_backbone_takes_no_labels(tmp_path):
     train_here(config_for(tmp_path / "plain", {"conditional": False}), team=Alone(), on_step=ignore, on_look=ignore)
 
