@@ -12,7 +12,7 @@ candidates, the verdicts, the predictions of every classifier, results.parquet a
 import argparse
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,13 @@ def synthetic_sources(
     missing = missing_images(data.train.labels, num_classes=len(data.class_names), cap=arguments.cap)
     labels = planned_labels(missing, candidates=arguments.candidates)
     judged: dict[str, tuple[LabelledImages, dict[str, Any]]] = {}
-    judge = None
+    judge = cache(partial(_judge, data, backbone, arguments, config))
     for sampler in arguments.samplers:
         path = folder / "candidates" / f"{sampler}.zip"
         if path.is_file():
             candidates = load_images(path)
         else:
+            extract, judging = judge()
             start = time.monotonic()
             candidates = draw_candidates(
                 backbone,
@@ -86,6 +87,8 @@ def synthetic_sources(
                 steps=arguments.sampling_steps,
                 batch_size=arguments.sampling_batch,
                 precision=arguments.sampling_precision,
+                reference=judging.reference,
+                extract=extract,
                 device=arguments.device,
             )
             save_images(path, candidates)
@@ -94,10 +97,8 @@ def synthetic_sources(
         if verdicts_path.is_file():
             verdicts = load_arrays(verdicts_path)
         else:
+            extract, judging = judge()
             start = time.monotonic()
-            if judge is None:
-                judge = _judge(data, backbone, arguments, config)
-            extract, judging = judge
             verdicts = verdict_table(judging, candidates, extract=extract)
             save_arrays(verdicts_path, verdicts)
             say(f"{sampler}: judged in {time.monotonic() - start:.0f} s")
