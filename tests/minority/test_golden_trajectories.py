@@ -208,16 +208,19 @@ def test_every_engine_reproduces_the_trajectory(name, engine):
     assert_reproduces(recording, arrivals, clean_error=4e-4)
 
 
-def test_the_whole_trajectory_is_reproduced_from_its_ill_conditioned_start(recording):
+@pytest.mark.parametrize("name", CASES)
+def test_the_whole_trajectory_is_reproduced_from_its_ill_conditioned_start(name):
+    # In float64: an fp32 network's last bits, some 1e-6 from one processor to another, would be all that is seen here.
+    recording = Recording(name, dtype=torch.float64)
     if not is_ill_conditioned(recording, 0):
         pytest.skip("the first step of this recording is well conditioned")
 
     arrivals = replay(recording)
 
-    # Two last bits of the network's output (4e-7) times 20291 in the first clean estimate, less wherever it is weighed.
-    assert largest_error(recording, arrivals[:1]) <= 4e-7 * 20291
-    assert largest_error(recording, arrivals[1:]) <= 2e-3
-    assert float((arrivals[-1].x - recording.recorded("x_after_step", 0)).abs().max()) <= 3e-4
+    # The recorded network's last bit (2e-7) times 20291 in the first clean estimate, less wherever it is weighed.
+    assert largest_error(recording, arrivals[:1]) <= 2e-7 * 20291
+    assert largest_error(recording, arrivals[1:]) <= 1e-3
+    assert float((arrivals[-1].x - recording.recorded("x_after_step", 0)).abs().max()) <= 1.5e-4
 
 
 def test_each_single_step_is_reproduced(recording):
