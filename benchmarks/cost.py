@@ -103,7 +103,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
             extract=workspace.extract,
             device=workspace.device,
         )
-        return drawn.images, drawn.evaluations, len(indices) - len(np.unique(drawn.founders))
+        return drawn.images, drawn.evaluations, drawn.siblings
 
     return draw_batch
 
@@ -222,7 +222,7 @@ def main() -> None:
     } | {name: our_arm(workspace, settings) for name, settings in samplers.items()}
     spent = {name: Spent() for name in arms}
     family = math.lcm(*(settings.family for settings in samplers.values()))
-    size, fresh = whole(arguments.batch_size, multiple=family), math.ceil(FRESH / family) * family
+    size, fresh = whole(arguments.batch_size, family=family), math.ceil(FRESH / family) * family
     for first in range(0, arguments.num, size):
         count = min(size, arguments.num - first)
         for name, arm in arms.items():

@@ -186,12 +186,18 @@ def plan_rung(
 
     while catching_up() > share / 2:
         participants.remove(next(i for i in reversed(participants) if measured[i].samples == 0))
-    count = int((share - catching_up()) / sum(costs[i] for i in participants))
-    count = whole(count, multiple=turn if turn is not None and count >= turn else family)
+    count = whole((share - catching_up()) / sum(costs[i] for i in participants), family=family, turn=turn)
     newcomers = [Draw(i, 0, first) for i in participants if first and measured[i].samples == 0]
     return newcomers + [Draw(i, first, count) for i in participants]
 
 
-def whole(count: int, *, multiple: int) -> int:
-    """The largest whole multiple that is no more than a count, but at least one."""
-    return max(1, count // multiple) * multiple
+def whole(count: float, *, family: int, turn: int | None = None) -> int:
+    """The most samples of whole turns, or of whole families where there is not one turn, that a count allows.
+
+    Args:
+        count: At least one family is given, however small it is.
+        family: Samples that are drawn together.
+        turn: Samples in which every group occurs equally often, a multiple of `family`; None: `family`.
+    """
+    multiple = turn if turn is not None and count >= turn else family
+    return max(1, int(count / multiple)) * multiple

@@ -43,7 +43,7 @@ class Walk:
     @property
     def may_branch(self) -> bool:
         """Whether it adds noise on the way whatever else is set; without noise branches would stay copies."""
-        return self.solver == "ancestral"
+        return SamplerSettings(solver=self.solver, steps=self.steps).walk.is_stochastic
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,11 @@ class Drawn:
     evaluations: float
     founders: NDArray[np.int64]
 
+    @property
+    def siblings(self) -> int:
+        """Samples beyond the first one of every founder."""
+        return len(self.founders) - len(np.unique(self.founders))
+
 
 def draw(
     backbone: Backbone,

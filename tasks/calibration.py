@@ -80,7 +80,7 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         family=common_family(candidates),
         turn=_turn(config),
     )
-    return _cut(draws, size=whole(config.unit_size, multiple=common_family(candidates)))
+    return _cut(draws, size=whole(config.unit_size, family=common_family(candidates)))
 
 
 def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objective, int | None]:
@@ -99,10 +99,9 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     if budget == 0:
         return []
     family, turn = common_family(candidates), _turn(config)
-    count = int(budget / sum(costs[i] for i in chosen))
-    count = whole(count, multiple=turn if count >= turn else family)
+    count = whole(budget / sum(costs[i] for i in chosen), family=family, turn=turn)
     first = math.ceil(FRESH / turn) * turn
-    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, multiple=family))
+    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, family=family))
 
 
 def check_budget(config: CalibrateConfig) -> None:
@@ -182,7 +181,7 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
         label_kept=int(verdicts.label_kept.sum()),
         passed=int(verdicts.passed.sum()),
         evaluations=drawn.evaluations * len(indices),
-        siblings=len(indices) - len(np.unique(drawn.founders)),
+        siblings=drawn.siblings,
         diversity=diversity_of(workspace, judged.features),
     )
 

@@ -58,7 +58,8 @@ def score_quantiles(workspace: Workspace, scores: Scores) -> dict[str, NDArray[n
         return {}
     found = {}
     for name in ("minority_score", "negative_elbo"):
-        known = getattr(scale, name)[~np.isnan(getattr(scale, name))]
+        values = getattr(scale, name)
+        known = values[~np.isnan(values)]
         if len(known):
             found[name] = quantile_among(getattr(scores, name), known)
     return found
