@@ -12,10 +12,10 @@ import json
 
 import pandas as pd
 
-from datasets.store import Store
+from datasets.storage.store import Store
 from flows import command_line  # noqa: F401 - sets Prefect's environment before Prefect is imported
-from tasks.config import CalibrateConfig
-from tasks.presets import load_preset, parse_overrides
+from tasks.config.presets import load_preset, parse_overrides
+from tasks.config.runs import CalibrateConfig
 
 
 def main() -> None:

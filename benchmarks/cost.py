@@ -36,16 +36,16 @@ from benchmarks.published_loop import FreshNoise, PublishedGuidance, PublishedLo
 from benchmarks.tables import keep, markdown
 from flows import command_line  # noqa: F401 - sets Prefect's environment before Prefect is imported
 from minority.backbones import Backbone
-from minority.calibration import whole
-from minority.calibration_outcome import Measured, ratio_interval
-from minority.generation import draw, score_images
-from minority.pixels import to_pixels
-from minority.sampler_settings import SamplerSettings
-from tasks.calibration import groups_in_turn
-from tasks.config import AugmentConfig
-from tasks.generation import judge_images
-from tasks.presets import load_preset, parse_overrides
-from tasks.workspace import Workspace, open_workspace
+from minority.calibration.outcome import Measured, ratio_interval
+from minority.calibration.search import whole
+from minority.diffusion.pixels import to_pixels
+from minority.sampling.draw import draw, score_images
+from minority.sampling.settings import SamplerSettings
+from tasks.augment.units import judge_images
+from tasks.calibration.search import groups_in_turn
+from tasks.config.presets import load_preset, parse_overrides
+from tasks.config.runs import AugmentConfig
+from tasks.inputs.workspace import Workspace, open_workspace
 
 PUBLISHED, PLAIN = "published", "plain"
 #: The first sample index of the arms; tuning uses others.

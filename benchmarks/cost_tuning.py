@@ -7,12 +7,12 @@ trained with pushes its samples outwards.
 import itertools
 from dataclasses import replace
 
-from minority.calibration_outcome import Measured
-from minority.calibration_space import Candidate, describe
+from minority.calibration.outcome import Measured
+from minority.calibration.space import Candidate, describe
 from minority.guidance.boost_and_skip import BoostAndSkip
-from minority.sampler_settings import SamplerSettings
-from tasks.calibration import measure
-from tasks.workspace import Workspace
+from minority.sampling.settings import SamplerSettings
+from tasks.calibration.search import measure
+from tasks.inputs.workspace import Workspace
 
 STEPS = (5, 6, 8, 10)
 BOOST = (1.0, 1.1, 1.2, 1.3)

@@ -15,9 +15,9 @@ from flows import command_line  # noqa: F401 - sets Prefect's environment before
 from minority.downstream.comparison import METRICS, choose_arm, paired_difference, summarise
 from minority.downstream.data import DownstreamData
 from minority.downstream.predictions import Predictions
-from tasks.config import AugmentConfig
-from tasks.downstream import open_arms, read_outcome
-from tasks.presets import load_preset, parse_overrides
+from tasks.config.presets import load_preset, parse_overrides
+from tasks.config.runs import AugmentConfig
+from tasks.downstream.trainings import open_arms, read_outcome
 from tasks.report.verdict import PUBLISHED_SOURCE
 
 Runs = dict[str, dict[int, Predictions]]

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import torch
 
-from minority.metrics import compare_pairs, frechet_distance
-from minority.neighbours import RealReference
+from minority.evaluation.metrics import compare_pairs, frechet_distance
+from minority.neighbours.reference import RealReference
 
 WHAT = ("images", "set", "fid")
 

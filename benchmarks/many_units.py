@@ -81,7 +81,7 @@ def save_backbone(folder: Path) -> str:
     from diffusers import UNet2DModel
 
     from minority.backbones import UNetSettings, save_folder
-    from minority.schedule import NoiseSchedule
+    from minority.diffusion.schedule import NoiseSchedule
 
     unet = UNet2DModel(
         sample_size=8,

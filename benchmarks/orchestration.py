@@ -18,10 +18,10 @@ from flows import command_line  # noqa: F401 - sets Prefect's environment before
 import pandas as pd
 from prefect import flow, task
 
-from tasks.capacity import Demand, Workers, on_ray, places
-from tasks.engine import fan_out, task_runner
-from tasks.failures import TRIED_AGAIN
-from tasks.progress import stage
+from tasks.execution.capacity import Demand, Workers, on_ray, places
+from tasks.execution.failures import TRIED_AGAIN
+from tasks.execution.fan_out import fan_out, task_runner
+from tasks.execution.progress import stage
 
 
 @task(task_run_name="unit-{number:05d}", **TRIED_AGAIN)

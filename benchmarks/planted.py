@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from datasets.digits import read_digits
-from datasets.fashion_mnist import read_fashion_mnist
-from datasets.imageset import ImageSet
-from minority.extractors import Pixels
-from minority.fakes import blends
-from minority.intervals import wilson
-from minority.selection import HeldOutRules, Judge, SelectionSettings
+from datasets.readers.digits import read_digits
+from datasets.readers.fashion_mnist import read_fashion_mnist
+from datasets.readers.imageset import ImageSet
+from minority.evaluation.intervals import wilson
+from minority.features import Pixels
+from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
+from minority.selection.negatives import blends
 
 POLICIES = {"fixed floors": None, "held-out floors and critic": HeldOutRules()}
 

@@ -28,25 +28,25 @@ from scipy import stats
 
 from benchmarks.machine import PeakMemory, clock
 from minority.backbones import Backbone, load_backbone
-from minority.features import pixel_features
-from minority.generation import SamplerSettings, draw
+from minority.diffusion.noise import SampleNoise
+from minority.diffusion.pixels import from_pixels
+from minority.diffusion.score import minority_score, negative_elbo
+from minority.evaluation.metrics import set_metrics
+from minority.features.pixel_features import pixel_features
 from minority.guidance import Guidance
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.jepa_guidance import JepaGuidance
 from minority.guidance.low_density import train_low_density
 from minority.guidance.minority_guidance import train_minority_guidance
+from minority.guidance.noise_aware_network import NoiseAwareSettings, train_noise_aware
 from minority.guidance.prune_by_features import PruneByFeatures
 from minority.guidance.self_guidance import SelfGuidance
-from minority.metrics import set_metrics
-from minority.named_samplers import NAMED_SAMPLERS
-from minority.neighbours import RealReference
-from minority.noise import SampleNoise
-from minority.noise_aware import NoiseAwareSettings, train_noise_aware
-from minority.pixels import from_pixels
-from minority.score import minority_score, negative_elbo
-from tasks.config import TrainBackboneConfig
-from tasks.presets import load_preset
-from tasks.real_data import load_real_data
+from minority.neighbours.reference import RealReference
+from minority.sampling.draw import SamplerSettings, draw
+from minority.sampling.named_samplers import NAMED_SAMPLERS
+from tasks.config.presets import load_preset
+from tasks.config.runs import TrainBackboneConfig
+from tasks.inputs.real_data import load_real_data
 
 PLAIN = "ancestral"
 _PLAIN_SAMPLES = 1000  # of plain sampling, at most, that low-density sampling's discriminator sees

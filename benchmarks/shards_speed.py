@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import webdataset as wds
 
-from datasets.canonical import canonical_json
-from datasets.local_files import replace_file
-from datasets.manifest import RunFacts
-from datasets.publish import publish
-from datasets.shards import Sample
-from datasets.store import Store
-from datasets.stream import PublishedStream, StreamSettings
+from datasets.runs.manifest import RunFacts
+from datasets.runs.publish import publish
+from datasets.runs.shards import Sample
+from datasets.storage.canonical import canonical_json
+from datasets.storage.local_files import replace_file
+from datasets.storage.store import Store
+from datasets.streaming.stream import PublishedStream, StreamSettings
 
 PER_SHARD = 1000
 

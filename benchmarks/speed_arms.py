@@ -15,15 +15,15 @@ from minority.backbones import PRESETS, Backbone, UNetDenoiser, UNetSettings, lo
 from minority.backbones.adm import layout_of
 from minority.backbones.adm_layout import unet_config
 from minority.backbones.backbone import Precision
-from minority.denoiser import Prediction
-from minority.engine import EngineSettings, prepared
-from minority.generation import draw
-from minority.named_samplers import named_sampler
-from minority.noise import SampleNoise
-from minority.pixels import to_pixels
-from minority.sampler import sample
-from minority.sampler_settings import SamplerSettings
-from minority.schedule import NoiseSchedule
+from minority.diffusion.denoiser import Prediction
+from minority.diffusion.noise import SampleNoise
+from minority.diffusion.pixels import to_pixels
+from minority.diffusion.schedule import NoiseSchedule
+from minority.engine.prepare import EngineSettings, prepared
+from minority.sampling.draw import draw
+from minority.sampling.named_samplers import named_sampler
+from minority.sampling.sampler import sample
+from minority.sampling.settings import SamplerSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAME, PLAIN = "sgms-published", "ancestral"

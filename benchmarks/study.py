@@ -45,12 +45,12 @@ from minority.downstream.arms import REAL_ARMS, Arm, synthetic_arms
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.jobs import Comparison, Outcome
 from minority.downstream.settings import DownstreamSettings, Jitter, NetworkSettings
-from minority.extractors import ExtractorSettings, build_extractor
-from tasks.config import AugmentConfig
-from tasks.downstream_data import real_images
-from tasks.paths import project_path
-from tasks.presets import load_preset, parse_overrides
-from tasks.real_data import load_real_data
+from minority.features import ExtractorSettings, build_extractor
+from tasks.config.paths import project_path
+from tasks.config.presets import load_preset, parse_overrides
+from tasks.config.runs import AugmentConfig
+from tasks.downstream.data import real_images
+from tasks.inputs.real_data import load_real_data
 
 
 def read_data(arguments: argparse.Namespace, config: AugmentConfig, folder: Path) -> DownstreamData:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from minority.backbones import Backbone
 from minority.downstream.data import LabelledImages
-from minority.extractors import Extractor
-from minority.generation import draw
+from minority.features import Extractor
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
-from minority.named_samplers import NAMED_SAMPLERS
-from minority.neighbours import RealReference
-from minority.sampler_settings import SamplerSettings
-from minority.selection import HeldOutRules, Judge, SelectionSettings
+from minority.neighbours.reference import RealReference
+from minority.sampling.draw import draw
+from minority.sampling.named_samplers import NAMED_SAMPLERS
+from minority.sampling.settings import SamplerSettings
+from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
 
 Int64 = NDArray[np.int64]
 

@@ -4,6 +4,6 @@ Knows numpy, pyarrow, webdataset, PIL and fsspec; nothing of Prefect or diffusio
 stream is handed to a training job.
 """
 
-from datasets.loader import EpochProgress, load_balanced
+from datasets.streaming.loader import EpochProgress, load_balanced
 
 __all__ = ["EpochProgress", "load_balanced"]

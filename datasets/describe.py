@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.contact_sheet import contact_sheet
-from datasets.identity_split import straddling
-from datasets.imageset import PARTS, ImageSet, Problem
-from datasets.splits import Split
+from datasets.readers.imageset import PARTS, ImageSet, Problem
+from datasets.splits.identity_split import straddling
+from datasets.splits.stratified import Split
 
 _MOST_LISTED = 20
 _EXAMPLES_A_GROUP = 8

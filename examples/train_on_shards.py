@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from datasets import EpochProgress, load_balanced
-from datasets.manifest import Manifest
-from datasets.store import Store
+from datasets.runs.manifest import Manifest
+from datasets.storage.store import Store
 
 
 def main(manifest_url: str, epochs: int = 3) -> float:

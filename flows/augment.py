@@ -6,21 +6,21 @@ from typing import Any
 from prefect import flow
 
 from flows.downstream import train_arms
-from tasks.candidates import Candidates
-from tasks.capacity import Demand
+from tasks.augment.candidates import Candidates
+from tasks.augment.counters import count_units
+from tasks.augment.lease import running
+from tasks.augment.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
+from tasks.augment.plans import settle_plan
+from tasks.augment.publishing import publish_run
+from tasks.augment.units import generate_units, open_run_store
 from tasks.checks import check_inputs
-from tasks.config import AugmentConfig, placed
-from tasks.counters import count_units
-from tasks.engine import fan_out, task_runner
-from tasks.generation import generate_units, open_run_store
-from tasks.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
-from tasks.plans import settle_plan
-from tasks.presets import validate
-from tasks.progress import stage
-from tasks.publishing import publish_run
-from tasks.reporting import RunSummary, write_report
-from tasks.running import running
-from tasks.workspace import Workspace
+from tasks.config.presets import validate
+from tasks.config.runs import AugmentConfig, placed
+from tasks.execution.capacity import Demand
+from tasks.execution.fan_out import fan_out, task_runner
+from tasks.execution.progress import stage
+from tasks.inputs.workspace import Workspace
+from tasks.report.publish import RunSummary, write_report
 
 
 @flow(name="augment", task_runner=task_runner(), validate_parameters=True)

@@ -5,14 +5,14 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.calibration import Measurement, check_budget, measure_candidate, plan_rung, plan_verification
-from tasks.calibration_report import CalibrationSummary, write_calibration
-from tasks.capacity import Demand
+from tasks.calibration.result import CalibrationSummary, write_calibration
+from tasks.calibration.search import Measurement, check_budget, measure_candidate, plan_rung, plan_verification
 from tasks.checks import check_workspace
-from tasks.config import CalibrateConfig, placed
-from tasks.engine import fan_out, task_runner
-from tasks.presets import validate
-from tasks.progress import stage
+from tasks.config.presets import validate
+from tasks.config.runs import CalibrateConfig, placed
+from tasks.execution.capacity import Demand
+from tasks.execution.fan_out import fan_out, task_runner
+from tasks.execution.progress import stage
 
 
 @flow(name="calibrate", task_runner=task_runner(), validate_parameters=True)

@@ -34,8 +34,8 @@ def augment(
     Example: `minority augment digits --set seed=1 --store /data/balanced`
     """
     with errors_in_one_line():
-        from tasks.config import AugmentConfig, placed
-        from tasks.presets import load_preset, parse_overrides
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import AugmentConfig, placed
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
@@ -59,12 +59,12 @@ def downstream(
     Example: `minority downstream digits --store /data/balanced --set downstream.seeds=10`
     """
     with errors_in_one_line():
-        from tasks.config import DownstreamConfig
-        from tasks.presets import load_preset, parse_overrides
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import DownstreamConfig
 
         overrides = parse_overrides(assignments or [])
         config = load_preset(DownstreamConfig, preset, overrides=overrides | ({"store": store} if store else {}))
-        from tasks.downstream import resolved
+        from tasks.downstream.trainings import resolved
 
         config = resolved(config)
         from flows.downstream import downstream as run
@@ -83,8 +83,8 @@ def train_backbone(
     Example: `minority train-backbone digits --set out=/tmp/digits`
     """
     with errors_in_one_line():
-        from tasks.config import TrainBackboneConfig
-        from tasks.presets import load_preset, parse_overrides
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
         from flows.train_backbone import train_backbone as run
@@ -104,11 +104,11 @@ def judge_backbone(
     Example: `minority judge-backbone digits --set out=/tmp/digits --set quality.bits_images=50`
     """
     with errors_in_one_line():
-        from tasks.config import TrainBackboneConfig
-        from tasks.presets import load_preset, parse_overrides
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
-        from tasks.backbone import judge
+        from tasks.backbone.train import judge
 
         typer.echo(f"model card: {judge(config)}")
 
@@ -124,8 +124,8 @@ def calibrate(
     Example: `minority calibrate digits --set calibration.budget=200000`
     """
     with errors_in_one_line():
-        from tasks.config import CalibrateConfig, placed
-        from tasks.presets import load_preset, parse_overrides
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import CalibrateConfig, placed
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
@@ -145,7 +145,7 @@ def presets() -> None:
     Example: `minority presets`
     """
     with errors_in_one_line():
-        from tasks.presets import list_presets
+        from tasks.config.presets import list_presets
 
         for flow, name, description in list_presets():
             typer.echo(f"{flow}/{name}\n    {description}")
@@ -162,9 +162,9 @@ def describe(
     Example: `minority describe digits --out digits-card`
     """
     with errors_in_one_line():
-        from tasks.config import AugmentConfig
-        from tasks.description import describe_dataset
-        from tasks.presets import load_preset, parse_overrides
+        from tasks.commands.description import describe_dataset
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import AugmentConfig
 
         config = load_preset(AugmentConfig, preset, overrides=parse_overrides(assignments or []))
         typer.echo(describe_dataset(config.dataset, out))
@@ -182,8 +182,8 @@ def doctor(
     Of one backbone: `minority doctor --backbone backbones/digits`
     """
     with errors_in_one_line():
-        from tasks.doctor import examine, examine_backbone
-        from tasks.presets import parse_overrides
+        from tasks.commands.doctor import examine, examine_backbone
+        from tasks.config.presets import parse_overrides
 
         findings = examine() if backbone is None else examine_backbone(backbone, parse_overrides(flag or []))
     for finding in findings:

@@ -5,13 +5,13 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.capacity import Demand
-from tasks.config import DownstreamConfig, placed
-from tasks.downstream import name_of, plan_tests, plan_tuning, resolved, run_training
-from tasks.engine import fan_out, task_runner
-from tasks.presets import validate
-from tasks.progress import stage
-from tasks.reporting import RunSummary, report_comparison
+from tasks.config.presets import validate
+from tasks.config.runs import DownstreamConfig, placed
+from tasks.downstream.trainings import name_of, plan_tests, plan_tuning, resolved, run_training
+from tasks.execution.capacity import Demand
+from tasks.execution.fan_out import fan_out, task_runner
+from tasks.execution.progress import stage
+from tasks.report.publish import RunSummary, report_comparison
 
 
 @flow(name="downstream", task_runner=task_runner(), validate_parameters=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from tasks.calibration_report import CalibrationSummary
-from tasks.reporting import RunSummary
+from tasks.calibration.result import CalibrationSummary
+from tasks.report.publish import RunSummary
 
 
 def print_summary(summary: RunSummary) -> None:

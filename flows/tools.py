@@ -34,9 +34,9 @@ def sample(
     Side by side: `minority sample --backbone backbones/digits --num 20 --out rows --compare ancestral,jacobian-free`
     """
     with errors_in_one_line():
+        from tasks.commands.images import compare_to_folder, draw_to_folder
+        from tasks.config.presets import parse_overrides
         from tasks.errors import InputError
-        from tasks.images import compare_to_folder, draw_to_folder
-        from tasks.presets import parse_overrides
 
         flags = parse_overrides(flag or [])
         if compare is not None:
@@ -71,8 +71,8 @@ def convert(
     Example: `minority convert checkpoints/celeba64.pt --flag preset=celeba64 --out celeba64`
     """
     with errors_in_one_line():
-        from tasks.conversion import convert_to_folder
-        from tasks.presets import parse_overrides
+        from tasks.commands.conversion import convert_to_folder
+        from tasks.config.presets import parse_overrides
 
         typer.echo(f"diffusers folder: {convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))}")
 
@@ -92,8 +92,8 @@ def score(
     Example: `minority score photos/ --backbone backbones/digits --out scores.parquet`
     """
     with errors_in_one_line():
-        from tasks.images import score_folder
-        from tasks.presets import parse_overrides
+        from tasks.commands.images import score_folder
+        from tasks.config.presets import parse_overrides
 
         count = score_folder(folder, backbone, out, seed=seed, flags=parse_overrides(flag or []))
         typer.echo(f"{count} images scored: {out}")
@@ -118,8 +118,8 @@ def metrics(
     """
     with errors_in_one_line():
         from flows.result_table import print_metrics
-        from tasks.presets import parse_overrides
-        from tasks.set_metrics import compare_folders, extractor_settings, metrics_json
+        from tasks.commands.set_metrics import compare_folders, extractor_settings, metrics_json
+        from tasks.config.presets import parse_overrides
 
         report = compare_folders(
             real,
@@ -142,7 +142,7 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
     Example: `minority verify runs/digits/runs/0a1b2c3d4e5f/manifest.json`
     """
     with errors_in_one_line():
-        from datasets.verify import verify as find_problems
+        from datasets.runs.verify import verify as find_problems
 
         problems = find_problems(manifest)
     for problem in problems:
@@ -165,7 +165,7 @@ def clean(
     Example: `minority clean --store runs --older-than 7d --delete`
     """
     with errors_in_one_line():
-        from tasks.cleaning import clean_store, parse_age
+        from tasks.commands.cleaning import clean_store, parse_age
 
         for line in clean_store(store, older_than=parse_age(older_than), delete=delete):
             typer.echo(line)

@@ -4,10 +4,10 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.backbone import train
-from tasks.config import TrainBackboneConfig
-from tasks.engine import task_runner
-from tasks.presets import validate
+from tasks.backbone.train import train
+from tasks.config.presets import validate
+from tasks.config.runs import TrainBackboneConfig
+from tasks.execution.fan_out import task_runner
 
 
 @flow(name="backbone", task_runner=task_runner(), validate_parameters=True)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minority.interruption import stop_if_interrupted
+from minority.runtime.interruption import stop_if_interrupted
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]

@@ -1,13 +1,13 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
-from datasets.store import Store
-from tasks.config import AugmentConfig
-from tasks.downstream import check_arms
-from tasks.downstream_data import sources_of
+from datasets.storage.store import Store
+from tasks.augment.units import open_run_store
+from tasks.config.runs import AugmentConfig
+from tasks.downstream.data import sources_of
+from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
-from tasks.generation import open_run_store
-from tasks.real_data import load_real_data
-from tasks.workspace import Workspace, open_backbone, open_workspace
+from tasks.inputs.real_data import load_real_data
+from tasks.inputs.workspace import Workspace, open_backbone, open_workspace
 
 
 def check_inputs(config: AugmentConfig) -> Workspace:

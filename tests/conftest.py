@@ -42,7 +42,7 @@ def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, seed=0):
     from diffusers import UNet2DModel
 
     from minority.backbones import UNetSettings, save_folder
-    from minority.schedule import NoiseSchedule
+    from minority.diffusion.schedule import NoiseSchedule
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -112,8 +112,8 @@ def tiny_overrides(tiny_backbone):
 @pytest.fixture
 def tiny_config(tiny_overrides, tmp_path):
     """Makes the config of a tiny run whose store is tmp_path/"store"; takes further overrides."""
-    from tasks.config import AugmentConfig
-    from tasks.presets import load_preset
+    from tasks.config.presets import load_preset
+    from tasks.config.runs import AugmentConfig
 
     def make(**overrides):
         changes = {key.replace("__", "."): value for key, value in overrides.items()}

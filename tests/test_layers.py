@@ -71,7 +71,7 @@ def test_no_arrow_is_broken(room):
 @pytest.mark.parametrize(
     ("room", "source", "package"),
     [
-        ("minority", "import datasets.store", "datasets"),
+        ("minority", "import datasets.storage.store", "datasets"),
         ("minority", "def f():\n    from prefect import task", "prefect"),
         ("datasets", "import torch", "torch"),
         ("datasets", "try:\n    from minority import score\nexcept ImportError:\n    pass", "minority"),

@@ -87,9 +87,10 @@ def test_the_check_sees_what_it_forbids(tmp_path, line):
 
 
 def test_only_the_reader_of_cifar10_knows_pickle_and_it_takes_arrays_alone():
-    # minority/ names pickle for torch.load's errors; tests/datasets/test_small_readers.py feeds the reader evil.
+    # minority/ names pickle for torch.load's errors; tests/datasets/readers/test_small_readers.py feeds the
+    # reader evil.
     derived = [
         path.relative_to(ROOT).as_posix() for path in FILES if "pickle.Unpickler" in path.read_text(encoding="utf-8")
     ]
 
-    assert derived == ["datasets/cifar10.py"]
+    assert derived == ["datasets/readers/cifar10.py"]

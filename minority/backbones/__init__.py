@@ -10,8 +10,8 @@ from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.folder import load_folder, save_folder
 from minority.backbones.loading import load_backbone
 from minority.backbones.own_model import OwnModel
-from minority.backbones.two_stage import UpsamplerSettings, join_stages
 from minority.backbones.unet import UNetDenoiser, UNetSettings
+from minority.sampling.two_stage import UpsamplerSettings, join_stages
 
 __all__ = [
     "PRESETS",

@@ -18,7 +18,7 @@ from minority.backbones.adm_layout import Layout, Shapes, expected_shapes, read_
 from minority.backbones.backbone import Backbone, BackboneError, file_sha256, read_tensors
 from minority.backbones.component import build_on_meta, list_differences
 from minority.backbones.unet import UNetDenoiser, UNetSettings, set_attention_heads
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 
 _PUBLISHED_CLASSES = 1000  # what class_cond means in the published code
 

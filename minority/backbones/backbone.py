@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from minority.backbones.codec import Codec
-from minority.denoiser import Denoiser
-from minority.schedule import NoiseSchedule
-from minority.space import StateSpace
+from minority.diffusion.denoiser import Denoiser
+from minority.diffusion.schedule import NoiseSchedule
+from minority.diffusion.space import StateSpace
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

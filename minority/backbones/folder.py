@@ -28,7 +28,7 @@ from minority.backbones.latent import load_autoencoder
 from minority.backbones.scheduler import TrainedNoise, read_scheduler
 from minority.backbones.sigma_unet import SigmaUNetDenoiser
 from minority.backbones.unet import UNetDenoiser, UNetSettings
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 
 _SETTINGS = "minority.json"
 

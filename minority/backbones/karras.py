@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minority.denoiser import Prediction
-from minority.schedule import NoiseSchedule
+from minority.diffusion.denoiser import Prediction
+from minority.diffusion.schedule import NoiseSchedule
 
 # x (B, C, H, W), sigma (B,), label -> x_0 (B, C, H, W)
 CleanDenoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -37,7 +37,7 @@ class KarrasDenoiser(nn.Module):
         self.register_buffer("sigma", ((1 - abar) / abar).sqrt().float(), persistent=False)
 
     def forward(self, x_t: Tensor, timestep: Tensor, label: Tensor | None = None) -> Prediction:
-        """See `minority.denoiser.Denoiser`; the clean estimate is D's own."""
+        """See `minority.diffusion.denoiser.Denoiser`; the clean estimate is D's own."""
         sigma = self.sigma[timestep].to(x_t)
         wide = sigma.view(-1, 1, 1, 1)
         scaled = x_t * (1 + wide.square()).sqrt()  # x_t / sqrt(abar_t)

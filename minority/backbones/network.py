@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from minority.backbones.backbone import BackboneError
-from minority.denoiser import Prediction
-from minority.schedule import NoiseSchedule
+from minority.diffusion.denoiser import Prediction
+from minority.diffusion.schedule import NoiseSchedule
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 VarianceType = Literal["learned_range", "learned", "learned_log"]
@@ -78,7 +78,7 @@ class NetworkDenoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not say how its network is called.")
 
     def forward(self, x_t: Tensor, timestep: Tensor, label: Tensor | None = None) -> Prediction:
-        """Predict the noise; see `minority.denoiser.Denoiser`. Raises ValueError where a needed label is missing."""
+        """Predict the noise (`minority.diffusion.denoiser.Denoiser`). Raises ValueError where a needed label lacks."""
         return self.predict(x_t, x_t, timestep=timestep, label=label)
 
     def predict(self, x_t: Tensor, network_input: Tensor, *, timestep: Tensor, label: Tensor | None) -> Prediction:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from minority.backbones.backbone import Backbone, BackboneError, file_sha256, joint_sha256
 from minority.backbones.network import NetworkDenoiser, PredictionType
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True, eq=False)

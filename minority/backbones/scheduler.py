@@ -15,7 +15,7 @@ import numpy as np
 from minority.backbones.backbone import BackboneError
 from minority.backbones.karras import karras_schedule
 from minority.backbones.network import PredictionType, VarianceType, require_prediction_type
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 
 Family = Literal["numbered", "ve", "vp", "edm"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.network import NetworkDenoiser, PredictionType, VarianceType, require_prediction_type
-from minority.denoiser import Denoiser, Prediction
-from minority.schedule import NoiseSchedule
+from minority.diffusion.denoiser import Denoiser, Prediction
+from minority.diffusion.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class UNetDenoiser(NetworkDenoiser):
             )
 
     def forward(self, x_t: Tensor, timestep: Tensor, label: Tensor | None = None) -> Prediction:
-        """Predict the noise; see `minority.denoiser.Denoiser`. Raises ValueError where a needed label is missing."""
+        """Predict the noise (`minority.diffusion.denoiser.Denoiser`). Raises ValueError where a needed label lacks."""
         if self.settings.low_resolution:
             raise ValueError(
                 "this backbone is an upsampler, the second of two stages: join it to the first (backbone.upsampler), "

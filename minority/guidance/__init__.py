@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
-from minority.denoiser import Denoiser
-from minority.noise import NoiseSource
-from minority.schedule import NoiseSchedule
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.denoiser import Denoiser
+from minority.diffusion.noise import NoiseSource
+from minority.diffusion.schedule import NoiseSchedule
 from minority.solvers import Solver
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from minority.diffusion.noise import NoiseSource
+from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance import Guidance
-from minority.noise import NoiseSource
-from minority.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from minority.denoiser import Denoiser, Prediction
+from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.guidance import Guidance
 from minority.solvers import Solver
 

@@ -17,10 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
-from minority.gradients import finite, through_denoiser, unit_peak
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.noise import NoiseSource
 from minority.guidance import Guidance
-from minority.noise import NoiseSource
+from minority.guidance.gradients import finite, through_denoiser, unit_peak
 
 Encoder = Callable[[Tensor], Tensor]  # (B, C, H, W) in [-1, 1] -> (B, D)
 
@@ -30,7 +30,7 @@ class JepaGuidance(Guidance):
     """Pushes each guided step down the encoder's density.
 
     Attributes:
-        encoder: Differentiable twice; minority/encoders.py loads some.
+        encoder: Differentiable twice; minority/features/encoders.py loads some.
         scale: w; published: 0.5 for latent text-to-image chains.
         top: k, the singular values that count; published: 9.
         oversampling: Probes beyond k, at least 0.

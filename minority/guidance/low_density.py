@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
-from minority.gradients import unit_peak
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.noise import NoiseSource
+from minority.diffusion.pixels import from_pixels
+from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance import Guidance
-from minority.noise import NoiseSource
-from minority.noise_aware import NoiseAwareNetwork, NoiseAwareSettings, train_noise_aware
-from minority.pixels import from_pixels
-from minority.schedule import NoiseSchedule
+from minority.guidance.gradients import unit_peak
+from minority.guidance.noise_aware_network import NoiseAwareNetwork, NoiseAwareSettings, train_noise_aware
 
 _REAL = 1  # the discriminator's output for real images
 

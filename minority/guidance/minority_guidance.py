@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
-from minority.denoiser import Denoiser
-from minority.gradients import finite
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.denoiser import Denoiser
+from minority.diffusion.metric import Distance, squared_error
+from minority.diffusion.noise import NoiseSource, SampleNoise
+from minority.diffusion.pixels import from_pixels
+from minority.diffusion.schedule import NoiseSchedule
+from minority.diffusion.score import minority_score
 from minority.guidance import Guidance
-from minority.metric import Distance, squared_error
-from minority.noise import NoiseSource, SampleNoise
-from minority.noise_aware import NoiseAwareNetwork, NoiseAwareSettings, train_noise_aware
-from minority.pixels import from_pixels
-from minority.schedule import NoiseSchedule
-from minority.score import minority_score
+from minority.guidance.gradients import finite
+from minority.guidance.noise_aware_network import NoiseAwareNetwork, NoiseAwareSettings, train_noise_aware
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,7 +107,7 @@ def train_minority_guidance(
         scale: w of the guidance that is returned.
         perturbation: Perturbation step of the score as a fraction of the chain; published: 0.6.
         draws: Noises a score; published: 5.
-        distance: Of the score; published: LPIPS (minority/distances.py).
+        distance: Of the score; published: LPIPS (minority/guidance/distances.py).
         settings: The classifier's budget.
         seed: Decides the score's noise and the training.
         batch_size: Images a network call.

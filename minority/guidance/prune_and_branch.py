@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.metric import renoise_and_denoise, squared_error
+from minority.diffusion.noise import NoiseSource
 from minority.guidance import Guidance
-from minority.metric import renoise_and_denoise, squared_error
-from minority.noise import NoiseSource
 from minority.solvers import Solver
 
 

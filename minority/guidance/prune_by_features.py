@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
-from minority.features import pixel_features
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.noise import NoiseSource
+from minority.diffusion.pixels import to_pixels
+from minority.features.pixel_features import pixel_features
 from minority.guidance.prune_and_branch import PruneAndBranch
-from minority.neighbours import RealReference
-from minority.noise import NoiseSource
-from minority.pixels import to_pixels
+from minority.neighbours.reference import RealReference
 
 Extractor = Callable[[NDArray[np.uint8]], NDArray[np.floating]]  # (B, H, W, C) -> (B, D)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minority.diffusion.noise import NoiseSource
 from minority.guidance import Guidance
-from minority.noise import NoiseSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from minority.chain import Chain, Estimate
+from minority.diffusion.chain import Chain, Estimate
 
 
 class Move(NamedTuple):

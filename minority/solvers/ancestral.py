@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from minority.chain import Chain, Estimate
+from minority.diffusion.chain import Chain, Estimate
 from minority.solvers import Arrival, Move
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral:
-    """Adds the reverse variance of the chain (learned or fixed, minority/chain.py) at every step.
+    """Adds the reverse variance of the chain (learned or fixed, minority/diffusion/chain.py) at every step.
 
     Attributes:
         clip_x0: Clip the clean estimate to where clean states lie (images: [-1, 1]).

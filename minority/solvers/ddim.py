@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minority.chain import Chain, Estimate
+from minority.diffusion.chain import Chain, Estimate
 from minority.solvers import Arrival, Move
 
 

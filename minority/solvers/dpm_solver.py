@@ -13,8 +13,8 @@ exactly for a clean estimate D that is constant in l; D is extrapolated from the
 import math
 from dataclasses import dataclass
 
-from minority.chain import Chain, Estimate
-from minority.schedule import NoiseSchedule
+from minority.diffusion.chain import Chain, Estimate
+from minority.diffusion.schedule import NoiseSchedule
 from minority.solvers import Arrival, Move
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from minority.backbones.backbone import BackboneError, read_pickled
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 from minority.training.settings import TrainingSettings
 
 UInt8 = NDArray[np.uint8]

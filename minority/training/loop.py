@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 from minority.training.averages import WeightAverage, exponential, power_function
 from minority.training.checkpoint import read_checkpoint, run_identity, write_checkpoint
 from minority.training.data import TrainingData, check_data

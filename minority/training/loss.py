@@ -5,8 +5,8 @@
 - Min-SNR-gamma weighs it by min(SNR, gamma) / SNR with SNR = abar / (1 - abar), for predicted velocity by
   min(SNR, gamma) / (SNR + 1) (Hang et al. 2023).
 - The hybrid loss adds 0.001 times the variational bound, in which the mean is held fixed, so that it teaches the
-  variance alone (Nichol & Dhariwal 2021, section 3.1). The bound is that of minority/score.py, in bits/dim, estimated
-  at one uniformly drawn timestep an image; the clean estimate in its mean is not clipped, as published.
+  variance alone (Nichol & Dhariwal 2021, section 3.1). The bound is that of minority/diffusion/score.py, in bits/dim,
+  estimated at one uniformly drawn timestep an image; the clean estimate in its mean is not clipped, as published.
 
 Shapes: B images, C channels, H x W pixels, T timesteps.
 """
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minority.schedule import NoiseSchedule
-from minority.score import discretised_negative_log_likelihood, normal_kl
+from minority.diffusion.schedule import NoiseSchedule
+from minority.diffusion.score import discretised_negative_log_likelihood, normal_kl
 from minority.training.settings import TrainingSettings
 
 #: The chain is cut into so many equal parts, cleanest first, whose losses are reported one by one.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from minority.augmentation import AffineAugmentation
 from minority.backbones.backbone import Precision
+from minority.training.augmentation import AffineAugmentation
 from minority.training.averages import LONGEST
 
 

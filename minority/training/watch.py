@@ -8,10 +8,10 @@ from diffusers import UNet2DModel
 from numpy.typing import NDArray
 
 from minority.backbones import Backbone, UNetDenoiser, UNetSettings
-from minority.backbones.quality import bound_of, plain_samples
-from minority.extractors import Extractor
-from minority.metrics import frechet_distance
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
+from minority.evaluation.backbone_quality import bound_of, plain_samples
+from minority.evaluation.metrics import frechet_distance
+from minority.features import Extractor
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]

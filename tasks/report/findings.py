@@ -138,7 +138,7 @@ def drawn_by(metadata: pd.DataFrame, sampler: str, *, first_round: bool = False)
     """Candidates of one sampler, in order of label, sample index and key.
 
     Args:
-        metadata: Rows as in datasets.records.
+        metadata: Rows as in datasets.runs.records.
         sampler: "plain" or "minority".
         first_round: Only the candidates of round 0.
     """

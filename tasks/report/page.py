@@ -59,7 +59,7 @@ class ReportInputs:
         config: The resolved config, shown as it is; it should name no absolute paths.
         backbone: Facts about the diffusion model, e.g. name and sha256.
         class_names: The classes, in the order of their labels.
-        metadata: One row a candidate and a real image, columns of datasets.records.METADATA_SCHEMA.
+        metadata: One row a candidate and a real image, columns of datasets.runs.records.METADATA_SCHEMA.
         images: Loads images by key: N keys -> (N, H, W, C) uint8, C = 1 or 3. Called once, with some hundred keys at
             most, of real, kept and rejected rows.
         quotas: Images wanted in the balanced set by class name, real and synthetic together.

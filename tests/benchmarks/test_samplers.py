@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 
 from benchmarks import samplers
 from minority.backbones import UNetSettings, save_folder
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 from tasks.errors import InputError
 
 

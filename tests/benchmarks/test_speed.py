@@ -11,7 +11,7 @@ from benchmarks import speed
 from benchmarks.network_work import measure_work
 from benchmarks.speed_arms import open_network, parse_engine
 from benchmarks.tables import markdown
-from minority.engine import EngineSettings
+from minority.engine.prepare import EngineSettings
 
 
 def test_every_sampler_and_engine_gets_a_row(monkeypatch, capsys, tmp_path):

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datasets.imageset import ImageSet
-from datasets.manifest import RunFacts
-from datasets.publish import publish
-from datasets.real_rows import real_rows, real_samples
-from datasets.shards import Sample
-from datasets.store import Store
-from datasets.tables import conform_rows
+from datasets.readers.imageset import ImageSet
+from datasets.runs.manifest import RunFacts
+from datasets.runs.publish import publish
+from datasets.runs.real_rows import real_rows, real_samples
+from datasets.runs.shards import Sample
+from datasets.runs.tables import conform_rows
+from datasets.storage.store import Store
 
 
 @pytest.fixture(autouse=True)

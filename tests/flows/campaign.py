@@ -161,8 +161,8 @@ def files_in(store):
 
 def deploy(site):
     """A deployment of the digits preset without a limit: a run that is lost must not keep others waiting. Its id."""
-    from tasks.config import AugmentConfig
-    from tasks.presets import load_preset
+    from tasks.config.presets import load_preset
+    from tasks.config.runs import AugmentConfig
 
     site.prefect("work-pool", "create", "gpu", "--type", "process")
     order = {

@@ -191,7 +191,7 @@ def augment_tiny(minority, tiny_overrides, as_options):
 @pytest.fixture(scope="session")
 def contents():
     """Path -> bytes of everything that a store shows: published files, units, report and pointers."""
-    from datasets.store import Store
+    from datasets.storage.store import Store
 
     def read(store):
         return {path: Store(store).read(path) for path in Store(store).list()}

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from datasets.store import Store, StoreError
-from datasets.verify import verify
+from datasets.runs.verify import verify
+from datasets.storage.store import Store, StoreError
 
 CHECKS = ("corrupt", "half-visible", "lost", "repeated")
 

@@ -20,7 +20,7 @@ import flows.command_line  # sets Prefect up, before anything imports it
 
 #: What the commands import when they need it.
 WANTED = (
-    "datasets.verify",
+    "datasets.runs.verify",
     "fastapi",
     "flows.augment",
     "flows.result_table",
@@ -30,7 +30,7 @@ WANTED = (
     "prefect.utilities.visualization",
     "pyarrow.parquet",
     "tasks.checks",
-    "tasks.images",
+    "tasks.commands.images",
     "tasks.report",
 )
 

@@ -9,8 +9,8 @@ import pytest
 import webdataset
 
 from flows.augment import augment
-from tasks.config import AugmentConfig
-from tasks.presets import load_preset
+from tasks.config.presets import load_preset
+from tasks.config.runs import AugmentConfig
 
 SCORES = ["minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism"]
 

@@ -21,13 +21,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.celeba import read_celeba
-from datasets.manifest import Manifest
-from datasets.verify import verify
+from datasets.readers.celeba import read_celeba
+from datasets.runs.manifest import Manifest
+from datasets.runs.verify import verify
 from minority.backbones import PRESETS, convert, load_adm
 from minority.backbones.adm import layout_of
 from minority.backbones.adm_layout import expected_shapes, parameter_names
-from minority.schedule import NoiseSchedule
+from minority.diffusion.schedule import NoiseSchedule
 from minority.training import TrainingSettings, train_denoiser
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from datasets.leases import renew_lease
-from datasets.runs import open_run
-from datasets.store import Store
+from datasets.runs.leases import renew_lease
+from datasets.runs.runs import open_run
+from datasets.storage.store import Store
 from flows.command_line import app
 
 

@@ -4,11 +4,11 @@ import pytest
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from minority.interruption import stop_if_interrupted
-from tasks.capacity import Demand, Workers
-from tasks.engine import fan_out, task_runner
+from minority.runtime.interruption import stop_if_interrupted
 from tasks.errors import InputError, RunIncompleteError
-from tasks.failures import is_transient
+from tasks.execution.capacity import Demand, Workers
+from tasks.execution.failures import is_transient
+from tasks.execution.fan_out import fan_out, task_runner
 
 done = []
 
@@ -78,7 +78,7 @@ def test_only_what_may_pass_by_itself_is_tried_again(prefect_api):
 
 @pytest.fixture
 def two_places(monkeypatch):
-    monkeypatch.setattr("tasks.capacity.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("tasks.execution.capacity.os.cpu_count", lambda: 2)
     return Demand(device="cpu")
 
 

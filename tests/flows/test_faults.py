@@ -41,7 +41,7 @@ def load(path):
     return module
 
 
-s3_server = load(HERE.parent / "datasets" / "s3_server.py")
+s3_server = load(HERE.parent / "datasets" / "storage" / "s3_server.py")
 operation, faults, campaign = (load(HERE / f"{name}.py") for name in ("operation", "faults", "campaign"))
 
 

@@ -6,8 +6,8 @@ import signal
 import time
 from pathlib import Path
 
-from datasets.store import Store
-from datasets.verify import verify
+from datasets.runs.verify import verify
+from datasets.storage.store import Store
 
 KILLS_A_STORE = 7
 STORES = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.store import Store
+from datasets.storage.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -32,8 +32,8 @@ def informative():
 @pytest.fixture(scope="module")
 def seen(informative, prefect_api, tiny_overrides, tmp_path_factory):
     """A tiny run with counters asked for: what was scraped before and after, and its flow run's id."""
-    from tasks.config import AugmentConfig
-    from tasks.presets import load_preset
+    from tasks.config.presets import load_preset
+    from tasks.config.runs import AugmentConfig
 
     store = {"store": str(tmp_path_factory.mktemp("seen") / "store")}
     config = load_preset(AugmentConfig, "digits", overrides=tiny_overrides | store)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.training_folder import LOOKS, LOSSES
+from tasks.backbone.progress_folder import LOOKS, LOSSES
 
 STEPS = 60
 TINY = {

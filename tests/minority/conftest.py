@@ -8,8 +8,8 @@ import torch
 from diffusers import UNet2DModel
 
 from minority.backbones import Backbone, UNetDenoiser, UNetSettings
-from minority.denoiser import Prediction
-from minority.schedule import NoiseSchedule
+from minority.diffusion.denoiser import Prediction
+from minority.diffusion.schedule import NoiseSchedule
 
 
 class Mixture:

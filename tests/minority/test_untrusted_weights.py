@@ -10,8 +10,8 @@ from diffusers import LDMPipeline
 from minority.backbones import load_backbone
 from minority.downstream.networks import build_network
 from minority.downstream.settings import NetworkSettings
-from minority.encoders import Lpips, load_encoder
-from minority.extractors import ExtractorSettings, build_extractor
+from minority.features import ExtractorSettings, build_extractor
+from minority.features.encoders import Lpips, load_encoder
 from minority.training.checkpoint import read_checkpoint
 
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from datasets.records import METADATA_SCHEMA
+from datasets.runs.records import METADATA_SCHEMA
 from minority.downstream.arms import arms_for
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.jobs import Outcome

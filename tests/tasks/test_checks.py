@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.runs import RecipeMismatchError
+from datasets.runs.runs import RecipeMismatchError
 from tasks.checks import check_inputs
 from tasks.errors import InputError
 
@@ -68,8 +68,8 @@ def test_the_refusal_of_another_recipe_keeps_its_cause(tiny_config):
 
 
 def test_the_celeba_preset_says_in_one_line_what_is_missing_here(tmp_path, monkeypatch):
-    from tasks.config import AugmentConfig
-    from tasks.presets import load_preset
+    from tasks.config.presets import load_preset
+    from tasks.config.runs import AugmentConfig
 
     # Away from the checkout, so that a developer's own data and checkpoints are not found.
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,124 @@
+"""Labelled images in WebDataset tars of anybody: `<key>.<jpg, jpeg, png or webp>` and `<key>.cls`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.readers.imageset import ImageSet, Problem, decode_bytes, fit_square, to_pixels
+from datasets.readers.tar_index import Member, walk_members
+
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+
+
+def read_image_tars(
+    tars: Sequence[str | Path], *, name: str, class_names: Sequence[str], image_size: int, channels: int = 3
+) -> ImageSet:
+    """Read WebDataset tars, e.g. of ImageNet. Labels are read now by walking the headers, pixels when asked for.
+
+    A sample without image or class, or with a class that has no name, is left out and is among the set's problems; so
+    is what follows a damaged header, since a tar cannot be read past it.
+
+    Args:
+        tars: Local tar files, in order.
+        name: What the set is called.
+        class_names: What the numbers in the .cls members mean.
+        image_size: Side in pixels of the central square that images are cut and resized to.
+        channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        The set; source ids are "<tar's name>/<key>".
+
+    Raises:
+        FileNotFoundError: A tar is missing.
+        ValueError: A setting that is not allowed, or no sample can be used.
+    """
+    if image_size < 1 or channels not in {1, 3}:
+        raise ValueError(f"image_size must be at least 1 and channels 1 or 3, got {image_size} and {channels}.")
+    found: list[_Place] = []
+    problems: list[Problem] = []
+    for tar in tars:
+        places, bad = _walk(Path(tar), num_classes=len(class_names))
+        found += places
+        problems += bad
+    if not found:
+        first = f" (first problem: {problems[0].source_id} {problems[0].reason})" if problems else ""
+        raise ValueError(f"the {len(tars)} tars of {name} hold no usable sample{first}.")
+    return ImageSet(
+        name=name,
+        labels=np.array([place.label for place in found], dtype=np.int64),
+        groups=[f"class={class_names[place.label]}" for place in found],
+        source_ids=[f"{place.tar.name}/{place.key}" for place in found],
+        class_names=list(class_names),
+        image_shape=(image_size, image_size, channels),
+        load=_TarImages(found, "L" if channels == 1 else "RGB", image_size),
+        problems=tuple(problems),
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    tar: Path
+    key: str
+    label: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _TarImages:
+    places: list[_Place]
+    mode: str
+    image_size: int
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        place = self.places[index]
+        with place.tar.open("rb") as file:
+            file.seek(place.offset)
+            data = file.read(place.size)
+        image = decode_bytes(data, mode=self.mode, name=f"{place.tar}: {place.key}")
+        return to_pixels(fit_square(image, self.image_size))
+
+
+def _walk(tar: Path, *, num_classes: int) -> tuple[list[_Place], list[Problem]]:
+    """The usable samples of a tar, and what is wrong with the others."""
+    if not tar.is_file():
+        raise FileNotFoundError(f"{tar} does not exist; name tar files.")
+    images: dict[str, Member] = {}
+    labels: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    with tar.open("rb") as file:
+        try:
+            for member in walk_members(file, name=str(tar)):
+                folder, _, base = member.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if extension.lower() in _IMAGES:
+                    images.setdefault(key, member)
+                elif extension.lower() == "cls":
+                    file.seek(member.offset)
+                    labels.setdefault(key, file.read(min(member.size, 64)))
+        except ValueError as error:
+            problems.append(Problem(tar.name, str(error)))
+    places = []
+    for key in dict.fromkeys((*images, *labels)):
+        reason = _reason(key, images=images, labels=labels, num_classes=num_classes)
+        if reason:
+            problems.append(Problem(f"{tar.name}/{key}", reason))
+            continue
+        member = images[key]
+        places.append(_Place(tar, key, int(labels[key]), member.offset, member.size))
+    return places, problems
+
+
+def _reason(key: str, *, images: dict[str, Member], labels: dict[str, bytes], num_classes: int) -> str:
+    if key not in images:
+        return "has a class but no image."
+    if key not in labels:
+        return "has an image but no class."
+    digits = labels[key].strip()
+    if not digits.isdigit() or len(digits) > 9 or int(digits) >= num_classes:
+        return f"has the class {digits[:20]!r}, expected a number below {num_classes}."
+    return ""

@@ -1,0 +1,150 @@
+"""LSUN: scenes and objects by category (Yu et al., arXiv 1506.03365), as lmdb databases or folders of files.
+
+<folder>/<category>_<split>_lmdb/data.mdb   keys of 40 hex digits; values are WebP or JPEG files
+<folder>/<category>_<split>/...             the same exported, in folders of any depth
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.readers.image_files import FolderFiles
+from datasets.readers.imageset import ImageSet, decode_bytes, fit_square, to_pixels
+
+LICENCE = "LSUN, F. Yu et al., arXiv 1506.03365, 2015; for research, no licence stated."
+_PARTS = {"train": "train", "val": "validation"}
+
+
+def read_lsun(
+    folder: str | Path,
+    *,
+    categories: Sequence[str] = ("bedroom",),
+    split: str = "train",
+    image_size: int = 256,
+    max_images: int | None = None,
+) -> ImageSet:
+    """Read categories of LSUN, one class a category. Pixels are read when asked for.
+
+    Each image is cut to its central square and resized by an antialiased Lanczos filter.
+
+    Args:
+        folder: The folder of the databases or exported folders.
+        categories: Such as "bedroom"; their order numbers the classes.
+        split: "train" or "val".
+        image_size: Side of the square images in pixels.
+        max_images: Of each category take the first so many in the order of their keys; None takes all.
+
+    Returns:
+        RGB images (image_size, image_size, 3); source ids "lsun/bedroom/<key>".
+
+    Raises:
+        FileNotFoundError: A category is missing.
+        ImportError: A database is there, but the package lmdb is not installed.
+        ValueError: A setting that is not allowed, a damaged database, or a category without images.
+    """
+    if split not in _PARTS:
+        raise ValueError(f"split must be train or val, got {split!r}.")
+    if not categories or len(set(categories)) != len(categories):
+        raise ValueError(f"categories must name at least one category, each once, got {list(categories)}.")
+    if image_size < 1 or (max_images is not None and max_images < 1):
+        raise ValueError(f"image_size and max_images must be at least 1, got {image_size} and {max_images}.")
+    places = [_place(Path(folder), category, split) for category in categories]
+    keys = [place.keys(max_images) for place in places]
+    for place, found in zip(places, keys, strict=True):
+        if not found:
+            raise ValueError(f"{place.path} holds no images; fetch it again.")
+    labels = np.repeat(np.arange(len(places), dtype=np.int64), [len(found) for found in keys])
+    return ImageSet(
+        name="lsun",
+        labels=labels,
+        groups=[f"class={categories[label]}" for label in labels.tolist()],
+        source_ids=[f"lsun/{categories[label]}/{key}" for label, found in enumerate(keys) for key in found],
+        class_names=list(categories),
+        image_shape=(image_size, image_size, 3),
+        load=_Scenes(places, keys, image_size),
+        parts=[_PARTS[split]] * len(labels),
+    )
+
+
+@dataclass(frozen=True)
+class _Scenes:
+    places: list["_Database | _Folder"]
+    keys: list[list[str]]
+    image_size: int
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        for place, keys in zip(self.places, self.keys, strict=True):
+            if index < len(keys):
+                data = place.read(keys[index])
+                image = decode_bytes(data, mode="RGB", name=f"{place.path}: {keys[index]}")
+                return to_pixels(fit_square(image, self.image_size))
+            index -= len(keys)
+        raise IndexError(index)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+
+    def keys(self, most: int | None) -> list[str]:
+        return sorted(FolderFiles(self.path).names())[:most]
+
+    def read(self, key: str) -> bytes:
+        return FolderFiles(self.path).read(key)
+
+
+@dataclass(frozen=True)
+class _Database:
+    path: Path
+
+    def keys(self, most: int | None) -> list[str]:
+        found: list[str] = []
+        with _reading(self.path) as transaction:
+            for key in transaction.cursor().iternext(keys=True, values=False):
+                if most is not None and len(found) == most:
+                    break
+                found.append(key.decode("ascii", errors="backslashreplace"))
+        return found
+
+    def read(self, key: str) -> bytes:
+        with _reading(self.path) as transaction:
+            value = transaction.get(key.encode("ascii"))
+        if value is None:
+            raise ValueError(f"{self.path} has no image {key!r}; it was changed since it was listed.")
+        return bytes(value)
+
+
+def _place(root: Path, category: str, split: str) -> _Database | _Folder:
+    database, folder = root / f"{category}_{split}_lmdb", root / f"{category}_{split}"
+    if (database / "data.mdb").is_file():
+        return _Database(database)
+    if folder.is_dir():
+        return _Folder(folder)
+    raise FileNotFoundError(f"{root} has neither {database.name}/data.mdb nor {folder.name}/; unpack LSUN there.")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    import lmdb
+
+    try:
+        with _environment(path).begin() as transaction:
+            yield transaction
+    except lmdb.Error as error:
+        raise ValueError(f"{path} cannot be read as an lmdb database ({error}); fetch it again.") from error
+
+
+@lru_cache(maxsize=32)
+def _environment(path: Path) -> Any:
+    """An open database. Without locks, reading goes on in forked processes, where lmdb refuses to open it again."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise ImportError(f"{path} is an lmdb database: install the package lmdb, or export it to files.") from error
+    return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1)

@@ -1,0 +1,1 @@
+"""A run on disk: records, units, shards, manifest, and their verification."""

@@ -1,0 +1,132 @@
+"""The data card beside the shards: what it is, how much of what, what the columns mean, how to open it."""
+
+from collections.abc import Mapping, Sequence
+
+from datasets.runs.manifest import METADATA_FILE, RunFacts, ShardEntry
+
+# In the order of METADATA_SCHEMA; a test holds the two together.
+COLUMN_MEANINGS = {
+    "key": "unique name of the image; the basename inside the shard",
+    "source": "real or synthetic",
+    "sampler": "none (real), minority, or plain (the baseline)",
+    "source_id": "where a real image comes from",
+    "sample_index": "the sample's number in the run",
+    "seed": "seed of the sample's noise",
+    "round": "planning round that asked for the sample",
+    "unit": "work unit that made it",
+    "guidance": "the sampler's settings as JSON",
+    "evaluations": "network passes it took, backward passes weighed in",
+    "label": "class index",
+    "label_name": "class name",
+    "group": "label and attribute combination",
+    "minority_score": "larger is rarer",
+    "negative_elbo": "bits per dimension; larger is less likely under the model",
+    "knn_distance": "mean feature distance to the nearest training images",
+    "nearest_distance": "feature distance to the nearest training image",
+    "nearest_source_id": "that training image",
+    "realism": "above 1: inside the neighbourhood of real images",
+    "label_agreement": "in 0..1, how well the label fits the image",
+    "rare": "verdict: rarer than the asked quantile of real images",
+    "valid": "verdict: looks real",
+    "new": "verdict: no near-copy of a training image",
+    "label_kept": "verdict: shows what the label says",
+    "kept": "whether the image is published",
+    "reason": "kept, or the first filter that refused it",
+    "shard": "tar that holds the image; null where it was not published",
+    "image_sha256": "SHA-256 of the encoded image",
+    "lof": "local outlier factor among the training images; larger is rarer",
+    "rarity_score": "radius of the smallest real neighbourhood around the image; infinite outside of all",
+    "copy_ratio": "nearest over mean distance to the nearest training images; far below 1: a near-copy of one",
+    "realness": "the critic's probability that the image is no fake",
+    "label_probability": "the critic's probability of the label",
+    "label_margin": "the same less that of the likeliest other label",
+    "minority_score_quantile": "of minority_score among validation images, which the backbone never saw",
+    "negative_elbo_quantile": "of negative_elbo among them",
+    "knn_distance_quantile": "of knn_distance among training images, each judged without itself",
+    "realism_quantile": "of realism among them",
+    "lof_quantile": "of lof among them",
+    "rarity_score_quantile": "of rarity_score among them",
+    "copy_ratio_quantile": "of copy_ratio among them",
+    "realness_quantile": "of realness among them",
+    "label_probability_quantile": "of label_probability among them",
+    "label_margin_quantile": "of label_margin among them",
+    "fingerprint": "features projected to a few numbers that keep their distances",
+    "near_duplicate_group": "key of the first candidate that this one nearly duplicates; its own where there is none",
+    "founder": "sample index of the chain that it descends from; siblings share it",
+    "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",
+    "edited_fraction": "how far up the chain that image was noised",
+}
+
+
+def card_text(
+    facts: RunFacts,
+    *,
+    counts: Mapping[str, Mapping[str, int]],
+    quotas: Mapping[str, Mapping[str, int]],
+    shards: Sequence[ShardEntry],
+    num_rows: int,
+    weighted: bool = False,
+) -> str:
+    """Write the card as Markdown; a function of its arguments alone.
+
+    Args:
+        facts: What is known about the run.
+        counts: Class name -> source -> published images.
+        quotas: Group -> asked, kept and shortfall.
+        shards: The published tars.
+        num_rows: Candidates in the table, published or not.
+        weighted: Whether there is a table of weights.
+    """
+    published = sum(shard.num_samples for shard in shards)
+    sections = [
+        f"# {facts.dataset}, run {facts.run_id}",
+        f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
+        f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
+        f"`{facts.backbone.get('name', 'none')}`. Trust only what `manifest.json` names.",
+        "## Images by class and source\n\n" + _counts_table(counts),
+        "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
+        "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
+        "## Weights\n\n" + _WEIGHTS if weighted else "",
+        "## How to open\n\n" + _how_to_open(shards),
+        "## Origin and licence\n\n" + facts.provenance.strip(),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+_WEIGHTS = (
+    "`weights.parquet` has a row an image: `key`, `source_id`, `group` and `weight`. Weighted by it, every group "
+    "counts alike and an image counts 1 on average: give it to a weighted sampler, or multiply the loss by it."
+)
+
+
+def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+    sources = sorted({source for row in counts.values() for source in row})
+    lines = [f"| class | {' | '.join(sources)} | all |", "|---" * (len(sources) + 2) + "|"]
+    for name, row in counts.items():
+        cells = [str(row.get(source, 0)) for source in sources]
+        lines.append(f"| {_cell(name)} | {' | '.join(cells)} | {sum(row.values())} |")
+    return "\n".join(lines)
+
+
+def _quotas_table(quotas: Mapping[str, Mapping[str, int]]) -> str:
+    lines = ["| group | asked | kept | shortfall |", "|---|---|---|---|"]
+    for name, row in sorted(quotas.items()):
+        lines.append(f"| {_cell(name)} | {row['asked']} | {row['kept']} | {row['shortfall']} |")
+    return "\n".join(lines)
+
+
+def _how_to_open(shards: Sequence[ShardEntry]) -> str:
+    paths = ", ".join(repr(shard.path) for shard in shards[:3]) + (", ..." if len(shards) > 3 else "")
+    return (
+        "```python\n"
+        "import pandas as pd\n"
+        "import webdataset as wds\n\n"
+        f"table = pd.read_parquet({METADATA_FILE!r})\n"
+        f"shards = wds.WebDataset([{paths}], shardshuffle=False)\n"
+        "samples = shards.decode('pil').to_tuple('png;webp;jpg', 'cls', 'json')\n"
+        "```"
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

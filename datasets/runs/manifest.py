@@ -1,0 +1,200 @@
+"""The manifest: the commit mark of a published run, and all that its readers trust.
+
+It names every file with size and checksum. It holds no times, host names or absolute paths, so that two runs of one
+recipe give the same bytes.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from datasets.storage.canonical import DAMAGED, canonical_json, parse_json
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+METADATA_FILE = "metadata.parquet"
+CARD_FILE = "README.md"
+WEIGHTS_FILE = "weights.parquet"
+_PATH = re.compile(r"(shards/)?[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+Entry = TypeVar("Entry", "ShardEntry", "MetadataEntry", "CardEntry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """A published tar: path below the run, samples in it, size in bytes, SHA-256."""
+
+    path: str
+    num_samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetadataEntry:
+    """The table of all candidates: path below the run, rows, size in bytes, SHA-256."""
+
+    path: str
+    num_rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardEntry:
+    """The data card: path below the run, SHA-256."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is said about a run beyond what can be counted in its files.
+
+    Attributes:
+        dataset: The data set's name.
+        run_id: The run's name.
+        recipe: Hash over everything that changes the images.
+        config: The resolved settings as plain JSON values, without times and machine-bound paths.
+        backbone: "name" and "sha256" of the diffusion model's weights.
+        versions: Package name -> version.
+        class_names: What each label means.
+        quotas: Group -> synthetic images asked for.
+        provenance: A sentence or more for the card: where the real images come from and their licence, what made the
+            synthetic ones.
+    """
+
+    dataset: str
+    run_id: str
+    recipe: str
+    config: Mapping[str, Any]
+    backbone: Mapping[str, str]
+    versions: Mapping[str, str]
+    class_names: list[str]
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    provenance: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A published run.
+
+    Attributes:
+        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions and class_names.
+        counts: Class name -> source ("real", "synthetic") -> published images.
+        quotas: Group -> {"asked", "kept", "shortfall"} synthetic images.
+        shards: The tars, in order.
+        metadata: The table.
+        card: The data card.
+        format_version: Of this file's layout.
+        weights: The table of weights, where there is one.
+    """
+
+    dataset: str
+    run_id: str
+    recipe: str
+    config: dict[str, Any]
+    backbone: dict[str, str]
+    versions: dict[str, str]
+    class_names: list[str]
+    counts: dict[str, dict[str, int]]
+    quotas: dict[str, dict[str, int]]
+    shards: list[ShardEntry]
+    metadata: MetadataEntry
+    card: CardEntry
+    format_version: int = FORMAT_VERSION
+    weights: MetadataEntry | None = None
+
+    def to_json(self) -> bytes:
+        """The manifest as canonical JSON; equal manifests are equal bytes."""
+        content = asdict(self)
+        if self.weights is None:
+            del content["weights"]
+        return canonical_json(content)
+
+    def checksums(self) -> dict[str, str]:
+        """Path -> SHA-256 of every file the manifest names."""
+        named = {shard.path: shard.sha256 for shard in self.shards}
+        if self.weights is not None:
+            named[self.weights.path] = self.weights.sha256
+        return named | {self.metadata.path: self.metadata.sha256, self.card.path: self.card.sha256}
+
+    @staticmethod
+    def from_json(data: bytes, *, name: str = MANIFEST_FILE) -> "Manifest":
+        """Read a manifest.
+
+        Args:
+            data: The file's content.
+            name: Its name, for errors.
+
+        Raises:
+            ValueError: It is damaged, of an unknown format version, or names a file outside the run.
+        """
+        content = parse_json(data, name=name)
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{name} has format version {version!r}, this program reads {FORMAT_VERSION}; "
+                "use the program's version that wrote it."
+            )
+        _require_fields(content, name=name)
+        entries: dict[str, Any] = {
+            "shards": [_entry(ShardEntry, shard, name=name) for shard in content["shards"]],
+            "metadata": _entry(MetadataEntry, content["metadata"], name=name),
+            "card": _entry(CardEntry, content["card"], name=name),
+        }
+        if "weights" in content:
+            entries["weights"] = _entry(MetadataEntry, content["weights"], name=name)
+        return Manifest(**{**content, **entries})
+
+
+_FIELD_TYPES: dict[str, type] = {
+    "format_version": int,
+    "dataset": str,
+    "run_id": str,
+    "recipe": str,
+    "config": dict,
+    "backbone": dict,
+    "versions": dict,
+    "class_names": list,
+    "counts": dict,
+    "quotas": dict,
+    "shards": list,
+    "metadata": dict,
+    "card": dict,
+}
+
+
+def _require_fields(content: dict[str, Any], *, name: str) -> None:
+    if set(content) - {"weights"} != set(_FIELD_TYPES):
+        odd = sorted((set(content) - {"weights"}) ^ set(_FIELD_TYPES))
+        raise ValueError(f"{name} lacks or does not know the field {odd[0]}; {DAMAGED}")
+    for key, kind in _FIELD_TYPES.items():
+        if not isinstance(content[key], kind):
+            raise ValueError(f"{name} field {key} must be a {kind.__name__}, got {content[key]!r:.60}; {DAMAGED}")
+    for part in ("counts", "quotas"):
+        for key, numbers in content[part].items():
+            if not isinstance(numbers, dict) or not all(_is_count(number) for number in numbers.values()):
+                raise ValueError(f"{name} field {part}.{key} must hold counts, got {numbers!r:.60}; {DAMAGED}")
+
+
+def _entry(kind: type[Entry], content: Any, *, name: str) -> Entry:
+    try:
+        entry = kind(**content)
+    except TypeError as error:
+        raise ValueError(f"{name} describes a file as {content!r:.80} ({error}); {DAMAGED}") from error
+    for key, value in asdict(entry).items():
+        sound = _is_count(value) if key in {"num_samples", "num_rows", "bytes"} else isinstance(value, str)
+        if key == "path":
+            sound = sound and _PATH.fullmatch(value) is not None
+        if key == "sha256":
+            sound = sound and _SHA256.fullmatch(value) is not None
+        if not sound:
+            raise ValueError(f"{name} gives a file the {key} {value!r:.80}, which is not allowed; {DAMAGED}")
+    return entry
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,145 @@
+"""Tables of candidates as Parquet bytes: the schema enforced, the bytes reproducible."""
+
+import io
+import math
+import re
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets.runs.records import METADATA_SCHEMA, WEIGHTS_SCHEMA
+from datasets.storage.canonical import DAMAGED
+
+#: Rows that lie together in a file.
+ROW_GROUP = 1 << 14
+_PARQUET: dict[str, Any] = {"compression": "zstd", "write_statistics": True, "write_page_index": True}
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
+
+
+def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
+    """Bring a table to METADATA_SCHEMA: its column order and types, absent nullable columns filled with nulls.
+
+    Args:
+        table: One row a candidate.
+        name: What the table is called in errors.
+
+    Raises:
+        ValueError: A column is unknown, lacks where it may not, cannot be converted or holds nulls it may not; a key is
+            doubled or has other characters than letters, digits, _ and -.
+    """
+    unknown = [column for column in table.column_names if column not in METADATA_SCHEMA.names]
+    if unknown:
+        raise ValueError(f"{name} has the unknown columns {', '.join(unknown)}; declare them in METADATA_SCHEMA.")
+    columns = []
+    for field in METADATA_SCHEMA:
+        if field.name not in table.column_names and field.nullable:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        columns.append(_conform_column(table, field=field, name=name))
+    conformed = pa.Table.from_arrays(columns, schema=METADATA_SCHEMA)
+    _require_keys(conformed["key"].to_pylist(), name=name)
+    return conformed
+
+
+class TableWriter:
+    """Writes a table in METADATA_SCHEMA as Parquet, part by part: the bytes of `table_bytes` of the whole.
+
+    Every part but the last must have ROW_GROUP rows. Use as a context: the file is whole when it ends.
+    """
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._writer = pq.ParquetWriter(sink, METADATA_SCHEMA, **_PARQUET)
+
+    def write(self, part: pa.Table) -> None:
+        """Add rows."""
+        self._writer.write_table(part.combine_chunks(), row_group_size=ROW_GROUP)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet; equal tables are equal bytes under one version of pyarrow.
+
+    Every column has statistics a row group and a page, so that a reader that filters passes over what it need not see.
+    """
+    sink = io.BytesIO()
+    # Chunk borders of the table in memory must not show in the file.
+    pq.write_table(table.combine_chunks(), sink, row_group_size=ROW_GROUP, **_PARQUET)
+    return sink.getvalue()
+
+
+def parse_table(data: bytes, *, name: str) -> pa.Table:
+    """Read Parquet bytes as they are, whatever their columns.
+
+    Raises:
+        ValueError: The bytes are no readable Parquet file; the message gives `name`.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data))
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} is not a readable Parquet file ({reason}); {DAMAGED}") from error
+    return table
+
+
+def parse_weights(data: bytes, *, name: str) -> pa.Table:
+    """Read a table of weights.
+
+    Raises:
+        ValueError: The bytes are no readable Parquet file in WEIGHTS_SCHEMA, or a weight is negative or not finite.
+    """
+    table = parse_table(data, name=name)
+    if table.schema != WEIGHTS_SCHEMA:
+        raise ValueError(
+            f"{name} has the columns {', '.join(table.column_names)!r:.200}, which are not those of weights."
+        )
+    if not all(0 <= weight < math.inf for weight in table["weight"].to_pylist()):
+        raise ValueError(f"{name} has a weight that is negative or not finite; make it again.")
+    return table
+
+
+def replace_column(table: pa.Table, column: str, *, values: list[Any] | pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table, which has some columns of METADATA_SCHEMA, with one column's values replaced or added."""
+    field = METADATA_SCHEMA.field(column)
+    array = pa.array(values, type=field.type) if isinstance(values, list) else values
+    place = table.schema.get_field_index(column)
+    return table.append_column(field, array) if place < 0 else table.set_column(place, field, array)
+
+
+def _conform_column(table: pa.Table, *, field: pa.Field, name: str) -> pa.ChunkedArray:
+    if field.name not in table.column_names:
+        raise ValueError(f"{name} lacks the column {field.name}; every row needs it.")
+    try:
+        column = table[field.name].cast(field.type)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{name} column {field.name} is {table[field.name].type}, expected {field.type}: {error}."
+        ) from error
+    if column.null_count and not field.nullable:
+        raise ValueError(f"{name} column {field.name} has {column.null_count} nulls; every row needs a value.")
+    return column
+
+
+def _require_keys(keys: list[str], *, name: str) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        require_key(key, name=name)
+        if key in seen:
+            raise ValueError(f"{name} has the key {key!r} twice; keys are unique in a run.")
+        seen.add(key)
+
+
+def require_key(key: str, *, name: str) -> None:
+    """Refuse a sample key that would not survive a tar: webdataset cuts names at the first dot.
+
+    Raises:
+        ValueError: The key is empty, longer than 90 or has other characters than letters, digits, _ and -.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{name} has the key {key!r}; use 1 to 90 letters, digits, _ and -, no dots or slashes.")

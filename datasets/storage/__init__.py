@@ -1,0 +1,1 @@
+"""Any fsspec URL as a store, and the names of files in it."""

@@ -1,0 +1,1 @@
+"""Published shards out: loaders and balanced streams."""

@@ -1,0 +1,1 @@
+"""The search for the sampler settings with the best yield per evaluation."""

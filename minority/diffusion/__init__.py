@@ -1,0 +1,1 @@
+"""The mathematics of a chain: schedule, denoiser contract, noise, estimate, minority metric and scores."""

@@ -1,0 +1,1 @@
+"""How a network is run fast: CUDA graphs, static shapes, checkpointing."""

@@ -1,0 +1,1 @@
+"""Figures of a set of images and of a backbone, with intervals."""

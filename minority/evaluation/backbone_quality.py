@@ -1,0 +1,262 @@
+"""Judging a backbone before it is used: does it know unseen images, and did it learn or memorise?
+
+Every figure stands beside what a model that knows next to nothing reaches (minority/evaluation/baseline_models.py), and
+the Frechet distance beside what real training images reach.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from minority.backbones.backbone import Backbone
+from minority.evaluation.backbone_quality_figures import BackboneQuality, CodeLengths, FrechetDistances
+from minority.evaluation.baseline_models import PixelHistogram, PixelNormal, draw_class_normals, pick_of_classes
+from minority.evaluation.metrics import frechet_distance
+from minority.features import Extractor, ExtractorKind, ExtractorSettings, build_extractor
+from minority.features.pixel_features import pixel_features
+from minority.neighbours.reference import RealReference
+from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
+
+UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedFeatures(ExtractorSettings):
+    """Where a backbone is judged: as `ExtractorSettings`, but a classifier unless told otherwise."""
+
+    kind: ExtractorKind = "classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualitySettings:
+    """How a trained backbone is judged. Nothing here changes the backbone; every count costs time.
+
+    Attributes:
+        samples: Plain samples to draw, at least 2.
+        sampling_steps: Steps of the chain that draws them, at least 1.
+        held_out: Held-out images that samples are compared with, at most; at least 2.
+        bits_images: Images of either split whose bits/dim are computed, at most; at least 1.
+        bits_steps: Steps of the chain whose bound is computed, at least 1. Each costs a network call an image; fewer
+            make the bound looser.
+        features: Where the Frechet distance is measured. The default needs labels of two classes or more and nothing
+            else; "inception" gives the standard FID where its weights are at hand.
+        seed: Decides samples, the choice of images, and noise; at least 0.
+    """
+
+    samples: int = 1000
+    sampling_steps: int = 50
+    held_out: int = 1000
+    bits_images: int = 200
+    bits_steps: int = 250
+    features: JudgedFeatures = field(default_factory=JudgedFeatures)
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"samples": 2, "held_out": 2, "sampling_steps": 1, "bits_images": 1, "bits_steps": 1, "seed": 0}
+        for name, rule in least.items():
+            if getattr(self, name) < rule:
+                raise ValueError(f"QualitySettings.{name} must be at least {rule}, got {getattr(self, name)}.")
+
+
+def measure_quality(
+    backbone: Backbone,
+    *,
+    train: UInt8,
+    train_labels: Int64,
+    held_out: UInt8,
+    held_out_labels: Int64,
+    settings: QualitySettings,
+    device: torch.device | str = "cpu",
+) -> BackboneQuality:
+    """Draw plain samples and score real images.
+
+    Samples take the classes of the held-out images, so that both are compared on the same classes; an unconditional
+    backbone draws as it likes, and its baselines take the classes of the training split.
+
+    Args:
+        backbone: Class-conditional or not.
+        train: (N, H, W, C) uint8, what it was trained on.
+        train_labels: (N,).
+        held_out: (M, H, W, C) uint8, unseen real images.
+        held_out_labels: (M,).
+        settings: How much of it.
+        device: Where to compute.
+
+    Raises:
+        ValueError: Where there are too few held-out images, or the features cannot be had.
+    """
+    check_quality(settings, held_out=len(held_out), classes=len(np.unique(train_labels)))
+    chosen = choose_images(len(held_out), most=settings.held_out, seed=settings.seed)
+    labels = np.resize(held_out_labels[chosen], settings.samples)
+    if backbone.num_classes is None:
+        labels = np.random.default_rng(settings.seed).choice(train_labels, size=settings.samples)
+    drawn = plain_samples(
+        backbone,
+        labels,
+        count=settings.samples,
+        steps=settings.sampling_steps,
+        seed=settings.seed,
+        device=device,
+    )
+    extract = build_extractor(
+        settings.features, backbone=backbone, train_images=train, train_labels=train_labels, device=device
+    )
+    reference = RealReference.fit(pixel_features(train), device=device)
+    judged = reference.judge(pixel_features(drawn))
+    trivial = PixelHistogram(train), PixelNormal(train)
+
+    def bits(images: UInt8, of: Int64) -> CodeLengths:
+        part = choose_images(len(images), most=settings.bits_images, seed=settings.seed)
+        return _code_lengths(backbone, images[part], of[part], trivial=trivial, settings=settings, device=device)
+
+    return BackboneQuality(
+        samples=settings.samples,
+        sampling_steps=settings.sampling_steps,
+        bits_steps=settings.bits_steps,
+        sample_distance=float(judged.nearest_distance.mean()),
+        held_out_distance=float(reference.judge(pixel_features(held_out[chosen])).nearest_distance.mean()),
+        valid=float((judged.realism >= 1).mean()),
+        levels=len(np.unique(train)),
+        train_bits=bits(train, train_labels),
+        held_out_bits=bits(held_out, held_out_labels),
+        frechet=_frechet(
+            extract,
+            held_out[chosen],
+            drawn,
+            draw_class_normals(train, train_labels, wanted=labels, seed=settings.seed),
+            train[pick_of_classes(train_labels, wanted=labels, seed=settings.seed)],
+        ),
+    )
+
+
+def check_quality(settings: QualitySettings, *, held_out: int, classes: int) -> None:
+    """Refuse data that a backbone cannot be judged on, before it is trained.
+
+    Args:
+        settings: How it will be judged.
+        held_out: Held-out images at hand.
+        classes: Classes of the training split.
+
+    Raises:
+        ValueError: Naming the way out.
+    """
+    if held_out < 2:
+        raise ValueError(
+            f"a backbone is judged on held-out images, there are {held_out}; set dataset.split.validation_fraction."
+        )
+    if settings.features.kind == "classifier" and classes < 2:
+        raise ValueError(
+            f"features of kind classifier need at least 2 classes, the training split has {classes}; set "
+            "quality.features.kind=backbone, or pixels for tiny aligned images."
+        )
+
+
+def plain_samples(
+    backbone: Backbone,
+    labels: Int64 | None,
+    *,
+    count: int,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> UInt8:
+    """Samples (N, H, W, C) of plain ancestral sampling.
+
+    Args:
+        backbone: Class-conditional or not.
+        labels: (N,); an unconditional backbone does not look at them.
+        count: N.
+        steps: Of the respaced chain.
+        seed: Decides all noise.
+        device: Where to compute.
+    """
+    asked = None if backbone.num_classes is None or labels is None else labels.tolist()
+    settings = SamplerSettings(steps=steps)
+    images, _ = draw_images(backbone, seed=seed, indices=range(count), labels=asked, settings=settings, device=device)
+    return images
+
+
+def bound_of(
+    backbone: Backbone,
+    images: UInt8,
+    labels: Int64,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Negative ELBO (N,) of images in bits/dim, under the variance that the backbone learnt, else under beta.
+
+    Args:
+        backbone: Class-conditional or not.
+        images: (N, H, W, C) uint8.
+        labels: (N,); an unconditional backbone does not look at them.
+        steps: Of the respaced chain.
+        seed: Decides all noise.
+        device: Where to compute.
+    """
+    backbone = backbone.to(device)
+    learned = _learns_variance(backbone, device)
+    scores = score_images(
+        backbone,
+        images,
+        seed=seed,
+        indices=range(len(images)),
+        labels=None if backbone.num_classes is None else labels.tolist(),
+        settings=ScoreSettings(draws=1, elbo_steps=steps, variance="learned_range" if learned else "fixed_large"),
+        device=device,
+    )
+    return scores.negative_elbo
+
+
+def _learns_variance(backbone: Backbone, device: torch.device | str) -> bool:
+    label = None if backbone.num_classes is None else torch.zeros(1, dtype=torch.int64, device=device)
+    clean = torch.zeros(1, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        said = backbone.denoiser(torch.zeros((1, *backbone.state_shape), device=device), clean, label)
+    return said.variance_fraction is not None
+
+
+def _code_lengths(
+    backbone: Backbone,
+    images: UInt8,
+    labels: Int64,
+    *,
+    trivial: tuple[PixelHistogram, PixelNormal],
+    settings: QualitySettings,
+    device: torch.device | str,
+) -> CodeLengths:
+    bound = bound_of(backbone, images, labels, steps=settings.bits_steps, seed=settings.seed, device=device)
+    return CodeLengths(
+        images=len(images),
+        backbone=float(bound.mean()),
+        error=float(bound.std() / len(images) ** 0.5),
+        histogram=float(trivial[0].bits_per_dim(images).mean()),
+        normal=float(trivial[1].bits_per_dim(images).mean()),
+    )
+
+
+def _frechet(extract: Extractor, held_out: UInt8, drawn: UInt8, normals: UInt8, training: UInt8) -> FrechetDistances:
+    real = extract(held_out)
+    return FrechetDistances(
+        features=extract.recipe,
+        dimensions=real.shape[1],
+        held_out=len(real),
+        backbone=frechet_distance(real, extract(drawn)),
+        class_normals=frechet_distance(real, extract(normals)),
+        training=frechet_distance(real, extract(training)),
+    )
+
+
+def choose_images(count: int, *, most: int, seed: int) -> Int64:
+    """Positions of at most so many of some images, drawn evenly, in order.
+
+    Args:
+        count: How many there are.
+        most: How many are wanted, at most.
+        seed: Decides which.
+    """
+    return np.sort(np.random.default_rng(seed).choice(count, size=min(count, most), replace=False))

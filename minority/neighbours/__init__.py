@@ -1,0 +1,1 @@
+"""Exact nearest neighbours, and what is computed from them."""

@@ -1,0 +1,1 @@
+"""What a process has to watch: memory, interruption, one batch a GPU at a time."""

@@ -1,0 +1,1 @@
+"""Drawing samples: the loop, its settings, a batch, an edit, two stages."""

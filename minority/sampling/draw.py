@@ -1,0 +1,269 @@
+"""Drawing and scoring a batch of samples: what a work unit asks of the device.
+
+Shapes: B samples, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minority.backbones import Backbone
+from minority.diffusion.chain import Variance
+from minority.diffusion.noise import SampleNoise
+from minority.diffusion.pixels import from_pixels, to_pixels
+from minority.diffusion.score import minority_score, negative_elbo
+from minority.engine.prepare import EngineSettings, prepared
+from minority.features.pixel_features import pixel_features
+from minority.guidance import Guidance, family_of
+from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
+from minority.guidance.prune_and_branch import founders as founders_of
+from minority.guidance.prune_by_features import Extractor, PruneByFeatures
+from minority.neighbours.reference import RealReference
+from minority.runtime.device_lock import device_turn
+from minority.runtime.memory import in_batches
+from minority.sampling.noise_prefetch import sample_noise
+from minority.sampling.sampler import sample
+from minority.sampling.settings import SamplerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """How finished images are scored.
+
+    Attributes:
+        perturbation: Perturbation step of the minority score as a fraction of the chain, in [0, 1).
+        draws: Noises that the minority score is averaged over.
+        elbo_steps: Steps of the respaced chain whose negative ELBO is computed; each costs one evaluation.
+        variance: Reverse variance of that chain (minority/diffusion/chain.py). Where the backbone does not learn its
+            variance, "fixed_large" gives the tighter bound, above all for few steps.
+        held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
+    """
+
+    perturbation: float = 0.5
+    draws: int = 4
+    elbo_steps: int = 10
+    variance: Variance = "learned_range"
+    held_out: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.perturbation < 1:
+            raise ValueError(f"ScoreSettings.perturbation must lie in [0, 1), got {self.perturbation}.")
+        if self.draws < 1 or self.elbo_steps < 1:
+            raise ValueError(
+                f"ScoreSettings.draws and .elbo_steps must be at least 1, got {self.draws} and {self.elbo_steps}."
+            )
+        if self.held_out < 0:
+            raise ValueError(f"ScoreSettings.held_out must not be negative, got {self.held_out}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of B images: minority score (squared error, larger = rarer) and negative ELBO in bits/dim, each (B,)."""
+
+    minority_score: NDArray[np.float32]
+    negative_elbo: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """N drawn samples.
+
+    Attributes:
+        images: (N, H, W, C) uint8.
+        evaluations: Denoiser evaluations a sample (a backward pass counts as two; an upsampler's calls count too).
+        founders: (N,) int64 index of the chain that each sample descends from: its own where chains were not branched;
+            samples of one founder are siblings.
+    """
+
+    images: NDArray[np.uint8]
+    evaluations: float
+    founders: NDArray[np.int64]
+
+    @property
+    def siblings(self) -> int:
+        """Samples beyond the first one of every founder."""
+        return len(self.founders) - len(np.unique(self.founders))
+
+
+def draw(
+    backbone: Backbone,
+    *,
+    seed: int,
+    indices: Sequence[int],
+    labels: Sequence[int] | None,
+    settings: SamplerSettings,
+    guidance: Sequence[Guidance] = (),
+    reference: RealReference | None = None,
+    extract: Extractor = pixel_features,
+    device: torch.device | str = "cpu",
+) -> Drawn:
+    """Draw the samples with the given indices.
+
+    Where chains may replace one another, whole families of indices are drawn, each with the label of the sample that
+    asked for it, and only what was asked for is returned. Ask for whole families of one label, or pay for the rest.
+
+    Args:
+        backbone: On any device.
+        seed: The run's seed.
+        indices: Sample indices; each decides its own noise.
+        labels: One a sample for a class-conditional backbone, None for an unconditional one.
+        settings: How.
+        guidance: Methods beside those of the settings: ones that have trained parts.
+        reference: The real training images, for settings that judge chains by features.
+        extract: The features that the reference was fitted on.
+        device: Where to compute.
+
+    Raises:
+        ValueError: Where labels do not go with the backbone, or methods not with one another.
+    """
+    _check_labels(backbone, indices, labels)
+    if settings.classifier_free is not None and getattr(backbone.denoiser, "no_label", 0) is None:
+        raise ValueError(
+            f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs one "
+            "that was trained with labels left out."
+        )
+    backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
+    schedule = backbone.schedule.respaced(settings.steps)
+    methods = [
+        PruneByFeatures.bind(method, reference, extract=extract)
+        if isinstance(method, PruneAndBranch) and method.judge == "features" and reference is not None
+        else method
+        for method in (*settings.guidance, *guidance)
+    ]
+    family = family_of(methods)
+    members, member_labels, positions = whole_families(indices, labels, family=family)
+    size = max(1, settings.batch_size // family) * family
+
+    def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
+        part = members[batch]
+        label = _labels_of(member_labels, batch, device=device)
+        parents: list[Tensor | None] = []
+        with device_turn(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
+            x, cost = sample(
+                backbone.denoiser,
+                schedule,
+                noise,
+                label=label,
+                guidance=methods,
+                variance=settings.variance,
+                solver=settings.walk,
+                space=backbone.space,
+                on_step=lambda arrival: parents.append(arrival.parents),
+            )
+            with torch.no_grad():
+                x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
+            images = to_pixels(x)
+        origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
+        return images, origins.astype(np.int64), cost.evaluations() + extra
+
+    batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
+    return Drawn(
+        images=np.concatenate([images for images, _, _ in batches])[positions],
+        evaluations=batches[-1][2] * len(members) / len(indices),
+        founders=np.concatenate([founders for _, founders, _ in batches])[positions],
+    )
+
+
+def draw_images(
+    backbone: Backbone,
+    *,
+    seed: int,
+    indices: Sequence[int],
+    labels: Sequence[int] | None,
+    settings: SamplerSettings,
+    reference: RealReference | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[NDArray[np.uint8], float]:
+    """Images (B, H, W, C) uint8 and evaluations a sample; see `draw`."""
+    drawn = draw(
+        backbone, seed=seed, indices=indices, labels=labels, settings=settings, reference=reference, device=device
+    )
+    return drawn.images, drawn.evaluations
+
+
+def score_images(
+    backbone: Backbone,
+    images: NDArray[np.uint8],
+    *,
+    seed: int,
+    indices: Sequence[int],
+    labels: Sequence[int] | None,
+    settings: ScoreSettings,
+    batch_size: int = 64,
+    engine: EngineSettings | None = None,
+    device: torch.device | str = "cpu",
+) -> Scores:
+    """Score finished images by the backbone.
+
+    Where its chain walks no images, it is the images' states that are scored: latents, whose negative ELBO is that of a
+    density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
+
+    Args:
+        backbone: On any device.
+        images: (B, H, W, C) uint8.
+        seed: The run's seed.
+        indices: One index an image; each decides its own noise.
+        labels: One an image for a class-conditional backbone, None for an unconditional one.
+        settings: See above.
+        batch_size: Images a network call.
+        engine: How the network is run; None: as it is.
+        device: Where to compute.
+    """
+    _check_labels(backbone, indices, labels)
+    backbone = prepared(backbone, device=device, engine=engine)
+    chain, short = backbone.schedule, backbone.schedule.respaced(settings.elbo_steps)
+    x = from_pixels(images)
+
+    def score_batch(part: slice) -> tuple[Tensor, Tensor]:
+        label = _labels_of(labels, part, device=device)
+        noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
+        with device_turn(device):
+            with torch.no_grad():
+                batch = backbone.encode(x[part].to(device))
+            minority = minority_score(
+                backbone.denoiser,
+                chain,
+                batch,
+                noise,
+                label=label,
+                perturbations=(settings.perturbation,),
+                draws=settings.draws,
+            )
+            bound = negative_elbo(
+                backbone.denoiser, short, batch, noise, label=label, variance=settings.variance, space=backbone.space
+            )
+            return minority.cpu(), bound.total.cpu()
+
+    minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)
+    return Scores(minority_score=torch.cat(minority).numpy(), negative_elbo=torch.cat(elbo).numpy())
+
+
+def _check_labels(backbone: Backbone, indices: Sequence[int], labels: Sequence[int] | None) -> None:
+    if (labels is None) != (backbone.num_classes is None):
+        raise ValueError(
+            f"backbone {backbone.name} knows {backbone.num_classes or 'no'} classes; "
+            f"{'give a label for every sample' if labels is None else 'it takes no labels'}."
+        )
+    if labels is not None and len(labels) != len(indices):
+        raise ValueError(f"{len(indices)} samples need as many labels, got {len(labels)}.")
+
+
+def _labels_of(labels: Sequence[int] | None, part: slice, *, device: torch.device | str) -> Tensor | None:
+    return None if labels is None else torch.tensor(labels[part], dtype=torch.int64, device=device)
+
+
+__all__ = [
+    "Drawn",
+    "SamplerSettings",
+    "ScoreSettings",
+    "Scores",
+    "draw",
+    "draw_images",
+    "from_pixels",
+    "score_images",
+    "to_pixels",
+]

@@ -1,0 +1,153 @@
+"""Variants of labelled real images: noise an image partly, then denoise it under guidance.
+
+The image keeps its coarse content, and with it its label, as far as it is not noised away (SDEdit: Meng et al., ICLR
+2022). That gives an unconditional backbone labelled samples of groups that it hardly ever draws. Whether the label
+survived is for the judge to say, as with every candidate.
+
+Shapes: B samples, C channels, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minority.backbones import Backbone
+from minority.diffusion.noise import NoiseSource, SampleNoise
+from minority.diffusion.pixels import from_pixels, to_pixels
+from minority.diffusion.schedule import NoiseSchedule
+from minority.engine.prepare import prepared
+from minority.guidance import Guidance
+from minority.sampling.sampler import sample
+from minority.sampling.settings import SamplerSettings
+
+_SOURCES = 0xED17  # keeps the draw of sources apart from other draws by seed and index
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """Candidates are variants of labelled real training images, whose labels they inherit.
+
+    Attributes:
+        fraction: How far up the chain the images are noised (t0 / T), in (0, 1). The higher, the more differs, the
+            label at last.
+    """
+
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"EditSettings.fraction must lie in (0, 1), got {self.fraction}.")
+
+
+def choose_sources(
+    seed: int, indices: Sequence[int], groups: Sequence[int], *, real_groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The real image that each sample varies: drawn among those of its group by seed and sample index alone.
+
+    Args:
+        seed: The run's seed.
+        indices: Sample indices.
+        groups: The group of each sample.
+        real_groups: (N,) the groups of the real images.
+
+    Returns:
+        Positions among the real images, one a sample.
+
+    Raises:
+        ValueError: For a group without real images.
+    """
+    chosen = []
+    for index, group in zip(indices, groups, strict=True):
+        own = np.flatnonzero(real_groups == group)
+        if len(own) == 0:
+            raise ValueError(f"group {group} has no real image that could be varied; leave edit out or add some.")
+        chosen.append(int(own[np.random.default_rng([seed, index, _SOURCES]).integers(len(own))]))
+    return np.array(chosen, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StartFromImages(Guidance):
+    """Starts a chain part of the way down, from noised images.
+
+    Attributes:
+        images: (B, C, H, W) in [-1, 1], one for each sample of the batch; or the states that stand for them.
+        fraction: How far up the chain they are noised (t0 / T), in [0, 1); 0 changes almost nothing.
+    """
+
+    images: Tensor
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction < 1:
+            raise ValueError(f"StartFromImages.fraction must lie in [0, 1), got {self.fraction}.")
+
+    def start(self, schedule: NoiseSchedule, noise: NoiseSource) -> tuple[Tensor, int]:
+        """The noised images (B, C, H, W), and the step that they are noised to."""
+        step = schedule.step_at(self.fraction)
+        return schedule.noised(self.images, step, noise.start()), step
+
+
+def edit_images(
+    backbone: Backbone,
+    images: NDArray[np.uint8],
+    *,
+    seed: int,
+    indices: Sequence[int],
+    labels: Sequence[int] | None,
+    settings: SamplerSettings,
+    fraction: float,
+    device: torch.device | str = "cpu",
+) -> tuple[NDArray[np.uint8], float]:
+    """Draw a variant of every image.
+
+    Args:
+        backbone: On any device.
+        images: (B, H, W, C) uint8.
+        seed: The run's seed.
+        indices: One sample index an image; each decides its own noise.
+        labels: One an image for a class-conditional backbone, None for an unconditional one.
+        settings: How the chain is walked and guided; a boosted start does not go with this one, nor does pruning.
+        fraction: How far up the chain the images are noised, in [0, 1).
+        device: Where to compute.
+
+    Returns:
+        (B, H, W, C) uint8, and denoiser evaluations a sample.
+
+    Raises:
+        ValueError: Where labels do not go with the backbone, counts differ, or methods cannot be combined.
+    """
+    if (labels is None) != (backbone.num_classes is None):
+        raise ValueError(
+            f"backbone {backbone.name} knows {backbone.num_classes or 'no'} classes; labels must fit that."
+        )
+    if len(indices) != len(images) or (labels is not None and len(labels) != len(images)) or len(images) == 0:
+        raise ValueError(f"{len(images)} images need as many indices and labels, and there must be one at least.")
+    if settings.prune_and_branch is not None:
+        raise ValueError("pruned chains take another image's place and label; leave prune_and_branch out.")
+    backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
+    schedule = backbone.schedule.respaced(settings.steps)
+    made, evaluations = [], 0.0
+    for start in range(0, len(images), settings.batch_size):
+        part = slice(start, start + settings.batch_size)
+        label = None if labels is None else torch.tensor(labels[part], dtype=torch.int64, device=device)
+        with torch.no_grad():
+            states = backbone.encode(from_pixels(images[part]).to(device))
+        x, cost = sample(
+            backbone.denoiser,
+            schedule,
+            SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
+            label=label,
+            guidance=[*settings.guidance, StartFromImages(images=states, fraction=fraction)],
+            variance=settings.variance,
+            solver=settings.walk,
+            space=backbone.space,
+        )
+        with torch.no_grad():
+            x, extra = backbone.finish(x, seed=seed, indices=indices[part], label=label)
+        made.append(to_pixels(x))
+        evaluations = cost.evaluations() + extra
+    return np.concatenate(made), evaluations

@@ -1,0 +1,1 @@
+"""Whether a candidate is kept: filters, and the choice under quotas."""

@@ -1,0 +1,96 @@
+"""The choice among judged candidates: up to a quota, in order or as different as can be, with a reason for refusals.
+
+Shapes: M candidates, D features.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minority.neighbours.pairwise import Features, nearest
+from minority.selection.diversity import k_centre
+
+KEPT = "kept"
+LOOK_ALIKE, QUOTA_FULL = "look-alike of a kept sample", "quota full"
+#: Why a candidate is not kept, in the order in which the filters are asked.
+REASONS = ("common", "not real-looking", "copy of a training image", "label lost", LOOK_ALIKE, QUOTA_FULL)
+FILTERS = ("rare", "valid", "new", "label_kept")
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """What is needed to choose samples that differ.
+
+    Attributes:
+        features: (M, D) of the candidates.
+        rounds: (M,) the round of each; what earlier rounds keep does not change when a later one is added.
+        spacing: A candidate this near to a kept one of its label, or nearer, is a look-alike; 0 keeps all but copies.
+    """
+
+    features: Features
+    rounds: NDArray[np.int64]
+    spacing: float = 0.0
+
+
+def choose(
+    rows: Mapping[str, NDArray[np.bool_]],
+    labels: NDArray[np.int64],
+    *,
+    quotas: Mapping[int, int],
+    spread: Spread | None = None,
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Keep what passed every filter until the quota of its label is full.
+
+    Args:
+        rows: The verdicts "rare", "valid", "new" and "label_kept", each (M,).
+        labels: (M,) labels of the candidates.
+        quotas: How many may be kept for each label.
+        spread: None keeps them in the order given. Otherwise, round by round, the candidate farthest from all kept ones
+            of its label comes first.
+
+    Returns:
+        (M,) whether a candidate is kept, and for each one "kept" or the first filter that refused it.
+    """
+    reasons = [_first_refusal(rows, i) or QUOTA_FULL for i in range(len(labels))]
+    passed = np.array([reason == QUOTA_FULL for reason in reasons], dtype=bool)
+    for label in np.unique(labels).tolist():
+        mine = np.flatnonzero(passed & (labels == label))
+        quota = quotas.get(label, 0)
+        if spread is None:
+            chosen, alike = mine[:quota].tolist(), list[int]()
+        else:
+            chosen, alike = _choose_spread(mine, spread, quota=quota)
+        for i in chosen:
+            reasons[i] = KEPT
+        for i in alike:
+            reasons[i] = LOOK_ALIKE
+    return np.array([reason == KEPT for reason in reasons], dtype=bool), reasons
+
+
+def _choose_spread(mine: NDArray[np.int64], spread: Spread, *, quota: int) -> tuple[list[int], list[int]]:
+    """Of the candidates `mine` the chosen ones, and those that resemble a chosen one."""
+    kept: list[int] = []
+    alike: list[int] = []
+    for round_number in np.unique(spread.rounds[mine]):
+        here = mine[spread.rounds[mine] == round_number]
+        order = here[k_centre(spread.features[here], len(here), kept=spread.features[kept])]
+        for i in order.tolist():
+            resembles = bool(kept) and _gap(i, kept, spread.features) <= spread.spacing
+            if resembles:
+                alike.append(i)
+            elif len(kept) < quota:
+                kept.append(i)
+    return kept, alike
+
+
+def _gap(i: int, kept: list[int], features: Features) -> float:
+    return float(nearest(features[i : i + 1], features[kept], k=1)[0][0, 0])
+
+
+def _first_refusal(rows: Mapping[str, NDArray[np.bool_]], i: int) -> str | None:
+    for name, reason in zip(FILTERS, REASONS, strict=False):
+        if not rows[name][i]:
+            return reason
+    return None

@@ -1,0 +1,1 @@
+"""The flow augment: plan, draw, score, judge, choose, publish."""

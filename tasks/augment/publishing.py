@@ -1,0 +1,132 @@
+"""Publishing a run: kept images into shards, every candidate into the table, the manifest last."""
+
+import heapq
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from itertools import compress
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import task
+from prefect.logging import get_run_logger
+
+from datasets.runs.latest import move_latest
+from datasets.runs.manifest import MANIFEST_FILE, Manifest, RunFacts
+from datasets.runs.publish import publish
+from datasets.runs.shards import Sample
+from datasets.runs.tables import replace_column
+from datasets.runs.units import read_unit, read_unit_rows
+from datasets.storage.store import Store
+from tasks.augment.announcement import announce_dataset
+from tasks.augment.candidates import Candidates
+from tasks.augment.planning import RoundPlan, UnitPlan, quotas
+from tasks.augment.plans import run_plans
+from tasks.augment.units import open_run_store, published_config
+from tasks.config.runs import AugmentConfig
+from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.workspace import Workspace, open_workspace
+
+_PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "scikit-learn", "torch")
+_CHOICE = ("kept", "reason", "near_duplicate_group")
+_RECORD = ("source", "sampler", "source_id", "sample_index", "seed", "label_name", "group")
+
+
+@task(**TRIED_AGAIN)
+def publish_run(config: AugmentConfig, rounds: int) -> str:
+    """Publish what the units of so many rounds hold. Returns the manifest's URL; the same again changes nothing."""
+    workspace = open_workspace(config)
+    store = open_run_store(workspace)
+    manifest = publish_rounds(workspace, store, rounds=rounds)
+    latest = move_latest(workspace.store, config.name, workspace.run_id)
+    url = store.url(MANIFEST_FILE)
+    get_run_logger().info("published %d shards: %s", len(manifest.shards), url)
+    announce_dataset(manifest, url=url, latest=latest)
+    return url
+
+
+def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manifest:
+    """Choose among the candidates of all rounds and write the dataset, a unit at a time."""
+    real, config = workspace.real, workspace.config
+    wanted = quotas(real, config.plan)
+    facts = RunFacts(
+        dataset=config.name,
+        run_id=workspace.run_id,
+        recipe=workspace.recipe,
+        config=published_config(config),
+        backbone={"name": workspace.backbone.name, "sha256": workspace.backbone.sha256},
+        versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+        class_names=list(real.train.class_names),
+        quotas=dict(zip(real.groups, wanted, strict=True)),
+        provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
+        "which was trained on the training split alone.",
+    )
+    plans = run_plans(workspace, store, rounds=rounds)
+    candidates = Candidates(workspace, store)
+    for plan in plans:
+        if plan.sampler == "minority":
+            candidates.add(plan)
+    choice = candidates.choose()
+    return publish(
+        store,
+        facts=facts,
+        samples=_kept_samples(store, plans, choice, with_real=config.publish.real),
+        metadata=lambda: _rows(store, plans, choice),
+        samples_per_shard=config.publish.samples_per_shard,
+    )
+
+
+def _rows(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None) -> Iterator[pa.Table]:
+    """The rows of every unit with the final choice: real images, candidates, baseline."""
+    for unit, chosen in _with_choice(plans, choice, samplers=("none", "minority", "plain")):
+        rows = read_unit_rows(store, unit.unit)
+        if chosen is not None:
+            for name in _CHOICE:
+                rows = replace_column(rows, name, values=chosen[name])
+        yield rows
+
+
+def _with_choice(
+    plans: Sequence[RoundPlan], choice: pa.Table | None, *, samplers: Sequence[str]
+) -> Iterator[tuple[UnitPlan, pa.Table | None]]:
+    """Every unit, sampler by sampler; with each unit of candidates the rows of the choice that are its own."""
+    for sampler in samplers:
+        done = 0
+        for unit in (unit for plan in plans if plan.sampler == sampler for unit in plan):
+            chosen = None if choice is None or sampler != "minority" else choice.slice(done, unit.num_samples)
+            done += unit.num_samples
+            yield unit, chosen
+
+
+def _kept_samples(
+    store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, with_real: bool
+) -> Iterator[Sample]:
+    """Real and synthetic images, each stream in the order of its units, evenly interleaved."""
+    counts = {
+        "none": sum(plan.num_samples for plan in plans if plan.sampler == "none") if with_real else 0,
+        "minority": 0 if choice is None else pc.sum(choice["kept"]).as_py(),
+    }
+    streams = [_stream(store, plans, choice, sampler=sampler) for sampler in counts]
+    places = [_places(count, which) for which, count in enumerate(counts.values())]
+    for _, which in heapq.merge(*places):
+        yield next(streams[which])
+
+
+def _places(count: int, which: int) -> Iterator[tuple[float, int]]:
+    return (((i + 0.5) / count, which) for i in range(count))
+
+
+def _stream(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, sampler: str) -> Iterator[Sample]:
+    """The kept images of a sampler; units without any are not read."""
+    for unit, chosen in _with_choice(plans, choice, samplers=[sampler]):
+        kept = [True] * unit.num_samples if chosen is None else chosen["kept"].to_pylist()
+        if not any(kept):
+            continue
+        images, rows = read_unit(store, unit.unit)
+        records = rows.select(["key", "label", *_RECORD]).to_pylist()
+        for image, record in compress(zip(images, records, strict=True), kept):
+            yield Sample(
+                key=record["key"],
+                image=image,
+                label=record["label"],
+                record={name: record[name] for name in _RECORD if record[name] is not None},
+            )

@@ -1,0 +1,1 @@
+"""The flow that trains a backbone, and its model card."""

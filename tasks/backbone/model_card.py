@@ -1,0 +1,187 @@
+"""The model card of a trained backbone: what it is, what it saw, how good it is, and the commands that say so."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minority.evaluation.backbone_quality import QualitySettings
+from minority.evaluation.backbone_quality_figures import MEMORISED_BELOW, BackboneQuality, CodeLengths
+from tasks.config.presets import load_preset
+from tasks.config.runs import TrainBackboneConfig
+from tasks.errors import InputError
+from tasks.inputs.real_data import RealData
+
+#: Settings that decide where things are done, not what comes out.
+_PLACES = ("out", "device", "processes")
+
+
+def model_card(
+    config: TrainBackboneConfig,
+    real: RealData,
+    *,
+    parameters: int,
+    quality: BackboneQuality,
+    averages: Mapping[str, float] | None = None,
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        config: What it was trained by.
+        real: The images it was trained and judged on.
+        parameters: How many numbers it has learnt.
+        quality: Its figures.
+        averages: Bits/dim of held-out images by every average of the weights that was kept.
+    """
+    counts = np.bincount(real.train.labels)
+    height, width, channels = real.train.image_shape
+    settings = config.training
+    return f"""# Backbone `{config.name}`
+
+{_kind(config)} diffusion model (diffusers `UNet2DModel`, {parameters:,} parameters)
+for images of {height}x{width}x{channels}, {len(real.train.class_names)} classes.
+
+- **Data**: the training split alone, {len(real.train)} images; by class: {", ".join(map(str, counts.tolist()))}. \
+It saw no validation or test image.
+- **Licence of the data**: {real.licence}
+- **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
+schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
+- **Made by**: `{command("train-backbone", config)}`
+- **Judged by**: `{command("judge-backbone", config)}`
+
+## Quality
+
+{bits_table(quality)}
+
+{frechet_table(quality, config.quality)}
+
+{memory_table(quality)}
+{_averages_table(averages or {})}
+**Published figures**: {config.published or "none were given to compare with."}
+
+## Limits
+
+It is meant for demonstrations and tests of this project. It knows nothing but these classes, and the rarest of them
+from {int(counts.min())} images.
+"""
+
+
+def bits_table(quality: BackboneQuality) -> str:
+    """Bits/dim of training and held-out images, beside those of two trivial models."""
+    train, held_out = quality.train_bits, quality.held_out_bits
+
+    def row(name: str, figure: str) -> str:
+        return f"| {name} | {getattr(train, figure):.3f} | {getattr(held_out, figure):.3f} |"
+
+    return f"""| bits/dim, smaller is better | {train.images} training images | {held_out.images} held-out images |
+|---|---|---|
+| this backbone: negative ELBO over {quality.bits_steps} steps | {_bound(train)} | {_bound(held_out)} |
+{row("trivial: a normal distribution for every pixel", "normal")}
+{row("trivial: a histogram of grey levels for every pixel", "histogram")}
+
+After +/-: the standard error over the images. Both trivial models are fitted on the whole training split; theirs are
+exact code lengths, the backbone's is an upper bound. Of 256 grey levels, {quality.levels} occur in the training split:
+a histogram knows which, a diffusion model does not."""
+
+
+def frechet_table(quality: BackboneQuality, settings: QualitySettings) -> str:
+    """The Frechet distances."""
+    found = quality.frechet
+    few = f" With {found.held_out} images for {found.dimensions} numbers, covariances are singular: read it as a rank."
+    return f"""| Frechet distance (FID) to {found.held_out} held-out images, of {quality.samples} images each | |
+|---|---|
+| this backbone: plain samples of {quality.sampling_steps} steps | {found.backbone:.3f} |
+| trivial: one normal distribution a class over all pixels | {found.class_normals:.3f} |
+| for orientation: real training images | {found.training:.3f} |
+
+Features: {_features(settings)}, {found.dimensions} numbers an image (`{found.features}`). All three sets have the same
+size and classes; training images of rare classes come more than once. Compare within this table only.\
+{few if found.held_out <= found.dimensions else ""}"""
+
+
+def memory_table(quality: BackboneQuality) -> str:
+    """Whether it learned or memorised."""
+    return f"""| figure | value |
+|---|---|
+| plain samples inside the k-NN manifold of the training images (pixels) | {quality.valid:.1%} of {quality.samples} |
+| mean distance to the nearest training image (pixels): samples | {quality.sample_distance:.3f} |
+| the same: held-out real images | {quality.held_out_distance:.3f} |
+| memorised (samples nearer than {MEMORISED_BELOW:g} of held-out) | {"yes" if quality.memorised else "no"} |"""
+
+
+def _kind(config: TrainBackboneConfig) -> str:
+    if not config.conditional:
+        return "An unconditional"
+    return "A class-conditional" + (
+        " (and unconditional, by label dropout)" if config.training.label_dropout > 0 else ""
+    )
+
+
+def _options(config: TrainBackboneConfig) -> str:
+    settings = config.training
+    found = []
+    if settings.prediction == "v_prediction":
+        found.append("predicting velocity")
+    if settings.variance == "learned_range":
+        found.append("learned-range variance (hybrid loss)")
+    if settings.min_snr_gamma is not None:
+        found.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
+    if settings.label_dropout > 0:
+        found.append(f"{settings.label_dropout:.0%} of the labels left out")
+    if settings.precision != "fp32":
+        found.append(f"arithmetic in {settings.precision}")
+    return "".join(f", {option}" for option in found)
+
+
+def _averages_table(averages: Mapping[str, float]) -> str:
+    if not averages:
+        return ""
+    rows = "\n".join(f"| {name} | {bits:.3f} |" for name, bits in averages.items())
+    return f"""
+| average of the weights | bits/dim of held-out images |
+|---|---|
+{rows}
+
+The exponential average is this backbone; the others are power-function profiles, named by their lengths. Each is a
+backbone of its own in the folder `<this folder>.averages/`; these figures are here to choose by.
+"""
+
+
+def command(verb: str, config: TrainBackboneConfig) -> str:
+    """The command line that asks for this config: a preset, and every setting in which it differs.
+
+    Args:
+        verb: The command, e.g. "train-backbone".
+        config: What is asked for.
+    """
+    try:
+        preset = dict(_leaves(load_preset(TrainBackboneConfig, config.name).model_dump(mode="json")))
+    except InputError:
+        preset = {}  # a config of one's own, all of which has to be said
+    changed = {
+        key: value
+        for key, value in _leaves(config.model_dump(mode="json"))
+        if key not in _PLACES and (key not in preset or preset[key] != value)
+    }
+    options = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in changed.items()]
+    return " ".join(["minority", verb, config.name, *options])
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _bound(lengths: CodeLengths) -> str:
+    return f"{lengths.backbone:.3f} +/- {lengths.error:.3f}"
+
+
+def _features(settings: QualitySettings) -> str:
+    if settings.features.kind == "classifier":
+        return "the last maps of a small classifier trained on the training split"
+    return f"of kind {settings.features.kind}"

@@ -1,0 +1,238 @@
+"""Training a backbone: reads the training split, trains, judges the result, writes it with a model card."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from minority.backbones import UNetSettings, load_backbone, save_folder
+from minority.diffusion.schedule import NoiseSchedule
+from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
+from minority.features import build_extractor
+from minority.training import Looks, Progress, train_denoiser
+from minority.training.team import Alone, Team
+from minority.training.watch import Watch
+from tasks.backbone.model_card import model_card
+from tasks.backbone.progress_folder import TrainingFolder
+from tasks.backbone.training_processes import train_in_processes
+from tasks.config.paths import project_path
+from tasks.config.runs import TrainBackboneConfig
+from tasks.errors import InputError
+from tasks.execution.progress import show_picture, stage
+from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.workspace import choose_device
+
+OnLook = Callable[[Path], None]
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def train(config: TrainBackboneConfig) -> str:
+    """Train, from the last checkpoint where there is one. Returns the backbone's folder.
+
+    Raises:
+        InputError: The data cannot be read, or the architecture does not fit them.
+    """
+    check_data(config, load_real_data(config.dataset))
+    with stage("training", unit="steps") as on_done:
+
+        def report(step: int) -> None:
+            on_done(step, config.training.steps)
+
+        def show(picture: Path) -> None:
+            show_picture(picture, key=f"{config.name}-{picture.stem}", description="Plain samples while it trains")
+
+        if config.processes > 1:
+            train_in_processes(config, folder=progress_folder(config), on_step=report, on_look=show)
+        else:
+            train_here(config, team=Alone(choose_device(config.device)), on_step=report, on_look=show)
+    judge(config)
+    _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
+    return str(project_path(config.out))
+
+
+def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[int], None], on_look: OnLook) -> None:
+    """Train in this process, alone or as one of a team; the first of them writes the folder.
+
+    Args:
+        config: What to train.
+        team: The processes that train together.
+        on_step: Called with the steps done.
+        on_look: Called with the picture of every look.
+
+    Raises:
+        InputError: The architecture does not fit the images, or the checkpoint belongs to another run.
+    """
+    if team.device.type == "cpu":
+        torch.set_num_threads(1)
+    real = load_real_data(config.dataset)
+    unet, settings = _build(config, real)
+    schedule = getattr(NoiseSchedule, config.schedule)(config.timesteps)
+    out = project_path(config.out)
+    told = TrainingFolder(progress_folder(config))
+
+    def report(progress: Progress) -> None:
+        told.add_losses(progress)
+        on_step(progress.step)
+
+    def keep(length: float, network: torch.nn.Module) -> None:
+        assert isinstance(network, UNet2DModel), "as it was built"
+        save_folder(averages_folder(config) / f"{length:g}", network.cpu(), schedule=schedule, settings=settings)
+
+    try:
+        train_denoiser(
+            unet,
+            real.train.images(range(len(real.train))),
+            real.train.labels,
+            schedule=schedule,
+            settings=config.training,
+            checkpoint=_checkpoint(config),
+            on_progress=report,
+            looks=_looks(config, real, settings, told=told, team=team, on_look=on_look),
+            on_average=keep,
+            team=team,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if team.rank == 0:
+        save_folder(out, unet.cpu(), schedule=schedule, settings=settings)
+
+
+def check_data(config: TrainBackboneConfig, real: RealData) -> None:
+    """Refuse images that the backbone could not be judged on, before it is trained.
+
+    Raises:
+        InputError: What is missing, and the way out.
+    """
+    try:
+        check_quality(config.quality, held_out=len(real.validation), classes=len(set(real.train.labels.tolist())))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def judge(config: TrainBackboneConfig) -> Path:
+    """Judge the backbone in `config.out` by its plain samples and by held-out images, and write its model card.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: There is no such backbone, or nothing to judge it on.
+    """
+    real = load_real_data(config.dataset)
+    folder = project_path(config.out)
+    held_out, labels = real.validation.images(range(len(real.validation))), real.validation.labels
+    device = choose_device(config.device)
+    try:
+        backbone = load_backbone(folder)
+        quality = measure_quality(
+            backbone,
+            train=real.train.images(range(len(real.train))),
+            train_labels=real.train.labels,
+            held_out=held_out,
+            held_out_labels=labels,
+            settings=config.quality,
+            device=device,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    assert isinstance(backbone.denoiser, torch.nn.Module), "folders hold networks"
+    parameters = sum(parameter.numel() for parameter in backbone.denoiser.parameters())
+    averages = _bits_of_averages(config, held_out, labels, device=device)
+    card = folder / "README.md"
+    text = model_card(config, real, parameters=parameters, quality=quality, averages=averages)
+    card.write_text(text, encoding="utf-8")
+    return card
+
+
+def progress_folder(config: TrainBackboneConfig) -> Path:
+    """What the run tells while it runs (tasks/backbone/progress_folder.py)."""
+    out = project_path(config.out)
+    return out.with_name(f"{out.name}.progress")
+
+
+def averages_folder(config: TrainBackboneConfig) -> Path:
+    """The backbones of further averages, named by their lengths."""
+    out = project_path(config.out)
+    return out.with_name(f"{out.name}.averages")
+
+
+def _checkpoint(config: TrainBackboneConfig) -> Path:
+    out = project_path(config.out)
+    return out.with_name(f"{out.name}.checkpoint.pt")
+
+
+def _bits_of_averages(
+    config: TrainBackboneConfig, held_out: NDArray[np.uint8], labels: NDArray[np.int64], *, device: str
+) -> dict[str, float]:
+    """Bits/dim of held-out images by every average that was kept, the one in `out` first; empty where it is alone."""
+    folders = {f"{length:g}": averages_folder(config) / f"{length:g}" for length in config.training.average_lengths}
+    folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
+    if not folders:
+        return {}
+    steps, seed = config.quality.bits_steps, config.quality.seed
+    some = choose_images(len(held_out), most=config.quality.bits_images, seed=seed)
+
+    def bits(folder: Path) -> float:
+        backbone = load_backbone(folder)
+        return float(bound_of(backbone, held_out[some], labels[some], steps=steps, seed=seed, device=device).mean())
+
+    return {name: bits(folder) for name, folder in ({"exponential": project_path(config.out)} | folders).items()}
+
+
+def _looks(
+    config: TrainBackboneConfig,
+    real: RealData,
+    unet: UNetSettings,
+    *,
+    told: TrainingFolder,
+    team: Team,
+    on_look: OnLook,
+) -> Looks | None:
+    if config.watch is None or team.rank > 0:
+        return None
+    watch = Watch(
+        real.validation.images(range(len(real.validation))),
+        real.validation.labels,
+        extract=build_extractor(
+            config.quality.features,
+            train_images=real.train.images(range(len(real.train))),
+            train_labels=real.train.labels,
+            device=team.device,
+        ),
+        schedule=getattr(NoiseSchedule, config.schedule)(config.timesteps),
+        unet=unet,
+        settings=config.watch,
+        device=team.device,
+    )
+
+    def look(step: int, network: torch.nn.Module) -> None:
+        assert isinstance(network, UNet2DModel), "as it was built"
+        on_look(told.add_look(step, watch.look(network), class_names=real.train.class_names))
+
+    return Looks(every=config.watch.every, call=look)
+
+
+def _build(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UNetSettings]:
+    height, width, channels = real.train.image_shape
+    if height != width:
+        raise InputError(f"the backbone needs square images, {real.train.name} has {height} x {width} pixels.")
+    classes = len(real.train.class_names) if config.conditional else None
+    no_label = 1 if config.training.label_dropout > 0 else 0
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed)
+        try:
+            unet = UNet2DModel(
+                sample_size=height,
+                in_channels=channels,
+                out_channels=channels * (2 if config.training.variance == "learned_range" else 1),
+                num_class_embeds=None if classes is None else classes + no_label,
+                **config.architecture.model_dump(),
+            )
+        except ValueError as error:
+            raise InputError(f"architecture: {error}") from error
+    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction)

@@ -1,0 +1,206 @@
+"""What a calibration found: figures with their uncertainty, a picture, and a preset to paste."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import yaml
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from datasets.storage.canonical import canonical_json
+from minority.calibration.outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
+from minority.calibration.space import PLAIN, Candidate
+from minority.sampling.settings import SamplerSettings
+from tasks.augment.units import judge_images
+from tasks.calibration.frontier_plot import Point, frontier_picture
+from tasks.calibration.search import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
+from tasks.config.runs import CalibrateConfig
+from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.workspace import Workspace, open_workspace
+
+
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """What a calibration found.
+
+    Attributes:
+        winner: The settings of the chosen objective in a line; None where no candidate is sure to reach the floors.
+        winners: The settings of either objective, by its name.
+        confirmed: Whether the winner reaches the floors on fresh seeds too.
+        preset: The winner as YAML, to be pasted into a preset.
+        rows: A row of figures for each verified candidate.
+        spent: Denoiser evaluations.
+        samples: Samples drawn.
+        folder: Where result, picture and preset lie.
+    """
+
+    winner: str | None
+    winners: dict[Objective, str | None]
+    confirmed: bool
+    preset: str
+    rows: list[dict[str, str]]
+    spent: float
+    samples: int
+    folder: str
+
+
+def real_reference(workspace: Workspace) -> Measured | None:
+    """What unseen real images reach under the same filters: the validation split, never the test split."""
+    validation = workspace.real.validation
+    if len(validation) < 2:
+        return None
+    images = validation.images(range(len(validation)))
+    groups = np.array([workspace.real.groups.index(group) for group in validation.groups])
+    judged = judge_images(workspace, images, groups)
+    verdicts = judged.verdicts
+    return Measured(
+        samples=len(images),
+        rare=int(verdicts.rare.sum()),
+        valid=int(verdicts.valid.sum()),
+        new=int(verdicts.new.sum()),
+        label_kept=int(verdicts.label_kept.sum()),
+        passed=int(verdicts.passed.sum()),
+        diversity=diversity_of(workspace, judged.features),
+    )
+
+
+@task(**TRIED_AGAIN)
+def write_calibration(
+    config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
+) -> CalibrationSummary:
+    """Write result, picture and preset, and show them as an artifact; see `write_result`."""
+    summary = write_result(config, search, verification)
+    create_markdown_artifact(_markdown(summary), key="calibration", description="What the calibration found")
+    return summary
+
+
+def write_result(
+    config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
+) -> CalibrationSummary:
+    """Write result.json, frontier.png and preset.yaml into the calibration's folder.
+
+    Args:
+        config: The calibration.
+        search: All measurements of the search.
+        verification: Those on fresh seeds.
+    """
+    workspace = open_workspace(config.augment())
+    store, candidates = calibration_store(workspace, config), candidates_of(config)
+    searched, fresh = read_measured(config, search), read_measured(config, verification)
+    found = winners(config, searched)
+    best = found[config.calibration.objective]
+    verified = {i: measured for i, measured in enumerate(fresh) if measured.samples}
+    everything = [*searched, *verified.values()]
+    summary = CalibrationSummary(
+        winner=None if best is None else candidates[best].name,
+        winners={objective: None if i is None else candidates[i].name for objective, i in found.items()},
+        confirmed=best is not None and reaches_floors(config.calibration.floors, fresh[best]),
+        preset="" if best is None else _preset(candidates[best].sampler),
+        rows=_rows(workspace, candidates, verified, found),
+        spent=sum(measured.evaluations for measured in everything),
+        samples=sum(measured.samples for measured in everything),
+        folder=store.url(),
+    )
+    points = [
+        Point(candidate.name, found.valid_share, found.kept_share, found.per_1000_evaluations, i == best)
+        for i, (candidate, found) in enumerate(zip(candidates, searched, strict=True))
+        if found.samples
+    ]
+    store.write("frontier.png", frontier_picture(points, validity_floor=config.calibration.validity_floor))
+    store.write("preset.yaml", summary.preset.encode())
+    result = _result(config, candidates, searched, verified) | {"summary": asdict(summary)}
+    store.write("result.json", canonical_json(result))
+    return summary
+
+
+def _rows(
+    workspace: Workspace,
+    candidates: Sequence[Candidate],
+    verified: Mapping[int, Measured],
+    found: Mapping[Objective, int | None],
+) -> list[dict[str, str]]:
+    """A row for every verified candidate, the winners marked, and one for unseen real images."""
+    plain = next((measured for i, measured in verified.items() if candidates[i].name == PLAIN), None)
+    top = None if found["per_evaluation"] is None else verified.get(found["per_evaluation"])
+    marks = {"per_evaluation": "most per evaluation", "yield": "highest yield"}
+    rows = []
+    for i, measured in verified.items():
+        won = [marks[objective] for objective, winner in found.items() if winner == i]
+        name = candidates[i].name + (f" ({', '.join(won)})" if won else "")
+        rows.append(_row(name, measured, top=top, plain=plain))
+    reference = real_reference(workspace)
+    return rows if reference is None else [*rows, _row("unseen real images", reference, top=None, plain=plain)]
+
+
+def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | None) -> dict[str, str]:
+    """One row of figures.
+
+    Args:
+        name: Of the candidate.
+        found: What was measured.
+        top: The winner by kept samples per evaluation, where there is one.
+        plain: Plain sampling, where it was measured.
+    """
+    row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found, found.passed)}
+    row["yield over plain"] = "-" if plain is None or found is plain else _ratio(found, plain, objective="yield")
+    row |= {"valid, %": _share(found, found.valid), "rare, %": _share(found, found.rare)}
+    row["diversity"] = "-" if found.diversity is None else f"{found.diversity:.2f}"
+    low, high = found.per_1000_evaluations_interval()
+    measured = found.evaluations > 0
+    row["kept per 1000 evaluations"] = (
+        f"{found.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
+    )
+    behind = top is not None and found is not top and measured
+    row["best per evaluation over this"] = _ratio(top, found, objective="per_evaluation") if top and behind else "-"
+    return row
+
+
+def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
+    point, (low, high) = ratio_interval(ours, theirs, objective=objective)
+    return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
+
+
+def _share(found: Measured, count: int) -> str:
+    low, high = found.interval(count)
+    return f"{100 * count / max(1, found.samples):.1f} ({100 * low:.1f} ... {100 * high:.1f})"
+
+
+def _preset(sampler: SamplerSettings) -> str:
+    """The settings that differ from the defaults, as YAML."""
+    plain = asdict(SamplerSettings())
+    changed = {name: value for name, value in asdict(sampler).items() if value != plain[name] or name == "steps"}
+    for name, value in changed.items():
+        if isinstance(value, dict):
+            kind = type(getattr(sampler, name))
+            defaults = {f.name: f.default for f in fields(kind)}
+            changed[name] = {key: entry for key, entry in value.items() if entry != defaults[key]}
+    return yaml.safe_dump({"sampler": changed}, sort_keys=False)
+
+
+def _result(
+    config: CalibrateConfig,
+    candidates: Sequence[Candidate],
+    searched: Sequence[Measured],
+    verified: Mapping[int, Measured],
+) -> dict[str, object]:
+    return {
+        "config": config.model_dump(mode="json", exclude={"store", "device", "workers"}),
+        "candidates": [
+            {"name": candidate.name, "sampler": asdict(candidate.sampler), "measured": asdict(found)}
+            | {"floors_probability": floors_probability(config.calibration.floors, found)}
+            for candidate, found in zip(candidates, searched, strict=True)
+            if found.samples
+        ],
+        "verified": {candidates[i].name: asdict(found) for i, found in verified.items()},
+    }
+
+
+def _markdown(summary: CalibrationSummary) -> str:
+    columns = list(summary.rows[0])
+    table = [columns, ["-"] * len(columns), *([row[name] for name in columns] for row in summary.rows)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    unsure = "none is sure to reach the floors"
+    found = [f"- {objective}: **{name or unsure}**" for objective, name in summary.winners.items()]
+    spent = f"{summary.samples} samples, {summary.spent:.0f} denoiser evaluations"
+    return "\n".join([f"Winners, {spent}", "", *found, "", *lines, "", "```yaml", summary.preset + "```", ""])

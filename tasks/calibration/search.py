@@ -1,0 +1,239 @@
+"""The search for sampler settings: measuring candidates, keeping what is measured, and writing down what was found."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.logging import get_run_logger
+
+from datasets.storage.canonical import canonical_json, parse_json
+from datasets.storage.store import Store
+from minority.calibration.outcome import OBJECTIVES, Measured, Objective, best
+from minority.calibration.search import Draw, least_budget, next_rung, rung_sizes, whole
+from minority.calibration.search import plan_rung as plan_draws
+from minority.calibration.space import Candidate, baselines, common_family, expected_cost
+from minority.sampling.draw import draw
+from minority.sampling.settings import SamplerSettings
+from minority.selection.diversity import mean_nearest_distance
+from tasks.augment.units import judge_images
+from tasks.config.runs import CalibrateConfig
+from tasks.errors import InputError
+from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.workspace import Workspace, open_workspace
+
+#: Verification draws from indices that no search uses.
+FRESH = 2**40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A task of the calibration: one candidate's draws.
+
+    Attributes:
+        candidate: Its position among the candidates.
+        first: First sample index.
+        count: How many.
+    """
+
+    candidate: int
+    first: int
+    count: int
+
+
+def candidates_of(config: CalibrateConfig) -> Sequence[Candidate]:
+    """Every candidate that the search could try, the baselines first."""
+    return config.calibration.space.candidates(config.sampler)
+
+
+def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int) -> list[Measurement]:
+    """The measurements of one rung of the search, none after the last.
+
+    Args:
+        config: The calibration.
+        done: The measurements of all rungs before.
+        rung: 0, 1, ...
+    """
+    settings, candidates, measured = config.calibration, candidates_of(config), read_measured(config, done)
+    start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
+    sizes = rung_sizes(settings, candidates=len(start))
+    if rung >= len(sizes):
+        return []
+    most = max(found.samples for found in measured)
+
+    def untried(parent: int) -> list[int]:
+        near = settings.space.neighbours(config.sampler, parent, seed=config.seed)
+        return [i for i in near if measured[i].samples == 0]
+
+    survivors = [i for i, found in enumerate(measured) if found.samples == most]
+    if rung > 0:
+        survivors = next_rung(settings, measured, survivors, to=sizes[rung], untried=untried)
+    draws = plan_draws(
+        settings,
+        _costs(candidates, measured),
+        measured,
+        survivors if rung > 0 else start,
+        rungs=len(sizes),
+        first=max((order.first + order.count for order in done), default=0),
+        family=common_family(candidates),
+        turn=_turn(config),
+    )
+    return _cut(draws, size=whole(config.unit_size, family=common_family(candidates)))
+
+
+def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objective, int | None]:
+    """The best candidate under either objective; None where none is sure to reach the floors."""
+    floors = config.calibration.floors
+    return {objective: best(floors, searched, objective=objective) for objective in OBJECTIVES}
+
+
+def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> list[Measurement]:
+    """Measurements of both winners and the baselines on indices that the search did not use."""
+    candidates, measured = candidates_of(config), read_measured(config, done)
+    costs = _costs(candidates, measured)
+    found = [i for i in winners(config, measured).values() if i is not None]
+    chosen = sorted({*range(len(baselines(config.sampler))), *found})
+    budget = config.calibration.budget * config.calibration.verification
+    if budget == 0:
+        return []
+    family, turn = common_family(candidates), _turn(config)
+    count = whole(budget / sum(costs[i] for i in chosen), family=family, turn=turn)
+    first = math.ceil(FRESH / turn) * turn
+    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, family=family))
+
+
+def check_budget(config: CalibrateConfig) -> None:
+    """Refuse a budget that would be overdrawn by one family for everybody who starts.
+
+    Raises:
+        InputError: Naming the least budget.
+    """
+    settings, candidates = config.calibration, candidates_of(config)
+    start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
+    costs = [expected_cost(candidates[i].sampler) for i in start]
+    least = least_budget(settings, costs, family=common_family(candidates))
+    if settings.budget < least:
+        raise InputError(
+            f"calibration.budget is {settings.budget} denoiser evaluations, but its first rung has {len(start)} "
+            f"candidates; raise it to {least} at least, or lower calibration.candidates."
+        )
+
+
+@task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
+def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
+    """Draw and judge one candidate's samples unless that is done. Returns where the counts lie."""
+    found = measured_once(order, config)
+    get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, found.samples, found.passed)
+    return _path(order)
+
+
+def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
+    """One measurement: from the store where it lies already."""
+    workspace = open_workspace(config.augment())
+    store, path = calibration_store(workspace, config), _path(order)
+    if store.exists(path):
+        return Measured(**parse_json(store.read(path), name=path))
+    candidates, indices = candidates_of(config), range(order.first, order.first + order.count)
+    # One family for all, so that all share the groups too.
+    found = measure(workspace, candidates[order.candidate].sampler, indices, family=common_family(candidates))
+    store.write(path, canonical_json(asdict(found)))
+    return found
+
+
+def groups_in_turn(
+    workspace: Workspace, indices: Sequence[int], *, family: int
+) -> tuple[NDArray[np.int64], list[int] | None]:
+    """Groups of samples, every group equally often and a family in one group; labels where the backbone takes any."""
+    real = workspace.real
+    groups = np.array([index // family % len(real.groups) for index in indices])
+    return groups, None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
+
+
+def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, family: int = 1) -> Measured:
+    """Draw samples, the groups in turn, and count what the filters let through.
+
+    Args:
+        workspace: Backbone, real data and judge.
+        sampler: How to draw.
+        indices: Of the samples.
+        family: Consecutive indices that are of one group; the sampler's own families are so anyway.
+    """
+    groups, labels = groups_in_turn(workspace, indices, family=math.lcm(family, sampler.family))
+    drawn = draw(
+        workspace.backbone,
+        seed=workspace.config.seed,
+        indices=indices,
+        labels=labels,
+        settings=sampler,
+        reference=workspace.judge.reference,
+        extract=workspace.extract,
+        device=workspace.device,
+    )
+    judged = judge_images(workspace, drawn.images, groups)
+    verdicts = judged.verdicts
+    return Measured(
+        samples=len(indices),
+        rare=int(verdicts.rare.sum()),
+        valid=int(verdicts.valid.sum()),
+        new=int(verdicts.new.sum()),
+        label_kept=int(verdicts.label_kept.sum()),
+        passed=int(verdicts.passed.sum()),
+        evaluations=drawn.evaluations * len(indices),
+        siblings=drawn.siblings,
+        diversity=diversity_of(workspace, judged.features),
+    )
+
+
+def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> list[Measured]:
+    """What is known about every candidate after these measurements."""
+    store = calibration_store(open_workspace(config.augment()), config)
+    measured = [Measured() for _ in candidates_of(config)]
+    for order in orders:
+        path = _path(order)
+        measured[order.candidate] += Measured(**parse_json(store.read(path), name=path))
+    return measured
+
+
+def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
+    """Where one calibration keeps what it measures and finds."""
+    recipe = config.recipe(backbone_identity=workspace.backbone.identity)
+    return Store(config.store).child(config.name).child("calibrations").child(recipe)
+
+
+def _costs(candidates: Sequence[Candidate], measured: Sequence[Measured]) -> list[float]:
+    """Denoiser evaluations a sample: as measured, or as expected where nothing is measured."""
+    return [
+        found.evaluations / found.samples if found.samples else expected_cost(candidate.sampler)
+        for candidate, found in zip(candidates, measured, strict=True)
+    ]
+
+
+def _cut(draws: Sequence[Draw], *, size: int) -> list[Measurement]:
+    """Draws cut into tasks of bounded size."""
+    return [
+        Measurement(candidate=draw.candidate, first=first, count=min(size, draw.first + draw.count - first))
+        for draw in draws
+        for first in range(draw.first, draw.first + draw.count, size)
+    ]
+
+
+def _turn(config: CalibrateConfig) -> int:
+    """Samples in which every group has one family."""
+    return common_family(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
+
+
+def _path(order: Measurement) -> str:
+    return f"measured/{order.candidate:03d}-{order.first}-{order.count}.json"
+
+
+def diversity_of(workspace: Workspace, features: NDArray[np.floating]) -> float | None:
+    """Mean distance to the nearest other sample, over that of as many real training images."""
+    real = workspace.judge.reference.features
+    count = min(len(real), len(features))
+    if count < 2:
+        return None
+    some = np.random.default_rng(0).permutation(len(real))[:count]
+    apart = mean_nearest_distance(real[some])
+    return mean_nearest_distance(features[:count]) / apart if apart > 0 else None

@@ -1,0 +1,62 @@
+"""`minority clean`: what may go from a store, told or removed."""
+
+import re
+
+from datasets.runs.cleaning import Leftover, find_leftovers, remove_leftover
+from datasets.storage.store import Store
+from tasks.errors import InputError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_age(text: str) -> float:
+    """Seconds of an age such as "7d", "12h", "30m" or "90s".
+
+    Raises:
+        InputError: It is none.
+    """
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if match is None:
+        raise InputError(f"--older-than must be a whole number and s, m, h or d, e.g. 7d, got {text!r}.")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def clean_store(url: str, *, older_than: float, delete: bool) -> list[str]:
+    """One line for each leftover and one for all of them together; see datasets/runs/cleaning.py.
+
+    Args:
+        url: The store of all datasets.
+        older_than: Seconds for which nothing was written in it.
+        delete: Remove them. Otherwise nothing is touched.
+
+    Raises:
+        OSError: The store cannot be read or written.
+        ValueError: The URL is none.
+    """
+    store = Store(url)
+    found = find_leftovers(store, older_than=older_than)
+    gone = [left for left in found if delete and remove_leftover(store, left, older_than=older_than)]
+    lines = [_line(left, verdict=_verdict(left in gone, delete=delete)) for left in found]
+    counted = gone if delete else found
+    size = _size(sum(left.bytes for left in counted))
+    if delete:
+        return [*lines, f"{len(gone)} of {len(found)} removed, {size} freed."]
+    return [*lines, f"{len(found)} found, {size}; nothing was touched: --delete removes them."]
+
+
+def _verdict(gone: bool, *, delete: bool) -> str:
+    return ("removed" if gone else "kept, in use again") if delete else "would go"
+
+
+def _line(left: Leftover, *, verdict: str) -> str:
+    age = f"{left.age / 86400:.1f} days" if left.age >= 86400 else f"{left.age / 3600:.1f} hours"
+    return f"{verdict}: {left.kind} {left.path}, {len(left.files)} files, {_size(left.bytes)}, untouched for {age}"
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}" if unit != "B" else f"{count} B"

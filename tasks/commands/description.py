@@ -1,0 +1,60 @@
+"""What the real images of a preset are: counts by group and split, missing values, duplicates, examples."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.describe import describe
+from datasets.readers.imageset import ImageSet
+from datasets.splits.stratified import Split
+from tasks.config.sections import DatasetConfig
+from tasks.inputs.real_data import RealData, load_real_data
+
+PICTURE = "examples.png"
+
+
+def describe_dataset(config: DatasetConfig, out: Path | None) -> str:
+    """Read every real image of a preset once.
+
+    Args:
+        config: The dataset.
+        out: Folder that receives README.md and examples.png, made where it is missing; None writes nothing.
+
+    Returns:
+        The dataset card as Markdown.
+
+    Raises:
+        InputError: The images cannot be read.
+        OSError: The folder cannot be written.
+    """
+    images, split = _whole(load_real_data(config))
+    card = describe(images, split)
+    text = card.to_markdown()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "README.md").write_text(f"{text}\n\n![examples of every group]({PICTURE})\n", encoding="utf-8")
+        (out / PICTURE).write_bytes(card.picture())
+    return text
+
+
+def _whole(real: RealData) -> tuple[ImageSet, Split]:
+    """The three parts as one set, and where each part is in it."""
+    parts = [real.train, real.validation, real.test]
+    ends = np.cumsum([len(part) for part in parts])
+
+    def load(index: int) -> NDArray[np.uint8]:
+        which = int(np.searchsorted(ends, index, side="right"))
+        return parts[which].image(index - (int(ends[which - 1]) if which else 0))
+
+    places = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
+    whole = ImageSet(
+        name=real.train.name,
+        labels=np.concatenate([part.labels for part in parts]),
+        groups=[group for part in parts for group in part.groups],
+        source_ids=[source_id for part in parts for source_id in part.source_ids],
+        class_names=list(real.train.class_names),
+        image_shape=real.train.image_shape,
+        load=load,
+    )
+    return whole, Split(train=places[0], validation=places[1], test=places[2])

@@ -1,0 +1,104 @@
+"""What a machine lacks for running the presets."""
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from datasets.storage.store import Store
+from minority.backbones import Backbone
+from tasks.config.paths import project_path
+from tasks.config.presets import FLOWS, list_presets, load_preset
+from tasks.config.runs import AugmentConfig
+from tasks.errors import InputError
+from tasks.inputs.real_data import load_real_data
+from tasks.inputs.workspace import open_backbone, open_named_backbone
+
+
+def examine() -> list[str]:
+    """One line a finding; those that begin with MISSING keep every preset from running."""
+    findings = [_packages(), _device(), _server(), _namesake()]
+    for flow, name, _ in list_presets():
+        if FLOWS[flow] is AugmentConfig:
+            findings.append(f"augment/{name}: {_preset(name)}")
+    return findings
+
+
+def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
+    """What a backbone is, one line a finding.
+
+    Args:
+        source: Its path, hub id or entry point, or the YAML file of a backbone section.
+        flags: ADM flags.
+
+    Raises:
+        InputError: It cannot be loaded; in one line, why and the way out.
+    """
+    backbone = open_named_backbone(source, flags)
+    labels = "no labels" if backbone.num_classes is None else f"labels 0 ... {backbone.num_classes - 1}"
+    bound = "not clipped" if backbone.bound is None else f"clipped to +-{backbone.bound:g}"
+    return [
+        f"ok backbone: {backbone.name}",
+        f"ok images: {_shape(backbone.image_shape)}, {labels}",
+        f"ok chain: {backbone.schedule.num_steps} noise levels, states of {_shape(backbone.state_shape)}, {bound}",
+        f"ok scores: {_scores(backbone)}",
+        f"ok sha256: {backbone.sha256}",
+    ]
+
+
+def _scores(backbone: Backbone) -> str:
+    if not backbone.space.discretised:
+        return "of latents; the negative ELBO is that of a density, in bits a latent dimension, and may be negative"
+    if backbone.state_shape != backbone.image_shape:
+        return f"of images averaged down to {_shape(backbone.state_shape)}; the negative ELBO is in bits/dim of these"
+    return "of images; the negative ELBO is in bits/dim"
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{height}x{width} pixels of {channels} channels"
+
+
+def _packages() -> str:
+    versions = {package: importlib.metadata.version(package) for package in ("torch", "prefect", "fastapi")}
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    if tuple(int(part) for part in versions["fastapi"].split(".")[:2]) >= (0, 151):
+        return f"MISSING packages: fastapi {versions['fastapi']} breaks Prefect's server; install constraints.txt."
+    return f"ok packages: {listed}"
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"ok device: {torch.cuda.get_device_name(0)}"
+    return f"ok device: no GPU, {os.cpu_count()} cores; small presets run, 64x64 and larger want a CUDA GPU."
+
+
+def _server() -> str:
+    url = os.environ.get("PREFECT_API_URL")
+    return f"ok server: {url}" if url else "ok server: none set; runs start a temporary one (PREFECT_API_URL sets one)."
+
+
+def _namesake() -> str:
+    spec = importlib.util.find_spec("datasets")
+    place = str(spec.origin) if spec is not None else "nowhere"
+    if not place.startswith(str(project_path("datasets").resolve())):
+        return f"MISSING package datasets: it is imported from {place}; run from the project's folder."
+    return "ok package datasets: this project's own"
+
+
+def _preset(name: str) -> str:
+    config = load_preset(AugmentConfig, name)
+    problems = []
+    for look in (
+        lambda: load_real_data(config.dataset),
+        lambda: open_backbone(config.backbone),
+        lambda: Store(config.store).check_writable(config.name),
+    ):
+        try:
+            look()
+        except (InputError, OSError, ValueError) as error:
+            problems.append(str(error))
+    return "ready" if not problems else "not ready: " + " Also: ".join(problems)

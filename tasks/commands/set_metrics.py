@@ -1,0 +1,108 @@
+"""Metrics of a folder of images against a folder of real ones."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from datasets.readers.folder import read_folder
+from datasets.readers.imageset import ImageSet
+from datasets.storage.canonical import canonical_json
+from minority.evaluation.set_report import SetReport, report_set
+from minority.features import Extractor, ExtractorSettings, NetworkExtractor, build_extractor
+from tasks.config.presets import validate
+from tasks.errors import InputError
+from tasks.inputs.workspace import choose_device, open_named_backbone
+
+
+def compare_folders(
+    real: Path, generated: Path, *, features: ExtractorSettings, neighbours: int, backbone: str | None, seed: int
+) -> SetReport:
+    """Measure a folder of generated images against one of real images.
+
+    Args:
+        real: Images of one size; class-named subfolders give the labels that the features "classifier" need.
+        generated: Images of the same size.
+        features: Where images are compared.
+        neighbours: k of the neighbour metrics.
+        backbone: Path of the backbone for the features "backbone".
+        seed: Decides bootstrap draws and subsets.
+
+    Raises:
+        InputError: Folders, sizes, weights or counts that do not fit.
+    """
+    sets = {name: _read(folder) for name, folder in (("real", real), ("generated", generated))}
+    shapes = {name: images.image_shape for name, images in sets.items()}
+    if shapes["real"] != shapes["generated"]:
+        raise InputError(
+            f"{real} holds images of {shapes['real']} (H, W, C), {generated} of {shapes['generated']}; bring both to "
+            "one size and colour."
+        )
+    pixels = {name: images.images(range(len(images))) for name, images in sets.items()}
+    try:
+        extract = build_extractor(
+            features,
+            backbone=None if backbone is None else open_named_backbone(backbone, {}),
+            train_images=pixels["real"],
+            train_labels=sets["real"].labels,
+            device=choose_device("auto"),
+        )
+        return report_set(
+            extract(pixels["real"]),
+            extract(pixels["generated"]),
+            k=neighbours,
+            spatial=_spatial(extract, pixels["real"], pixels["generated"]),
+            seed=seed,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+class _Comparison(BaseModel):
+    """Where images are compared, as a config of its own, in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    features: ExtractorSettings
+
+
+def extractor_settings(dotted: Mapping[str, Any]) -> ExtractorSettings:
+    """The extractor of dotted settings, e.g. {"kind": "inception", "weights": "inception.pt"}; pixels by default.
+
+    Raises:
+        InputError: A setting that is not possible.
+    """
+    overrides = {f"features.{key}": value for key, value in dotted.items()}
+    try:
+        return validate(_Comparison, {"features": {}}, overrides=overrides).features
+    except InputError as error:
+        raise InputError(f"--features: {error}") from error
+
+
+def metrics_json(report: SetReport) -> bytes:
+    """The report as JSON: each figure with its interval (null where there is none), and the warnings."""
+    figures = {
+        name: {part: value if value == value else None for part, value in figure._asdict().items()}
+        for name, figure in report.figures.items()
+    }
+    return canonical_json({"figures": figures, "warnings": report.warnings})
+
+
+def _spatial(
+    extract: Extractor, real: NDArray[np.uint8], generated: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Features for sFID, where the extractor has them."""
+    if not isinstance(extract, NetworkExtractor):
+        return None
+    first, second = extract.spatial(real), extract.spatial(generated)
+    return None if first is None or second is None else (first, second)
+
+
+def _read(folder: Path) -> ImageSet:
+    try:
+        return read_folder(folder)
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The config tree, its presets, and the places it names."""

@@ -1,0 +1,20 @@
+"""Where the paths of a preset lie."""
+
+import os
+from pathlib import Path
+
+
+def project_path(path: str) -> Path:
+    """A path of a preset: as it is where it exists or is absolute, else beside prefect.yaml."""
+    given = Path(path).expanduser()
+    if given.is_absolute() or given.exists():
+        return given
+    return Path(__file__).resolve().parents[2] / given
+
+
+def data_path(path: str) -> Path:
+    """A folder of real images: as `project_path`, but data/... may lie below the folder that MINORITY_DATA names."""
+    found, elsewhere = project_path(path), os.environ.get("MINORITY_DATA")
+    if not found.exists() and elsewhere and Path(path).parts[:1] == ("data",):
+        return Path(elsewhere, *Path(path).parts[1:])
+    return found

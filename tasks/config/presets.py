@@ -1,0 +1,181 @@
+"""Presets: the deployments of prefect.yaml, and how single settings of them are overridden.
+
+A preset is read, overridden and checked in the same way by the command line and by a deployed flow.
+"""
+
+import difflib
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.errors import InputError
+
+PREFECT_FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
+#: Flow name -> the model of its config.
+FLOWS: dict[str, type[BaseModel]] = {
+    "augment": AugmentConfig,
+    "backbone": TrainBackboneConfig,
+    "calibrate": CalibrateConfig,
+    "downstream": DownstreamConfig,
+}
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def list_presets() -> list[tuple[str, str, str]]:
+    """Every preset as (flow, name, description), in the order of prefect.yaml."""
+    return [(_flow_of(entry), entry["name"], " ".join(entry["description"].split())) for entry in _deployments()]
+
+
+def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The config of a preset.
+
+    Args:
+        kind: AugmentConfig, TrainBackboneConfig or CalibrateConfig: which flow's presets are meant.
+        name: The preset's name, e.g. "digits"; "augment/digits" is understood too.
+        overrides: Dotted keys and their values, e.g. {"sampler.self_guidance.scale": 3}.
+
+    Raises:
+        InputError: No such preset, or a key or value that the config does not know.
+    """
+    flow = next(flow for flow, model in FLOWS.items() if model is kind)
+    wanted = name.removeprefix(f"{flow}/")
+    presets = {entry["name"]: entry for entry in _deployments() if _flow_of(entry) == flow}
+    if wanted not in presets:
+        raise InputError(f"there is no preset {flow}/{wanted}; {options(wanted, sorted(presets))}.")
+    return validate(kind, presets[wanted]["parameters"]["config"], overrides=overrides or {})
+
+
+def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mapping[str, Any]) -> Config:
+    """Check config values after overriding some of them.
+
+    Raises:
+        InputError: In one line, every key that is wrong, the value found and what is wrong with it.
+    """
+    tree = _plain(values)
+    for key, value in overrides.items():
+        _set(tree, key, _plain(value))
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("; ".join(_problem(kind, problem) for problem in error.errors()) + ".") from error
+
+
+def command_of(config: BaseModel, *, exclude: Sequence[str] = ()) -> str:
+    """The command that gives this very config: the preset of its name, and every setting that differs from it.
+
+    Args:
+        config: Of any flow.
+        exclude: Settings at the top that do not matter, such as places of this machine.
+
+    Raises:
+        InputError: There is no preset of its name.
+    """
+    flow = next(flow for flow, model in FLOWS.items() if model is type(config))
+    name: str = config.name  # type: ignore[attr-defined]
+    preset = load_preset(type(config), name)
+    own, theirs = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
+    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(own, theirs)]
+    verb = {"backbone": "train-backbone"}.get(flow, flow)
+    return " ".join(["minority", verb, name, *changes])
+
+
+def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in own.items():
+        other, place = theirs.get(key), f"{path}{key}"
+        if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
+            yield from _differences(value, other, f"{place}.")
+        elif value != other:
+            yield place, value
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read "key=value" texts; the value is YAML, so that 3, 0.5, true, null and "text" are what they look like.
+
+    Raises:
+        InputError: A text without "=" or with an unreadable value.
+    """
+    overrides = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
+        try:
+            overrides[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
+    return overrides
+
+
+def _deployments() -> list[dict[str, Any]]:
+    try:
+        content = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{PREFECT_FILE} is missing; run from a complete checkout of the project.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{PREFECT_FILE} is not readable YAML ({error}); repair it.") from error
+    deployments: list[dict[str, Any]] = content["deployments"]
+    return deployments
+
+
+def _flow_of(entry: Mapping[str, Any]) -> str:
+    return str(entry["entrypoint"]).rsplit(":", 1)[1].replace("train_backbone", "backbone")
+
+
+def _plain(values: Any) -> Any:
+    """A copy without shared parts: YAML anchors make them."""
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in values.items()}
+    return [_plain(value) for value in values] if isinstance(values, list) else values
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node = tree
+    for parent in parents:
+        below = node.get(parent)
+        if below is None:
+            below = node[parent] = {}
+        if not isinstance(below, dict):
+            raise InputError(f"{key} cannot be set: {parent} is a single value, {below!r}.")
+        node = below
+    node[last] = value
+
+
+def _problem(kind: type[BaseModel], problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{path} is not a setting; {options(problem['loc'][-1], _settings_beside(kind, problem['loc']))}"
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    # Our own rules name the value themselves, and those about a whole config the setting too.
+    if problem["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message}, got {problem['input']!r}"
+
+
+def _settings_beside(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    schema = kind.model_json_schema()
+    node = schema
+    for part in location[:-1]:
+        node = _resolve(schema, node).get("properties", {}).get(part, node)
+    return sorted(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    for option in [node, *node.get("anyOf", []), *node.get("allOf", [])]:
+        if "$ref" in option:
+            found: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
+            return found
+    return node
+
+
+def options(wanted: object, known: Sequence[str]) -> str:
+    """The end of a message about a name that is not known: the likely ones, or all there are."""
+    near = difflib.get_close_matches(str(wanted), known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}" if near else "there are " + (", ".join(known) or "none")

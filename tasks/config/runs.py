@@ -1,0 +1,239 @@
+"""The config tree of a run: what Python, prefect.yaml, the command line and Prefect's form all fill in.
+
+Knobs of the libraries are declared there, beside the code that obeys them; this tree only puts them together, with the
+sections of config_sections.py. Unknown keys are errors.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from datasets.storage.store import Store
+from datasets.storage.store_url import require_no_secret
+from minority.calibration.search import CalibrationSettings
+from minority.classifier import ClassifierSettings
+from minority.evaluation.backbone_quality import QualitySettings
+from minority.features import ExtractorSettings
+from minority.sampling.draw import SamplerSettings, ScoreSettings
+from minority.sampling.edit import EditSettings
+from minority.selection.judge import SelectionSettings
+from minority.training import TrainingSettings
+from minority.training.watch import WatchSettings
+from tasks.config.sections import (
+    ArmsConfig,
+    Backbone,
+    BackboneArchitecture,
+    DatasetConfig,
+    PlanConfig,
+    PublishConfig,
+    Section,
+)
+from tasks.execution.capacity import Workers
+
+#: Raise it when a change of the code changes images or verdicts, so that no run mixes old and new ones.
+RECIPE_VERSION = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class _Run(Section):
+    """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        for key, text in _texts(self.model_dump(mode="json")):
+            require_no_secret(key, text)
+        return self
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a tree, with its dotted key."""
+    if isinstance(node, dict):
+        for name, below in node.items():
+            yield from _texts(below, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for below in node:
+            yield from _texts(below, key)
+    elif isinstance(node, str):
+        yield key, node
+
+
+class AugmentConfig(_Run):
+    """One augmentation run."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    dataset: DatasetConfig
+    backbone: Backbone
+    sampler: SamplerSettings = SamplerSettings()
+    edit: Annotated[
+        EditSettings | None, Field(description="Vary labelled real images instead of drawing from noise; none: draw.")
+    ] = None
+    scores: ScoreSettings = ScoreSettings()
+    features: Annotated[ExtractorSettings, Field(description="Where images are compared.")] = ExtractorSettings()
+    selection: SelectionSettings = SelectionSettings()
+    labeller: Annotated[
+        ClassifierSettings, Field(description="Recognises groups where the backbone takes no label that tells them.")
+    ] = ClassifierSettings()
+    plan: PlanConfig = PlanConfig()
+    publish: PublishConfig = PublishConfig()
+    downstream: Annotated[
+        ArmsConfig | None, Field(description="Compare arms in this very run; none: leave it to the flow downstream.")
+    ] = None
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Every sample is a function of seed and index.")] = 0
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the dataset.")] = "runs"
+    run_id: Annotated[Name | None, Field(description="Name of the run; none: its recipe.")] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")] = "auto"
+    workers: Workers = Workers()
+    units_a_task: Annotated[
+        int | None, Field(ge=1, description="Work units a task run; none: one, or more where a round has very many.")
+    ] = None
+
+    def comparison(self, manifest: str) -> "DownstreamConfig | None":
+        """The comparison of arms on this run, once it is published; None where none is asked for."""
+        if self.downstream is None or self.downstream.seeds == 0:
+            return None
+        return DownstreamConfig(
+            name=self.name,
+            manifest=manifest,
+            downstream=self.downstream,
+            store=self.store,
+            device=self.device,
+            workers=self.workers,
+        )
+
+    @model_validator(mode="after")
+    def _edited_samples_have_one_start(self) -> Self:
+        starts = [name for name in ("boost_and_skip", "prune_and_branch") if getattr(self.sampler, name) is not None]
+        if self.edit is not None and starts:
+            raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
+        return self
+
+    def recipe(self, *, backbone_identity: str) -> str:
+        """12 hex digits over everything that decides which images are published.
+
+        Args:
+            backbone_identity: `Backbone.identity` of the backbone that is used.
+        """
+        beside_the_images = {"store", "run_id", "device", "workers", "units_a_task", "downstream", "backbone"}
+        decisive = self.model_dump(mode="json", exclude=beside_the_images)
+        if self.edit is None:
+            del decisive["edit"]
+        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
+        text = json.dumps(decisive, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class DownstreamConfig(_Run):
+    """One comparison of arms on a published run."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    manifest: Annotated[
+        str | None, Field(description="File name or URL of a published run's manifest; none: the dataset's latest.")
+    ] = None
+    downstream: ArmsConfig = ArmsConfig()
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that holds the dataset.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
+
+
+class CalibrateConfig(_Run):
+    """One search for sampler settings. Uses training and validation images, never test images."""
+
+    name: Annotated[Name, Field(description="The preset's name.")]
+    dataset: DatasetConfig
+    backbone: Backbone
+    sampler: Annotated[
+        SamplerSettings, Field(description="In use now: compared with, and kept where not searched.")
+    ] = SamplerSettings()
+    features: ExtractorSettings = ExtractorSettings()
+    selection: SelectionSettings = SelectionSettings()
+    labeller: ClassifierSettings = ClassifierSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    unit_size: Annotated[int, Field(ge=1, description="Samples a task: the grain of retry and resume.")] = 256
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Decides all noise, and the draw from the space.")] = 0
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
+
+    def augment(self) -> AugmentConfig:
+        """The augmentation run whose sampler is searched."""
+        shared = (
+            "name",
+            "dataset",
+            "backbone",
+            "sampler",
+            "features",
+            "selection",
+            "labeller",
+            "seed",
+            "store",
+            "device",
+            "workers",
+        )
+        return AugmentConfig(**{name: getattr(self, name) for name in shared})
+
+    def recipe(self, *, backbone_identity: str) -> str:
+        """12 hex digits over everything that decides the result.
+
+        Args:
+            backbone_identity: `Backbone.identity` of the backbone that is used.
+        """
+        decisive = self.model_dump(mode="json", exclude={"store", "device", "workers", "backbone"})
+        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class TrainBackboneConfig(_Run):
+    """One training run of a backbone."""
+
+    name: Annotated[Name, Field(description="The backbone's name.")]
+    dataset: DatasetConfig
+    architecture: BackboneArchitecture = BackboneArchitecture()
+    conditional: Annotated[
+        bool, Field(description="Whether the network is told the label; where not, labels only balance the classes.")
+    ] = True
+    schedule: Annotated[Literal["linear", "cosine"], Field(description="Noise schedule.")] = "cosine"
+    timesteps: Annotated[int, Field(ge=2, description="Trained timesteps.")] = 1000
+    training: TrainingSettings = TrainingSettings()
+    watch: Annotated[
+        WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
+    ] = None
+    quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
+        QualitySettings()
+    )
+    published: Annotated[
+        str | None, Field(description="Published figures to compare with and their source, in words for the card.")
+    ] = None
+    out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Annotated[
+        int, Field(ge=1, description="GPUs that share every batch, or processes where there are none (accelerate).")
+    ] = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        training = self.training
+        parts = training.accumulate * self.processes
+        if training.batch_size % parts:
+            raise ValueError(
+                f"training.batch_size must be a multiple of training.accumulate x processes = {parts}, got "
+                f"{training.batch_size}."
+            )
+        if training.label_dropout > 0 and not self.conditional:
+            raise ValueError("training.label_dropout needs labels to leave out; set it to 0, or conditional to true.")
+        return self
+
+
+Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
+
+
+def placed(config: Run) -> Run:
+    """The same run with its store named so that workers with another current folder find it.
+
+    Raises:
+        ValueError: The store's URL is none.
+    """
+    return config.model_copy(update={"store": Store(config.store).root})

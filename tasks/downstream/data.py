@@ -1,0 +1,98 @@
+"""The images that arms are trained, tuned and tested on, out of real data and a published run.
+
+Shapes: N images, H x W pixels, C channels, G groups.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from datasets.readers.imageset import ImageSet
+from datasets.streaming.published import read_published
+from minority.downstream.data import DownstreamData, LabelledImages
+from tasks.config.runs import AugmentConfig
+from tasks.inputs.published_run import PublishedRun
+from tasks.inputs.real_data import RealData
+
+#: What the published synthetic images are called, and what they are compared with: the same sampler's candidates as
+#: they came, and plain ancestral samples.
+SELECTED, UNSELECTED, PLAIN = "minority", "unselected", "plain"
+#: Values that an attribute may have at most to be one that fairness is judged by.
+_MOST_VALUES = 8
+
+
+def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
+    """The real images as arms take them.
+
+    Validation and test images of groups that the training split lacks are left out.
+
+    Args:
+        real: The images by split.
+        by_class: Take the classes for the groups, whatever groups the set has.
+    """
+    own = None if by_class else real.groups
+    known = [_known(part, own) for part in (real.train, real.validation, real.test)]
+    train, validation, test = (_labelled(part, own) for part in known)
+    sensitive = {
+        name: values
+        for name, values in known[2].attributes.items()
+        if 2 <= len({value for value in values if value is not None}) <= _MOST_VALUES
+    }
+    return DownstreamData(
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=tuple(real.train.class_names),
+        group_names=tuple(own or real.train.class_names),
+        sensitive=sensitive,
+    )
+
+
+def sources_of(config: AugmentConfig) -> list[str]:
+    """The sources of synthetic images that a run of this config has."""
+    return [SELECTED, UNSELECTED, *([PLAIN] if config.plan.baseline else [])]
+
+
+def images_of_run(run: PublishedRun, sources: Sequence[str]) -> DownstreamData:
+    """The real images of a run and, of each source, as many synthetic ones of every group as its quota asks for.
+
+    Args:
+        run: The run.
+        sources: Some of `sources_of`.
+    """
+    data = real_images(run.real)
+    return DownstreamData(**{**vars(data), "synthetic": {source: _synthetic(run, source) for source in sources}})
+
+
+def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
+    rows = run.metadata[run.metadata["sampler"] == (PLAIN if source == PLAIN else "minority")]
+    if source == SELECTED:
+        rows = rows[rows["kept"]]
+        if rows.empty:
+            return _with_rows(run.images([]), rows, run)
+        published = read_published(run.url, source="synthetic")
+        place = {key: i for i, key in enumerate(published.source_ids)}
+        return _with_rows(published.images([place[key] for key in rows["key"]]), rows, run)
+    asked = {group: quota["asked"] for group, quota in run.manifest.quotas.items()}
+    rows = rows[rows.groupby("group").cumcount() < rows["group"].map(asked)]
+    return _with_rows(run.images(list(rows["key"])), rows, run)
+
+
+def _with_rows(images: np.ndarray, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:
+    place = {name: i for i, name in enumerate(run.real.groups)}
+    groups = np.array([place[group] for group in rows["group"]], dtype=np.int64)
+    return LabelledImages(images, rows["label"].to_numpy(dtype=np.int64), groups)
+
+
+def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
+    if groups is None:
+        return part
+    return part.subset(np.flatnonzero([group in set(groups) for group in part.groups]))
+
+
+def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
+    labels = np.asarray(part.labels, dtype=np.int64)
+    place = {name: i for i, name in enumerate(groups or ())}
+    own = labels if groups is None else np.array([place[group] for group in part.groups], dtype=np.int64)
+    return LabelledImages(part.images(range(len(part))), labels, own)

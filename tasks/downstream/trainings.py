@@ -1,0 +1,198 @@
+"""Downstream classifiers: every arm tuned on validation images, then tested once; one result file a training."""
+
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from prefect import task
+
+from datasets.storage.store import Store
+from minority.downstream.arms import Arm, arms_for
+from minority.downstream.jobs import Comparison, Job, Outcome
+from minority.downstream.predictions import Predictions
+from minority.downstream.settings import DownstreamSettings
+from minority.downstream.trials import run_trial, trials_for
+from tasks.config.paths import project_path
+from tasks.config.presets import options
+from tasks.config.runs import DownstreamConfig
+from tasks.config.sections import ArmsConfig
+from tasks.downstream.data import PLAIN, images_of_run, sources_of
+from tasks.errors import InputError
+from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.published_run import PublishedRun, latest_manifest, open_published
+from tasks.inputs.real_data import RealData
+from tasks.inputs.workspace import prepare_device
+
+_opening = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class ArmsOnRun:
+    """The comparison of arms on a published run.
+
+    Attributes:
+        run: The run.
+        comparison: Its trainings.
+        device: Where they run.
+    """
+
+    run: PublishedRun
+    comparison: Comparison
+    device: str
+
+    def path(self, job: Job) -> str:
+        """Where a training's predictions lie in the run's store."""
+        return f"downstream/predictions/{self.comparison.name(job)}.npz"
+
+    def read(self, job: Job) -> Predictions | None:
+        """A training's predictions, or None where it is not done."""
+        store, path = self.run.store, self.path(job)
+        return Predictions.load(io.BytesIO(store.read(path))) if store.exists(path) else None
+
+
+def check_arms(config: ArmsConfig, real: RealData, *, sources: Sequence[str]) -> None:
+    """Find out whether arms can be compared as asked, before anything is drawn for them.
+
+    Args:
+        config: What is asked.
+        real: The real images.
+        sources: The sources of synthetic images that there will be.
+
+    Raises:
+        InputError: An arm is unknown or cannot fill its trials, or there are no validation images.
+    """
+    arms = arms_of(config, sources=sources)
+    if len(real.validation) == 0:
+        raise InputError("downstream: arms are tuned on validation images; set dataset.split.validation_fraction.")
+    try:
+        for arm in arms:
+            trials_for(arm, config.budget)
+    except ValueError as error:
+        raise InputError(f"downstream: {error}") from error
+
+
+def arms_of(config: ArmsConfig, *, sources: Sequence[str]) -> list[Arm]:
+    """The arms that are asked for, in the order of the library.
+
+    Args:
+        config: Their names, or None for all.
+        sources: The sources of synthetic images that there are.
+
+    Raises:
+        InputError: An arm is unknown, or its synthetic images are not there.
+    """
+    known = {arm.name: arm for arm in arms_for(sources)}
+    wanted = list(known) if config.arms is None else list(config.arms)
+    for name in wanted:
+        if name not in known:
+            undrawn = PLAIN in name and PLAIN not in sources
+            why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
+            raise InputError(f"downstream.arms: there is no arm {name} here{why}; {options(name, list(known))}.")
+    return [arm for name, arm in known.items() if name in wanted]
+
+
+def resolved(config: DownstreamConfig) -> DownstreamConfig:
+    """The same comparison with the manifest named: whatever is published meanwhile, it stays with one run.
+
+    Raises:
+        InputError: Nothing is published, or what is published cannot be compared on as asked.
+    """
+    if config.manifest is None:
+        config = config.model_copy(update={"manifest": latest_manifest(config.store, config.name)})
+    open_arms(config)
+    return config
+
+
+def open_arms(config: DownstreamConfig) -> ArmsOnRun:
+    """Open run and images, or return them from this process's memory.
+
+    Raises:
+        InputError: Something is missing, or does not fit together.
+    """
+    with _opening:
+        return _open(config.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _open(config_json: str) -> ArmsOnRun:
+    config = DownstreamConfig.model_validate_json(config_json)
+    assert config.manifest is not None, "resolved"
+    run = open_published(config.manifest)
+    arms = arms_of(config.downstream, sources=sources_of(run.config))
+    data = images_of_run(run, sorted({arm.source for arm in arms if arm.source is not None}))
+    try:
+        comparison = Comparison(data, _budget(config.downstream), arms=arms, seeds=config.downstream.seeds)
+    except ValueError as error:
+        raise InputError(f"downstream: {error}") from error
+    return ArmsOnRun(run, comparison, prepare_device(config.device))
+
+
+def plan_tuning(config: DownstreamConfig) -> list[Job]:
+    """The trainings among which every arm's settings are chosen, on validation images."""
+    comparison = open_arms(config).comparison
+    return [job for arm in comparison.arms for job in comparison.tuning(arm)]
+
+
+def plan_tests(config: DownstreamConfig) -> list[Job]:
+    """The trainings of the chosen settings, which predict the test images; after tuning is done."""
+    opened = open_arms(config)
+    jobs: list[Job] = []
+    for arm in opened.comparison.arms:
+        tests = opened.comparison.tests(arm, opened.read)
+        assert tests is not None, "every arm is tuned first"
+        jobs += tests
+    return jobs
+
+
+def name_of(job: Job) -> str:
+    """A training in a few words."""
+    return f"{job.trial.arm.name} {job.part} seed {job.seed}"
+
+
+@task(task_run_name="{job.trial.arm.name}-{job.part}-{job.seed}", **TRIED_AGAIN)
+def run_training(job: Job, config: DownstreamConfig) -> str:
+    """Train one classifier unless its predictions are there already. Returns where they lie."""
+    opened = open_arms(config)
+    store, path = opened.run.store, opened.path(job)
+    if not store.exists(path):
+        found = run_trial(
+            job.trial,
+            job.seed,
+            opened.comparison.data,
+            settings=opened.comparison.settings,
+            part=job.part,
+            device=opened.device,
+        )
+        content = io.BytesIO()
+        found.save(content)
+        store.write(path, content.getvalue())
+    return path
+
+
+def read_outcome(config: DownstreamConfig) -> Outcome:
+    """What came of all trainings that are done."""
+    opened = open_arms(config)
+    return opened.comparison.outcome(opened.read)
+
+
+def results_folder(config: DownstreamConfig) -> str:
+    """Where results and report of a comparison lie in the run's store; other arms or budgets lie elsewhere."""
+    settings = json.dumps(config.downstream.model_dump(mode="json"), sort_keys=True)
+    return f"downstream/{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+
+def run_store(config: DownstreamConfig) -> Store:
+    """The store of the run that is compared on."""
+    return open_arms(config).run.store
+
+
+def _budget(config: ArmsConfig) -> DownstreamSettings:
+    """The budget, its weights found as a preset's paths are."""
+    network = config.budget.network
+    if network.weights is None:
+        return config.budget
+    return replace(config.budget, network=replace(network, weights=str(project_path(network.weights))))

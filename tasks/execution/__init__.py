@@ -1,0 +1,1 @@
+"""How work is spread over workers: fan-out, capacity, failures, progress."""

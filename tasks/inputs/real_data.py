@@ -1,0 +1,222 @@
+"""The real images of a run: read, split, and named by group."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import datasets.readers.celeba
+import datasets.readers.cifar10
+import datasets.readers.digits
+import datasets.readers.fashion_mnist
+import datasets.readers.folder
+import datasets.readers.image_table
+import datasets.readers.imagenet
+import datasets.readers.lsun
+import datasets.streaming.published
+from datasets.readers.imageset import ImageSet
+from datasets.splits.identity_split import split_by_identity, split_set
+from datasets.splits.stratified import capped, long_tail, make_split
+from tasks.config.paths import data_path
+from tasks.config.sections import DatasetConfig, Reader
+from tasks.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class RealData:
+    """Real images by split.
+
+    Attributes:
+        train: What backbones, judges and classifiers may see.
+        validation: What settings may be chosen on.
+        test: What is looked at once, downstream.
+        groups: The groups whose quotas are filled, in the order of their labels.
+        licence: Licence and provenance.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    groups: list[str]
+    licence: str
+
+    @property
+    def train_groups(self) -> NDArray[np.int64]:
+        """(N,) group index of every training image."""
+        return np.array([self.groups.index(group) for group in self.train.groups], dtype=np.int64)
+
+    @property
+    def group_labels(self) -> list[int]:
+        """The label of every group."""
+        label_of = dict(zip(self.train.groups, self.train.labels.tolist(), strict=True))
+        return [label_of[group] for group in self.groups]
+
+    @property
+    def has_one_group_a_label(self) -> bool:
+        """Whether the label alone tells the group."""
+        return len(set(self.group_labels)) == len(self.groups)
+
+
+def load_real_data(config: DatasetConfig) -> RealData:
+    """Read and split the real images; kept for the life of the process.
+
+    Raises:
+        InputError: Files are missing, unreadable or contradict the config.
+    """
+    return _load(config.model_dump_json())
+
+
+@lru_cache(maxsize=4)
+def _load(content: str) -> RealData:
+    config = DatasetConfig.model_validate_json(content)
+    try:
+        return _READERS[config.reader](config)
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(str(error)) from error
+
+
+def _read_digits(config: DatasetConfig) -> RealData:
+    digits = datasets.readers.digits.read_digits()
+    split = make_split(digits.labels, config.split, class_names=digits.class_names)
+    parts = [digits.subset(part) for part in (split.train, split.validation, split.test)]
+    return _with_groups(*parts, licence=datasets.readers.digits.LICENCE)
+
+
+def _read_celeba(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="img_align_celeba/ and its lists")
+    parts = [
+        datasets.readers.celeba.read_celeba(
+            folder,
+            target=config.target,
+            protected=config.protected,
+            split=split,
+            image_size=config.image_size or 64,
+        )
+        for split in ("train", "validation", "test")
+    ]
+    return _with_groups(*parts, licence=datasets.readers.celeba.LICENCE)
+
+
+def _read_fashion_mnist(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="the four idx files")
+    images = datasets.readers.fashion_mnist.read_fashion_mnist(folder, image_size=config.image_size or 28)
+    return _split(images, config, licence=datasets.readers.fashion_mnist.LICENCE)
+
+
+def _read_cifar10(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="CIFAR-10's batches or strips.zip")
+    return _split(datasets.readers.cifar10.read_cifar10(folder), config, licence=datasets.readers.cifar10.LICENCE)
+
+
+def _read_image_table(config: DatasetConfig) -> RealData:
+    if config.table is None:
+        raise InputError("dataset.table is not set; say where images and columns are, as in examples/sets/*.yaml.")
+    folder = _folder(config, holds=f"{config.table.table} and the images")
+    table = replace(config.table, image_size=config.image_size or config.table.image_size)
+    return _split(datasets.readers.image_table.read_image_table(folder, table), config, licence=table.licence)
+
+
+def _read_folder(config: DatasetConfig) -> RealData:
+    images = datasets.readers.folder.read_folder(_folder(config, holds="one folder a class"))
+    return _split(images, config, licence="Unknown; ask whoever gave you the images.")
+
+
+def _read_lsun(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="<category>_train_lmdb and <category>_val_lmdb")
+
+    def read(split: str, most: int | None) -> ImageSet:
+        return datasets.readers.lsun.read_lsun(
+            folder,
+            categories=config.categories,
+            split=split,
+            image_size=config.image_size or 256,
+            max_images=most,
+        )
+
+    return _hold_out(read("train", config.max_images), read("val", None), config, licence=datasets.readers.lsun.LICENCE)
+
+
+def _read_imagenet(config: DatasetConfig) -> RealData:
+    folder = _folder(config, holds="train/ and val/ with one folder a synset")
+
+    def read(split: str, most: int | None) -> ImageSet:
+        return datasets.readers.imagenet.read_imagenet(
+            folder, split=split, image_size=config.image_size or 64, max_images_per_class=most
+        )
+
+    return _hold_out(
+        read("train", config.max_images), read("val", None), config, licence=datasets.readers.imagenet.LICENCE
+    )
+
+
+def _read_published(config: DatasetConfig) -> RealData:
+    """Published shards: held out are real images alone, so that nothing is judged by what a backbone drew."""
+    if config.folder is None:
+        raise InputError("dataset.folder is not set; name the manifest.json of a published run, a file or a URL.")
+    manifest = config.folder if "://" in config.folder else str(data_path(config.folder))
+    if Path(manifest).is_dir():
+        raise InputError(f"{manifest} is a folder; name the manifest.json in it.")
+    images = datasets.streaming.published.read_published(manifest, source=config.source)
+    is_real = np.array([source == "real" for source in images.attributes["source"]])
+    if not is_real.any():
+        raise InputError(f"{manifest} has no real image to hold out; leave dataset.source out, or set it to real.")
+    split = split_set(images.subset(np.flatnonzero(is_real)), config.split)
+    train, validation, test = (np.flatnonzero(is_real)[part] for part in (split.train, split.validation, split.test))
+    train = np.sort(np.concatenate([train, np.flatnonzero(~is_real)]))
+    parts = [images.subset(part) for part in (train, validation, test)]
+    return _with_groups(*parts, licence="That of the set it was published from; ask whoever published it.")
+
+
+_READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
+    "digits": _read_digits,
+    "celeba": _read_celeba,
+    "fashion_mnist": _read_fashion_mnist,
+    "cifar10": _read_cifar10,
+    "image_table": _read_image_table,
+    "folder": _read_folder,
+    "lsun": _read_lsun,
+    "imagenet": _read_imagenet,
+    "published": _read_published,
+}
+
+
+def _folder(config: DatasetConfig, *, holds: str) -> Path:
+    if config.folder is None:
+        raise InputError(f"dataset.folder is not set; name the folder that holds {holds}.")
+    return data_path(config.folder)
+
+
+def _split(images: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
+    split = split_set(images, config.split)
+    parts = [images.subset(part) for part in (split.train, split.validation, split.test)]
+    return _with_groups(*parts, licence=licence)
+
+
+def _hold_out(images: ImageSet, test: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
+    """Sets whose makers gave a training and a validation part: the latter tests, and some of the former validates."""
+    held_out = split_by_identity(
+        images.source_ids,
+        test_fraction=0.0,
+        validation_fraction=config.split.validation_fraction,
+        seed=config.split.seed,
+    )
+    train, settings = held_out.train, config.split
+    if settings.imbalance is not None:
+        train = long_tail(images.labels, train, imbalance=settings.imbalance, seed=settings.seed)
+    validation = images.subset(capped(images.labels, held_out.validation, settings))
+    return _with_groups(images.subset(train), validation, test, licence=licence)
+
+
+def _with_groups(train: ImageSet, validation: ImageSet, test: ImageSet, *, licence: str) -> RealData:
+    named = sorted({(int(label), group) for label, group in zip(train.labels, train.groups, strict=True)})
+    data = RealData(
+        train=train, validation=validation, test=test, groups=[group for _, group in named], licence=licence
+    )
+    present = set(train.labels.tolist())
+    empty = [name for label, name in enumerate(train.class_names) if label not in present]
+    if empty:
+        raise InputError(f"the training split has no image of class {', '.join(empty)}; give each class at least one.")
+    return data

@@ -1,0 +1,256 @@
+"""What a worker process needs to work on the units of a run: loaded once, kept for all of them."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from datasets.storage.store import Store
+from minority.backbones import Backbone, BackboneError, join_stages, load_backbone
+from minority.features import Extractor, build_extractor
+from minority.selection.judge import Judge
+from minority.selection.labelling import Labeller, confidence_floor
+from tasks.config.paths import project_path
+from tasks.config.presets import validate
+from tasks.config.runs import AugmentConfig
+from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
+from tasks.errors import InputError
+from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.real_features import real_features
+
+_loading = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """Everything that the units of one run share.
+
+    Attributes:
+        config: The run's config.
+        real: The real images.
+        backbone: The diffusion model, on its device.
+        extract: Turns images into the features in which they are compared.
+        judge: Fitted on the real training split.
+        train_images: (N, H, W, C) uint8, the real training images.
+        device: Where the backbone computes.
+    """
+
+    config: AugmentConfig
+    real: RealData
+    backbone: Backbone
+    extract: Extractor
+    judge: Judge
+    train_images: NDArray[np.uint8]
+    device: str
+
+    @property
+    def recipe(self) -> str:
+        """The run's recipe."""
+        return self.config.recipe(backbone_identity=self.backbone.identity)
+
+    @property
+    def run_id(self) -> str:
+        """The run's name: as configured, or its recipe."""
+        return self.config.run_id or self.recipe
+
+    @property
+    def store(self) -> Store:
+        """The store of all datasets."""
+        return Store(self.config.store)
+
+    @property
+    def needs_labeller(self) -> bool:
+        """Whether groups have to be recognised: there are several, and the backbone's label does not tell them."""
+        label_tells = self.backbone.num_classes is not None and self.real.has_one_group_a_label
+        return len(self.real.groups) > 1 and not label_tells
+
+    @property
+    def labeller(self) -> Labeller:
+        """Recognises groups; trained when first asked for."""
+        return _labeller(self)
+
+    @property
+    def spacing(self) -> float | None:
+        """Distance up to which two kept samples are look-alikes; None where they are kept in order."""
+        return self.judge.spacing if self.config.selection.diverse else None
+
+    @property
+    def label_floor(self) -> float:
+        """Confidence from which a recognised group is believed: as configured, or fitted on the validation split."""
+        precision = self.config.selection.label_precision
+        return self.config.selection.label_floor if precision is None else _fitted_label_floor(self)
+
+
+def open_workspace(config: AugmentConfig) -> Workspace:
+    """Load backbone and real images, or return them from this process's memory.
+
+    Raises:
+        InputError: Something is missing, unreadable, or does not fit together.
+    """
+    with _loading:
+        return _open_workspace(config.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _open_workspace(config_json: str) -> Workspace:
+    config = AugmentConfig.model_validate_json(config_json)
+    device = prepare_device(config.device)
+    real = load_real_data(config.dataset)
+    backbone = open_backbone(config.backbone)
+    _require_fit(backbone, real)
+    images = _read_all(real)
+    backbone = backbone.to(device)
+    extract = _extractor(config, backbone, images, real.train.labels, device=device)
+    features = real_features(extract, images, store=Store(config.store).child(config.name))
+    judge = Judge(features, real.train.labels, settings=config.selection, images=images, extract=extract, device=device)
+    return Workspace(
+        config=config, real=real, backbone=backbone, extract=extract, judge=judge, train_images=images, device=device
+    )
+
+
+def _extractor(
+    config: AugmentConfig,
+    backbone: Backbone,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    device: str,
+) -> Extractor:
+    try:
+        return build_extractor(
+            config.features, backbone=backbone, train_images=images, train_labels=labels, device=device
+        )
+    except ValueError as error:
+        raise InputError(f"features: {error}") from error
+
+
+def prepare_device(wanted: str) -> str:
+    """ "cpu" or "cuda", ready for units and trainings that run side by side.
+
+    Raises:
+        InputError: A GPU is demanded and there is none.
+    """
+    device = choose_device(wanted)
+    if device == "cpu":
+        # One thread each, so that neither bytes nor predictions depend on the number of cores.
+        torch.set_num_threads(1)
+    return device
+
+
+def choose_device(wanted: str) -> str:
+    """ "cpu" or "cuda".
+
+    Raises:
+        InputError: A GPU is demanded and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but this machine shows no CUDA device; set device to auto or cpu.")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def open_backbone(config: BackboneConfig) -> Backbone:
+    """Load a backbone and check its checksum.
+
+    Raises:
+        InputError: In one line, what is wrong with it.
+    """
+    first = _open_stage(config, setting="backbone")
+    if config.upsampler is None:
+        return first
+    upsampler = _open_stage(config.upsampler, setting="backbone.upsampler")
+    try:
+        return join_stages(first, upsampler, settings=config.upsampler.sampler)
+    except ValueError as error:
+        raise InputError(f"backbone.upsampler: {error}") from error
+
+
+def open_named_backbone(source: str, flags: Mapping[str, Any]) -> Backbone:
+    """Load a backbone by what the command line calls it.
+
+    Args:
+        source: The path of a backbone section, or the YAML file of a whole one.
+        flags: ADM flags, over those of the file.
+
+    Raises:
+        InputError: In one line, what is wrong with it.
+    """
+    overrides = {f"backbone.flags.{name}": value for name, value in flags.items()}
+    try:
+        section = read_yaml_section(source) if source.endswith((".yaml", ".yml")) else {"path": source}
+    except ValueError as error:
+        raise InputError(f"backbone: {error}") from error
+    return open_backbone(validate(_Named, {"backbone": section}, overrides=overrides).backbone)
+
+
+class _Named(BaseModel):
+    """The backbone section as a config of its own."""
+
+    backbone: BackboneConfig
+
+
+def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
+    path = project_path(config.path)
+    try:
+        backbone = load_backbone(
+            path if path.exists() else config.path, revision=config.revision, download=config.download, **config.flags
+        )
+    except BackboneError as error:
+        raise InputError(f"{setting}: {error}") from error
+    if config.sha256 is not None and backbone.sha256 != config.sha256:
+        raise InputError(
+            f"{setting} {config.path} has SHA-256 {backbone.sha256}, expected {config.sha256[:12]}...; "
+            f"fetch it again or correct {setting}.sha256."
+        )
+    return backbone
+
+
+def _require_fit(backbone: Backbone, real: RealData) -> None:
+    height, width, channels = real.train.image_shape
+    if backbone.image_shape != (channels, height, width):
+        raise InputError(
+            f"backbone {backbone.name} makes images of {backbone.image_shape} (C, H, W), the dataset has "
+            f"{(channels, height, width)}; choose a backbone of that shape or another image size."
+        )
+    if backbone.num_classes is not None and backbone.num_classes < len(real.train.class_names):
+        raise InputError(
+            f"backbone {backbone.name} knows {backbone.num_classes} classes, the dataset has "
+            f"{len(real.train.class_names)}; choose a backbone trained on all of them."
+        )
+
+
+def _read_all(real: RealData) -> NDArray[np.uint8]:
+    try:
+        return real.train.images(range(len(real.train)))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+@lru_cache(maxsize=2)
+def _labeller(workspace: Workspace) -> Labeller:
+    with _loading:
+        return Labeller.train(
+            workspace.train_images,
+            workspace.real.train_groups,
+            num_groups=len(workspace.real.groups),
+            settings=workspace.config.labeller,
+            device=workspace.device,
+        )
+
+
+@lru_cache(maxsize=2)
+def _fitted_label_floor(workspace: Workspace) -> float:
+    validation, precision = workspace.real.validation, workspace.config.selection.label_precision
+    assert precision is not None, "asked for"
+    if len(validation) == 0:
+        raise InputError("selection.label_precision needs a validation split; set dataset.split.validation_fraction.")
+    groups = np.array([workspace.real.groups.index(group) for group in validation.groups], dtype=np.int64)
+    found, confidence = workspace.labeller.label(validation.images(range(len(validation))))
+    return confidence_floor(confidence, found == groups, precision=precision)

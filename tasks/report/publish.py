@@ -1,0 +1,203 @@
+"""The report of a run: written beside the data, shown in Prefect as artifacts."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from datasets.storage.canonical import parse_json
+from minority.downstream.metrics import results_table
+from tasks.augment.planning import group_quota, quotas
+from tasks.augment.units import published_config
+from tasks.config.presets import command_of
+from tasks.config.runs import AugmentConfig, DownstreamConfig
+from tasks.downstream.trainings import open_arms, read_outcome, results_folder
+from tasks.errors import InputError
+from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.published_run import PublishedRun, open_published
+from tasks.inputs.workspace import open_workspace
+from tasks.report import ReportInputs, render_report
+from tasks.report.verdict import ArmResults
+
+REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
+_FOLDER = "report"
+#: Settings of a run that are places of a machine.
+_PLACES = ("store", "device", "workers", "units_a_task")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run leaves behind.
+
+    Attributes:
+        dataset: The dataset's name.
+        run_id: The run's name.
+        manifest: The manifest's URL.
+        report: The report's URL.
+        verdict: What the images are worth downstream, in a sentence.
+        samplers: A row of figures for each sampler.
+        arms: A row of figures for each training recipe; none where no classifier was trained.
+        shortfall: Group -> images that its quota still lacks.
+    """
+
+    dataset: str
+    run_id: str
+    manifest: str
+    report: str
+    verdict: str
+    samplers: list[dict[str, str]]
+    arms: list[dict[str, str]]
+    shortfall: dict[str, int]
+
+
+@task(**TRIED_AGAIN)
+def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
+    """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
+    run, comparison = open_published(manifest), config.comparison(manifest)
+    results = None if comparison is None else save_results(comparison)
+    thresholds = open_workspace(config).judge.thresholds
+    shown = published_config(config)
+    if config.downstream is not None:
+        shown |= {"downstream": config.downstream.model_dump(mode="json")}
+    inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
+    return _publish(run, inputs, folder=_FOLDER)
+
+
+@task(**TRIED_AGAIN)
+def report_comparison(config: DownstreamConfig) -> RunSummary:
+    """Render the report of a comparison on a published run, beside its results, and show its parts."""
+    assert config.manifest is not None, "resolved"
+    run = open_published(config.manifest)
+    shown = published_config(run.config) | {"downstream": config.downstream.model_dump(mode="json")}
+    inputs = _inputs(
+        run,
+        save_results(config),
+        thresholds=_thresholds(run),
+        config=shown,
+        reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
+    )
+    return _publish(run, inputs, folder=results_folder(config))
+
+
+def save_results(config: DownstreamConfig) -> ArmResults:
+    """Measure what every tested classifier predicted, and keep the figures as results.parquet."""
+    opened, outcome = open_arms(config), read_outcome(config)
+    runs = {(arm, seed): found for arm, by_seed in outcome.tested.items() for seed, found in by_seed.items()}
+    figures = results_table(runs, opened.comparison.data)
+    content = io.BytesIO()
+    figures.to_parquet(content)
+    opened.run.store.write(f"{results_folder(config)}/{RESULTS_FILE}", content.getvalue())
+    return ArmResults(
+        outcome=outcome, data=opened.comparison.data, settings=opened.comparison.settings, figures=figures
+    )
+
+
+def _thresholds(run: PublishedRun) -> Mapping[str, float]:
+    """Where the run's filters cut, as its own report tells; none where it has none yet."""
+    path = f"{_FOLDER}/{FIGURES_FILE}"
+    if not run.store.exists(path):
+        return {}
+    found: dict[str, float] = parse_json(run.store.read(path), name=run.store.url(path))["thresholds"]
+    return found
+
+
+def _reproduce(config: AugmentConfig | DownstreamConfig, *, elsewhere: Sequence[str] = ()) -> list[str]:
+    """The command that makes it again; settings that stand elsewhere are left out."""
+    try:
+        return [command_of(config, exclude=(*_PLACES, "manifest", "run_id", *elsewhere))]
+    except InputError as error:
+        return [f"# {error} The resolved config above is the whole order."]
+
+
+def _inputs(
+    run: PublishedRun,
+    results: ArmResults | None,
+    *,
+    thresholds: Mapping[str, float],
+    config: Mapping[str, object],
+    reproduce: Sequence[str],
+) -> ReportInputs:
+    manifest, real, metadata = run.manifest, run.real, run.metadata
+    quota, labels = group_quota(real, run.config.plan), real.group_labels
+    drawn = metadata[metadata["sampler"] != "none"]
+    return ReportInputs(
+        dataset=manifest.dataset,
+        run_id=manifest.run_id,
+        recipe=manifest.recipe,
+        config=config,
+        backbone=manifest.backbone,
+        class_names=manifest.class_names,
+        metadata=metadata,
+        images=run.images,
+        quotas={name: quota * labels.count(label) for label, name in enumerate(manifest.class_names)},
+        thresholds=thresholds,
+        results=results,
+        cost_per_sample={
+            str(sampler): float(cost) for sampler, cost in drawn.groupby("sampler")["evaluations"].mean().items()
+        },
+        reproduce=reproduce,
+        licence=real.licence,
+    )
+
+
+def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSummary:
+    files = render_report(inputs)
+    for name, data in files.items():
+        run.store.write(f"{folder}/{name}", data)
+    figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
+    order = list(inputs.results.outcome.tested) if inputs.results is not None else []
+    summary = RunSummary(
+        dataset=run.manifest.dataset,
+        run_id=run.manifest.run_id,
+        manifest=run.url,
+        report=run.store.url(f"{folder}/{REPORT_FILE}"),
+        verdict=str(figures["verdict"]),
+        samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
+        arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
+        shortfall=_shortfall(run),
+    )
+    _show(summary, picture=files["samples.png"])
+    return summary
+
+
+def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
+    shares = {column: _share(figures[column]) for column in ("yield", "rare", "valid", "new")}
+    costs = {
+        "evaluations a sample": f"{figures['cost_per_sample']:.1f}",
+        "evaluations a kept sample": f"{figures['cost_per_kept_sample']['value'] or float('nan'):.0f}",
+    }
+    return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
+
+
+def _arm_row(name: str, means: dict[str, Any]) -> dict[str, str]:
+    return {"training": name} | {metric.replace("_", " "): _share(value) for metric, value in means.items()}
+
+
+def _share(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.1%}" if figure["value"] is not None else "-"
+
+
+def _shortfall(run: PublishedRun) -> dict[str, int]:
+    groups, wanted, rows = run.real.groups, quotas(run.real, run.config.plan), run.metadata
+    kept: pd.Series[int] = rows[rows["kept"] & (rows["source"] == "synthetic")]["group"].value_counts()
+    missing = {group: count - int(kept.get(group, 0)) for group, count in zip(groups, wanted, strict=True)}
+    return {group: count for group, count in missing.items() if count > 0}
+
+
+def _show(summary: RunSummary, *, picture: bytes) -> None:
+    create_table_artifact(key=f"{summary.dataset}-samplers", table=summary.samplers, description="Samplers compared")
+    if summary.arms:
+        create_table_artifact(key=f"{summary.dataset}-arms", table=summary.arms, description=summary.verdict)
+    encoded = base64.b64encode(picture).decode()
+    create_markdown_artifact(
+        key=f"{summary.dataset}-samples",
+        markdown=f"![plain and minority samples of the same seeds](data:image/png;base64,{encoded})",
+        description="The same seeds, plain and guided",
+    )
+    link = summary.report if "://" in summary.report else f"file://{summary.report}"
+    create_link_artifact(key=f"{summary.dataset}-report", link=link, description="The report")

@@ -1,0 +1,249 @@
+import io
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datasets.runs.publish import publish
+from datasets.runs.shards import Sample, tar_bytes
+from datasets.runs.verify import verify
+from datasets.storage.canonical import canonical_json, sha256_hex
+from datasets.storage.store import Store
+
+SHARD = "shards/pets-000001.tar"
+
+
+@pytest.fixture
+def published(tmp_path, small_run):
+    """The folder of a sound run: ten kept images in three shards, three refused rows."""
+    kept = small_run["rows"](10)
+    table = pa.concat_tables([kept, small_run["rows"](3, prefix="x", kept=False)])
+    samples = small_run["samples"](kept, small_run["images"](10))
+    publish(Store(tmp_path), facts=small_run["facts"], samples=samples, metadata=table, samples_per_shard=4)
+    assert check(tmp_path) == []
+    return tmp_path
+
+
+def check(folder):
+    return verify(str(folder / "manifest.json"))
+
+
+def promise(folder, path, data):
+    """Replace a file and let the manifest promise it, so that only its contents can be wrong."""
+    (folder / path).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for entry in (*manifest["shards"], manifest["metadata"], manifest["card"]):
+        if entry["path"] == path:
+            entry["sha256"] = sha256_hex(data)
+            if "bytes" in entry:
+                entry["bytes"] = len(data)
+    (folder / "manifest.json").write_bytes(canonical_json(manifest))
+
+
+def edit_manifest(folder, **changes):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(json.dumps(manifest | changes).encode())
+
+
+@pytest.mark.parametrize("path", [SHARD, "metadata.parquet", "README.md"])
+def test_one_flipped_byte_anywhere_is_found_and_the_file_named(published, path):
+    content = (published / path).read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(content), 25):
+        broken = bytearray(content)
+        broken[position] ^= 0x10
+        (published / path).write_bytes(broken)
+
+        problems = check(published)
+
+        assert any(problem.startswith(f"{path}: has SHA-256") for problem in problems)
+
+
+@pytest.mark.parametrize("path", [SHARD, "metadata.parquet", "README.md", "manifest.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "folder"])
+def test_a_damaged_file_is_named(published, path, damage):
+    content = (published / path).read_bytes()
+    (published / path).unlink()
+    if damage == "folder":
+        (published / path).mkdir()
+    elif damage != "gone":
+        (published / path).write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+
+    problems = check(published)
+
+    assert problems
+    assert any(path in problem for problem in problems)
+    assert not any("\n" in problem for problem in problems)
+
+
+def test_a_row_deleted_with_pandas_is_found(published):
+    frame = pd.read_parquet(published / "metadata.parquet")
+    frame[frame["key"] != "s0005"].to_parquet(published / "metadata.parquet", index=False)
+
+    problems = check(published)
+
+    assert "metadata.parquet: has 12 rows, the manifest says 13" in problems
+    assert f"{SHARD}: sample s0005 has no row in the table" in problems
+
+
+def test_a_row_deleted_with_a_forged_checksum_is_found(published):
+    table = pq.read_table(published / "metadata.parquet")
+    sink = io.BytesIO()
+    pq.write_table(table.slice(1), sink)
+    promise(published, "metadata.parquet", sink.getvalue())
+
+    problems = check(published)
+
+    assert "metadata.parquet: has 12 rows, the manifest says 13" in problems
+    assert (
+        "metadata.parquet: has {'real': 0, 'synthetic': 4} kept rows of class cat, "
+        "the manifest says {'real': 0, 'synthetic': 5}"
+    ) in problems
+
+
+def test_a_missing_shard_is_found(published):
+    (published / SHARD).unlink()
+
+    assert check(published) == [f"{SHARD}: is missing"]
+
+
+def test_shards_that_were_swapped_are_found(published):
+    first, second = (published / f"shards/pets-00000{n}.tar" for n in (0, 1))
+    contents = first.read_bytes(), second.read_bytes()
+    promise(published, "shards/pets-000000.tar", contents[1])
+    promise(published, SHARD, contents[0])
+
+    problems = check(published)
+
+    assert f"{SHARD}: sample s0000 has a row with kept True and shard shards/pets-000000.tar" in problems
+
+
+def test_a_tar_that_the_manifest_does_not_name_is_found(published):
+    shutil.copy(published / SHARD, published / "shards/pets-000009.tar")
+
+    assert check(published) == ["shards/pets-000009.tar: is not named by the manifest"]
+
+
+def sample(key, *, label=0, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    return Sample(key=key, image=pixels, label=label, record={})
+
+
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        ([sample("s0008"), sample("x0000")], "sample x0000 has a row with kept False and shard None"),
+        ([sample("s0008", label=1), sample("s0009", label=1)], "sample s0008 has label 1, its row says 0"),
+        ([sample("s0008"), sample("s0009", label=1)], "sample s0008 is not the image whose SHA-256 its row gives"),
+        ([sample("s0008")], "lacks the sample s0009, which has a row"),
+        ([sample("s0008")], "has 1 samples, the manifest says 2"),
+        ([sample("s0008"), sample("new")], "sample new has no row in the table"),
+    ],
+)
+def test_a_shard_with_forged_checksum_must_still_agree_with_the_table(published, samples, problem):
+    path = "shards/pets-000002.tar"
+    promise(published, path, tar_bytes(samples))
+
+    assert f"{path}: {problem}" in check(published)
+
+
+def test_a_sample_without_its_label_file_is_found(published):
+    sink = io.BytesIO()
+    with tarfile.open(published / SHARD) as whole, tarfile.open(fileobj=sink, mode="w") as part:
+        for member in whole:
+            if member.name != "s0005.cls":
+                part.addfile(member, whole.extractfile(member))
+    promise(published, SHARD, sink.getvalue())
+
+    problems = check(published)
+
+    assert f"{SHARD}: the tar: sample s0005 lacks its cls; it is damaged." in problems
+
+
+def forge_row(folder, key, **changes):
+    table = pq.read_table(folder / "metadata.parquet")
+    rows = table.to_pylist()
+    for row in rows:
+        if row["key"] == key:
+            row.update(changes)
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), sink)
+    promise(folder, "metadata.parquet", sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "problem"),
+    [
+        ("x0000", {"shard": SHARD}, "row x0000 is not kept but names the shard shards/pets-000001.tar"),
+        ("s0000", {"shard": None}, "row s0000 is kept, but its shard None is not in the manifest"),
+        ("s0000", {"label": 7}, "row s0000 has label 7, which has no name"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_found(published, key, changes, problem):
+    forge_row(published, key, **changes)
+
+    assert f"metadata.parquet: {problem}" in check(published)
+
+
+def test_many_problems_of_a_file_are_cut_short(published):
+    manifest = json.loads((published / "manifest.json").read_bytes())
+    edit_manifest(published, shards=manifest["shards"][:0])
+
+    problems = [problem for problem in check(published) if problem.startswith("metadata.parquet")]
+
+    assert len(problems) == 6
+    assert problems[-1] == "metadata.parquet: and 5 more problems"
+
+
+def test_a_shard_named_twice_is_found(published):
+    manifest = json.loads((published / "manifest.json").read_bytes())
+    edit_manifest(published, shards=[*manifest["shards"], manifest["shards"][1]])
+
+    assert f"{SHARD}: is named twice by the manifest" in check(published)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"format_version": 2}, "has format version 2, this program reads 1"),
+        ({"counts": 3}, "field counts must be a dict, got 3"),
+        ({"counts": {"cat": {"real": "five"}}}, "field counts.cat must hold counts"),
+        ({"surprise": 1}, "lacks or does not know the field surprise"),
+        ({"shards": [1]}, "describes a file as 1"),
+        ({"shards": [{"path": SHARD}]}, "describes a file as"),
+        (
+            {"card": {"path": "../../etc/passwd", "sha256": "0" * 64}},
+            "the path '../../etc/passwd', which is not allowed",
+        ),
+        ({"card": {"path": "README.md", "sha256": "00"}}, "the sha256 '00', which is not allowed"),
+        ({"metadata": {"path": "m", "num_rows": -1, "bytes": 1, "sha256": "0" * 64}}, "the num_rows -1, which is not"),
+    ],
+)
+def test_a_manifest_that_cannot_be_trusted_is_one_problem(published, changes, problem):
+    edit_manifest(published, **changes)
+
+    problems = check(published)
+
+    assert len(problems) == 1
+    assert problem in problems[0]
+    assert "manifest.json" in problems[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b"[" * 100_000, b"{}"])
+def test_a_manifest_that_is_no_manifest_is_one_problem(published, content):
+    (published / "manifest.json").write_bytes(content)
+
+    (problem,) = check(published)
+
+    assert "manifest.json" in problem
+
+
+def test_a_manifest_can_be_named_from_its_own_folder(published, monkeypatch):
+    monkeypatch.chdir(published)
+
+    assert verify("manifest.json") == []
+    assert verify(str(published / "nowhere.json")) == [f"{published}/nowhere.json does not exist; check the path."]

@@ -1,0 +1,137 @@
+"""Choosing candidates that differ, look-alikes, fingerprints and quantiles."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minority.selection.choice import KEPT, LOOK_ALIKE, QUOTA_FULL, Spread, choose
+from minority.selection.diversity import k_centre, look_alikes, mean_nearest_distance, projected
+from minority.selection.quantiles import lower_limit, quantile_among
+
+
+def passing(count):
+    return {name: np.ones(count, dtype=bool) for name in ("rare", "valid", "new", "label_kept")}
+
+
+def test_the_farthest_goes_first_and_each_next_is_the_farthest_from_all_before():
+    line = np.array([[0.0], [1.0], [2.0], [10.0], [4.0]])
+
+    assert k_centre(line, 5).tolist() == [3, 0, 4, 2, 1]
+
+
+def test_what_is_kept_already_counts():
+    line = np.array([[0.0], [1.0], [9.0]])
+
+    assert k_centre(line, 2, kept=np.array([[10.0]])).tolist() == [0, 2] or k_centre(
+        line, 2, kept=np.array([[10.0]])
+    ).tolist() == [0, 1]
+    assert k_centre(line, 1, kept=np.array([[0.0]])).tolist() == [2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_no_choice_covers_the_candidates_twice_as_well(seed, count):
+    from itertools import combinations
+
+    points = np.random.default_rng(seed).normal(size=(9, 2))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+
+    chosen = k_centre(points, count)
+
+    radius = distances[:, chosen].min(axis=1).max()
+    best = min(distances[:, list(some)].min(axis=1).max() for some in combinations(range(9), count))
+    assert len(set(chosen.tolist())) == count
+    assert radius <= 2 * best + 1e-9
+
+
+@pytest.mark.parametrize("count", [0, 3, 10])
+def test_no_more_are_chosen_than_there_are(count):
+    assert len(k_centre(np.eye(4), count)) == min(4, count)
+    assert len(k_centre(np.empty((0, 2)), count)) == 0
+
+
+def test_a_quota_is_filled_with_different_ones_first():
+    features = np.array([[0.0, 0], [0.01, 0], [0.02, 0], [5, 0], [0, 5]])
+    spread = Spread(features, rounds=np.zeros(5, dtype=int))
+
+    kept, reasons = choose(passing(5), np.zeros(5, dtype=int), quotas={0: 3}, spread=spread)
+
+    assert kept[3]
+    assert kept[4]
+    assert kept[:3].sum() == 1
+    assert reasons.count(QUOTA_FULL) == 2
+
+
+def test_look_alikes_are_refused_even_where_the_quota_has_room():
+    features = np.array([[0.0], [0.1], [7.0]])
+    spread = Spread(features, rounds=np.zeros(3, dtype=int), spacing=0.5)
+
+    kept, reasons = choose(passing(3), np.zeros(3, dtype=int), quotas={0: 3}, spread=spread)
+
+    assert kept.sum() == 2
+    assert sorted(reasons) == sorted([KEPT, LOOK_ALIKE, KEPT])
+
+
+def test_candidates_of_another_label_are_never_look_alikes():
+    spread = Spread(np.array([[0.0], [0.1]]), rounds=np.zeros(2, dtype=int), spacing=1.0)
+
+    kept, _ = choose(passing(2), np.array([0, 1]), quotas={0: 1, 1: 1}, spread=spread)
+
+    assert kept.all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 8))
+def test_later_rounds_change_nothing_that_earlier_ones_kept(seed, early, quota):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
+    rounds = np.repeat([0, 1], [early, 20 - early])
+    quotas = {0: quota, 1: quota}
+
+    whole, _ = choose(passing(20), labels, quotas=quotas, spread=Spread(features, rounds, spacing=0.3))
+    part, _ = choose(
+        passing(early), labels[:early], quotas=quotas, spread=Spread(features[:early], rounds[:early], spacing=0.3)
+    )
+
+    assert whole[:early].tolist() == part.tolist()
+    assert all(whole[labels == label].sum() <= quota for label in (0, 1))
+
+
+def test_look_alikes_are_linked_in_chains():
+    line = np.array([[0.0], [5.0], [0.4], [0.8], [5.1], [9.0]])
+
+    assert look_alikes(line, radius=0.5).tolist() == [0, 1, 0, 0, 1, 5]
+
+
+def test_a_set_that_repeats_itself_has_small_gaps():
+    assert mean_nearest_distance(np.array([[0.0], [0.0], [3.0]])) == pytest.approx(1.0)
+    assert np.isnan(mean_nearest_distance(np.zeros((1, 2))))
+
+
+def test_fingerprints_keep_distances_and_do_not_depend_on_the_batch():
+    features = np.random.default_rng(0).normal(size=(40, 300)).astype(np.float32)
+
+    short = projected(features)
+
+    true = np.linalg.norm(features[:20] - features[20:], axis=1)
+    # The squared length of a projection to d dimensions has relative variance 2 / d.
+    assert np.abs(np.linalg.norm(short[:20] - short[20:], axis=1) / true - 1).mean() < 3 * (2 / 32) ** 0.5 / 2
+    np.testing.assert_array_equal(short[7:8], projected(features[7:8]))
+    np.testing.assert_array_equal(projected(features[:, :5]), features[:, :5])
+    assert projected(features[:0]).shape == (0, 32)
+
+
+def test_quantiles_count_what_is_smaller_and_half_the_ties():
+    found = quantile_among(np.array([-1.0, 1.0, 2.5, np.inf]), np.array([0.0, 1.0, 1.0, 3.0]))
+
+    assert found.tolist() == [0.0, 0.5, 0.75, 1.0]
+    with pytest.raises(ValueError, match="NaN or none"):
+        quantile_among(np.zeros(1), np.empty(0))
+
+
+def test_a_lower_limit_loses_no_more_than_its_quantile():
+    values = np.random.default_rng(0).normal(size=37)
+
+    for quantile in (0.0, 0.01, 0.05, 0.3):
+        assert (values < lower_limit(values, quantile=quantile)).mean() <= quantile

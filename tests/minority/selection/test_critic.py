@@ -1,0 +1,154 @@
+"""The critic, the fakes it learns from, and floors from rare real images, on scikit-learn's digits."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from minority.classifier import ClassifierSettings
+from minority.features.pixel_features import pixel_features
+from minority.selection.critic import Critic, CriticSettings
+from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
+from minority.selection.negatives import BLENDS, MIRRORED, make_fakes
+
+QUICK = CriticSettings(folds=2, classifier=ClassifierSettings(steps=120, width=16))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """500 training scans and 600 unseen ones of three classes: (images, labels) each."""
+    scans = load_digits()
+    order = np.random.default_rng(0).permutation(np.flatnonzero(scans.target < 4))
+    images = np.rint(scans.images[order] * 255 / 16).astype(np.uint8)[..., None]
+    labels = scans.target[order].astype(np.int64)
+    return (images[:400], labels[:400]), (images[400:], labels[400:])
+
+
+@pytest.fixture(scope="module")
+def judge(digits):
+    (images, labels), _ = digits
+    settings = SelectionSettings(held_out=HeldOutRules(critic=QUICK), rare_quantile=0.7)
+    return Judge(pixel_features(images), labels, settings=settings, images=images)
+
+
+def test_fakes_are_made_in_the_shares_that_are_asked_for(digits):
+    (images, _), _ = digits
+
+    fakes = make_fakes(images, seed=0, mirrored=True)
+    faces = make_fakes(images, seed=0, mirrored=False)
+
+    assert fakes.odds.sum() == pytest.approx(1)
+    kinds = np.array(fakes.kinds)
+    assert fakes.odds[kinds == BLENDS].sum() == pytest.approx(0.5)
+    assert MIRRORED in fakes.kinds
+    assert MIRRORED not in faces.kinds
+    assert fakes.images.shape[1:] == images.shape[1:]
+    with pytest.raises(ValueError, match="at least 2 real images"):
+        make_fakes(images[:1], seed=0, mirrored=True)
+
+
+def test_no_blend_is_of_an_image_with_itself(digits):
+    (images, _), _ = digits
+
+    fakes = make_fakes(images[:2], seed=0, mirrored=False)
+    blends = fakes.images[np.array(fakes.kinds) == BLENDS]
+
+    assert not any((blend == image).all() for blend in blends for image in images[:2])
+
+
+def test_the_critic_tells_real_from_noise_and_names_the_class(judge, digits):
+    _, (unseen, labels) = digits
+    noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
+
+    real, fake = judge._critic.judge(unseen), judge._critic.judge(noise)
+
+    assert np.median(real.realness) > 0.7
+    assert fake.realness.max() < 0.3
+    assert (real.probabilities.argmax(axis=1) == labels).mean() > 0.9
+    np.testing.assert_allclose(real.probabilities.sum(axis=1), 1)
+
+
+def test_margins_lead_the_likeliest_other_label():
+    from minority.selection.critic import Opinion
+
+    opinion = Opinion(np.ones(2), np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]]))
+
+    np.testing.assert_allclose(opinion.margin(np.array([0, 2])), [0.5, -0.3])
+
+
+def test_every_training_image_is_judged_by_a_member_that_did_not_see_it(digits):
+    (images, _), _ = digits
+    # Labels that only memory could know.
+    random = np.random.default_rng(0).integers(0, 2, 120)
+
+    critic = Critic.train(images[:120], random, num_classes=2, settings=QUICK)
+
+    assert 0.3 < (critic.own.probabilities.argmax(axis=1) == random).mean() < 0.7
+
+
+def test_noise_never_passes(judge):
+    rng = np.random.default_rng(1)
+    for noise in (
+        rng.integers(0, 256, (300, 8, 8, 1), dtype=np.uint8),
+        np.clip(rng.normal(80, 90, (300, 8, 8, 1)), 0, 255).astype(np.uint8),
+        np.zeros((1, 8, 8, 1), dtype=np.uint8),
+        np.full((1, 8, 8, 1), 255, dtype=np.uint8),
+    ):
+        for label in range(4):
+            verdicts = judge.judge(pixel_features(noise), np.full(len(noise), label), images=noise)
+            assert not verdicts.passed.any()
+
+
+def test_mirrored_and_slightly_noisy_training_images_are_copies(judge, digits):
+    (images, labels), _ = digits
+    noise = np.random.default_rng(0).normal(size=images.shape) * 2
+    for copies in (
+        np.ascontiguousarray(images[:, :, ::-1]),
+        np.clip(images + noise, 0, 255).astype(np.uint8),
+    ):
+        assert not judge.judge(pixel_features(copies), labels, images=copies).new.any()
+
+
+def test_most_rare_unseen_images_pass(judge, digits):
+    _, (unseen, labels) = digits
+
+    verdicts = judge.judge(pixel_features(unseen), labels, images=unseen)
+
+    assert verdicts.rare.sum() > 50
+    assert verdicts.passed[verdicts.rare].mean() > 0.8
+    assert set(verdicts.quantiles) >= {"knn_distance", "realness", "label_probability", "lof"}
+    assert all(((q >= 0) & (q <= 1)).all() for q in verdicts.quantiles.values())
+
+
+def test_rare_images_under_a_wrong_label_lose_it(judge, digits):
+    _, (unseen, labels) = digits
+
+    verdicts = judge.judge(pixel_features(unseen), (labels + 1) % 4, images=unseen)
+
+    assert verdicts.label_kept.mean() < 0.15
+    np.testing.assert_array_less(verdicts.label_margin[~verdicts.label_kept].mean(), 0)
+
+
+def test_the_verdict_does_not_depend_on_the_batch(judge, digits):
+    _, (unseen, labels) = digits
+
+    whole = judge.judge(pixel_features(unseen), labels, images=unseen)
+    part = judge.judge(pixel_features(unseen[:7]), labels[:7], images=unseen[:7])
+
+    np.testing.assert_array_equal(whole.passed[:7], part.passed)
+    np.testing.assert_allclose(whole.opinion.realness[:7], part.opinion.realness, rtol=1e-5)
+
+
+def test_images_are_asked_for_where_a_critic_judges(judge, digits):
+    (images, labels), _ = digits
+    with pytest.raises(ValueError, match="pass images too"):
+        judge.judge(pixel_features(images), labels)
+    with pytest.raises(ValueError, match="needs the training images"):
+        Judge(pixel_features(images), labels, settings=judge.settings)
+
+
+@pytest.mark.parametrize("field", ["realism", "copy_ratio", "realness", "label"])
+def test_impossible_rules_are_refused(field):
+    with pytest.raises(ValueError, match=f"HeldOutRules.{field}"):
+        HeldOutRules(**{field: 1.0})
+    with pytest.raises(ValueError, match="folds"):
+        CriticSettings(folds=1)

@@ -1,0 +1,187 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.runs.records import METADATA_SCHEMA
+from datasets.runs.units import read_unit
+from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
+from tasks.augment.units import is_done, make_unit, open_run_store, published_config
+from tasks.inputs.workspace import open_workspace
+
+#: Filled where a critic judges.
+CRITIC = {"realness", "label_probability", "label_margin"}
+CRITIC |= {f"{name}_quantile" for name in CRITIC}
+#: Filled in when images are published.
+LATER = {"near_duplicate_group", "shard"}
+SCORES = ("minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism")
+
+
+def first_round(workspace):
+    """The plan of the first round, and the synthetic images wanted for every group."""
+    config, groups = workspace.config, workspace.real.groups
+    wanted = quotas(workspace.real, config.plan)
+    nothing = tally(wanted, {"group": [], "kept": [], "passed": []}, groups)
+    units = plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, family=config.sampler.family)
+    return units, wanted
+
+
+@pytest.fixture
+def run(tiny_config):
+    """The workspace, run store, plans of candidates, baseline and real images of a tiny run."""
+    workspace = open_workspace(tiny_config())
+    config, real = workspace.config.plan, workspace.real
+    units, wanted = first_round(workspace)
+    return workspace, open_run_store(workspace), units, plan_baseline(config, units, wanted), plan_real(config, real)
+
+
+def files_of(store, unit):
+    return {path: store.read(path) for path in store.list("units") if path.startswith(f"units/{unit}.")}
+
+
+def test_a_unit_made_twice_has_the_same_bytes(run, tiny_config, tmp_path):
+    workspace, store, (plan, *_), *_ = run
+    make_unit(plan, workspace, store)
+    first = files_of(store, plan.unit)
+    again = open_workspace(tiny_config(store=str(tmp_path / "again")))
+
+    make_unit(plan, again, open_run_store(again))
+
+    assert files_of(open_run_store(again), plan.unit) == first
+    assert len(first) == 3
+
+
+def test_a_finished_unit_is_left_alone(run):
+    workspace, store, (plan, *_), *_ = run
+    make_unit(plan, workspace, store)
+    tar = Path(store.url(f"units/{plan.unit}.tar"))
+    before = (tar.stat().st_ino, tar.stat().st_mtime_ns)
+
+    make_unit(plan, workspace, store)
+
+    assert (tar.stat().st_ino, tar.stat().st_mtime_ns) == before
+    assert is_done(plan, store, recipe=workspace.recipe)
+    assert not is_done(plan, store, recipe="another")
+
+
+@pytest.mark.parametrize("ending", ["json", "tar", "parquet"])
+def test_a_torn_unit_is_made_again(run, ending):
+    workspace, store, (plan, *_), *_ = run
+    make_unit(plan, workspace, store)
+    whole = files_of(store, plan.unit)
+    file = Path(store.url(f"units/{plan.unit}.{ending}"))
+    file.write_bytes(file.read_bytes()[:-7])
+
+    assert not is_done(plan, store, recipe=workspace.recipe)
+    make_unit(plan, workspace, store)
+
+    assert files_of(store, plan.unit) == whole
+
+
+def test_a_candidate_has_every_column_but_its_shard(run):
+    workspace, store, (plan, *_), *_ = run
+    make_unit(plan, workspace, store)
+
+    _, rows = read_unit(store, plan.unit)
+
+    synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - CRITIC
+    empty = {name for name in synthetic if rows[name].null_count}
+    assert empty == {"edited_source_id", "edited_fraction"}  # nothing was edited here
+    assert rows["sample_index"].to_pylist() == list(plan.indices)
+    assert rows["label"].to_pylist() == [workspace.real.group_labels[group] for group in plan.groups]
+    assert all(np.isfinite(rows[name].to_numpy()).all() for name in SCORES)
+
+
+def test_baseline_and_candidates_of_one_index_start_from_the_same_noise_but_end_apart(run):
+    workspace, store, units, baseline, _ = run
+    for plan in (units[0], baseline[0]):
+        make_unit(plan, workspace, store)
+
+    guided, guided_rows = read_unit(store, units[0].unit)
+    plain, plain_rows = read_unit(store, baseline[0].unit)
+
+    index = plain_rows["sample_index"][0].as_py()
+    position = guided_rows["sample_index"].to_pylist().index(index)
+    assert not np.array_equal(plain[0], guided[position])
+    assert "scale" in guided_rows["guidance"][position].as_py()
+    assert set(plain_rows["reason"].to_pylist()) == {"baseline"}
+    # Guidance costs evaluations; plain sampling costs one a step.
+    assert plain_rows["evaluations"][0].as_py() == 4
+    assert guided_rows["evaluations"][position].as_py() > 4
+
+
+def test_real_images_are_scored_and_keep_their_pixels(run):
+    workspace, store, *_, real_units = run
+    make_unit(real_units[1], workspace, store)
+
+    images, rows = read_unit(store, real_units[1].unit)
+
+    np.testing.assert_array_equal(images, workspace.train_images[list(real_units[1].indices)])
+    assert all(np.isfinite(rows[name].to_numpy()).all() for name in SCORES)
+    assert rows["rare"].null_count == rows.num_rows  # no verdicts: the filters are for candidates
+    assert all(own != other for own, other in zip(rows["source_id"], rows["nearest_source_id"], strict=True))
+
+
+def test_published_settings_name_no_place_of_this_machine(tiny_config, tmp_path):
+    assert str(tmp_path / "store") not in str(published_config(tiny_config()))
+
+
+def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, tiny_celeba, make_backbone, tmp_path):
+    backbone = make_backbone(tmp_path / "faces", channels=3, num_classes=None)
+    config = tiny_config(
+        name="celeba",
+        dataset={"reader": "celeba", "folder": str(tiny_celeba), "image_size": 8},
+        backbone__path=backbone,
+        labeller__steps=5,
+        selection__label_floor=0.3,
+        plan__quota=8,
+    )
+    workspace = open_workspace(config)
+    store = open_run_store(workspace)
+    real = workspace.real
+    (plan, *_), _ = first_round(workspace)
+
+    make_unit(plan, workspace, store)
+
+    images, rows = read_unit(store, plan.unit)
+    groups, confidence = workspace.labeller.label(images)
+    assert rows["group"].to_pylist() == [real.groups[group] for group in groups]
+    assert rows["label"].to_pylist() == [real.group_labels[group] for group in groups]
+    np.testing.assert_array_equal(rows["label_kept"].to_numpy(), confidence >= 0.3)
+
+
+@pytest.mark.parametrize("judge", ["features", "metric"])
+def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, judge):
+    config = tiny_config(
+        sampler={"steps": 6, "prune_and_branch": {"family": 3, "keep": 1, "judge": judge, "draws": 1}},
+        plan__unit_size=8,
+    )
+    workspace = open_workspace(config)
+    store = open_run_store(workspace)
+    units, wanted = first_round(workspace)
+    (plain, *_) = plan_baseline(config.plan, units, wanted)
+
+    make_unit(units[0], workspace, store)
+    make_unit(plain, workspace, store)
+
+    rows = read_unit(store, units[0].unit)[1].to_pandas()
+    plain_rows = read_unit(store, plain.unit)[1].to_pandas()
+    assert len(rows) == 9
+    assert (rows["founder"] // 3 == rows["sample_index"] // 3).all()
+    assert (rows.groupby("founder").size() <= 2).all()
+    assert (rows["founder"] != rows["sample_index"]).sum() == 3
+    assert (rows.groupby(rows["sample_index"] // 3)["label"].nunique() == 1).all()
+    # The metric asks the network once more of every chain; the features do not.
+    assert rows["evaluations"].eq(6 if judge == "features" else 7).all()
+    assert (plain_rows["founder"] == plain_rows["sample_index"]).all()
+
+
+def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
+    workspace, store, (plan, *_), *_ = run
+    make_unit(plan, workspace, store)
+
+    shutil.move(tmp_path / "store", tmp_path / "moved")
+
+    moved = open_workspace(tiny_config(store=str(tmp_path / "moved")))
+    assert is_done(plan, open_run_store(moved), recipe=moved.recipe)

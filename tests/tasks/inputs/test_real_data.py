@@ -1,0 +1,117 @@
+"""The real images of a run, for every reader that a config can name."""
+
+import os
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from tasks.config.paths import data_path
+from tasks.config.sections import DatasetConfig
+from tasks.errors import InputError
+from tasks.inputs.real_data import load_real_data
+
+PLACE = os.environ.get("MINORITY_DATA", "")
+
+
+@pytest.fixture
+def table_folder(tmp_path):
+    """Forty pictures of two classes with a table and its settings as YAML."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data" / "spots"
+    (folder / "pictures").mkdir(parents=True)
+    rows = []
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder / "pictures" / f"{number}.png")
+        rows.append({"file": f"{number}.png", "kind": "round" if number % 4 else "long", "sex": "fm"[number % 2]})
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+    settings = tmp_path / "spots.yaml"
+    settings.write_text(
+        "name: spots\nimages: pictures\ntable: table.csv\nimage_column: file\nlabel_column: kind\n"
+        "classes: [round, long]\ngroups: [sex]\n"
+    )
+    return folder, settings
+
+
+def test_a_table_is_kept_whole_in_the_config_and_read_with_its_groups(table_folder):
+    folder, settings = table_folder
+    config = DatasetConfig(
+        reader="image_table",
+        folder=str(folder),
+        table=str(settings),
+        image_size=8,
+        split={"imbalance": None, "test_fraction": 0.5, "validation_fraction": 0.2},
+    )
+
+    real = load_real_data(config)
+
+    assert DatasetConfig.model_validate_json(config.model_dump_json()) == config
+    assert config.table.label_column == "kind"
+    assert real.train.image_shape == (8, 8, 3)
+    assert len(real.train) + len(real.validation) + len(real.test) == 40
+    assert set(real.groups) == set(real.train.groups)
+    assert not real.has_one_group_a_label
+
+
+def test_what_a_table_needs_is_named(table_folder):
+    folder, _ = table_folder
+    with pytest.raises(InputError, match=r"dataset\.table is not set"):
+        load_real_data(DatasetConfig(reader="image_table", folder=str(folder)))
+    with pytest.raises(InputError, match=r"dataset\.folder is not set; name the folder that holds the four idx"):
+        load_real_data(DatasetConfig(reader="fashion_mnist"))
+    with pytest.raises(ValidationError, match="unknown key 'lable_column'; did you mean label_column"):
+        DatasetConfig(reader="image_table", table={"name": "spots", "lable_column": "kind"})
+
+
+def test_data_may_lie_below_the_folder_that_a_variable_names(table_folder, monkeypatch):
+    folder, _ = table_folder
+    monkeypatch.setenv("MINORITY_DATA", str(folder.parent))
+
+    assert data_path("data/spots") == folder
+    assert data_path("elsewhere/spots") != folder
+
+
+def test_lsun_tests_on_its_validation_part_and_validates_on_some_of_its_training_part(tmp_path):
+    for part, count in (("train", 20), ("val", 3)):
+        place = tmp_path / f"bedroom_{part}"
+        place.mkdir()
+        for number in range(count):
+            pixels = np.full((10, 10, 3), number, dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{part}{number:03d}.webp", lossless=True)
+    split = {"imbalance": None, "validation_fraction": 0.3, "validation_cap": 2}
+
+    real = load_real_data(DatasetConfig(reader="lsun", folder=str(tmp_path), image_size=8, max_images=18, split=split))
+
+    assert len(real.test) == 3
+    assert len(real.validation) == 2
+    assert 0 < len(real.train) < 18
+    assert not set(real.train.source_ids) & set(real.validation.source_ids)
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not PLACE, reason="MINORITY_DATA names no folder with the real image sets")
+@pytest.mark.parametrize(
+    ("reader", "folder", "settings", "classes", "tests"),
+    [
+        ("fashion_mnist", "data/fashion_mnist", {"image_size": 32}, 10, 10_000),
+        ("cifar10", "data/cifar10", {}, 10, 10_000),
+        ("image_table", "data/ham10000", {"table": "examples/sets/ham10000.yaml"}, 7, 1512),
+    ],
+)
+def test_a_long_tail_is_cut_from_training_alone_and_validation_is_capped(reader, folder, settings, classes, tests):
+    split = {"imbalance": 20.0, "validation_cap": 50}
+
+    real = load_real_data(DatasetConfig(reader=reader, folder=folder, split=split, **settings))
+
+    counts = Counter(real.train.labels.tolist())
+    assert len(counts) == classes
+    assert counts[0] / counts[classes - 1] == pytest.approx(20, rel=0.02)
+    assert max(Counter(real.validation.labels.tolist()).values()) <= 50
+    assert len(real.test) == tests
+    parts = [set(part.source_ids) for part in (real.train, real.validation, real.test)]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]

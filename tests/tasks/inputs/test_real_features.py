@@ -1,0 +1,66 @@
+"""Features of the real images are computed once and kept by recipe."""
+
+import numpy as np
+import pytest
+
+from datasets.storage.store import Store
+from minority.backbones import load_backbone
+from minority.features import ExtractorSettings, build_extractor
+from tasks.inputs.real_features import real_features
+from tasks.inputs.workspace import open_workspace
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def extract(tiny_backbone):
+    return build_extractor(ExtractorSettings(kind="backbone"), backbone=load_backbone(tiny_backbone))
+
+
+def test_the_second_time_they_come_from_the_store(extract, images, tmp_path):
+    store = Store(tmp_path)
+    first = real_features(extract, images, store=store)
+    (path,) = store.list("features")
+    store.write(path, store.read(path).replace(first.tobytes(), (first + 1).tobytes()))
+
+    again = real_features(extract, images, store=store)
+
+    np.testing.assert_array_equal(again, first + 1)
+
+
+def test_other_images_have_features_of_their_own(extract, images, tmp_path):
+    store = Store(tmp_path)
+    first = real_features(extract, images, store=store)
+
+    other = real_features(extract, images[::-1].copy(), store=store)
+
+    np.testing.assert_allclose(other, first[::-1], rtol=1e-4, atol=1e-6)
+    assert len(store.list("features")) == 2
+
+
+def test_pixels_are_not_stored_twice(images, tmp_path):
+    store = Store(tmp_path)
+
+    real_features(build_extractor(ExtractorSettings()), images, store=store)
+
+    assert store.list() == []
+
+
+def test_a_run_compares_images_where_it_is_told_to(tiny_config):
+    workspace = open_workspace(tiny_config(features__kind="backbone"))
+
+    assert workspace.extract.recipe.startswith("backbone-")
+    assert workspace.judge.reference.features.shape[1] == 16
+    assert len(workspace.store.list()) == 1
+
+
+def test_a_run_with_held_out_rules_has_a_critic_and_keeps_what_differs(tiny_config):
+    critic = {"folds": 2, "classifier": {"steps": 2}}
+    workspace = open_workspace(tiny_config(selection__held_out={"critic": critic}, selection__diverse=True))
+
+    assert {"realness", "copy_ratio", "label_probability"} <= set(workspace.judge.thresholds)
+    assert workspace.spacing == 0.0
+    assert open_workspace(tiny_config()).spacing is None
