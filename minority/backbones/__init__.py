@@ -11,7 +11,6 @@ from minority.backbones.folder import load_folder, save_folder
 from minority.backbones.loading import load_backbone
 from minority.backbones.own_model import OwnModel
 from minority.backbones.unet import UNetDenoiser, UNetSettings
-from minority.sampling.two_stage import UpsamplerSettings, join_stages
 
 __all__ = [
     "PRESETS",
@@ -21,9 +20,7 @@ __all__ = [
     "OwnModel",
     "UNetDenoiser",
     "UNetSettings",
-    "UpsamplerSettings",
     "convert",
-    "join_stages",
     "load_adm",
     "load_backbone",
     "load_folder",

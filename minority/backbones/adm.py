@@ -15,14 +15,16 @@ from torch import Tensor
 
 from minority.backbones.adm_flags import PRESETS, AdmFlags, read_flag
 from minority.backbones.adm_layout import Layout, Shapes, expected_shapes, read_layout, rename, unet_config
-from minority.backbones.backbone import Backbone, BackboneError, file_sha256, read_tensors
+from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
 from minority.backbones.component import build_on_meta, list_differences
 from minority.backbones.unet import UNetDenoiser, UNetSettings, set_attention_heads
 from minority.diffusion.schedule import NoiseSchedule
+from minority.weights import file_sha256, read_tensors
 
 _PUBLISHED_CLASSES = 1000  # what class_cond means in the published code
 
 
+@backbone_errors()
 def load_adm(path: Path | str, *, preset: str | None = None, **flags: object) -> Backbone:
     """Load an ADM checkpoint.
 

@@ -1,21 +1,14 @@
-"""What a loaded backbone is, and how its weights are read from a file without running code.
+"""What a loaded backbone is.
 
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 import copy
-import hashlib
-import json
-import pickle
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +16,25 @@ from minority.backbones.codec import Codec
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.space import StateSpace
+from minority.weights import WeightsError, joint_sha256
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class BackboneError(ValueError):
+class BackboneError(WeightsError):
     """A backbone cannot be loaded or saved; one line that names the file, the reason and the remedy."""
+
+
+@contextmanager
+def backbone_errors() -> Iterator[None]:
+    """Raise what is wrong with the weights' files as a BackboneError; serves as a decorator, too."""
+    try:
+        yield
+    except BackboneError:
+        raise
+    except WeightsError as error:
+        raise BackboneError(str(error)) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,88 +121,3 @@ class Backbone:
             parameter.data = parameter.data.to(dtype)
         codec = None if self.codec is None else self.codec.in_precision(precision)
         return replace(self, denoiser=denoiser, codec=codec)
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def joint_sha256(parts: Mapping[str, str]) -> str:
-    """One checksum over several.
-
-    Args:
-        parts: Checksum or text of each part by its role; the order does not count.
-
-    Returns:
-        64 hex digits.
-    """
-    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a flat table of tensors onto the CPU.
-
-    Args:
-        path: A `.safetensors` file, or a file of `torch.save`, which is read without running any code in it.
-
-    Raises:
-        BackboneError: Where the file is missing, empty, truncated, would run code, or holds something else.
-    """
-    if not path.is_file():
-        raise BackboneError(f"{path} does not exist or is not a file; give the path of the weights.")
-    if path.stat().st_size == 0:
-        raise BackboneError(f"{path} is empty; fetch or copy it again.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise BackboneError(f"{path} is not a flat table of tensors ({_outline(content)}); save the state dict alone.")
-    return dict(content)
-
-
-def _read_safetensors(path: Path) -> object:
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BackboneError(
-            f"{path} is truncated or not a safetensors file ({_first_line(error)}); fetch or copy it again."
-        ) from error
-
-
-def read_pickled(path: Path) -> Any:
-    """Read what `torch.save` wrote, tensors and plain values, onto the CPU, without running any code in it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        BackboneError: Where the file is missing, truncated, or would run code.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which end below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked_for = re.search(r"GLOBAL (\S+)|(?:unrecognized (?:function|class)) (.+)|(Can only build .+)", str(error))
-        if asked_for:
-            raise BackboneError(
-                f"{path} holds more than tensors and could run code when opened, so it is refused (it asks for "
-                f"{asked_for[asked_for.lastindex or 0]}); take the weights from a source you trust and save the state "
-                "dict alone."
-            ) from error
-        reason = "its content is no pickle that torch.save writes"
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # A torn archive ends in any of these, by where it was torn.
-        reason = _first_line(error)
-    raise BackboneError(f"{path} is truncated or not a checkpoint ({reason}); fetch or copy it again.")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
-
-
-def _outline(content: object) -> str:
-    if isinstance(content, Mapping):
-        return "its entries are " + (", ".join(str(key) for key in list(content)[:3]) or "none")
-    return f"it holds a {type(content).__name__}"

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from minority.backbones.backbone import BackboneError, file_sha256, joint_sha256, read_tensors
+from minority.backbones.backbone import BackboneError
+from minority.weights import file_sha256, joint_sha256, read_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OLD_WEIGHTS = "diffusion_pytorch_model.bin"

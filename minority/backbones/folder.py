@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from diffusers import DDPMPipeline, DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 
-from minority.backbones.backbone import Backbone, BackboneError, joint_sha256
+from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.dit import DiTDenoiser
 from minority.backbones.latent import load_autoencoder
@@ -29,10 +29,12 @@ from minority.backbones.scheduler import TrainedNoise, read_scheduler
 from minority.backbones.sigma_unet import SigmaUNetDenoiser
 from minority.backbones.unet import UNetDenoiser, UNetSettings
 from minority.diffusion.schedule import NoiseSchedule
+from minority.weights import joint_sha256
 
 _SETTINGS = "minority.json"
 
 
+@backbone_errors()
 def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
     """Load a diffusers folder: in pixel space or of latents, with or without labels.
 
@@ -75,6 +77,7 @@ def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
     )
 
 
+@backbone_errors()
 def save_folder(
     path: Path | str,
     unet: UNet2DModel,

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor
 
-from minority.backbones.backbone import BackboneError
+from minority.backbones.backbone import BackboneError, backbone_errors
 from minority.backbones.component import load_component, read_json
 
 _CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -72,6 +72,7 @@ class AutoencoderCodec:
         return float(self.autoencoder.config.get("shift_factor") or 0.0)
 
 
+@backbone_errors()
 def load_autoencoder(folder: Path, *, state_shape: tuple[int, int, int]) -> AutoencoderCodec:
     """Read the autoencoder of a latent pipeline.
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minority.backbones.backbone import read_tensors
 from minority.classifier import SmallCNN
 from minority.downstream.settings import NetworkSettings
+from minority.weights import read_tensors
 
 _seeding = threading.Lock()
 

@@ -78,7 +78,7 @@ def build_extractor(
         device: Where to compute.
 
     Raises:
-        ValueError: Where something that is needed is missing or does not fit (BackboneError for weights).
+        ValueError: Where something that is needed is missing or does not fit (WeightsError for weights).
     """
     if settings.kind == "pixels":
         return Pixels()

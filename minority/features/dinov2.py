@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minority.backbones.backbone import BackboneError, file_sha256, read_tensors
 from minority.diffusion.pixels import from_pixels
 from minority.features.encoders import ImageEncoder
 from minority.features.extractor import NetworkExtractor
-from minority.weights import find_weights
+from minority.weights import WeightsError, file_sha256, find_weights, read_tensors
 
 _SIDE = 224  # pixels: 16 patches of 14
 _TIMM_NAMES = {"dinov2_vits14": "vit_small_patch14_dinov2", "dinov2_vitb14": "vit_base_patch14_dinov2"}
@@ -39,7 +38,7 @@ def dinov2_extractor(
         device: Where to compute.
 
     Raises:
-        BackboneError: Where the package, the clone or the weights are missing or do not fit.
+        WeightsError: Where the package, the clone or the weights are missing or do not fit.
     """
     path = find_weights(weights, sha256=sha256)
     model = _from_timm(network) if source == "timm" else _from_hub(network, repository)
@@ -57,7 +56,7 @@ def _from_timm(network: str) -> nn.Module:
     try:
         import timm  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
-        raise BackboneError(
+        raise WeightsError(
             "DINOv2 by timm needs the package timm (pip install timm), or source hub and a clone of the repository."
         ) from error
     model: nn.Module = timm.create_model(
@@ -68,7 +67,7 @@ def _from_timm(network: str) -> nn.Module:
 
 def _from_hub(network: str, repository: str | None) -> nn.Module:
     if repository is None or not (Path(repository) / "hubconf.py").is_file():
-        raise BackboneError(f"DINOv2 by hub needs a clone of its repository, {repository} holds no hubconf.py.")
+        raise WeightsError(f"DINOv2 by hub needs a clone of its repository, {repository} holds no hubconf.py.")
     model: nn.Module = torch.hub.load(repository, network, source="local", pretrained=False)
     return model
 
@@ -81,7 +80,7 @@ def _fill(model: nn.Module, path: Path, *, network: str) -> None:
         tensors["pos_embed"] = _resized_positions(position, wanted["pos_embed"])
     tensors = {name: tensor for name, tensor in tensors.items() if name in wanted or name != "mask_token"}
     if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in wanted.items()}:
-        raise BackboneError(f"{path} does not hold the weights of {network}; give the state dict of that network.")
+        raise WeightsError(f"{path} does not hold the weights of {network}; give the state dict of that network.")
     model.load_state_dict(tensors)
 
 

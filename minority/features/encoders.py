@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from minority.backbones.backbone import BackboneError, read_tensors
+from minority.weights import WeightsError, read_tensors
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these networks were trained on
 
@@ -54,17 +54,17 @@ def load_encoder(name: str, weights: str | Path, *, size: int | None = 224) -> I
         size: Side in pixels of its input.
 
     Raises:
-        BackboneError: Where the name is unknown, or the file is missing or does not fit.
+        WeightsError: Where the name is unknown, or the file is missing or does not fit.
     """
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise BackboneError(
+        raise WeightsError(
             f"there is no encoder {name!r}; take a classifier of torchvision, for example resnet18 or vit_b_16."
         )
     network = torchvision.models.get_model(name, weights=None)
     tensors = read_tensors(Path(weights))
     problems = network.load_state_dict(tensors, strict=False) if _fits(network, tensors) else None
     if problems is None or problems.missing_keys or problems.unexpected_keys:
-        raise BackboneError(f"{weights} does not hold the weights of {name}; give the state dict of that network.")
+        raise WeightsError(f"{weights} does not hold the weights of {name}; give the state dict of that network.")
     for head in ("fc", "heads", "head", "classifier"):
         if hasattr(network, head):
             setattr(network, head, nn.Identity())
@@ -87,7 +87,7 @@ class Lpips(nn.Module):
         weights: The classifier's weights as torchvision publishes them; None looks in torch's own cache.
 
     Raises:
-        BackboneError: Where the package or the weights are missing.
+        WeightsError: Where the package or the weights are missing.
     """
 
     _files = {  # noqa: RUF012 - a table, never written to
@@ -99,15 +99,15 @@ class Lpips(nn.Module):
     def __init__(self, net: str = "alex", *, weights: str | Path | None = None) -> None:
         super().__init__()
         if net not in self._files:
-            raise BackboneError(f"LPIPS needs one of {', '.join(self._files)}, got {net!r}.")
+            raise WeightsError(f"LPIPS needs one of {', '.join(self._files)}, got {net!r}.")
         try:
             import lpips
         except ModuleNotFoundError as error:
-            raise BackboneError("the LPIPS distance needs the package lpips; install it: pip install lpips.") from error
+            raise WeightsError("the LPIPS distance needs the package lpips; install it: pip install lpips.") from error
         name, file = self._files[net]
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / file
         if not path.is_file():
-            raise BackboneError(
+            raise WeightsError(
                 f"LPIPS needs the weights of {name}, and {path} does not exist; put torchvision's {file} there, or "
                 "give its path."
             )
@@ -128,7 +128,7 @@ class Lpips(nn.Module):
         # The package cuts the classifier's "features.<n>" into slices and keeps the numbers.
         wanted = {f"features.{key.split('.', 1)[1]}": key for key in trunk}
         if not all(name in tensors and tensors[name].shape == trunk[key].shape for name, key in wanted.items()):
-            raise BackboneError(f"{path} does not hold the weights that LPIPS needs; take torchvision's own file.")
+            raise WeightsError(f"{path} does not hold the weights that LPIPS needs; take torchvision's own file.")
         self.metric.net.load_state_dict({key: tensors[name] for name, key in wanted.items()})
 
 

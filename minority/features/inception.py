@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minority.backbones.backbone import BackboneError, file_sha256
 from minority.features.extractor import NetworkExtractor, UInt8
-from minority.weights import find_weights
+from minority.weights import WeightsError, file_sha256, find_weights
 
 WEIGHTS = "inception-2015-12-05.pt"
 
@@ -87,7 +86,7 @@ def inception_extractor(
         device: Where to compute.
 
     Raises:
-        BackboneError: Where the weights are missing, or are not that network.
+        WeightsError: Where the weights are missing, or are not that network.
     """
     path = find_weights(weights, sha256=sha256)
     try:
@@ -96,7 +95,7 @@ def inception_extractor(
             scripted = torch.jit.load(path, map_location="cpu")
         network, maps = InceptionPool(scripted), InceptionMaps(scripted).eval().to(device)
     except (RuntimeError, AttributeError) as error:
-        raise BackboneError(f"{path} is not the TorchScript file {WEIGHTS} of clean-fid; fetch that one.") from error
+        raise WeightsError(f"{path} is not the TorchScript file {WEIGHTS} of clean-fid; fetch that one.") from error
     return NetworkExtractor(
         network,
         resized_as_clean_fid,

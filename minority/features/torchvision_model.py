@@ -2,11 +2,10 @@
 
 import torch
 
-from minority.backbones.backbone import file_sha256
 from minority.diffusion.pixels import from_pixels
 from minority.features.encoders import load_encoder
 from minority.features.extractor import NetworkExtractor
-from minority.weights import find_weights
+from minority.weights import file_sha256, find_weights
 
 
 def torchvision_extractor(
@@ -27,7 +26,7 @@ def torchvision_extractor(
         device: Where to compute.
 
     Raises:
-        BackboneError: Where the network is unknown, or the weights are missing or do not fit.
+        WeightsError: Where the network is unknown, or the weights are missing or do not fit.
     """
     path = find_weights(weights, sha256=sha256)
     return NetworkExtractor(

@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minority.backbones.backbone import Backbone, BackboneError, joint_sha256
+from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.unet import UNetDenoiser
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.sampling.sampler import sample
 from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
+from minority.weights import joint_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from minority.backbones.backbone import BackboneError, read_pickled
 from minority.diffusion.schedule import NoiseSchedule
 from minority.training.settings import TrainingSettings
+from minority.weights import WeightsError, read_pickled
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -38,7 +38,7 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
     try:
         state = read_pickled(path)
         found = state["identity"]
-    except (BackboneError, LookupError, TypeError) as error:
+    except (WeightsError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not a readable training checkpoint; remove it to train from the start.") from error
     if found != identity:
         raise ValueError(

@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
-from minority.backbones import UpsamplerSettings
 from minority.downstream.settings import DownstreamSettings
+from minority.sampling.two_stage import UpsamplerSettings
 from tasks.config.paths import project_path
 
 

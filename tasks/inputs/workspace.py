@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from datasets.storage.store import Store
-from minority.backbones import Backbone, BackboneError, join_stages, load_backbone
+from minority.backbones import Backbone, BackboneError, load_backbone
 from minority.features import Extractor, build_extractor
+from minority.sampling.two_stage import join_stages
 from minority.selection.judge import Judge
 from minority.selection.labelling import Labeller, confidence_floor
 from tasks.config.paths import project_path

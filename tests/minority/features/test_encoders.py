@@ -7,12 +7,12 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from minority.backbones import BackboneError
 from minority.diffusion.noise import SampleNoise
 from minority.features.encoders import ImageEncoder, Lpips, load_encoder
 from minority.guidance.distances import distance_by_name, feature_distance
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampling.sampler import sample
+from minority.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -125,33 +125,33 @@ def test_lpips_refuses_every_file_but_its_own_trunk_s(net, tmp_path):
     heads = Path(package.__file__).with_name("weights") / "v0.1" / f"{net}.pth"  # the package's own, of its last layers
 
     for path in (tmp_path / "foreign.pth", tmp_path / "incomplete.pth", heads):
-        with pytest.raises(BackboneError, match=f"{path.name} does not hold the weights that LPIPS needs"):
+        with pytest.raises(WeightsError, match=f"{path.name} does not hold the weights that LPIPS needs"):
             Lpips(net, weights=path)
-    with pytest.raises(BackboneError, match=r"torn\.pth is truncated or not a checkpoint .*; fetch or copy it again"):
+    with pytest.raises(WeightsError, match=r"torn\.pth is truncated or not a checkpoint .*; fetch or copy it again"):
         Lpips(net, weights=tmp_path / "torn.pth")
 
 
 def test_lpips_without_weights_says_where_to_put_them(tmp_path, monkeypatch):
     pytest.importorskip("lpips")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(BackboneError, match=r"weights of alexnet, and .*alexnet-owt-7be5be79.pth does not exist; put"):
+    with pytest.raises(WeightsError, match=r"weights of alexnet, and .*alexnet-owt-7be5be79.pth does not exist; put"):
         Lpips("alex")
 
 
 def test_lpips_with_foreign_weights_is_refused(resnet_weights):
     pytest.importorskip("lpips")
-    with pytest.raises(BackboneError, match="does not hold the weights that LPIPS needs"):
+    with pytest.raises(WeightsError, match="does not hold the weights that LPIPS needs"):
         Lpips("alex", weights=resnet_weights)
 
 
 def test_lpips_without_the_package_names_it(monkeypatch, squeeze_weights):
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(BackboneError, match="needs the package lpips"):
+    with pytest.raises(WeightsError, match="needs the package lpips"):
         Lpips("squeeze", weights=squeeze_weights)
 
 
 def test_an_unknown_lpips_network_is_refused():
-    with pytest.raises(BackboneError, match="alex, vgg, squeeze, got 'resnet'"):
+    with pytest.raises(WeightsError, match="alex, vgg, squeeze, got 'resnet'"):
         Lpips("resnet")
 
 
@@ -166,7 +166,7 @@ def test_an_encoder_ends_before_its_classes(resnet_weights):
     ("name", "message"), [("resnet50", "does not hold the weights"), ("ours", "no encoder 'ours'")]
 )
 def test_an_encoder_that_cannot_be_loaded_is_refused(name, message, resnet_weights):
-    with pytest.raises(BackboneError, match=message):
+    with pytest.raises(WeightsError, match=message):
         load_encoder(name, resnet_weights)
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torchvision
 
-from minority.backbones import BackboneError, load_backbone
 from minority.classifier import ClassifierSettings
 from minority.features import ExtractorSettings, build_extractor
 from minority.features.inception import WEIGHTS, resized_as_clean_fid
-from minority.weights import find_weights
+from minority.backbones import load_backbone
+from minority.weights import WeightsError, find_weights
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_sfid_takes_the_first_seven_maps_of_the_layer_mixed_6_conv(inception_fil
 def test_a_file_without_inceptions_layers_is_refused(tmp_path, images):
     torch.jit.script(_Pool()).save(str(tmp_path / WEIGHTS))
 
-    with pytest.raises(BackboneError, match=r"is not the TorchScript file inception-2015-12-05\.pt"):
+    with pytest.raises(WeightsError, match=r"is not the TorchScript file inception-2015-12-05\.pt"):
         build_extractor(ExtractorSettings(kind="inception", weights=str(tmp_path / WEIGHTS)))
 
 
@@ -254,7 +254,7 @@ def test_what_an_extractor_needs_is_asked_for(kind):
 def test_absent_weights_are_an_error_and_never_a_download(tmp_path):
     for kind, network in (("inception", None), ("dinov2", "dinov2_vits14"), ("torchvision", "resnet18")):
         settings = ExtractorSettings(kind=kind, network=network, weights=str(tmp_path / "none.pt"))
-        with pytest.raises(BackboneError, match="neither a file nor in"):
+        with pytest.raises(WeightsError, match="neither a file nor in"):
             build_extractor(settings)
 
 
@@ -275,13 +275,13 @@ def test_a_url_without_checksum_or_with_another_one_leaves_nothing(tmp_path):
     source, cache = tmp_path / "w.bin", tmp_path / "cache"
     source.write_bytes(b"weights")
 
-    with pytest.raises(BackboneError, match="need a SHA-256"):
+    with pytest.raises(WeightsError, match="need a SHA-256"):
         find_weights(source.as_uri(), cache=cache)
-    with pytest.raises(BackboneError, match="nothing was kept"):
+    with pytest.raises(WeightsError, match="nothing was kept"):
         find_weights(source.as_uri(), sha256="0" * 64, cache=cache)
-    with pytest.raises(BackboneError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         find_weights((tmp_path / "none").as_uri(), sha256="0" * 64, cache=cache)
-    with pytest.raises(BackboneError, match="correct the checksum"):
+    with pytest.raises(WeightsError, match="correct the checksum"):
         find_weights(str(source), sha256="0" * 64)
 
     assert list(cache.iterdir()) == []

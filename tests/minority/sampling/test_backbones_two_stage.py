@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from minority.backbones import BackboneError, UpsamplerSettings, join_stages, load_backbone
+from minority.backbones import BackboneError, load_backbone
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.edit import edit_images
 from minority.sampling.sampler import sample
+from minority.sampling.two_stage import UpsamplerSettings, join_stages
 
 QUICK = SamplerSettings(steps=3, self_guidance=SelfGuidance(scale=1.0, interval=2, jacobian=False))
 SECOND = UpsamplerSettings(steps=4)
