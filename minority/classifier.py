@@ -246,3 +246,10 @@ def _check_training_set(images: UInt8, labels: Int64, *, num_classes: int, sampl
         raise ValueError(f"sampling_weights must be {len(images)}, one an image, got {sampling_weights.shape}.")
     if not np.isfinite(sampling_weights).all() or sampling_weights.min() < 0 or sampling_weights.sum() <= 0:
         raise ValueError("sampling_weights must be finite, at least 0, and not all 0.")
+
+
+def balancing_odds(groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Odds (N,) that draw every group equally often, for the (N,) groups; they sum to 1."""
+    _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    odds: NDArray[np.float64] = 1.0 / (counts[place] * len(counts))
+    return odds

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minority.classifier import balancing_odds
 from minority.downstream.data import Int64
-from minority.downstream.sampling import balancing_odds
 
 _ITERATIONS = 100
 

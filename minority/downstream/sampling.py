@@ -8,15 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minority.classifier import balancing_odds
 from minority.downstream.arms import Arm
 from minority.downstream.data import Float64, Int64
-
-
-def balancing_odds(groups: Int64) -> Float64:
-    """Odds (N,) that draw every group equally often; they sum to 1."""
-    _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    odds: Float64 = 1.0 / (counts[place] * len(counts))
-    return odds
 
 
 def odds_of(arm: Arm, groups: Int64, *, num_synthetic: int) -> Float64:

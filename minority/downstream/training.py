@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minority.classifier import balancing_odds
 from minority.downstream.arms import Arm
 from minority.downstream.data import DownstreamData, Float64, LabelledImages
 from minority.downstream.losses import Loss, cross_entropy, loss_of
 from minority.downstream.mixing import JITTER_DRAWS, RANDAUGMENT_DRAWS, jitter, mixup, randaugment
 from minority.downstream.networks import Classifier, build_network
 from minority.downstream.repeated import repeat
-from minority.downstream.sampling import balancing_odds, draw, odds_of
+from minority.downstream.sampling import draw, odds_of
 from minority.downstream.settings import DownstreamSettings
 
 _PREDICT_BATCH = 1024  # images a forward pass; changes memory, not results

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.classifier import ClassifierSettings, SmallCNN, predict, train_classifier
-from minority.downstream.sampling import balancing_odds
+from minority.classifier import ClassifierSettings, SmallCNN, balancing_odds, predict, train_classifier
 
 
 @dataclass(frozen=True, eq=False)

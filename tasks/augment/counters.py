@@ -14,7 +14,6 @@ from tasks.augment.units import UnitWork
 SAMPLES = Counter("minority_samples", "Samples made; the yield is the share that passed.", ["dataset", "sampler"])
 PASSED = Counter("minority_samples_passed", "Samples that every filter let through.", ["dataset", "sampler"])
 UNITS = Counter("minority_units", "Units made or found in the store.", ["dataset", "sampler", "outcome"])
-STAGE_SECONDS = Counter("minority_stage_seconds", "Seconds of the clock a stage took.", ["stage"])
 BUSY_SECONDS = Counter(
     "minority_device_busy_seconds", "Seconds units occupied devices; its rate is how many are in use.", ["device"]
 )

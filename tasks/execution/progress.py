@@ -12,10 +12,11 @@ from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
+from prometheus_client import Counter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tasks.augment.counters import STAGE_SECONDS
+STAGE_SECONDS = Counter("minority_stage_seconds", "Seconds of the clock a stage took.", ["stage"])
 
 _SECONDS_BETWEEN_UPDATES = 2.0
 #: What was done before is forgotten: units found in the store would promise too much for those that must be made.

@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from minority.classifier import balancing_odds
 from minority.downstream.last_layer import refit_last_layer
-from minority.downstream.sampling import balancing_odds
 
 
 def test_the_refitted_layer_is_sklearns_logistic_regression_with_groups_of_equal_weight():

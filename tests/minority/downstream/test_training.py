@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from minority.classifier import balancing_odds
 from minority.downstream.arms import REAL_ARMS, Arm, arms_for, synthetic_arms
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.losses import cross_entropy
 from minority.downstream.mixing import RANDAUGMENT_DRAWS, jitter, mixup, randaugment
-from minority.downstream.sampling import balancing_odds, draw, odds_of
+from minority.downstream.sampling import draw, odds_of
 from minority.downstream.settings import DownstreamSettings, Jitter, NetworkSettings
 from minority.downstream.training import one_cycle, probabilities_and_features, train
 

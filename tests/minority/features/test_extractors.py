@@ -7,10 +7,10 @@ import pytest
 import torch
 import torchvision
 
+from minority.backbones import load_backbone
 from minority.classifier import ClassifierSettings
 from minority.features import ExtractorSettings, build_extractor
 from minority.features.inception import WEIGHTS, resized_as_clean_fid
-from minority.backbones import load_backbone
 from minority.weights import WeightsError, find_weights
 
 
