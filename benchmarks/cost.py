@@ -41,7 +41,7 @@ from minority.calibration.search import whole
 from minority.diffusion.pixels import to_pixels
 from minority.sampling.draw import draw, score_images
 from minority.sampling.settings import SamplerSettings
-from tasks.augment.units import judge_images
+from tasks.augment.judging import judge_images
 from tasks.calibration.search import groups_in_turn
 from tasks.config.presets import load_preset, parse_overrides
 from tasks.config.runs import AugmentConfig

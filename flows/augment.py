@@ -12,13 +12,14 @@ from tasks.augment.lease import running
 from tasks.augment.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
 from tasks.augment.plans import settle_plan
 from tasks.augment.publishing import publish_run
-from tasks.augment.units import generate_units, open_run_store
+from tasks.augment.units import generate_units
 from tasks.checks import check_inputs
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig, placed
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Workspace
 from tasks.report.publish import RunSummary, write_report
 

@@ -1,12 +1,12 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
 from datasets.storage.store import Store
-from tasks.augment.units import open_run_store
 from tasks.config.runs import AugmentConfig
 from tasks.downstream.data import sources_of
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data
+from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Workspace, open_backbone, open_workspace
 
 

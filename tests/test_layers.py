@@ -17,7 +17,35 @@ FORBIDDEN = {
     "datasets": {"flows", "tasks", "minority", "prefect", "tests", "benchmarks"},
 }
 #: Only these tasks touch torch: to choose a device, set threads, or build the network that is to be trained.
-TORCH_TASKS = {"workspace.py", "capacity.py", "doctor.py", "backbone.py"}
+TORCH_TASKS = {
+    "tasks/inputs/workspace.py",
+    "tasks/execution/capacity.py",
+    "tasks/commands/doctor.py",
+    "tasks/backbone/train.py",
+}
+#: The rooms inside the libraries, floor by floor from the ground: a room imports from the floors below it alone.
+FLOORS = {
+    "minority": (
+        {"weights", "runtime", "neighbours"},
+        {"diffusion", "classifier"},
+        {"backbones", "solvers", "downstream"},
+        {"features", "engine"},
+        {"guidance", "selection"},
+        {"sampling"},
+        {"evaluation"},
+        {"calibration", "training"},
+    ),
+    "tasks": (
+        {"errors"},
+        {"execution"},
+        {"config"},
+        {"inputs"},
+        {"augment", "backbone", "downstream", "commands"},
+        {"calibration", "checks"},
+        {"report"},
+    ),
+    "datasets": ({"storage", "contact_sheet"}, {"readers"}, {"splits"}, {"runs", "describe"}, {"streaming"}),
+}
 #: The command line hands one library call through without a task.
 ALLOWED = {("flows/tools.py", "datasets")}
 
@@ -48,7 +76,7 @@ def broken_arrows(room, path, source):
         if room == "datasets" and package == "torch":
             forbidden = at_top
         if room == "tasks" and package == "torch":
-            forbidden = Path(path).name not in TORCH_TASKS
+            forbidden = path not in TORCH_TASKS
         if forbidden:
             wrong.append(f"{path}:{line}: {room}/ may not import {package}")
     return wrong
@@ -86,6 +114,81 @@ def test_a_broken_arrow_is_named_by_file_and_line(room, source, package):
 
     line = 1 + source[: source.index("import")].count("\n")
     assert problem == f"{room}/new.py:{line}: {room}/ may not import {package}"
+
+
+def room_imports(library, source):
+    """(line, room) of every import of a room of the same library, at any depth of the code."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            inside = node.module == library
+            names = [f"{library}.{alias.name}" for alias in node.names] if inside else [node.module]
+        for name in names:
+            first, *rest = name.split(".")
+            if first == library and rest:
+                yield node.lineno, rest[0]
+
+
+def climbing_imports(library, path, source):
+    """One line for every import that does not lead to a floor below."""
+    floors = {room: floor for floor, rooms in enumerate(FLOORS[library]) for room in rooms}
+    own = path.removesuffix(".py").split("/")[1]
+    if own == "__init__":
+        return []
+    if own not in floors:
+        return [f"{path}: {library}/ has no floor for {own}; give it one in FLOORS"]
+    return [
+        f"{path}:{line}: {library}/{own} may not import {library}/{room}"
+        for line, room in room_imports(library, source)
+        if room != own and floors.get(room, len(floors)) >= floors[own]
+    ]
+
+
+@pytest.mark.parametrize("library", sorted(FLOORS))
+def test_rooms_of_a_library_import_from_the_floors_below_alone(library):
+    files = sorted((ROOT / library).rglob("*.py"))
+
+    wrong = [
+        line
+        for file in files
+        for line in climbing_imports(library, file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8"))
+    ]
+
+    assert wrong == [], "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", sorted(FLOORS))
+def test_every_floor_names_rooms_that_are_there(library):
+    rooms = {path.stem for path in (ROOT / library).iterdir()}
+
+    assert set().union(*FLOORS[library]) - rooms == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "problem"),
+    [
+        (
+            "minority/backbones/new.py",
+            "import torch\nfrom minority.sampling.draw import draw",
+            "minority/backbones/new.py:2: minority/backbones may not import minority/sampling",
+        ),
+        (
+            "minority/guidance/new.py",
+            "def f():\n    import minority.selection.judge",
+            "minority/guidance/new.py:2: minority/guidance may not import minority/selection",
+        ),
+        (
+            "tasks/inputs/new.py",
+            "from tasks import report",
+            "tasks/inputs/new.py:1: tasks/inputs may not import tasks/report",
+        ),
+        ("datasets/attic/new.py", "", "datasets/attic/new.py: datasets/ has no floor for attic; give it one in FLOORS"),
+    ],
+)
+def test_a_climbing_import_is_named_by_file_and_line(path, source, problem):
+    assert climbing_imports(path.split("/")[0], path, source) == [problem]
 
 
 def test_torch_inside_a_function_is_borne_in_datasets():

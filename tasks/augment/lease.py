@@ -9,8 +9,8 @@ from prefect.logging import get_run_logger
 
 from datasets.runs.leases import LEASE_SECONDS, drop_lease, renew_lease
 from datasets.storage.store import Store
-from tasks.augment.units import open_run_store
 from tasks.execution.log_ids import log_ids
+from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]

@@ -21,9 +21,9 @@ from tasks.augment.announcement import announce_dataset
 from tasks.augment.candidates import Candidates
 from tasks.augment.planning import RoundPlan, UnitPlan, quotas
 from tasks.augment.plans import run_plans
-from tasks.augment.units import open_run_store, published_config
 from tasks.config.runs import AugmentConfig
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.run_store import open_run_store, published_config
 from tasks.inputs.workspace import Workspace, open_workspace
 
 _PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "scikit-learn", "torch")

@@ -12,7 +12,7 @@ from datasets.storage.canonical import canonical_json
 from minority.calibration.outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
 from minority.calibration.space import PLAIN, Candidate
 from minority.sampling.settings import SamplerSettings
-from tasks.augment.units import judge_images
+from tasks.augment.judging import judge_images
 from tasks.calibration.frontier_plot import Point, frontier_picture
 from tasks.calibration.search import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config.runs import CalibrateConfig

@@ -18,7 +18,7 @@ from minority.calibration.space import Candidate, baselines, common_family, expe
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from minority.selection.diversity import mean_nearest_distance
-from tasks.augment.units import judge_images
+from tasks.augment.judging import judge_images
 from tasks.config.runs import CalibrateConfig
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN

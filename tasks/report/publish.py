@@ -13,13 +13,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from datasets.storage.canonical import parse_json
 from minority.downstream.metrics import results_table
 from tasks.augment.planning import group_quota, quotas
-from tasks.augment.units import published_config
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig
 from tasks.downstream.trainings import open_arms, read_outcome, results_folder
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.inputs.published_run import PublishedRun, open_published
+from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
 from tasks.report.verdict import ArmResults

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tasks.augment.drawing import draw_candidates
+from tasks.augment.judging import judge_images
 from tasks.augment.planning import UnitPlan
-from tasks.augment.units import candidate_rows, judge_images
+from tasks.augment.rows import candidate_rows
 from tasks.errors import InputError
 from tasks.inputs.workspace import open_workspace
 

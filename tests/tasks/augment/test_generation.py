@@ -7,7 +7,8 @@ import pytest
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.units import read_unit
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
-from tasks.augment.units import is_done, make_unit, open_run_store, published_config
+from tasks.augment.units import is_done, make_unit
+from tasks.inputs.run_store import open_run_store, published_config
 from tasks.inputs.workspace import open_workspace
 
 #: Filled where a critic judges.

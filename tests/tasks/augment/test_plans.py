@@ -4,7 +4,7 @@ import pytest
 from tasks.augment.candidates import Candidates
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas
 from tasks.augment.plans import open_plan, run_plans, settle_plan
-from tasks.augment.units import open_run_store
+from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import open_workspace
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from minority.backbones import load_backbone
 from tasks.augment.planning import UnitPlan
-from tasks.augment.units import candidate_rows
+from tasks.augment.rows import candidate_rows
 from tasks.commands.conversion import convert_to_folder
 from tasks.commands.doctor import examine_backbone
 from tasks.commands.images import draw_to_folder

@@ -9,7 +9,7 @@ import yaml
 
 from datasets.storage.store import Store
 from minority.guidance.prune_and_branch import PruneAndBranch
-from tasks.augment.units import judge_images
+from tasks.augment.judging import judge_images
 from tasks.calibration.frontier_plot import Point, unsurpassed
 from tasks.calibration.result import write_result
 from tasks.calibration.search import (

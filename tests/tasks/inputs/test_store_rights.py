@@ -7,8 +7,9 @@ import pytest
 
 from datasets.storage.store import StoreError
 from tasks.augment.planning import plan_real
-from tasks.augment.units import make_unit, open_run_store
+from tasks.augment.units import make_unit
 from tasks.checks import check_inputs
+from tasks.inputs.run_store import open_run_store
 
 boto3 = pytest.importorskip("boto3")
 s3fs = pytest.importorskip("s3fs")

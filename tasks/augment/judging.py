@@ -1,0 +1,57 @@
+"""What candidates turned out to be: their groups, and every filter's word on them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minority.selection.judge import Verdicts
+from tasks.inputs.workspace import Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Candidates with what they turned out to be.
+
+    Attributes:
+        groups: (N,) group of each: the one it was drawn for, or the one that was recognised.
+        labels: (N,) the groups' labels.
+        features: (N, D).
+        verdicts: The judge's, with the labeller's word on the label where there is one.
+    """
+
+    groups: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    features: NDArray[np.floating]
+    verdicts: Verdicts
+
+
+def judge_images(
+    workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64], *, inherited: bool = False
+) -> Judged:
+    """Recognise groups where the backbone does not know them, and ask every filter.
+
+    Args:
+        workspace: The run.
+        images: (N, H, W, C) uint8.
+        planned_groups: (N,) the groups that they were drawn for.
+        inherited: They are variants of real images and have these images' groups: a group is not given by the labeller
+            then, but must be confirmed by it.
+    """
+    group_labels = np.array(workspace.real.group_labels)
+    groups, confidence = planned_groups, None
+    if workspace.needs_labeller:
+        groups, confidence = workspace.labeller.label(images)
+    recognised = groups
+    if inherited:
+        groups = planned_groups
+    labels, features = group_labels[groups], workspace.extract(images)
+    verdicts = workspace.judge.judge(features, labels, images=images)
+    if confidence is not None:
+        kept = confidence >= workspace.label_floor
+        if inherited:
+            kept &= recognised == planned_groups
+        elif workspace.backbone.num_classes is not None:
+            kept &= labels == group_labels[planned_groups]
+        verdicts = replace(verdicts, label_agreement=confidence, label_kept=kept)
+    return Judged(groups=groups, labels=labels, features=features, verdicts=verdicts)

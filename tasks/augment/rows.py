@@ -1,0 +1,132 @@
+"""The rows of a unit: candidates with their verdicts, and real images."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from minority.sampling.draw import Scores
+from minority.selection.diversity import projected
+from tasks.augment.drawing import draw_candidates
+from tasks.augment.judging import Judged, judge_images
+from tasks.augment.planning import UnitPlan
+from tasks.augment.scoring import TRAINING_INDEX, score, score_quantiles
+from tasks.inputs.workspace import Workspace
+
+#: Columns whose quantiles are columns too, and what the judge calls them.
+QUANTILES = {
+    "minority_score": "minority_score",
+    "negative_elbo": "negative_elbo",
+    "knn_distance": "knn_distance",
+    "realism": "realism",
+    "lof": "lof",
+    "rarity_score": "rarity",
+    "copy_ratio": "copy_ratio",
+    "realness": "realness",
+    "label_probability": "label_probability",
+    "label_margin": "label_margin",
+}
+
+
+def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
+    """Draw the candidates of a unit and judge each. Returns (N, H, W, C) uint8 and their rows."""
+    config, real = workspace.config, workspace.real
+    sampler = config.sampler if plan.sampler == "minority" else config.sampler.plain()
+    planned_labels = [real.group_labels[group] for group in plan.groups]
+    condition = None if workspace.backbone.num_classes is None else planned_labels
+    drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)
+    images = drawn.images
+    judged = judge_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
+    scores = score(workspace, images, indices=plan.indices, labels=np.array(planned_labels))
+    prefix = "s" if plan.sampler == "minority" else "p"
+    rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
+        "key": [f"{prefix}{index:08d}" for index in plan.indices],
+        "source": ["synthetic"] * plan.num_samples,
+        "sample_index": list(plan.indices),
+        "seed": [config.seed] * plan.num_samples,
+        "guidance": [json.dumps(asdict(sampler), sort_keys=True)] * plan.num_samples,
+        "founder": drawn.founders,
+        "evaluations": [drawn.evaluations] * plan.num_samples,
+        "kept": [False] * plan.num_samples,
+        "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
+    }
+    rows |= _verdict_columns(workspace, judged)
+    quantiles = judged.verdicts.quantiles | score_quantiles(workspace, scores)
+    rows |= {
+        f"{name}_quantile": quantiles[field].astype(np.float32)
+        for name, field in QUANTILES.items()
+        if field in quantiles
+    }
+    if drawn.sources is not None and config.edit is not None:
+        rows["edited_source_id"] = [real.train.source_ids[position] for position in drawn.sources]
+        rows["edited_fraction"] = np.full(plan.num_samples, config.edit.fraction, dtype=np.float32)
+    return images, pa.table(rows)
+
+
+def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
+    """Score real training images. Returns (N, H, W, C) uint8 and their rows, which have no verdicts."""
+    positions = np.array(plan.indices)
+    images = workspace.train_images[positions]
+    train, own = workspace.real.train, workspace.judge.reference.own
+    labels = train.labels[positions]
+    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], labels=labels)
+    rows = _shared_columns(plan, workspace, groups=np.array(plan.groups), labels=labels, scores=scores) | {
+        "key": [f"real-{position:06d}" for position in plan.indices],
+        "source": ["real"] * plan.num_samples,
+        "source_id": [train.source_ids[i] for i in positions],
+        "knn_distance": own.knn_distance[positions].astype(np.float32),
+        "nearest_distance": own.nearest_distance[positions].astype(np.float32),
+        "nearest_source_id": [train.source_ids[i] for i in own.nearest[positions]],
+        "realism": own.realism[positions].astype(np.float32),
+        "lof": own.lof[positions].astype(np.float32),
+        "rarity_score": own.rarity[positions].astype(np.float32),
+        "copy_ratio": own.copy_ratio[positions].astype(np.float32),
+        "kept": [workspace.config.publish.real] * plan.num_samples,
+        "reason": ["real"] * plan.num_samples,
+    }
+    return images, pa.table(rows)
+
+
+def _shared_columns(
+    plan: UnitPlan, workspace: Workspace, *, groups: NDArray[np.int64], labels: NDArray[np.int64], scores: Scores
+) -> dict[str, object]:
+    names = workspace.real.train.class_names
+    return {
+        "sampler": [plan.sampler] * plan.num_samples,
+        "round": pa.array([plan.round] * plan.num_samples, pa.int32()),
+        "unit": [plan.unit] * plan.num_samples,
+        "label": labels.astype(np.int32),
+        "label_name": [names[label] for label in labels],
+        "group": [workspace.real.groups[group] for group in groups],
+        "minority_score": scores.minority_score.astype(np.float32),
+        "negative_elbo": scores.negative_elbo.astype(np.float32),
+    }
+
+
+def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
+    verdicts = judged.verdicts
+    neighbourhood = verdicts.neighbourhood
+    ids = workspace.real.train.source_ids
+    columns: dict[str, object] = {
+        "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
+        "rare": verdicts.rare,
+        "valid": verdicts.valid,
+        "new": verdicts.new,
+        "label_kept": verdicts.label_kept,
+        "fingerprint": list(projected(judged.features)),
+    }
+    scores = {
+        "knn_distance": neighbourhood.knn_distance,
+        "nearest_distance": neighbourhood.nearest_distance,
+        "realism": neighbourhood.realism,
+        "lof": neighbourhood.lof,
+        "rarity_score": neighbourhood.rarity,
+        "copy_ratio": neighbourhood.copy_ratio,
+        "label_agreement": verdicts.label_agreement,
+        "realness": None if verdicts.opinion is None else verdicts.opinion.realness,
+        "label_probability": verdicts.label_probability,
+        "label_margin": verdicts.label_margin,
+    }
+    return columns | {name: values.astype(np.float32) for name, values in scores.items() if values is not None}

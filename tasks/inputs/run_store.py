@@ -1,0 +1,30 @@
+"""The store of one run, claimed for its recipe."""
+
+from datasets.runs.runs import open_run
+from datasets.storage.store import Store
+from tasks.config.runs import AugmentConfig
+from tasks.inputs.workspace import Workspace
+
+
+def open_run_store(workspace: Workspace) -> Store:
+    """The run's own store, claimed for this recipe.
+
+    Raises:
+        RecipeMismatchError: Another recipe holds it.
+        StoreError: It cannot be written.
+    """
+    return open_run(
+        workspace.store,
+        workspace.config.name,
+        workspace.run_id,
+        recipe=workspace.recipe,
+        config=published_config(workspace.config),
+    )
+
+
+def published_config(config: AugmentConfig) -> dict[str, object]:
+    """The settings as a run's files show them: without places of this machine."""
+    content: dict[str, object] = config.model_dump(
+        mode="json", exclude={"store", "device", "workers", "units_a_task", "downstream"}
+    )
+    return content
