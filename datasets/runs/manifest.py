@@ -1,17 +1,21 @@
 """The manifest: the commit mark of a published run, and all that its readers trust.
 
-It names every file with size and checksum. It holds no times, host names or absolute paths, so that two runs of one
-recipe give the same bytes.
+It names every file with size and checksum, and has a checksum of itself. It holds no times, host names or absolute
+paths, so that two runs of one recipe give the same bytes.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from datasets.storage.canonical import DAMAGED, canonical_json, parse_json
+from datasets.storage.canonical import DAMAGED, parse_json
+from datasets.storage.checked import DamagedError, checked_json, parse_checked_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: Read too, with a note in the log: that format has no checksum of the manifest itself.
+_UNCHECKED_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 METADATA_FILE = "metadata.parquet"
 CARD_FILE = "README.md"
@@ -19,6 +23,7 @@ WEIGHTS_FILE = "weights.parquet"
 _PATH = re.compile(r"(shards/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 Entry = TypeVar("Entry", "ShardEntry", "MetadataEntry", "CardEntry")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,8 @@ class RunFacts:
         quotas: Group -> synthetic images asked for.
         provenance: A sentence or more for the card: where the real images come from and their licence, what made the
             synthetic ones.
+        real_images: Digest of the real images that the run was made from (datasets.readers.image_digest), 64 hex
+            digits; None where it was not taken.
     """
 
     dataset: str
@@ -75,6 +82,7 @@ class RunFacts:
     class_names: list[str]
     quotas: Mapping[str, int] = field(default_factory=dict)
     provenance: str
+    real_images: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +90,14 @@ class Manifest:
     """A published run.
 
     Attributes:
-        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions and class_names.
+        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions, class_names and real_images.
         counts: Class name -> source ("real", "synthetic") -> published images.
         quotas: Group -> {"asked", "kept", "shortfall"} synthetic images.
         shards: The tars, in order.
         metadata: The table.
         card: The data card.
+        contents: Digest of all rows as they were given, 64 hex digits; None in manifests of format version 1.
+        real_images: As in RunFacts.
         format_version: Of this file's layout.
         weights: The table of weights, where there is one.
     """
@@ -104,15 +114,17 @@ class Manifest:
     shards: list[ShardEntry]
     metadata: MetadataEntry
     card: CardEntry
+    contents: str | None = None
+    real_images: str | None = None
     format_version: int = FORMAT_VERSION
     weights: MetadataEntry | None = None
 
     def to_json(self) -> bytes:
-        """The manifest as canonical JSON; equal manifests are equal bytes."""
+        """The manifest as canonical JSON with its checksum; equal manifests are equal bytes."""
         content = asdict(self)
         if self.weights is None:
             del content["weights"]
-        return canonical_json(content)
+        return checked_json(content)
 
     def checksums(self) -> dict[str, str]:
         """Path -> SHA-256 of every file the manifest names."""
@@ -132,12 +144,20 @@ class Manifest:
         Raises:
             ValueError: It is damaged, of an unknown format version, or names a file outside the run.
         """
-        content = parse_json(data, name=name)
+        try:
+            content = parse_json(data, name=name)
+        except ValueError as error:
+            raise DamagedError(str(error)) from error
         version = content.get("format_version")
-        if version != FORMAT_VERSION:
+        if version == FORMAT_VERSION:
+            content = parse_checked_json(data, name=name)
+        elif version == _UNCHECKED_VERSION:
+            _log.warning("%s is of format version 1, which has no checksum; damage to it may pass unseen.", name)
+            content = {"contents": None, "real_images": None} | content
+        else:
             raise ValueError(
                 f"{name} has format version {version!r}, this program reads {FORMAT_VERSION}; "
-                "use the program's version that wrote it."
+                "use the program's version that wrote it, or restore the file."
             )
         _require_fields(content, name=name)
         entries: dict[str, Any] = {
@@ -165,15 +185,20 @@ _FIELD_TYPES: dict[str, type] = {
     "metadata": dict,
     "card": dict,
 }
+_DIGESTS = ("contents", "real_images")
 
 
 def _require_fields(content: dict[str, Any], *, name: str) -> None:
-    if set(content) - {"weights"} != set(_FIELD_TYPES):
-        odd = sorted((set(content) - {"weights"}) ^ set(_FIELD_TYPES))
+    known = {*_FIELD_TYPES, *_DIGESTS}
+    if set(content) - {"weights"} != known:
+        odd = sorted((set(content) - {"weights"}) ^ known)
         raise ValueError(f"{name} lacks or does not know the field {odd[0]}; {DAMAGED}")
     for key, kind in _FIELD_TYPES.items():
         if not isinstance(content[key], kind):
             raise ValueError(f"{name} field {key} must be a {kind.__name__}, got {content[key]!r:.60}; {DAMAGED}")
+    for key in _DIGESTS:
+        if content[key] is not None and not (isinstance(content[key], str) and _SHA256.fullmatch(content[key])):
+            raise ValueError(f"{name} field {key} must be 64 hex digits or null, got {content[key]!r:.80}; {DAMAGED}")
     for part in ("counts", "quotas"):
         for key, numbers in content[part].items():
             if not isinstance(numbers, dict) or not all(_is_count(number) for number in numbers.values()):

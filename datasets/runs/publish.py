@@ -1,9 +1,11 @@
 """Publishing a run: shards, table, card, and the manifest as the last act; then the pointer to the latest run.
 
 A publish that dies leaves no manifest, or the former, sound one; the same call again gives the same bytes. While one
-publishes, `publishing.json` keeps everybody with other contents away from the run.
+publishes, `publishing.json` keeps everybody with other contents away from the run. A published run is never rewritten:
+damaged files of it are made again as they were, and anything else is refused before a byte is written.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -27,6 +29,7 @@ from datasets.runs.publish_rows import PublishRows, Rows
 from datasets.runs.shards import Sample, tar_bytes
 from datasets.runs.tables import table_bytes
 from datasets.storage.canonical import canonical_json, sha256_hex
+from datasets.storage.checked import DamagedError
 from datasets.storage.names import require_name
 from datasets.storage.store import Store
 
@@ -35,6 +38,10 @@ CLAIM_FILE = "publishing.json"
 
 class PublishConflictError(ValueError):
     """Another publisher is at work on the same run with other contents."""
+
+
+class PublishedRunError(ValueError):
+    """The run is published already, and what is to be published now is not that."""
 
 
 def publish(
@@ -61,10 +68,11 @@ def publish(
         weights: One row of WEIGHTS_SCHEMA a published image, see `balance.group_weights`; None writes no such file.
 
     Returns:
-        The manifest that was written.
+        The manifest that was written, or that of the run where it was published already.
 
     Raises:
         PublishConflictError: Another publisher is at work on this run with other contents.
+        PublishedRunError: The run is published with another recipe or other contents.
         ValueError: Samples and kept rows do not match one to one, labels differ, or a row breaks the schema; nothing
             is published then.
         StoreError: The store cannot be written; nothing is published then.
@@ -74,28 +82,77 @@ def publish(
         raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}.")
     source = (lambda: [metadata]) if isinstance(metadata, pa.Table) else metadata
     rows = PublishRows(source, class_names=facts.class_names, name=METADATA_FILE)
-    claim = _claim_of(facts=facts, rows=rows, weights=weights, samples_per_shard=samples_per_shard)
+    contents = _contents_of(rows, weights=weights, samples_per_shard=samples_per_shard)
+    claim = canonical_json(
+        {"recipe": facts.recipe, "contents": sha256_hex(canonical_json(asdict(facts) | {"contents": contents}))}
+    )
     with _claimed(run_store, claim):
-        manifest = _write_all(
-            run_store, samples, facts=facts, rows=rows, weights=weights, samples_per_shard=samples_per_shard
-        )
-        _require_claim(run_store, claim, manifest=manifest)
-        run_store.write(MANIFEST_FILE, manifest.to_json())
+        earlier = _published(run_store)
+        if earlier is not None:
+            _require_same(run_store, earlier, recipe=facts.recipe, contents=contents)
+            # It keeps telling what made it, whatever is installed now.
+            facts = replace(facts, config=earlier.config, backbone=earlier.backbone, versions=earlier.versions)
+        manifest = earlier
+        if earlier is None or not _is_whole(run_store, earlier):
+            manifest = _write_all(
+                _Writer(run_store, earlier),
+                samples,
+                facts=facts,
+                rows=rows,
+                weights=weights,
+                samples_per_shard=samples_per_shard,
+                contents=contents,
+            )
+            _require_claim(run_store, claim, manifest=manifest)
+            run_store.write(MANIFEST_FILE, manifest.to_json())
         run_store.remove(CLAIM_FILE)
+    assert manifest is not None, "it was there or has been written"
     return manifest
 
 
+class _Writer:
+    """Writes a run's files. Of a published run it writes again what is damaged, and nothing that would differ."""
+
+    def __init__(self, store: Store, earlier: Manifest | None) -> None:
+        self.store = store
+        self._promised = {} if earlier is None else earlier.checksums()
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file.
+
+        Raises:
+            PublishedRunError: The published manifest names other contents.
+        """
+        if self._promised and self._promised.get(path) != sha256_hex(data):
+            raise PublishedRunError(
+                f"{self.store.root} is published and damaged, and {path} cannot be made again as it was, perhaps for "
+                "other versions of the packages; restore the run from a copy, or choose another run id."
+            )
+        self.store.write(path, data)
+
+    def write_table(self, path: str, data: bytes, *, num_rows: int) -> MetadataEntry:
+        """Write a table."""
+        self.write(path, data)
+        return MetadataEntry(path=path, num_rows=num_rows, bytes=len(data), sha256=sha256_hex(data))
+
+    def remove_strays(self, named: set[str]) -> None:
+        """Remove tars of an earlier attempt that this one does not have."""
+        for path in self.store.list("shards"):
+            if path not in named:
+                self.store.remove(path)
+
+
 def _write_all(
-    run_store: Store,
+    writer: _Writer,
     samples: Iterable[Sample],
     *,
     facts: RunFacts,
     rows: PublishRows,
     weights: pa.Table | None,
     samples_per_shard: int,
+    contents: str,
 ) -> Manifest:
     """Write all files but the manifest, which is returned."""
-    writer = _Writer(run_store)
     shards = _write_shards(writer, samples, facts=facts, rows=rows, samples_per_shard=samples_per_shard)
     writer.remove_strays({shard.path for shard in shards})
     counts, quotas = rows.counts(facts.class_names), _filled(facts.quotas, rows)
@@ -107,8 +164,8 @@ def _write_all(
     weights_entry = None
     if weights is not None:
         weights_entry = writer.write_table(WEIGHTS_FILE, table_bytes(weights), num_rows=weights.num_rows)
-    elif run_store.exists(WEIGHTS_FILE):
-        writer.remove(WEIGHTS_FILE)
+    elif writer.store.exists(WEIGHTS_FILE):
+        writer.store.remove(WEIGHTS_FILE)
     writer.write(CARD_FILE, card)
     return Manifest(
         dataset=facts.dataset,
@@ -124,14 +181,16 @@ def _write_all(
         metadata=metadata_entry,
         card=CardEntry(path=CARD_FILE, sha256=sha256_hex(card)),
         weights=weights_entry,
+        contents=contents,
+        real_images=facts.real_images,
     )
 
 
-def _claim_of(*, facts: RunFacts, rows: PublishRows, weights: pa.Table | None, samples_per_shard: int) -> bytes:
-    """What is being published. Several may publish equal contents at once, since they write equal bytes."""
-    order = {"facts": asdict(facts), "samples_per_shard": samples_per_shard, "rows": rows.digest}
-    contents = canonical_json(order) + (b"" if weights is None else table_bytes(weights))
-    return canonical_json({"recipe": facts.recipe, "contents": sha256_hex(contents)})
+def _contents_of(rows: PublishRows, *, weights: pa.Table | None, samples_per_shard: int) -> str:
+    """Digest of what is published, whatever versions of packages write it."""
+    weighted = None if weights is None else [repr(row) for row in weights.to_pylist()]
+    order = {"samples_per_shard": samples_per_shard, "rows": rows.digest, "weights": weighted}
+    return sha256_hex(canonical_json(order))
 
 
 @contextmanager
@@ -165,46 +224,43 @@ def _require_claim(store: Store, claim: bytes, *, manifest: Manifest | None) -> 
         )
 
 
-class _Writer:
-    """Writes a run's files; takes an older manifest away before the first file that would contradict it."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._promised = _promised_files(store)
-
-    def write(self, path: str, data: bytes) -> None:
-        self._withdraw_unless(self._promised is None or self._promised.get(path) == sha256_hex(data))
-        self._store.write(path, data)
-
-    def write_table(self, path: str, data: bytes, *, num_rows: int) -> MetadataEntry:
-        self.write(path, data)
-        return MetadataEntry(path=path, num_rows=num_rows, bytes=len(data), sha256=sha256_hex(data))
-
-    def remove_strays(self, named: set[str]) -> None:
-        """Remove tars of an earlier attempt that this one does not have."""
-        for path in self._store.list("shards"):
-            if path not in named:
-                self.remove(path)
-
-    def remove(self, path: str) -> None:
-        self._withdraw_unless(self._promised is None or path not in self._promised)
-        self._store.remove(path)
-
-    def _withdraw_unless(self, consistent: bool) -> None:
-        if not consistent:
-            self._store.remove(MANIFEST_FILE)
-            self._promised = None
-
-
-def _promised_files(store: Store) -> dict[str, str] | None:
-    """Path -> SHA-256 as an older manifest has it; None where there is none, {} where it cannot be read."""
-    if not store.exists(MANIFEST_FILE):
-        return None
+def _published(store: Store) -> Manifest | None:
+    """The run's manifest; None where there is none, or a damaged one, which is made again."""
     try:
-        manifest = Manifest.from_json(store.read(MANIFEST_FILE))
-    except ValueError:
-        return {}
-    return manifest.checksums()
+        return Manifest.from_json(store.read(MANIFEST_FILE), name=store.url(MANIFEST_FILE))
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        logging.getLogger(__name__).warning("%s It is made again.", error)
+        return None
+
+
+def _require_same(store: Store, earlier: Manifest, *, recipe: str, contents: str) -> None:
+    """Refuse to publish anything else over a published run.
+
+    Raises:
+        PublishedRunError: It has another recipe or other contents.
+    """
+    if earlier.recipe != recipe:
+        difference = f"recipe {earlier.recipe}, this is recipe {recipe}"
+    elif earlier.contents != contents:
+        difference = "the same recipe but other rows, other sizes of shards or other weights"
+    else:
+        return
+    raise PublishedRunError(
+        f"{store.root} is published with {difference}; a published run is never rewritten: choose another run id."
+    )
+
+
+def _is_whole(store: Store, manifest: Manifest) -> bool:
+    """Whether every file that a published manifest names is as it says, and no other lies among its shards."""
+    named = manifest.checksums()
+    try:
+        return set(store.list("shards")) <= named.keys() and all(
+            sha256_hex(store.read(path)) == sha256 for path, sha256 in named.items()
+        )
+    except FileNotFoundError:
+        return False
 
 
 def _write_shards(

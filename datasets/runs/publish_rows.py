@@ -8,14 +8,16 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.shards import Sample
-from datasets.runs.tables import ROW_GROUP, TableWriter, conform_rows, replace_column, table_bytes
+from datasets.runs.tables import ROW_GROUP, TableWriter, conform_rows, replace_column
 
 #: Gives the rows from the first to the last, in parts of any size; the same whenever it is called.
 Rows = Callable[[], Iterable[pa.Table]]
@@ -35,7 +37,7 @@ class PublishRows:
 
     Attributes:
         num_rows: How many there are.
-        digest: SHA-256 over all of them as they came.
+        digest: SHA-256 over all of them as they came; the same under every version of pyarrow.
 
     Raises:
         ValueError: A row breaks the schema, a key comes twice, or a label has no name.
@@ -50,7 +52,8 @@ class PublishRows:
         all_keys, kept_keys, labels = [_no_keys()], [_no_keys()], [np.zeros(0, dtype=np.int32)]
         for part in self._parts():
             _require_labels(part, class_names=class_names)
-            digest.update(table_bytes(part))
+            for column in part.columns:
+                _hash_column(digest, column.combine_chunks())
             self.num_rows += part.num_rows
             kept = part.filter(part["kept"])
             self._count(kept)
@@ -144,6 +147,21 @@ class PublishRows:
         if place == len(self._keys) or self._keys[self._order[place]] != name:
             return None
         return int(self._order[place])
+
+
+def _hash_column(digest: Any, column: pa.Array) -> None:
+    """Add the values of a column, nulls told from zeros and empty texts."""
+    if pa.types.is_list(column.type):
+        digest.update(pc.list_value_length(column).fill_null(-1).to_numpy().astype("<i4").tobytes())
+        column = column.flatten()
+    digest.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_string(column.type):
+        texts = [text.encode() for text in column.fill_null("").to_pylist()]
+        digest.update(b"".join(len(text).to_bytes(8, "little") + text for text in texts))
+        return
+    values = column.fill_null(pa.scalar(0, column.type) if not pa.types.is_boolean(column.type) else False)
+    numbers = values.to_numpy(zero_copy_only=False)
+    digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
 
 
 def _no_keys() -> NDArray[np.bytes_]:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from datasets.storage.canonical import canonical_json, parse_json
+from datasets.storage.canonical import parse_json
+from datasets.storage.checked import DamagedError, checked_json, parse_checked_json
 from datasets.storage.names import require_name
 from datasets.storage.store import Store
 
@@ -24,7 +25,9 @@ def run_path(dataset: str, run_id: str) -> str:
     return f"{dataset}/runs/{run_id}"
 
 
-def open_run(store: Store, dataset: str, run_id: str, *, recipe: str, config: dict[str, Any]) -> Store:
+def open_run(
+    store: Store, dataset: str, run_id: str, *, recipe: str, config: dict[str, Any], real_images: str | None = None
+) -> Store:
     """Begin a run, or come back to it after it was interrupted.
 
     The first call writes `run.json` with recipe and config; of several at once one does.
@@ -35,6 +38,7 @@ def open_run(store: Store, dataset: str, run_id: str, *, recipe: str, config: di
         run_id: The run's name.
         recipe: Hash over everything that changes the images.
         config: The resolved settings, as plain JSON values; for the reader's information.
+        real_images: Digest of the real images, which the recipe covers; where runs differ in it, the error says so.
 
     Returns:
         The run's own store.
@@ -45,15 +49,33 @@ def open_run(store: Store, dataset: str, run_id: str, *, recipe: str, config: di
         StoreError: The store cannot be read or written.
     """
     run_store = store.child(run_path(dataset, run_id))
-    if run_store.create(RUN_FILE, canonical_json({"recipe": recipe, "config": config})):
+    begin = {"recipe": recipe, "config": config, "real_images": real_images}
+    if run_store.create(RUN_FILE, checked_json(begin)):
         return run_store
-    name = run_store.url(RUN_FILE)
-    begun_with = parse_json(run_store.read(RUN_FILE), name=name).get("recipe")
-    if not isinstance(begun_with, str):
-        raise ValueError(f"{name} names no recipe; it is damaged: remove the run's folder or choose another run id.")
-    if begun_with != recipe:
+    begun = _parse(run_store.read(RUN_FILE), name=run_store.url(RUN_FILE))
+    if begun["recipe"] != recipe:
+        before = begun.get("real_images")
+        others = real_images is not None and before is not None and before != real_images
+        cause = "; the real images are not those that it was begun with" if others else ""
+        remedy = "restore the settings and images that made them"
         raise RecipeMismatchError(
-            f"{run_store.root} holds samples of recipe {begun_with}, this run is recipe {recipe}; "
-            "choose another run id or store, or restore the settings that made them."
+            f"{run_store.root} holds samples of recipe {begun['recipe']}, this run is recipe {recipe}{cause}; "
+            f"choose another run id or store, or {remedy}."
         )
     return run_store
+
+
+def _parse(data: bytes, *, name: str) -> dict[str, Any]:
+    try:
+        return parse_checked_json(data, name=name)
+    except DamagedError as error:
+        try:
+            content = parse_json(data, name=name)
+        except ValueError:
+            content = {}
+        if content.keys() == {"recipe", "config"}:  # of an earlier version, which wrote no checksum
+            return content
+        # Units name their recipe too, so that without the file none of another recipe is taken.
+        raise DamagedError(
+            f"{name} is not what its checksum says; it is damaged: remove it and run again, or choose another run id."
+        ) from error

@@ -79,11 +79,3 @@ def parse_checked_json(data: bytes, *, name: str) -> dict[str, Any]:
     if promised is None or data != canonical_json(content | {CHECKSUM: sha256_hex(canonical_json(content))}):
         raise DamagedError(f"{name} is not what its checksum says, or has none; {DAMAGED}")
     return content
-
-
-def has_checksum(data: bytes) -> bool:
-    """Whether a JSON file has a checksum, right or wrong; files of earlier versions have none."""
-    try:
-        return CHECKSUM in parse_json(data, name="the file")
-    except ValueError:
-        return False

@@ -1,4 +1,8 @@
-"""The state of a training run on disk, replaced by one rename; a death in between leaves the old one."""
+"""The state of a training run on disk, replaced by one rename; a death in between leaves the old one.
+
+The file of `torch.save` ends in a line `SHA-256: <64 hex digits>` over all before it, which is looked at before any of
+it is read: a flipped bit is never trained on.
+"""
 
 import hashlib
 from pathlib import Path
@@ -16,12 +20,18 @@ from minority.weights import WeightsError, read_pickled
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 
+_LINE = b"\nSHA-256: %s\n"
+_CHUNK = 2**20  # bytes
+
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Put a state, tensors and plain values, in the place of the last one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     torch.save(state, temporary)
+    with temporary.open("rb+") as file:
+        digest = hashlib.file_digest(file, "sha256")  # leaves the place at the end
+        file.write(_LINE % digest.hexdigest().encode())
     temporary.replace(path)
 
 
@@ -33,12 +43,13 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
         identity: Of the run that asks; see `run_identity`.
 
     Raises:
-        ValueError: It cannot be read, or belongs to another run.
+        ValueError: It is damaged or has no checksum, cannot be read, or belongs to another run.
     """
     try:
+        _require_whole(path)
         state = read_pickled(path)
         found = state["identity"]
-    except (WeightsError, LookupError, TypeError) as error:
+    except (OSError, WeightsError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not a readable training checkpoint; remove it to train from the start.") from error
     if found != identity:
         raise ValueError(
@@ -46,6 +57,18 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
             f"it to train from the start, or restore what made it."
         )
     return dict(state)
+
+
+def _require_whole(path: Path) -> None:
+    """Refuse a file that is not what its checksum says; checkpoints of earlier versions have none."""
+    with path.open("rb") as file:
+        left = max(0, path.stat().st_size - len(_LINE % bytes(64)))
+        digest = hashlib.sha256()
+        while left and (chunk := file.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+        if file.read() != _LINE % digest.hexdigest().encode():
+            raise WeightsError(f"{path} is not what its checksum says, or has none.")
 
 
 def run_identity(

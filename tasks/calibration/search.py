@@ -1,5 +1,6 @@
 """The search for sampler settings: measuring candidates, keeping what is measured, and writing down what was found."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 
-from datasets.storage.canonical import canonical_json, parse_json
+from datasets.storage.checked import DamagedError, checked_json, parse_checked_json
 from datasets.storage.store import Store
 from minority.calibration.outcome import OBJECTIVES, Measured, Objective, best
 from minority.calibration.search import Draw, least_budget, next_rung, rung_sizes, whole
@@ -130,15 +131,19 @@ def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
 
 
 def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
-    """One measurement: from the store where it lies already."""
+    """One measurement: from the store where it lies already, and is sound."""
     workspace = open_workspace(config.augment())
     store, path = calibration_store(workspace, config), _path(order)
-    if store.exists(path):
-        return Measured(**parse_json(store.read(path), name=path))
+    try:
+        return _stored(store, path)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        logging.getLogger(__name__).warning("%s The samples are drawn and counted again.", error)
     candidates, indices = candidates_of(config), range(order.first, order.first + order.count)
     # One family for all, so that all share the groups too.
     found = measure(workspace, candidates[order.candidate].sampler, indices, family=common_family(candidates))
-    store.write(path, canonical_json(asdict(found)))
+    store.write(path, checked_json(asdict(found)))
     return found
 
 
@@ -187,13 +192,21 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
 
 
 def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> list[Measured]:
-    """What is known about every candidate after these measurements."""
+    """What is known about every candidate after these measurements.
+
+    Raises:
+        DamagedError: A measurement in the store is damaged; `measured_once` makes it again.
+    """
     store = calibration_store(open_workspace(config.augment()), config)
     measured = [Measured() for _ in candidates_of(config)]
     for order in orders:
         path = _path(order)
-        measured[order.candidate] += Measured(**parse_json(store.read(path), name=path))
+        measured[order.candidate] += _stored(store, path)
     return measured
+
+
+def _stored(store: Store, path: str) -> Measured:
+    return Measured(**parse_checked_json(store.read(path), name=store.url(path)))
 
 
 def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:

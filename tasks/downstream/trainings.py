@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from functools import lru_cache
 
 from prefect import task
 
+from datasets.storage.checked import DamagedError, read_checked, write_checked
 from datasets.storage.store import Store
 from minority.downstream.arms import Arm, arms_for
 from minority.downstream.jobs import Comparison, Job, Outcome
@@ -49,9 +51,24 @@ class ArmsOnRun:
         return f"downstream/predictions/{self.comparison.name(job)}.npz"
 
     def read(self, job: Job) -> Predictions | None:
-        """A training's predictions, or None where it is not done."""
+        """A training's predictions, or None where it is not done.
+
+        Raises:
+            DamagedError: They are damaged, or of an earlier version; `run_training` makes them again.
+        """
         store, path = self.run.store, self.path(job)
-        return Predictions.load(io.BytesIO(store.read(path))) if store.exists(path) else None
+        try:
+            return Predictions.load(io.BytesIO(read_checked(store, path)))
+        except FileNotFoundError:
+            return None
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a training's predictions are there and sound; damaged ones are told in the log."""
+        try:
+            return self.read(job) is not None
+        except DamagedError as error:
+            logging.getLogger(__name__).warning("%s The training is done again.", error)
+            return False
 
 
 def check_arms(config: ArmsConfig, real: RealData, *, sources: Sequence[str]) -> None:
@@ -155,10 +172,10 @@ def name_of(job: Job) -> str:
 
 @task(task_run_name="{job.trial.arm.name}-{job.part}-{job.seed}", **TRIED_AGAIN)
 def run_training(job: Job, config: DownstreamConfig) -> str:
-    """Train one classifier unless its predictions are there already. Returns where they lie."""
+    """Train one classifier unless its predictions are there already, and sound. Returns where they lie."""
     opened = open_arms(config)
     store, path = opened.run.store, opened.path(job)
-    if not store.exists(path):
+    if not opened.is_done(job):
         found = run_trial(
             job.trial,
             job.seed,
@@ -169,7 +186,7 @@ def run_training(job: Job, config: DownstreamConfig) -> str:
         )
         content = io.BytesIO()
         found.save(content)
-        store.write(path, content.getvalue())
+        write_checked(store, path, content.getvalue())
     return path
 
 

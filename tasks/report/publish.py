@@ -11,6 +11,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from datasets.storage.canonical import parse_json
+from datasets.storage.checked import checked_json, parse_checked_json
 from minority.downstream.metrics import results_table
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
@@ -102,7 +103,7 @@ def _thresholds(run: PublishedRun) -> Mapping[str, float]:
     path = f"{_FOLDER}/{FIGURES_FILE}"
     if not run.store.exists(path):
         return {}
-    found: dict[str, float] = parse_json(run.store.read(path), name=run.store.url(path))["thresholds"]
+    found: dict[str, float] = parse_checked_json(run.store.read(path), name=run.store.url(path))["thresholds"]
     return found
 
 
@@ -147,9 +148,10 @@ def _inputs(
 
 def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSummary:
     files = render_report(inputs)
+    figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
+    files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
     for name, data in files.items():
         run.store.write(f"{folder}/{name}", data)
-    figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     order = list(inputs.results.outcome.tested) if inputs.results is not None else []
     summary = RunSummary(
         dataset=run.manifest.dataset,

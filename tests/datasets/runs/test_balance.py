@@ -6,7 +6,7 @@ import pytest
 
 from datasets.runs.balance import balance, group_weights, synthetic_quotas
 from datasets.runs.manifest import Manifest
-from datasets.runs.publish import publish
+from datasets.runs.publish import PublishedRunError, publish
 from datasets.runs.real_rows import real_rows, real_samples
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.verify import verify
@@ -129,9 +129,11 @@ def test_a_run_with_weights_is_verified_with_them(weighted):
     assert verify(manifest) == ["weights.parquet: is missing"]
 
     rows = real_rows(images)
-    publish(Store(folder), facts=facts, samples=real_samples(images, rows), metadata=rows)
+    order = {"facts": facts, "metadata": rows}
+    with pytest.raises(PublishedRunError, match="other weights"):
+        publish(Store(folder), **order, samples=real_samples(images, rows))
+    publish(Store(folder), **order, samples=real_samples(images, rows), weights=group_weights(rows))
     assert verify(manifest) == []
-    assert "weights" not in (folder / "manifest.json").read_text()
 
 
 def test_weights_of_other_images_are_found(tmp_path, make_image_set, small_run):

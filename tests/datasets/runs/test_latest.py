@@ -1,9 +1,12 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pytest
 
 from datasets.runs.latest import Latest, move_latest, read_latest
+from datasets.storage.canonical import canonical_json
+from datasets.storage.checked import DamagedError, parse_checked_json
 from datasets.storage.store import Store
 
 
@@ -21,7 +24,7 @@ def test_the_pointer_names_the_last_run_that_was_published_first(store):
     assert first == Latest(run_id="zebra", manifest="runs/zebra/manifest.json", sequence=1)
     assert second.sequence == 2
     assert read_latest(store, "pets") == second
-    assert json.loads(store.read("pets/latest.json")) == {
+    assert parse_checked_json(store.read("pets/latest.json"), name="latest.json") == {
         "run_id": "ant",
         "manifest": "runs/ant/manifest.json",
         "sequence": 2,
@@ -73,6 +76,48 @@ def test_a_damaged_pointer_is_mended_and_a_damaged_history_named(store):
         store.write("pets/published/000001.json", content)
         with pytest.raises(ValueError, match=r"pets/published/000001\.json .*damaged"):
             publish_as(store, "two")
+
+
+def flipped(data, bit):
+    broken = bytearray(data)
+    broken[bit // 8] ^= 1 << bit % 8
+    return bytes(broken)
+
+
+def test_no_flipped_bit_of_history_or_pointer_moves_anything_back(tmp_path):
+    store = Store(tmp_path)
+    publish_as(store, "one")
+    latest = publish_as(store, "two")
+    pointer, entry = store.read("pets/latest.json"), store.read("pets/published/000002.json")
+
+    for bit in range(0, 8 * len(pointer), 3):
+        store.write("pets/latest.json", flipped(pointer, bit))
+        assert read_latest(store, "pets") == latest
+    store.write("pets/latest.json", pointer)
+    for bit in range(0, 8 * len(entry), 3):
+        store.write("pets/published/000002.json", flipped(entry, bit))
+        with pytest.raises(DamagedError, match=r"pets/published/000002\.json .*remove it \(the run gets a new number"):
+            move_latest(store, "pets", "one")
+        assert read_latest(store, "pets") == latest
+
+
+def test_a_number_under_another_name_is_damage(tmp_path):
+    store = Store(tmp_path)
+    publish_as(store, "one")
+    store.write("pets/published/000007.json", store.read("pets/published/000001.json"))
+
+    with pytest.raises(DamagedError, match=r"published/000007\.json says number 1"):
+        publish_as(store, "two")
+
+
+def test_pointer_and_history_of_earlier_versions_are_read_as_they_are(tmp_path):
+    store = Store(tmp_path)
+    old = Latest(run_id="one", manifest="runs/one/manifest.json", sequence=1)
+    for path in ("pets/latest.json", "pets/published/000001.json"):
+        store.write(path, canonical_json(asdict(old)))
+
+    assert read_latest(store, "pets") == old
+    assert publish_as(store, "two").sequence == 2
 
 
 def test_a_run_that_died_before_the_pointer_is_pointed_to_by_the_next_call(tmp_path, small_run):

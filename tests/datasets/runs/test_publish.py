@@ -1,5 +1,6 @@
 import gc
 import json
+from dataclasses import replace
 from itertools import count, cycle
 
 import pandas as pd
@@ -7,12 +8,14 @@ import pyarrow as pa
 import pytest
 import webdataset as wds
 
+from datasets.runs.balance import group_weights
 from datasets.runs.latest import move_latest, read_latest
 from datasets.runs.manifest import Manifest
-from datasets.runs.publish import publish
+from datasets.runs.publish import PublishedRunError, publish
+from datasets.runs.publish_rows import PublishRows
 from datasets.runs.runs import open_run
 from datasets.runs.shards import Sample
-from datasets.runs.tables import ROW_GROUP, conform_rows, parse_table, table_bytes
+from datasets.runs.tables import ROW_GROUP, conform_rows, parse_table, replace_column, table_bytes
 from datasets.runs.units import read_unit, write_unit
 from datasets.runs.verify import verify
 from datasets.storage.canonical import sha256_hex
@@ -132,19 +135,88 @@ def test_publishing_again_mends_damage_and_gives_the_same_bytes(tmp_path, small_
     assert small_run["bytes_below"](tmp_path) == before
 
 
-@pytest.mark.parametrize("budget", range(12))
+@pytest.mark.parametrize("budget", range(8))
 def test_a_manifest_never_names_what_is_not_there(tmp_path, small_run, budget):
-    # Publishing over another publication, killed anywhere: the old manifest goes before the first file it names does.
-    publish_small(Store(tmp_path), small_run)
     dying = small_run["dying_store"](tmp_path, [budget])
 
-    try:
-        publish_small(dying, small_run, samples_per_shard=3 if budget % 2 else 5)
-    except small_run["killed"]:
-        pass
+    with pytest.raises(small_run["killed"]):
+        publish_small(dying, small_run)
 
     store = Store(tmp_path)
     assert not store.exists("manifest.json") or verify(store.url("manifest.json")) == []
+
+
+def other_rows(run):
+    table, samples = candidates(run)
+    column = table.schema.get_field_index("minority_score")
+    scores = pa.array([1.5, *table["minority_score"].to_pylist()[1:]])
+    return {"metadata": table.set_column(column, "minority_score", scores), "samples": samples}
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (
+            lambda run: {"facts": replace(run["facts"], recipe="fedcba987654")},
+            "recipe 0123456789ab, this is recipe fedc",
+        ),
+        (lambda run: {"samples_per_shard": 5}, "the same recipe but other rows, other sizes of shards"),
+        (other_rows, "the same recipe but other rows"),
+        (lambda run: {"weights": group_weights(candidates(run)[0])}, "the same recipe but other rows.*other weights"),
+    ],
+    ids=["recipe", "shards", "rows", "weights"],
+)
+def test_a_published_run_is_never_rewritten(tmp_path, small_run, change, difference):
+    publish_small(Store(tmp_path), small_run)
+    before = small_run["bytes_below"](tmp_path)
+    table, samples = candidates(small_run)
+    order = {"facts": small_run["facts"], "samples": samples, "metadata": table, "samples_per_shard": 4}
+
+    with pytest.raises(PublishedRunError, match=f"is published with {difference}.*choose another run id"):
+        publish(Store(tmp_path), **(order | change(small_run)))
+
+    assert small_run["bytes_below"](tmp_path) == before
+
+
+def test_a_published_run_keeps_telling_what_made_it(tmp_path, small_run):
+    first = publish_small(Store(tmp_path), small_run)
+    before = small_run["bytes_below"](tmp_path)
+    upgraded = small_run | {"facts": replace(small_run["facts"], versions={"numpy": "3"}, config={"folder": "moved"})}
+
+    assert publish_small(Store(tmp_path), upgraded) == first
+    (tmp_path / "shards" / "pets-000000.tar").unlink()
+    assert publish_small(Store(tmp_path), upgraded) == first
+
+    assert small_run["bytes_below"](tmp_path) == before
+
+
+def test_what_cannot_be_made_again_as_it_was_is_named_and_nothing_is_written(tmp_path, small_run):
+    publish_small(Store(tmp_path), small_run)
+    (tmp_path / "README.md").write_bytes(b"damaged")
+    before = small_run["bytes_below"](tmp_path)
+    other_words = small_run | {"facts": replace(small_run["facts"], provenance="Drawn by chance.")}
+
+    with pytest.raises(PublishedRunError, match=r"damaged, and README\.md cannot be made again as it was"):
+        publish_small(Store(tmp_path), other_words)
+
+    assert small_run["bytes_below"](tmp_path) == before
+
+
+def test_no_rows_pass_for_others(small_run):
+    def digest(rows):
+        return PublishRows(lambda: [rows], class_names=["cat", "dog"], name="rows").digest
+
+    rows = small_run["rows"](3)
+    names = {"reason": [["kept"] * 3, ["kep", "tkept", "kept"]], "guidance": [["", None, "a"], ["", "", "a"]]}
+    names |= {"lof": [[0.0, None, 1.0], [0.0, 0.0, 1.0], [float("nan"), None, 1.0]]}
+    names |= {"fingerprint": [[[1.0], [2.0], None], [[1.0, 2.0], [], None], [[1.0], [2.0], []]]}
+    names |= {"valid": [[True, None, False], [True, False, False]]}
+    digests = [
+        digest(replace_column(rows, name, values=values)) for name, variants in names.items() for values in variants
+    ]
+
+    # "reason" as it was is the same as untouched rows; everything else differs from everything.
+    assert len({digest(rows), *digests}) == len(digests)
 
 
 def test_a_damaged_manifest_is_replaced(store, small_run):

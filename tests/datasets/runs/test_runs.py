@@ -3,6 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from datasets.runs.runs import RecipeMismatchError, open_run
+from datasets.storage.canonical import canonical_json
+from datasets.storage.checked import DamagedError
+from datasets.storage.store import Store
 
 
 def test_a_run_begins_once_and_can_be_come_back_to(store):
@@ -45,6 +48,34 @@ def test_a_damaged_run_file_is_named(store, content):
 
     with pytest.raises(ValueError, match=r"digits/runs/first/run\.json .*damaged"):
         open_run(store, "digits", "first", recipe="aaa", config={})
+
+
+def test_no_flipped_bit_of_the_run_file_passes(tmp_path):
+    store = Store(tmp_path)
+    open_run(store, "digits", "first", recipe="aaa", config={"seed": 0})
+    sound = store.read("digits/runs/first/run.json")
+
+    for bit in range(8 * len(sound)):
+        broken = bytearray(sound)
+        broken[bit // 8] ^= 1 << bit % 8
+        store.write("digits/runs/first/run.json", bytes(broken))
+        with pytest.raises(DamagedError, match=r"first/run\.json is not what its checksum says; .*remove it and run"):
+            open_run(store, "digits", "first", recipe="aaa", config={"seed": 0})
+
+
+def test_a_run_file_of_an_earlier_version_is_read(store):
+    store.write("digits/runs/first/run.json", canonical_json({"recipe": "aaa", "config": {}}))
+
+    open_run(store, "digits", "first", recipe="aaa", config={})
+    with pytest.raises(RecipeMismatchError, match="holds samples of recipe aaa, this run is recipe bbb; choose"):
+        open_run(store, "digits", "first", recipe="bbb", config={})
+
+
+def test_other_real_images_are_told_as_the_cause(store):
+    open_run(store, "digits", "first", recipe="aaa", config={}, real_images="0" * 64)
+
+    with pytest.raises(RecipeMismatchError, match="the real images are not those that it was begun with; choose"):
+        open_run(store, "digits", "first", recipe="bbb", config={}, real_images="1" * 64)
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "-a", "A", "a b", "a/b", "x" * 65])

@@ -12,7 +12,8 @@ import pytest
 from datasets.runs.publish import publish
 from datasets.runs.shards import Sample, tar_bytes
 from datasets.runs.verify import verify
-from datasets.storage.canonical import canonical_json, sha256_hex
+from datasets.storage.canonical import sha256_hex
+from datasets.storage.checked import checked_json
 from datasets.storage.store import Store
 
 SHARD = "shards/pets-000001.tar"
@@ -42,12 +43,18 @@ def promise(folder, path, data):
             entry["sha256"] = sha256_hex(data)
             if "bytes" in entry:
                 entry["bytes"] = len(data)
-    (folder / "manifest.json").write_bytes(canonical_json(manifest))
+    seal(folder, manifest)
 
 
 def edit_manifest(folder, **changes):
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    (folder / "manifest.json").write_bytes(json.dumps(manifest | changes).encode())
+    seal(folder, manifest | changes)
+
+
+def seal(folder, manifest):
+    """Write a manifest with the checksum that it needs."""
+    manifest = {key: value for key, value in manifest.items() if key != "checksum"}
+    (folder / "manifest.json").write_bytes(checked_json(manifest))
 
 
 @pytest.mark.parametrize("path", [SHARD, "metadata.parquet", "README.md"])
@@ -209,7 +216,8 @@ def test_a_shard_named_twice_is_found(published):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"format_version": 2}, "has format version 2, this program reads 1"),
+        ({"format_version": 3}, "has format version 3, this program reads 2"),
+        ({"contents": "ff"}, "field contents must be 64 hex digits or null"),
         ({"counts": 3}, "field counts must be a dict, got 3"),
         ({"counts": {"cat": {"real": "five"}}}, "field counts.cat must hold counts"),
         ({"surprise": 1}, "lacks or does not know the field surprise"),
