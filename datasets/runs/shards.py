@@ -97,15 +97,18 @@ def read_members(data: bytes, *, name: str) -> dict[str, dict[str, bytes]]:
 
     Raises:
         ValueError: The tar is damaged, or a member is a link, a folder, a device, doubled, or named otherwise than
-            `<key>.<field>` (absolute paths and paths with .. are).
+            `<key>.<field>` (absolute paths and paths with .. are), or says that it is larger than the tar (sparse
+            members are: a few bytes that stand for many).
     """
     samples: dict[str, dict[str, bytes]] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for member in tar:
                 match = _MEMBER.fullmatch(member.name)
-                if match is None or not member.isreg():
+                if match is None or not member.isreg() or member.issparse():
                     raise ValueError(f"member {member.name!r} is no plain file named <key>.<field>")
+                if member.offset_data + member.size > len(data):
+                    raise ValueError(f"member {member.name!r} says {member.size} bytes, more than the tar holds")
                 fields = samples.setdefault(match["key"], {})
                 if match["field"] in fields:
                     raise ValueError(f"member {member.name!r} comes twice")

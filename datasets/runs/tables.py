@@ -13,6 +13,8 @@ from datasets.storage.canonical import DAMAGED
 
 #: Rows that lie together in a file.
 ROW_GROUP = 1 << 14
+#: Keys are unique, so that a table of candidates has not even as many rows as bytes.
+_MOST_ROWS_A_BYTE = 64
 _PARQUET: dict[str, Any] = {"compression": "zstd", "write_statistics": True, "write_page_index": True}
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 
@@ -80,6 +82,9 @@ def parse_table(data: bytes, *, name: str) -> pa.Table:
         ValueError: The bytes are no readable Parquet file; the message gives `name`.
     """
     try:
+        rows = pq.read_metadata(io.BytesIO(data)).num_rows
+        if rows > _MOST_ROWS_A_BYTE * len(data):
+            raise ValueError(f"{rows} rows in {len(data)} bytes")
         table = pq.read_table(io.BytesIO(data))
         table.validate(full=True)
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:

@@ -1,18 +1,21 @@
 """Checking a published run against its manifest: every shard, checksum, row and count."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from datasets.runs.manifest import Manifest, MetadataEntry, ShardEntry
+from datasets.runs.manifest import MANIFEST_FILE, Manifest, MetadataEntry, ShardEntry
 from datasets.runs.shards import parse_sample, read_members
 from datasets.runs.tables import conform_rows, parse_table, parse_weights
 from datasets.storage.canonical import sha256_hex
 from datasets.storage.store import Store, StoreError
 
-_CHECKED_COLUMNS = ("key", "label", "label_name", "source", "kept", "shard", "image_sha256")
+_CHECKED_COLUMNS = ("key", "label", "label_name", "group", "source", "kept", "shard", "image_sha256")
 _MOST_PROBLEMS_A_FILE = 5
+#: Bytes by which a file may be larger than the manifest says and still be read for what is wrong with it.
+_MOST_SURPLUS = 1 << 26
 
 
 def verify(manifest_url: str) -> list[str]:
@@ -45,6 +48,7 @@ def verify(manifest_url: str) -> list[str]:
         _check_weights(store, manifest.weights, rows=rows, findings=findings)
     if rows is not None:
         _check_counts(manifest, rows=rows, findings=findings)
+        _check_quotas(manifest, rows=rows, findings=findings)
     return findings.lines()
 
 
@@ -70,14 +74,20 @@ class _Findings:
 class _Row:
     label: int
     label_name: str
+    group: str
     source: str
     kept: bool
     shard: str | None
     image_sha256: str | None
 
 
-def _read(store: Store, path: str, *, findings: _Findings) -> bytes | None:
+def _read(store: Store, path: str, *, size: int | None, findings: _Findings) -> bytes | None:
+    """The content; None where it is missing, cannot be read, or is so much larger than said that it is not read."""
     try:
+        found = store.size(path)
+        if size is not None and found > size + _MOST_SURPLUS:
+            findings.add(path, f"has {found} bytes, the manifest says {size}")
+            return None
         return store.read(path)
     except FileNotFoundError:
         findings.add(path, "is missing")
@@ -94,7 +104,7 @@ def _check_bytes(data: bytes, *, path: str, size: int | None, sha256: str, findi
 
 
 def _check_card(store: Store, manifest: Manifest, *, findings: _Findings) -> None:
-    data = _read(store, manifest.card.path, findings=findings)
+    data = _read(store, manifest.card.path, size=None, findings=findings)
     if data is not None:
         _check_bytes(data, path=manifest.card.path, size=None, sha256=manifest.card.sha256, findings=findings)
 
@@ -102,7 +112,7 @@ def _check_card(store: Store, manifest: Manifest, *, findings: _Findings) -> Non
 def _check_metadata(store: Store, manifest: Manifest, *, findings: _Findings) -> dict[str, _Row] | None:
     """Key -> row; None where the table cannot be read."""
     entry = manifest.metadata
-    data = _read(store, entry.path, findings=findings)
+    data = _read(store, entry.path, size=entry.bytes, findings=findings)
     if data is None:
         return None
     _check_bytes(data, path=entry.path, size=entry.bytes, sha256=entry.sha256, findings=findings)
@@ -117,7 +127,7 @@ def _check_metadata(store: Store, manifest: Manifest, *, findings: _Findings) ->
 
 
 def _check_weights(store: Store, entry: MetadataEntry, *, rows: dict[str, _Row] | None, findings: _Findings) -> None:
-    data = _read(store, entry.path, findings=findings)
+    data = _read(store, entry.path, size=entry.bytes, findings=findings)
     if data is None:
         return
     _check_bytes(data, path=entry.path, size=entry.bytes, sha256=entry.sha256, findings=findings)
@@ -140,7 +150,7 @@ def _rows(table: pa.Table) -> dict[str, _Row]:
 
 
 def _check_shard(store: Store, shard: ShardEntry, *, rows: dict[str, _Row] | None, findings: _Findings) -> None:
-    data = _read(store, shard.path, findings=findings)
+    data = _read(store, shard.path, size=shard.bytes, findings=findings)
     if data is None:
         return
     _check_bytes(data, path=shard.path, size=shard.bytes, sha256=shard.sha256, findings=findings)
@@ -202,8 +212,22 @@ def _check_counts(manifest: Manifest, *, rows: dict[str, _Row], findings: _Findi
         if not 0 <= row.label < len(manifest.class_names):
             findings.add(path, f"row {key} has label {row.label}, which has no name")
             continue
+        if row.label_name != manifest.class_names[row.label]:
+            name = manifest.class_names[row.label]
+            findings.add(path, f"row {key} calls label {row.label} {row.label_name!r}, the manifest {name!r}")
         by_source = counted.setdefault(str(manifest.class_names[row.label]), {})
         by_source[row.source] = by_source.get(row.source, 0) + 1
     if counted != manifest.counts:
         odd = next(name for name in counted if counted[name] != manifest.counts.get(name))
         findings.add(path, f"has {counted[odd]} kept rows of class {odd}, the manifest says {manifest.counts.get(odd)}")
+
+
+def _check_quotas(manifest: Manifest, *, rows: dict[str, _Row], findings: _Findings) -> None:
+    made = Counter(row.group for row in rows.values() if row.kept and row.source == "synthetic")
+    for group, quota in manifest.quotas.items():
+        if quota.keys() != {"asked", "kept", "shortfall"}:
+            findings.add(MANIFEST_FILE, f"gives group {group} the quota {quota}, not asked, kept and shortfall")
+            continue
+        right = {"asked": quota["asked"], "kept": made[group], "shortfall": max(0, quota["asked"] - made[group])}
+        if quota != right:
+            findings.add(MANIFEST_FILE, f"gives group {group} the quota {quota}, its rows make it {right}")

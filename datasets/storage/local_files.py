@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +70,18 @@ def locked_folder(folder: Path, name: str) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
         yield
+
+
+def require_plain(path: Path) -> None:
+    """Refuse to open a pipe, a socket or a device: it would block, or never end.
+
+    Raises:
+        OSError: It is one (ENXIO), or cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says so by itself
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise OSError(errno.ENXIO, f"it is {kind}, no plain file")
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -14,7 +14,14 @@ from typing import IO, Any, cast
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from datasets.storage.local_files import create_file, list_files, locked_folder, remove_leftovers, replace_file
+from datasets.storage.local_files import (
+    create_file,
+    list_files,
+    locked_folder,
+    remove_leftovers,
+    replace_file,
+    require_plain,
+)
 from datasets.storage.store_url import require_no_secret
 
 _REMEDIES = {
@@ -26,6 +33,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a file stands where a folder is needed: remove it or choose another store",
     errno.EEXIST: "a file stands where a folder is needed: remove it or choose another store",
     errno.EISDIR: "a folder stands where a file is needed: remove it or choose another store",
+    errno.ENXIO: "put a plain file in its place",
     errno.ENOENT: "make the bucket or folder it stands in, or choose another store",
 }
 
@@ -99,15 +107,26 @@ class Store:
 
         Raises:
             FileNotFoundError: There is no such file.
-            StoreError: It cannot be read.
+            StoreError: It cannot be read, or is no plain file (a pipe would never end).
         """
         with self.naming("read", path):
+            if self._local:
+                require_plain(Path(self._full(path)))
             return cast(bytes, self._fs.cat_file(self._full(path)))
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a file for reading as a stream of bytes. Raises as `read` does."""
         with self.naming("read", path):
+            if self._local:
+                require_plain(Path(self._full(path)))
             return cast(IO[bytes], self._fs.open(self._full(path), "rb"))
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, without reading it. Raises as `read` does."""
+        with self.naming("read", path):
+            if self._local:
+                require_plain(Path(self._full(path)))
+            return int(self._fs.info(self._full(path), **({} if self._local else {"refresh": True}))["size"])
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file, whole or not at all, over one of that name.

@@ -1,5 +1,10 @@
-"""Published samples as a stream: shards are walked, never indexed, so that memory does not grow with the dataset."""
+"""Published samples as a stream: shards are walked, never indexed, so that memory does not grow with the dataset.
 
+A shard is checked against the manifest before its first sample is given, once a process: it is read through in pieces,
+and then walked. So no flipped bit of an image or a label is ever trained on.
+"""
+
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +25,7 @@ from datasets.storage.store import Store
 from datasets.streaming.stream_plan import Segment, balanced_rates, epoch_order, natural_rates, repeats, segments
 
 _SHUFFLE_STREAM = 17
+_PIECE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +82,7 @@ class StreamedSample:
 
 
 class PublishedStream:
-    """The samples of a published run, an epoch at a time. Picklable; holds nothing but the manifest."""
+    """The samples of a published run, an epoch at a time. Picklable; holds the manifest, and which shards are sound."""
 
     def __init__(self, manifest_url: str, settings: StreamSettings) -> None:
         """Read the manifest and, where groups or sources matter, count them in the table.
@@ -93,6 +99,7 @@ class PublishedStream:
         self.store = Store(folder or ("/" if str(manifest_url).startswith("/") else "."))
         self.manifest = Manifest.from_json(self.store.read(file_name), name=str(manifest_url))
         self.settings = settings
+        self._sound: set[str] = set()
         if not self.manifest.shards or not sum(shard.num_samples for shard in self.manifest.shards):
             raise ValueError(f"{manifest_url} names no published image; publish some.")
         self.sizes: dict[tuple[str, str], int] | None = None
@@ -123,7 +130,7 @@ class PublishedStream:
             skip: Samples that were seen before an interruption; they are passed over.
 
         Raises:
-            ValueError: A shard is damaged or has another number of samples than the manifest says.
+            ValueError: A shard is not the file that the manifest names; none of its samples is given.
             StoreError: A shard cannot be read.
         """
         raw = self._repeated(self._interleaved(epoch, consumer, num_consumers), epoch)
@@ -162,6 +169,9 @@ class PublishedStream:
     def _segment(self, segment: Segment) -> Any:
         shard = self.manifest.shards[segment.shard]
         with self.store.open_read(shard.path) as file:
+            if shard.path not in self._sound:
+                _require_promised(file, name=self.store.url(shard.path), size=shard.bytes, sha256=shard.sha256)
+                self._sound.add(shard.path)
             yield from _read_segment(file, segment, name=self.store.url(shard.path), num_samples=shard.num_samples)
 
     def _repeated(
@@ -200,18 +210,33 @@ def group_sizes(store: Store, manifest: Manifest) -> dict[tuple[str, str], int]:
     """(group, source) -> published samples, counted in the table a few thousand rows at a time.
 
     Raises:
-        ValueError: The table cannot be read.
+        ValueError: The table is not the file that the manifest names, or cannot be read.
     """
     counted: Counter[tuple[str, str]] = Counter()
-    path = manifest.metadata.path
+    entry = manifest.metadata
+    path = entry.path
     try:
         with store.open_read(path) as file:
+            _require_promised(file, name=store.url(path), size=entry.bytes, sha256=entry.sha256)
             for batch in pq.ParquetFile(file).iter_batches(batch_size=8192, columns=["group", "source", "kept"]):
                 kept = batch.filter(batch["kept"])
                 counted.update(zip(kept["group"].to_pylist(), kept["source"].to_pylist(), strict=True))
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"{store.url(path)} cannot be read ({error}); verify the published run.") from error
     return dict(counted)
+
+
+def _require_promised(file: IO[bytes], *, name: str, size: int, sha256: str) -> None:
+    """Refuse a file that is not what the manifest says; afterwards it stands at its beginning again."""
+    if file.seek(0, 2) != size:
+        raise ValueError(f"{name} has {file.tell()} bytes, the manifest says {size}; verify the published run.")
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"{name} is not the file whose SHA-256 the manifest gives; verify the published run.")
+    file.seek(0)
 
 
 def _read_segment(

@@ -1,7 +1,10 @@
 import io
 import json
+import os
 import shutil
+import socket
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -12,9 +15,11 @@ import pytest
 from datasets.runs.publish import publish
 from datasets.runs.shards import Sample, tar_bytes
 from datasets.runs.verify import verify
-from datasets.storage.canonical import sha256_hex
+from datasets.storage.canonical import canonical_json, sha256_hex
 from datasets.storage.checked import checked_json
 from datasets.storage.store import Store
+from datasets.streaming.published import read_published
+from datasets.streaming.stream import PublishedStream, StreamSettings
 
 SHARD = "shards/pets-000001.tar"
 
@@ -194,6 +199,155 @@ def test_a_row_that_contradicts_itself_is_found(published, key, changes, problem
     forge_row(published, key, **changes)
 
     assert f"metadata.parquet: {problem}" in check(published)
+
+
+@pytest.mark.parametrize(
+    ("quota", "problem"),
+    [
+        ({"asked": 999, "kept": 999, "shortfall": 0}, "its rows make it {'asked': 999, 'kept': 5, 'shortfall': 994}"),
+        ({"asked": 3, "kept": 5, "shortfall": 1}, "its rows make it {'asked': 3, 'kept': 5, 'shortfall': 0}"),
+        ({"asked": 3}, "not asked, kept and shortfall"),
+    ],
+)
+def test_a_forged_quota_is_found(published, quota, problem):
+    manifest = json.loads((published / "manifest.json").read_bytes())
+    edit_manifest(published, quotas=manifest["quotas"] | {"class=cat": quota})
+
+    (found,) = check(published)
+
+    assert found.startswith("manifest.json: gives group class=cat the quota {'asked'")
+    assert found.endswith(problem)
+
+
+def test_renamed_classes_are_found(published):
+    edit_manifest(published, class_names=["cat", "wolf"])
+
+    problems = check(published)
+
+    assert "metadata.parquet: row s0001 calls label 1 'dog', the manifest 'wolf'" in problems
+
+
+def test_no_flipped_bit_of_a_manifest_passes(published):
+    sound = (published / "manifest.json").read_bytes()
+    for bit in np.random.default_rng(0).integers(0, 8 * len(sound), 300).tolist():
+        broken = bytearray(sound)
+        broken[bit // 8] ^= 1 << bit % 8
+        (published / "manifest.json").write_bytes(broken)
+
+        (problem,) = check(published)
+
+        assert "manifest.json" in problem
+
+
+def test_a_manifest_of_the_first_format_is_read_and_its_lack_told(published, caplog):
+    manifest = json.loads((published / "manifest.json").read_bytes())
+    old = {key: manifest[key] for key in manifest if key not in {"checksum", "contents", "real_images"}}
+    (published / "manifest.json").write_bytes(canonical_json(old | {"format_version": 1}))
+
+    assert check(published) == []
+    assert "manifest.json is of format version 1, which has no checksum" in caplog.text
+
+
+def sparse_tar(name, *, declared):
+    """A tar of 10 kB with a sparse member of GNU's old form, which says that it has so many bytes."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = 10
+        tar.addfile(info, io.BytesIO(b"x" * 10))
+    content = bytearray(sink.getvalue())
+    content[156:157] = b"S"
+    fields = {386: 0, 398: 10, 410: declared, 422: 0, 483: declared}
+    for place, number in fields.items():
+        content[place : place + 12] = b"%011o\0" % number
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    return bytes(content)
+
+
+def pax_sparse_tar(name, *, declared):
+    """The same in the form of pax headers."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo(name)
+        body = b"1\n0\n10\n".ljust(512, b"\0") + b"x" * 10
+        info.size = len(body)
+        info.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": name,
+            "GNU.sparse.realsize": str(declared),
+        }
+        tar.addfile(info, io.BytesIO(body))
+    return sink.getvalue()
+
+
+def oversized_tar(name, *, declared):
+    """A tar whose member says that it has more bytes than the whole tar."""
+    info = tarfile.TarInfo(name)
+    info.size = declared
+    return info.tobuf(format=tarfile.USTAR_FORMAT) + bytes(10240)
+
+
+@pytest.mark.parametrize("bomb", [sparse_tar, pax_sparse_tar, oversized_tar])
+def test_a_tar_that_says_it_is_a_gibibyte_is_refused_in_little_memory(published, bomb):
+    promise(published, "shards/pets-000002.tar", bomb("s0008.png", declared=2**30))
+    tracemalloc.start()
+
+    problems = check(published)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert any(problem.startswith("shards/pets-000002.tar: the tar is refused: ") for problem in problems)
+    assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("bomb", [sparse_tar, oversized_tar])
+def test_the_other_readers_of_tars_refuse_bombs_too(published, bomb):
+    promise(published, "shards/pets-000002.tar", bomb("s0008.png", declared=2**30))
+
+    with pytest.raises(ValueError, match=r"pets-000002\.tar (holds 's0008.png', which is no plain|breaks off inside)"):
+        list(PublishedStream(str(published / "manifest.json"), StreamSettings(shuffle_buffer=0)).samples())
+    with pytest.raises(ValueError, match=r"pets-000002\.tar (holds 's0008.png', which is no plain|breaks off inside)"):
+        read_published(str(published / "manifest.json")).image(9)
+
+
+def test_a_table_with_more_rows_than_its_bytes_can_hold_is_refused(published):
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"key": pa.array(["a"]).take(pa.array(np.zeros(10**7, dtype=np.int32)))}), sink)
+    promise(published, "metadata.parquet", sink.getvalue())
+
+    problems = check(published)
+
+    assert any(
+        "metadata.parquet: the file is not a readable Parquet file (10000000 rows in" in line for line in problems
+    )
+
+
+def test_a_file_far_larger_than_the_manifest_says_is_not_read(published):
+    size = (published / SHARD).stat().st_size
+    with (published / SHARD).open("r+b") as file:
+        file.truncate(2**33)  # no byte of it lies on the disk
+
+    assert check(published) == [f"{SHARD}: has 8589934592 bytes, the manifest says {size}"]
+
+
+@pytest.mark.parametrize("path", [SHARD, "metadata.parquet", "README.md", "manifest.json"])
+@pytest.mark.parametrize(("kind", "word"), [("pipe", "a pipe"), ("device", "a device"), ("socket", "a socket")])
+def test_what_is_no_plain_file_never_blocks(published, monkeypatch, path, kind, word):
+    (published / path).unlink()
+    if kind == "pipe":
+        os.mkfifo(published / path)
+    elif kind == "device":
+        (published / path).symlink_to("/dev/zero")
+    else:
+        monkeypatch.chdir(published)  # the names of sockets are short
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+
+    problems = check(published)
+
+    assert any(f"{path} cannot be read: it is {word}, no plain file; put a plain file" in line for line in problems)
 
 
 def test_many_problems_of_a_file_are_cut_short(published):

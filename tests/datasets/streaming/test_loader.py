@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import tarfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from datasets import EpochProgress, load_balanced
-from datasets.storage.store import Store
+from datasets.storage.store import Store, StoreError
 from datasets.streaming.stream import PublishedStream, StreamSettings
 from datasets.streaming.stream_plan import segments
 
@@ -244,12 +246,75 @@ def test_a_shard_that_lost_or_gained_samples_is_named(published):
     shards = sorted(folder.iterdir())
     shards[-1].write_bytes(shards[0].read_bytes())
 
-    with pytest.raises(ValueError, match=r"toy-000011\.tar has 8 samples or more, the manifest says 7; verify"):
+    with pytest.raises(ValueError, match=r"toy-000011\.tar has 40960 bytes, the manifest says 30720; verify"):
         list(load_balanced(published, order="natural"))
 
     shards[-1].write_bytes(shards[-1].read_bytes()[:4000])
-    with pytest.raises(ValueError, match=r"toy-000011\.tar breaks off"):
+    with pytest.raises(ValueError, match=r"toy-000011\.tar has 4000 bytes, the manifest says 30720"):
         list(load_balanced(published, order="natural"))
+
+
+def flip_label(shard):
+    """Flip the lowest bit of a label in a tar: a digit becomes its neighbour. Returns the sample's key."""
+    with tarfile.open(shard) as tar:
+        labels = [member for member in tar if member.name.endswith(".cls")]
+    member = labels[-1]
+    content = bytearray(shard.read_bytes())
+    content[member.offset_data] ^= 1
+    shard.write_bytes(content)
+    return member.name.split(".")[0]
+
+
+@pytest.mark.parametrize("order", ["natural", "balanced"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_of_a_shard_with_a_flipped_label_no_sample_is_given(published, order, num_workers):
+    shard = Path(published).parent / "shards" / "toy-000003.tar"
+    with tarfile.open(shard) as tar:
+        inside = {member.name.split(".")[0] for member in tar}
+    flip_label(shard)
+    stream = load_balanced(published, order=order, shuffle_buffer=0)
+    seen = set()
+
+    def train():
+        seen.update(sample["key"] for sample in DataLoader(stream, batch_size=None, num_workers=num_workers))
+
+    with pytest.raises(ValueError, match=r"toy-000003\.tar is not the file whose SHA-256 the manifest gives; verify"):
+        train()
+
+    assert not seen & inside
+
+
+def test_a_shard_is_checked_once_a_process(published):
+    shard = Path(published).parent / "shards" / "toy-000003.tar"
+    stream = load_balanced(published, order="natural")
+    first = sorted(sample["key"] for sample in stream)
+    flip_label(shard)  # after it was found sound
+
+    assert sorted(sample["key"] for sample in stream) == first
+    with pytest.raises(ValueError, match=r"toy-000003\.tar is not the file"):
+        list(load_balanced(published, order="natural"))
+
+
+@pytest.mark.parametrize("path", ["shards/toy-000003.tar", "metadata.parquet", "manifest.json"])
+def test_a_pipe_in_a_files_place_is_named_and_blocks_nobody(published, path):
+    place = Path(published).parent / path
+    place.unlink()
+    os.mkfifo(place)
+
+    with pytest.raises(
+        StoreError, match=rf"{path} cannot be read: it is a pipe, no plain file; put a plain file in its"
+    ):
+        list(load_balanced(published, order="balanced"))
+
+
+def test_a_damaged_table_decides_no_balance(published):
+    table = Path(published).parent / "metadata.parquet"
+    content = bytearray(table.read_bytes())
+    content[len(content) // 3] ^= 4
+    table.write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"metadata\.parquet is not the file whose SHA-256 the manifest gives; verify"):
+        load_balanced(published, order="balanced")
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -265,10 +330,12 @@ def test_a_corrupted_shard_is_one_clear_line_or_every_sample_is_there(published,
     refusal, seen = "", set()
     try:
         for sample in PublishedStream(published, StreamSettings(order=order)).samples():
-            seen.add((sample.key, sample.label, sample.pixels().shape))
+            seen.add((sample.key, sample.label, sample.pixels().tobytes()))
     except ValueError as error:
         refusal = str(error)
     path.write_bytes(original)
 
+    right = PublishedStream(published, StreamSettings(shuffle_buffer=0)).samples()
+    assert seen <= {(sample.key, sample.label, sample.pixels().tobytes()) for sample in right}
     assert "\n" not in refusal
     assert refusal or len(seen) == 117
