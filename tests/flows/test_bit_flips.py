@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def flip_a_checkpoint(folder, *, rng, tally):
             self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
 
         def forward(self, x, *_, **__):
-            return self.layer(x)
+            return SimpleNamespace(sample=self.layer(x))
 
     def train(checkpoint, *, dies_at=None):
         def on_progress(progress):
