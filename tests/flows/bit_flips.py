@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from datasets.runs.latest import read_latest
 from datasets.runs.verify import verify
@@ -95,8 +96,7 @@ class StoreFlips:
         if state == "drawn":
             files = {path: data for path, data in files.items() if not any(part in f"/{path}" for part in _PUBLISHED)}
         path = rng.choice(sorted(path for path in files if begin in f"/{path}" and path.endswith(end)))
-        for name, data in (files | {path: flipped(files[path], rng)}).items():
-            store.write(name, data)
+        fill(store, files | {path: flipped(files[path], rng)})
         if state == "published":
             problem = self._misread(store, path)
             if problem:
@@ -129,6 +129,17 @@ class StoreFlips:
         for name, data in self._whole.items():
             sound.write(name, data)
         return sound, next(sound.url(name) for name in sound.list() if name.endswith("/manifest.json"))
+
+
+def fill(store, files):
+    """Write files into an empty store; on a disk without waiting for it, as no power is lost here."""
+    for name, data in files.items():
+        if "://" in store.root:
+            store.write(name, data)
+            continue
+        place = Path(store.root, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
 
 
 def everything_read(store, manifest):

@@ -122,6 +122,9 @@ def run_campaign(flips, url_of, tally, *, seed, more=()):
         else:
             flips.strike(kind, url_of(number), rng=rng, tally=tally)
         sys.stdout.write(f"{number + 1:4d} {kind}: {len(tally.stories)} found\n")
+        if number % 50 == 49:
+            sys.stdout.write(f"{tally.table()}\n")
+        sys.stdout.flush()
 
 
 def test_no_flipped_bit_of_a_store_passes_unseen(minority, command, contents, tiny_config, tmp_path):

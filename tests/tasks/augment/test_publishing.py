@@ -38,9 +38,7 @@ def test_a_unit_that_was_judged_on_other_images_is_refused_before_anything_is_pu
     receipt = json.loads(store.read(path))
     store.write(path, json.dumps(receipt | {"recipe": "0123456789ab"}).encode())
 
-    with pytest.raises(
-        ValueError, match=rf"{path} is of recipe 0123456789ab, this run is recipe {workspace.recipe}:"
-    ):
+    with pytest.raises(ValueError, match=rf"{path} is of recipe 0123456789ab, this run is recipe {workspace.recipe}:"):
         publish_rounds(workspace, store, rounds=0)
 
     assert [name for name in store.list() if not name.startswith(("units/", "plans/"))] == ["run.json"]
