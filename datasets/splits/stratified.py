@@ -30,9 +30,9 @@ class SplitSettings:
         seed: The same seed and labels give the same split.
     """
 
-    test_fraction: float = 0.4
+    test_fraction: float = 0.2
     validation_fraction: float = 0.1
-    imbalance: float | None = 20.0
+    imbalance: float | None = None
     validation_cap: int | None = None
     seed: int = 0
 
