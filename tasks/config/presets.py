@@ -5,6 +5,7 @@ A preset is read, overridden and checked in the same way by the command line and
 
 import difflib
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -114,8 +115,8 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def own_presets_folder() -> Path:
-    """Where users keep files of presets of their own, one a set."""
-    return PREFECT_FILE.parent / "presets"
+    """Where users keep files of presets of their own, one a set: $MINORITY_PRESETS, or presets/ in the checkout."""
+    return Path(os.environ.get("MINORITY_PRESETS") or PREFECT_FILE.parent / "presets")
 
 
 def deployments_of(name: str) -> tuple[Path, list[str]]:

@@ -16,8 +16,7 @@ from tasks.errors import InputError
 def presets(tmp_path, monkeypatch):
     """Own presets lie in a folder of the test."""
     folder = tmp_path / "presets"
-    monkeypatch.setattr("tasks.config.presets.own_presets_folder", lambda: folder)
-    monkeypatch.setattr("tasks.commands.init.own_presets_folder", lambda: folder)
+    monkeypatch.setenv("MINORITY_PRESETS", str(folder))
     return folder
 
 
