@@ -57,7 +57,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         class_names=list(real.train.class_names),
         quotas=dict(zip(real.groups, wanted, strict=True)),
-        real_images=real.digest,
+        real_digest=real.digest,
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
         "which was trained on the training split alone.",
     )

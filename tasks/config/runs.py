@@ -116,7 +116,7 @@ class AugmentConfig(_Run):
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self
 
-    def recipe(self, *, backbone_identity: str, real_images: str) -> str:
+    def recipe(self, *, backbone_identity: str, real_digest: str) -> str:
         """12 hex digits over everything that decides which images are published.
 
         Of the settings those count that differ from their defaults, so that a setting which is added later, at its
@@ -124,10 +124,10 @@ class AugmentConfig(_Run):
 
         Args:
             backbone_identity: `Backbone.identity` of the backbone that is used.
-            real_images: Digest of the training and validation images.
+            real_digest: Digest of the training and validation images.
         """
         beside_the_images = {"store", "run_id", "device", "workers", "units_a_task", "downstream", "backbone"}
-        return _recipe(self, beside_the_images, backbone_identity=backbone_identity, real_images=real_images)
+        return _recipe(self, beside_the_images, backbone_identity=backbone_identity, real_digest=real_digest)
 
 
 class DownstreamConfig(_Run):
@@ -179,25 +179,25 @@ class CalibrateConfig(_Run):
         )
         return AugmentConfig(**{name: getattr(self, name) for name in shared})
 
-    def recipe(self, *, backbone_identity: str, real_images: str) -> str:
+    def recipe(self, *, backbone_identity: str, real_digest: str) -> str:
         """12 hex digits over everything that decides the result, as in `AugmentConfig.recipe`.
 
         Args:
             backbone_identity: `Backbone.identity` of the backbone that is used.
-            real_images: Digest of the training and validation images.
+            real_digest: Digest of the training and validation images.
         """
         beside_the_result = {"store", "device", "workers", "backbone"}
-        return _recipe(self, beside_the_result, backbone_identity=backbone_identity, real_images=real_images)
+        return _recipe(self, beside_the_result, backbone_identity=backbone_identity, real_digest=real_digest)
 
 
 def _recipe(
-    config: AugmentConfig | CalibrateConfig, indecisive: set[str], *, backbone_identity: str, real_images: str
+    config: AugmentConfig | CalibrateConfig, indecisive: set[str], *, backbone_identity: str, real_digest: str
 ) -> str:
     return recipe_of(
         {
             "settings": differing(config, exclude=indecisive),
             "backbone": [backbone_identity, config.backbone.decisive],
-            "real_images": real_images,
+            "real_digest": real_digest,
             "version": RECIPE_VERSION,
         }
     )

@@ -19,7 +19,7 @@ def open_run_store(workspace: Workspace) -> Store:
         workspace.run_id,
         recipe=workspace.recipe,
         config=published_config(workspace.config),
-        real_images=workspace.real.digest,
+        real_digest=workspace.real.digest,
     )
 
 

@@ -53,7 +53,7 @@ class Workspace:
     @property
     def recipe(self) -> str:
         """The run's recipe."""
-        return self.config.recipe(backbone_identity=self.backbone.identity, real_images=self.real.digest)
+        return self.config.recipe(backbone_identity=self.backbone.identity, real_digest=self.real.digest)
 
     @property
     def run_id(self) -> str:

@@ -107,7 +107,7 @@ def test_images_that_are_added_after_publishing_make_another_run_and_touch_no_by
     assert contents(first.parent) == before
     (second,) = set(manifests(store)) - {first}
     assert read_latest(Store(store), "digits").run_id == second.parent.name
-    told = [Manifest.from_json(path.read_bytes()).real_images for path in (first, second)]
+    told = [Manifest.from_json(path.read_bytes()).real_digest for path in (first, second)]
     assert None not in told
     assert told[0] != told[1]
 

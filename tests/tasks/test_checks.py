@@ -52,7 +52,7 @@ def test_a_store_of_another_recipe_is_refused_with_both_recipes(tiny_config):
     first = check_inputs(tiny_config(run_id="mine"))
     other = tiny_config(run_id="mine", seed=1)
 
-    identity = {"backbone_identity": first.backbone.identity, "real_images": first.real.digest}
+    identity = {"backbone_identity": first.backbone.identity, "real_digest": first.real.digest}
     message = refusal(other)
 
     assert f"holds samples of recipe {first.recipe}" in message

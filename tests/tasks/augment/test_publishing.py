@@ -27,7 +27,7 @@ def test_the_manifest_names_the_real_images(run):
 
     manifest = publish_rounds(workspace, store, rounds=0)
 
-    assert manifest.real_images == workspace.real.digest
+    assert manifest.real_digest == workspace.real.digest
     assert Manifest.from_json(store.read("manifest.json")) == manifest
     assert verify(store.url("manifest.json")) == []
 

@@ -15,7 +15,7 @@ def recipe():
     def make(sha256=SHA, **overrides):
         dotted = {key.replace("__", "."): value for key, value in overrides.items()}
         config = load_preset(AugmentConfig, "digits", overrides=dotted)
-        return config.recipe(backbone_identity=sha256, real_images="b" * 64)
+        return config.recipe(backbone_identity=sha256, real_digest="b" * 64)
 
     return make
 

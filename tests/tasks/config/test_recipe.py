@@ -12,7 +12,7 @@ from tasks.config.recipe import differing, recipe_of
 from tasks.config.runs import AugmentConfig, CalibrateConfig
 from tasks.config.sections import PlanConfig, Section
 
-OF = {"backbone_identity": "a" * 64, "real_images": "b" * 64}
+OF = {"backbone_identity": "a" * 64, "real_digest": "b" * 64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def test_the_real_images_and_the_backbone_are_in_every_recipe():
     for config in (augment(), load_preset(CalibrateConfig, "digits")):
         recipes = {
             config.recipe(**OF),
-            config.recipe(**OF | {"real_images": "c" * 64}),
+            config.recipe(**OF | {"real_digest": "c" * 64}),
             config.recipe(**OF | {"backbone_identity": "c" * 64}),
         }
         assert len(recipes) == 3
