@@ -84,6 +84,7 @@ def flip_a_checkpoint(folder, *, rng, tally):
         )
 
     path = folder / "training.pt"
+    path.unlink(missing_ok=True)
     with pytest.raises(KeyboardInterrupt):
         train(path, dies_at=2)
     path.write_bytes(bit_flips.flipped(path.read_bytes(), rng))
