@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from datasets.runs.manifest import MANIFEST_FILE, Manifest
 from datasets.storage.canonical import parse_json
 from datasets.storage.checked import DamagedError, checked_json, parse_checked_json
 from datasets.storage.names import require_name
@@ -51,8 +52,12 @@ def open_run(
     run_store = store.child(run_path(dataset, run_id))
     begin = {"recipe": recipe, "config": config, "real_digest": real_digest}
     if run_store.create(RUN_FILE, checked_json(begin)):
-        return run_store
-    begun = _parse(run_store.read(RUN_FILE), name=run_store.url(RUN_FILE))
+        begun = _published(run_store)
+        if begun is None or begun["recipe"] == recipe:
+            return run_store
+        run_store.remove(RUN_FILE)  # somebody took the first one away; the published run is closed to us all the same
+    else:
+        begun = _parse(run_store.read(RUN_FILE), name=run_store.url(RUN_FILE))
     if begun["recipe"] != recipe:
         before = begun.get("real_digest")
         others = real_digest is not None and before is not None and before != real_digest
@@ -63,6 +68,15 @@ def open_run(
             f"choose another run id or store, or {remedy}."
         )
     return run_store
+
+
+def _published(run_store: Store) -> dict[str, Any] | None:
+    """Recipe and real images of a run that is published; None where it is not, or its manifest is damaged."""
+    try:
+        manifest = Manifest.from_json(run_store.read(MANIFEST_FILE), name=run_store.url(MANIFEST_FILE))
+    except (FileNotFoundError, DamagedError):
+        return None
+    return {"recipe": manifest.recipe, "real_digest": manifest.real_digest}
 
 
 def _parse(data: bytes, *, name: str) -> dict[str, Any]:

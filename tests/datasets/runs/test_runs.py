@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from datasets.runs.publish import publish
 from datasets.runs.runs import RecipeMismatchError, open_run
 from datasets.storage.canonical import canonical_json
 from datasets.storage.checked import DamagedError
@@ -69,6 +70,23 @@ def test_a_run_file_of_an_earlier_version_is_read(store):
     open_run(store, "digits", "first", recipe="aaa", config={})
     with pytest.raises(RecipeMismatchError, match="holds samples of recipe aaa, this run is recipe bbb; choose"):
         open_run(store, "digits", "first", recipe="bbb", config={})
+
+
+def test_a_published_run_stays_closed_where_its_run_file_was_taken_away(tmp_path, small_run):
+    store, facts = Store(tmp_path), small_run["facts"]
+    rows = small_run["rows"](4)
+    publish(
+        open_run(store, "pets", "first", recipe=facts.recipe, config={}),
+        facts=facts,
+        samples=small_run["samples"](rows, small_run["images"](4)),
+        metadata=rows,
+    )
+    store.remove("pets/runs/first/run.json")
+
+    with pytest.raises(RecipeMismatchError, match="holds samples of recipe 0123456789ab, this run is recipe bbb"):
+        open_run(store, "pets", "first", recipe="bbb", config={})
+    assert not store.exists("pets/runs/first/run.json")
+    open_run(store, "pets", "first", recipe=facts.recipe, config={})
 
 
 def test_other_real_images_are_told_as_the_cause(store):

@@ -180,6 +180,24 @@ def test_copies_of_living_writers_and_young_foreign_ones_are_left_alone(tmp_path
     assert Store(tmp_path).clean_temporary() == (foreign.name,)
 
 
+def test_the_size_is_told_without_reading(store):
+    store.write("a/b.bin", b"12345")
+
+    assert store.size("a/b.bin") == 5
+    with pytest.raises(FileNotFoundError, match=r"a/none does not exist"):
+        store.size("a/none")
+
+
+@pytest.mark.parametrize("look", ["read", "open_read", "size"])
+def test_a_pipe_is_named_and_never_opened(tmp_path, look):
+    os.mkfifo(tmp_path / "odd.bin")
+
+    with pytest.raises(
+        StoreError, match=r"odd\.bin cannot be read: it is a pipe, no plain file; put a plain file in its"
+    ):
+        getattr(Store(tmp_path), look)("odd.bin")
+
+
 def test_a_lock_keeps_other_threads_out_and_is_not_listed(tmp_path):
     store = Store(tmp_path)
     inside, most = [], []

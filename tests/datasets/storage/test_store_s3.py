@@ -264,9 +264,12 @@ def test_a_bucket_keeps_a_published_run_from_other_recipes_and_other_images(buck
     with pytest.raises(RecipeMismatchError, match="holds samples of recipe 0123456789ab"):
         publish_pets(store, other)
     store.remove("pets/runs/first/run.json")  # as if somebody cleaned up by hand
-    with pytest.raises(PublishedRunError, match="is published with recipe 0123456789ab, this is recipe fedcba987654"):
+    with pytest.raises(RecipeMismatchError, match="holds samples of recipe 0123456789ab"):
         publish_pets(store, other)
-    store.remove("pets/runs/first/run.json")
+    rows = small_run["rows"](10)
+    order = {"samples": small_run["samples"](rows, small_run["images"](10)), "metadata": rows, "samples_per_shard": 4}
+    with pytest.raises(PublishedRunError, match="is published with recipe 0123456789ab, this is recipe fedcba987654"):
+        publish(store.child("pets/runs/first"), facts=other["facts"], **order)
     publish_pets(store, small_run)
 
     assert all_bytes(store) == whole
