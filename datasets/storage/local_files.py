@@ -42,9 +42,12 @@ def create_file(path: Path, data: bytes) -> bool:
     """Write a whole file unless one of that name exists. Of several writers at once exactly one gets True.
 
     Raises:
-        OSError: The file cannot be written; no part of it is left.
+        OSError: The file cannot be written, since something else than a file has its name, say; no part of it is left.
     """
     if path.exists():
+        require_plain(path)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         return False
     with _temporary_copy(path.parent, data) as temporary:
         try:

@@ -209,8 +209,14 @@ class Store:
         return True
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file (not a folder) of that name."""
+        """Whether there is a file (not a folder) of that name.
+
+        Raises:
+            StoreError: It cannot be told, or what is there is no plain file (a pipe, a device).
+        """
         with self.naming("read", path):
+            if self._local and self._fs.exists(self._full(path)):
+                require_plain(Path(self._full(path)))
             return bool(self._fs.isfile(self._full(path)))
 
     def list(self, prefix: str = "") -> list[str]:

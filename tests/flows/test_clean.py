@@ -36,8 +36,8 @@ def test_by_default_it_only_tells(store):
 
     assert told.exit_code == 0
     assert told.output.splitlines() == [
-        "would go: abandoned run pets/runs/given-up, 2 files, 5.03 kB, untouched for 9.0 days",
-        "1 found, 5.03 kB; nothing was touched: --delete removes them.",
+        "would go: abandoned run pets/runs/given-up, 2 files, 5.14 kB, untouched for 9.0 days",
+        "1 found, 5.14 kB; nothing was touched: --delete removes them.",
     ]
     assert Store(store).list() == before
 
@@ -45,7 +45,7 @@ def test_by_default_it_only_tells(store):
 def test_asked_to_it_removes_what_it_told_and_nothing_else(store):
     told = clean("--store", store, "--delete")
 
-    assert told.output.splitlines()[-1] == "1 of 1 removed, 5.03 kB freed."
+    assert told.output.splitlines()[-1] == "1 of 1 removed, 5.14 kB freed."
     assert {path.split("/")[2] for path in Store(store).list()} == {"alive"}
     assert clean("--store", store).output == "0 found, 0 B; nothing was touched: --delete removes them.\n"
 

@@ -1,13 +1,15 @@
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from datasets.runs.latest import Latest, move_latest, read_latest
 from datasets.storage.canonical import canonical_json
 from datasets.storage.checked import DamagedError, parse_checked_json
-from datasets.storage.store import Store
+from datasets.storage.store import Store, StoreError
 
 
 def publish_as(store, run_id):
@@ -99,6 +101,16 @@ def test_no_flipped_bit_of_history_or_pointer_moves_anything_back(tmp_path):
         with pytest.raises(DamagedError, match=r"pets/published/000002\.json .*remove it \(the run gets a new number"):
             move_latest(store, "pets", "one")
         assert read_latest(store, "pets") == latest
+
+
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_pointers_place_ends_nothing_in_a_loop(tmp_path, place):
+    store = Store(tmp_path)
+    store.write("pets/runs/one/manifest.json", b"{}")
+    place(tmp_path / "pets" / "latest.json")
+
+    with pytest.raises(StoreError, match=r"pets/latest\.json cannot be .*(a folder stands|it is a pipe)"):
+        move_latest(store, "pets", "one")
 
 
 def test_a_number_under_another_name_is_damage(tmp_path):

@@ -188,7 +188,7 @@ def test_the_size_is_told_without_reading(store):
         store.size("a/none")
 
 
-@pytest.mark.parametrize("look", ["read", "open_read", "size"])
+@pytest.mark.parametrize("look", ["read", "open_read", "size", "exists"])
 def test_a_pipe_is_named_and_never_opened(tmp_path, look):
     os.mkfifo(tmp_path / "odd.bin")
 
