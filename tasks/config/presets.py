@@ -3,6 +3,7 @@
 A preset is read, overridden and checked in the same way by the command line and by a deployed flow.
 """
 
+import copy
 import difflib
 import json
 import shlex
@@ -10,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.written import settled, settled_at
 from tasks.errors import InputError
 
 PREFECT_FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
@@ -58,9 +60,9 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = _plain(values)
+    tree = settled(values, kind)
     for key, value in overrides.items():
-        _set(tree, key, _plain(value))
+        _set(tree, key, copy.deepcopy(value))
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -98,6 +100,9 @@ def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any], path: str = 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Read "key=value" texts; the value is YAML, so that 3, 0.5, true, null and "text" are what they look like.
 
+    Where a flow's config has a setting of that name which takes texts, the value is the text as it was written:
+    `dataset.table.classes=[no, 01]` are two words.
+
     Raises:
         InputError: A text without "=" or with an unreadable value.
     """
@@ -107,18 +112,27 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
         try:
-            overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            overrides[key.strip()] = _of_setting(key.strip(), load_yaml(value))
+        except ValueError as error:
             raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
     return overrides
 
 
+def _of_setting(key: str, value: Any) -> Any:
+    """The value as the first flow with such a setting wants it; as YAML takes it where none has."""
+    for kind in FLOWS.values():
+        known, found = settled_at(value, key, kind)
+        if known:
+            return found
+    return plain(value)
+
+
 def _deployments() -> list[dict[str, Any]]:
     try:
-        content = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
+        content = load_yaml(PREFECT_FILE.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{PREFECT_FILE} is missing; run from a complete checkout of the project.") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise InputError(f"{PREFECT_FILE} is not readable YAML ({error}); repair it.") from error
     deployments: list[dict[str, Any]] = content["deployments"]
     return deployments
@@ -126,13 +140,6 @@ def _deployments() -> list[dict[str, Any]]:
 
 def _flow_of(entry: Mapping[str, Any]) -> str:
     return str(entry["entrypoint"]).rsplit(":", 1)[1].replace("train_backbone", "backbone")
-
-
-def _plain(values: Any) -> Any:
-    """A copy without shared parts: YAML anchors make them."""
-    if isinstance(values, Mapping):
-        return {key: _plain(value) for key, value in values.items()}
-    return [_plain(value) for value in values] if isinstance(values, list) else values
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -5,14 +5,15 @@ Knobs of the libraries are declared there, beside the code that obeys them. Unkn
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
+from datasets.storage.yaml_text import load_yaml, plain
 from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
 from tasks.config.paths import project_path
+from tasks.config.written import settled
 
 
 class Section(BaseModel):
@@ -110,18 +111,19 @@ def _backbone(value: Any) -> Any:
 
 
 def read_yaml_section(path: str) -> dict[str, Any]:
-    """A section of the config in a file of its own.
+    """The backbone section of a config in a file of its own; texts are what was written, quoted or not.
 
     Raises:
         ValueError: Where the file is missing, is no YAML, or holds no keys and values.
     """
     try:
-        content = yaml.safe_load(project_path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = load_yaml(project_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {content!r}.")
-    return content
+        raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {plain(content)!r}.")
+    section: dict[str, Any] = settled(content, BackboneConfig)
+    return section
 
 
 #: A backbone section in any of its forms.

@@ -10,7 +10,6 @@ from PIL import Image
 
 from datasets.readers.image_files import open_image_files
 from datasets.readers.image_table import read_image_table
-from datasets.readers.imageset import Problem
 from datasets.readers.table_settings import GroupColumn, TableSettings, read_table_settings, table_settings
 from datasets.splits.identity_split import split_set
 from datasets.splits.stratified import SplitSettings
@@ -132,7 +131,10 @@ def test_a_row_that_cannot_be_used_is_a_problem_with_its_place_and_reason(tmp_pa
     found = read_image_table(tmp_path, SETTINGS)
 
     assert len(found) == 5
-    assert found.problems == (Problem("labels.csv:3", f"{reason}."),)
+    (problem,) = [problem for problem in found.problems if problem.is_row]
+    assert (problem.source_id, problem.reason) == ("labels.csv:3", f"{reason}.")
+    # The image of the row is still in the archive, and in no part.
+    assert sum(problem.on_disk for problem in found.problems) == 1
 
 
 def test_labels_can_be_merged_under_one_name(folder):
@@ -226,7 +228,9 @@ def test_settings_can_be_written_in_yaml(tmp_path):
         (YAML + "channels: 2", "channels must be 1, 3 or None, got 2"),
         (YAML + "image_size: big", "image_size must be a whole number, got 'big'"),
         (YAML.replace("[40, 60]", "[60, 40]"), r"edges of age must be rising numbers, got \[60, 40\]"),
-        (YAML.replace("- sex", "- 7"), "a group must be a column's name, or column and edges, got 7"),
+        (YAML.replace("- sex", "- [7]"), r"a group must be a column's name, or column and edges, got \[7\]"),
+        (YAML + "label_values: {nevus: [1]}", r"label_values must hold text, got \[1\]"),
+        (YAML + "name: other", r"is not readable YAML: it names the key 'name' twice"),
         (YAML.replace("labels.csv", "labels.xlsx"), r"must be a \.csv or \.parquet file, got 'labels\.xlsx'"),
         (YAML.replace("name: skin", "name: Skin Set"), "'Skin Set' is not allowed"),
         ("- 1", "must hold keys and values, got list"),
@@ -257,7 +261,7 @@ def account_for(folder, sized_settings, *, num_rows):
     assert len(good) + len(problems) == len(found)
     assert all(problem.reason for problem in (*problems, *found.problems))
     if num_rows is not None:
-        assert len(found) + len(found.problems) == num_rows
+        assert len(found) + sum(problem.is_row for problem in found.problems) == num_rows
     return "read"
 
 
@@ -323,7 +327,7 @@ def test_a_member_that_lost_its_name_is_no_image(folder):
 
     found = read_image_table(folder, SETTINGS)
 
-    assert [problem.reason for problem in found.problems]
+    assert [problem.kind for problem in found.problems] == ["row whose image is missing"]
     assert len(found) + len(found.problems) == len(ROWS)
 
 
