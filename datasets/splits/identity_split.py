@@ -20,6 +20,8 @@ from datasets.splits.stratified import (
     make_split,
 )
 
+IN_NO_PART = "in none of the makers' parts"
+
 
 def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto") -> Split:
     """Divide a set into training, validation and test part, then give the training part a long tail.
@@ -66,6 +68,9 @@ def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto
     left_out = {
         THINNED: np.setdiff1d(split.train, train),
         OVER_VALIDATION_CAP: np.setdiff1d(split.validation, validation),
+        IN_NO_PART: np.setdiff1d(
+            np.arange(len(image_set)), np.concatenate([split.train, split.validation, split.test])
+        ),
     }
     return Split(train=train, validation=validation, test=split.test, left_out=left_out)
 
