@@ -18,7 +18,7 @@ from minority.sampling.two_stage import join_stages
 from minority.selection.judge import Judge
 from minority.selection.labelling import Labeller, confidence_floor
 from tasks.config.paths import project_path
-from tasks.config.presets import validate
+from tasks.config.presets import training_of, validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
@@ -199,6 +199,8 @@ class _Named(BaseModel):
 
 def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
     path = project_path(config.path)
+    if not path.exists() and (command := training_of(config.path)) is not None:
+        raise InputError(f"{setting}: {config.path} is not trained yet; run {command} first, or name another backbone.")
     try:
         backbone = load_backbone(
             path if path.exists() else config.path, revision=config.revision, download=config.download, **config.flags
