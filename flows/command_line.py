@@ -41,9 +41,10 @@ def augment(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
-        from tasks.checks import check_inputs
+        from tasks.checks import account_of_images, check_inputs
 
         check_inputs(config)
+        typer.echo(account_of_images(config.dataset), err=True)
         from flows.augment import augment as run
         from flows.result_table import print_summary
 
@@ -89,6 +90,9 @@ def train_backbone(
         from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
+        from tasks.checks import account_of_images
+
+        typer.echo(account_of_images(config.dataset), err=True)
         from flows.train_backbone import train_backbone as run
 
         typer.echo(f"backbone: {run(config)}")
@@ -131,9 +135,10 @@ def calibrate(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
-        from tasks.checks import check_workspace
+        from tasks.checks import account_of_images, check_workspace
 
         check_workspace(config.augment())
+        typer.echo(account_of_images(config.dataset), err=True)
         from flows.calibrate import calibrate as run
         from flows.result_table import print_calibration
 

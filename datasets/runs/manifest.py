@@ -64,6 +64,7 @@ class RunFacts:
         quotas: Group -> synthetic images asked for.
         provenance: A sentence or more for the card: where the real images come from and their licence, what made the
             synthetic ones.
+        real_images: In which part every real image is, or why it is in none, as Markdown; "" leaves it out.
     """
 
     dataset: str
@@ -75,6 +76,7 @@ class RunFacts:
     class_names: list[str]
     quotas: Mapping[str, int] = field(default_factory=dict)
     provenance: str
+    real_images: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

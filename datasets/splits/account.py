@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from datasets.readers.imageset import ImageSet, Problem
+from datasets.readers.imageset import DAMAGED_IMAGE, ImageSet, Problem
 from datasets.readers.text_forms import look_alikes
 from datasets.splits.identity_split import straddling_sets
 
@@ -11,6 +11,7 @@ BEYOND_CAP = "above dataset.max_images"
 # Words for "nothing" in some tables, for a class in others.
 _WORDS_FOR_NOTHING = {"na", "n/a", "nan", "none", "null", "unknown"}
 _LONGEST_EXAMPLE = 160
+_MOST_NAMED = 50  # of the images that cannot be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +55,26 @@ class Account:
         """Rows of the table, used or not; every image of a part has one."""
         return sum(self.parts.values()) + sum(entry.rows for entry in self.left_out)
 
-    def to_text(self) -> str:
-        """One paragraph: every number, an example of every reason that has one, and the notes."""
+    def to_text(self, *, examples: bool = True) -> str:
+        """One paragraph: every number, an example of every reason that has one, and the notes.
+
+        Args:
+            examples: Whether to give one a reason; they may name places of this machine.
+        """
         used = ", ".join(f"{count:,} {part}" for part, count in self.parts.items())
         without = sum(entry.images for entry in self.left_out)
         sentences = [f"{self.num_images:,} images: {used}, {without:,} in no part."]
-        sentences += [f"{_number(entry)}: {entry.reason}{_example(entry)}." for entry in self.left_out]
+        sentences += [
+            f"{_number(entry)}: {entry.reason}{_example(entry) if examples else ''}." for entry in self.left_out
+        ]
         return " ".join([*sentences, *self.notes])
 
-    def to_markdown(self) -> str:
-        """A table with a line a part and a reason, whose last line is the sum; the notes below it."""
+    def to_markdown(self, *, examples: bool = True) -> str:
+        """A table with a line a part and a reason, whose last line is the sum; the notes below it.
+
+        Args:
+            examples: Whether to give one a reason; they may name places of this machine.
+        """
         with_rows = any(entry.rows for entry in self.left_out)
         lines = ["| where | images |" + " rows |" * with_rows, "|---|---|" + "---|" * with_rows]
         entries = [
@@ -72,8 +83,8 @@ class Account:
             ("all", self.num_images, self.num_rows),
         ]
         lines += [f"| {where} | {images} |" + f" {rows} |" * with_rows for where, images, rows in entries]
-        examples = [f"- {entry.reason}: {entry.example}" for entry in self.left_out if entry.example]
-        return "\n\n".join(["\n".join(lines), *filter(None, ["\n".join(examples)]), *self.notes])
+        named = [f"- {entry.reason}: {entry.example}" for entry in self.left_out if entry.example and examples]
+        return "\n\n".join(["\n".join(lines), *filter(None, ["\n".join(named)]), *self.notes])
 
 
 def take_account(
@@ -102,10 +113,11 @@ def take_account(
     for reason, source_ids in left_out.items():
         if source_ids:
             entries.append(LeftOut(reason=reason, images=len(source_ids), rows=len(source_ids) * with_rows))
-    for entry in _entries(unreadable):
-        entries.append(
-            LeftOut(reason=entry.reason, images=entry.images, rows=entry.images * with_rows, example=entry.example)
-        )
+    if unreadable:
+        count = len(unreadable)
+        named = ", ".join(_printable(problem.source_id) for problem in unreadable[:_MOST_NAMED])
+        more = f" and {count - _MOST_NAMED:,} more" if count > _MOST_NAMED else ""
+        entries.append(LeftOut(reason=DAMAGED_IMAGE, images=count, rows=count * with_rows, example=f"{named}{more}"))
     if num_beyond_cap:
         entries.append(LeftOut(reason=BEYOND_CAP, images=num_beyond_cap))
     return Account(
@@ -124,7 +136,7 @@ def _entries(problems: Iterable[Problem]) -> list[LeftOut]:
             reason=kind,
             images=sum(problem.on_disk for problem in found),
             rows=sum(problem.is_row for problem in found),
-            example=f"{found[0].source_id} {found[0].reason}"[:_LONGEST_EXAMPLE],
+            example=_printable(f"{found[0].source_id} {found[0].reason}")[:_LONGEST_EXAMPLE],
         )
         for kind, found in by_kind.items()
     ]
@@ -149,6 +161,11 @@ def _notes(parts: Mapping[str, ImageSet]) -> Iterator[str]:
     divided = straddling_sets([part.identities for part in sets])
     if divided:
         yield f"{len(divided):,} identities have images in two parts, e.g. {divided[0]!r:.60}."
+
+
+def _printable(text: str) -> str:
+    """A text from outside on one line, with whatever a terminal would obey written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _number(entry: LeftOut) -> str:

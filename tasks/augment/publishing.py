@@ -59,6 +59,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         quotas=dict(zip(real.groups, wanted, strict=True)),
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
         "which was trained on the training split alone.",
+        real_images=real.account.to_markdown(examples=False),
     )
     plans = run_plans(workspace, store, rounds=rounds)
     candidates = Candidates(workspace, store)
