@@ -160,21 +160,22 @@ def presets() -> None:
 
 @app.command()
 def describe(
-    preset: Annotated[str, typer.Argument(help="An augment preset of prefect.yaml, e.g. digits.")],
+    preset: Annotated[str, typer.Argument(help="An augment preset, e.g. digits, or a set's YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder that receives the card and a picture of examples.")] = None,
     assignments: Settings = None,
 ) -> None:
     """Tell what the real images of a preset are: counts a group and split, missing values, duplicates, examples.
 
     Example: `minority describe digits --out digits-card`
+
+    A set in a file of its own: `minority describe examples/sets/ham10000.yaml --set dataset.folder=/data/ham10000`
     """
     with errors_in_one_line():
         from tasks.commands.description import describe_dataset
-        from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig
+        from tasks.config.dataset_file import load_dataset
+        from tasks.config.presets import parse_overrides
 
-        config = load_preset(AugmentConfig, preset, overrides=parse_overrides(assignments or []))
-        typer.echo(describe_dataset(config.dataset, out))
+        typer.echo(describe_dataset(load_dataset(preset, overrides=parse_overrides(assignments or [])), out))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.readers.image_files import open_image_files
 from datasets.readers.image_names import ImageNames, UnusableRowError
-from datasets.readers.imageset import DECODING_ERRORS, ImageSet, Problem, decode_bytes, fit_square, to_pixels
+from datasets.readers.imageset import DECODING_ERRORS, ImageSet, Problem, decode_bytes, first_of, fit_square, to_pixels
 from datasets.readers.table_cells import read_cells
 from datasets.readers.table_settings import GroupColumn, TableSettings
 from datasets.readers.text_forms import loose_form, one_form
@@ -46,13 +46,15 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
     files = ImageNames(open_image_files(root / settings.images))
     rows, problems = _usable_rows(root / settings.table, files=files, settings=settings)
     if not rows:
-        first = f" (first: {problems[0].source_id} {problems[0].reason})" if problems else ""
-        raise ValueError(f"{root / settings.table} has no usable row{first}; correct the table or its settings.")
+        raise ValueError(
+            f"{root / settings.table} has no usable row{first_of(problems)}; correct the table or its settings."
+        )
     class_names = list(settings.classes) or sorted({row.label for row in rows})
     counts = {name: sum(row.label == name for row in rows) for name in class_names}
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
-        raise ValueError(f"{root / settings.table} has no usable row of class {', '.join(empty)}; correct classes.")
+        named = f"class {', '.join(empty)}{first_of(problems)}"
+        raise ValueError(f"{root / settings.table} has no usable row of {named}; correct classes.")
     image_shape, mode = _shape(files, names=[row.image for row in rows], settings=settings)
     number = {name: label for label, name in enumerate(class_names)}
     columns = [group.column for group in settings.groups]

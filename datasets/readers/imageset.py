@@ -41,6 +41,13 @@ class Problem:
     is_row: bool = False
 
 
+def first_of(problems: Sequence[Problem]) -> str:
+    """In brackets, how many problems there are and the first of them, for a message; "" where there is none."""
+    if not problems:
+        return ""
+    return f" ({len(problems)} problems, the first: {problems[0].source_id} {problems[0].reason.rstrip('.')})"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageSet:
     """Labelled images of one size. Pixels are read when asked for, so that a large set costs no memory.

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from datasets.readers.image_tars import TarSettings
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
 from datasets.storage.yaml_text import load_yaml, plain
@@ -23,7 +24,16 @@ class Section(BaseModel):
 
 
 Reader = Literal[
-    "digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet", "published"
+    "digits",
+    "celeba",
+    "fashion_mnist",
+    "cifar10",
+    "image_table",
+    "image_tars",
+    "folder",
+    "lsun",
+    "imagenet",
+    "published",
 ]
 
 
@@ -32,6 +42,10 @@ def _table(value: Any) -> Any:
     if isinstance(value, str):
         return read_table_settings(project_path(value))
     return table_settings(value) if isinstance(value, dict) else value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class DatasetConfig(Section):
@@ -50,6 +64,11 @@ class DatasetConfig(Section):
         TableSettings | None,
         BeforeValidator(_table, json_schema_input_type=TableSettings | str | None),
         Field(description="Where columns and images are (image_table): keys and values, or a YAML file that has them."),
+    ] = None
+    tars: Annotated[
+        TarSettings | None,
+        # So that runs of other readers keep their recipe.
+        Field(description="Which tars are read, and what their classes are (image_tars).", exclude_if=_is_none),
     ] = None
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
     image_size: Annotated[

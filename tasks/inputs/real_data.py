@@ -14,6 +14,7 @@ import datasets.readers.digits
 import datasets.readers.fashion_mnist
 import datasets.readers.folder
 import datasets.readers.image_table
+import datasets.readers.image_tars
 import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
@@ -125,6 +126,16 @@ def _read_image_table(config: DatasetConfig) -> RealData:
     return _split(datasets.readers.image_table.read_image_table(folder, table), config, licence=table.licence)
 
 
+def _read_image_tars(config: DatasetConfig) -> RealData:
+    if config.tars is None:
+        raise InputError("dataset.tars is not set; name the classes, e.g. --set 'dataset.tars.classes=[cat, dog]'.")
+    if config.image_size is None:
+        raise InputError("dataset.image_size is not set; give the side in pixels that images are cut and resized to.")
+    folder = _folder(config, holds="the tars")
+    images = datasets.readers.image_tars.read_tar_folder(folder, config.tars, image_size=config.image_size)
+    return _split(images, config, licence="Unknown; ask whoever gave you the images.")
+
+
 def _read_folder(config: DatasetConfig) -> RealData:
     images = datasets.readers.folder.read_folder(_folder(config, holds="one folder a class"))
     return _split(images, config, licence="Unknown; ask whoever gave you the images.")
@@ -185,6 +196,7 @@ _READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
     "fashion_mnist": _read_fashion_mnist,
     "cifar10": _read_cifar10,
     "image_table": _read_image_table,
+    "image_tars": _read_image_tars,
     "folder": _read_folder,
     "lsun": _read_lsun,
     "imagenet": _read_imagenet,
