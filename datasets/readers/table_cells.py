@@ -86,17 +86,22 @@ def _text_of(path: Path) -> str:
 def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) -> tuple[str, list[str], int]:
     """The separator, the names of the columns, and the number of lines up to and with the header."""
     found = []
+    stray = ""
     for separator in _SEPARATORS:
         reader = csv.reader(islice(lines, first, None), strict=True, delimiter=separator, skipinitialspace=True)
         try:
             header = [one_form(name).strip() for name in next(reader, [])]
         except csv.Error as error:
-            raise ValueError(
-                f"{path} is not a readable CSV file: line {first + 1}, its header, has a stray quote ({error})."
-            ) from error
-        found.append((separator, header, first + reader.line_num))
+            stray = stray or str(error)
+        else:
+            found.append((separator, header, first + reader.line_num))
     # The comma comes first, and stays where no separator gives all columns.
-    return next((entry for entry in found if {column.strip() for column in columns} <= set(entry[1])), found[0])
+    fitting = [entry for entry in found if {column.strip() for column in columns} <= set(entry[1])]
+    if not fitting and stray:
+        raise ValueError(
+            f"{path} is not a readable CSV file: line {first + 1}, its header, has a stray quote ({stray})."
+        )
+    return (fitting or found)[0]
 
 
 def _records(
