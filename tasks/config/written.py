@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from datasets.storage.yaml_text import Written, plain
+from datasets.storage.yaml_text import Written
 
 _JSON_TYPES: dict[type, set[str]] = {
     bool: {"boolean"},
     int: {"integer", "number"},
     float: {"number"},
     type(None): {"null"},
+    str: {"string"},
 }
 
 
@@ -60,14 +61,16 @@ def _settled(value: Any, nodes: list[dict[str, Any]], schema: dict[str, Any]) ->
 
 
 def _scalar(written: Written, options: list[dict[str, Any]]) -> Any:
-    takes_value = any(
-        written.value in node["enum"] if "enum" in node else node.get("type") in _JSON_TYPES[type(written.value)]
-        for node in options
-    )
-    takes_text = any(
-        written.text in node["enum"] if "enum" in node else node.get("type") == "string" for node in options
-    )
-    return written.text if takes_text and not takes_value else plain(written)
+    """The value where a setting takes such ones, or says nothing; else the text, also where a list or more is due."""
+    if any(_takes(node, written.value) for node in options):
+        return written.value
+    takes_text = any(_takes(node, written.text) for node in options)
+    takes_no_scalar = bool(options) and all(node.get("type") in ("object", "array") for node in options)
+    return written.text if takes_text or takes_no_scalar else written.value
+
+
+def _takes(node: dict[str, Any], value: bool | float | str | None) -> bool:
+    return value in node["enum"] if "enum" in node else node.get("type") in _JSON_TYPES[type(value)]
 
 
 def _options(nodes: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
