@@ -184,7 +184,8 @@ def _straddling(image_set: ImageSet, split: Split | None) -> list[str]:
         return []
     if split is None:
         parts = np.array(image_set.parts or [""] * len(image_set))
-        split = Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in PARTS))
+        train, validation, test = (np.flatnonzero(parts == name).astype(np.int64) for name in PARTS)
+        split = Split(train=train, validation=validation, test=test)
     return straddling(image_set.identities, split)
 
 

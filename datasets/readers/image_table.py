@@ -117,12 +117,12 @@ def _usable_rows(path: Path, *, files: ImageNames, settings: TableSettings) -> t
             continue
         row_of[image] = place
         rows.append(row)
-    for place, error, image in left_out:
+    for place, unusable, image in left_out:
         # The first row that is left out accounts for its image, unless another row uses it.
         lost = image in files and image not in row_of
         if lost:
             row_of[image] = place
-        problems.append(Problem(place, _sentence(error), kind=error.kind, on_disk=lost, is_row=True))
+        problems.append(Problem(place, _sentence(unusable), kind=unusable.kind, on_disk=lost, is_row=True))
     return rows, [*problems, *files.unnamed(row_of, table=path.name, place=settings.images)]
 
 

@@ -74,7 +74,7 @@ def _look(part: ImageSet, index: int) -> bytes | str:
         pixels = part.image(index)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split())
-    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()[:_DIGEST]
+    return hashlib.sha256(pixels.tobytes()).digest()[:_DIGEST]
 
 
 def _equal(

@@ -154,7 +154,9 @@ def _notes(parts: Mapping[str, ImageSet]) -> Iterator[str]:
     for name, found in values.items():
         if None in found:
             yield f"{name!r} has no value in {found.count(None):,} images; their groups say unknown."
-    for what, words in (("classes", class_names), *((f"values of {name!r}", found) for name, found in values.items())):
+    words_of: dict[str, Sequence[str | None]] = {"classes": class_names}
+    words_of |= {f"values of {name!r}": found for name, found in values.items()}
+    for what, words in words_of.items():
         for alike in look_alikes(word for word in words if word is not None):
             named = " and ".join(map(repr, alike[:3]))
             yield f"The {what} {named} differ in case or spaces alone, and are counted apart."

@@ -87,9 +87,9 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
         return {_key(key): _convert(loader, value) for key, value in merged.value}
     if isinstance(node, yaml.SequenceNode):
         return [_convert(loader, child) for child in node.value]
-    if node.tag not in _TYPED:
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _TYPED:
         return str(node.value)
-    if node.style is None or node.style == "":
+    if not node.style:
         try:
             return Written(value=loader.construct_object(node), text=node.value)
         except ValueError:  # such as 0x_
