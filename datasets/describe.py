@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.contact_sheet import contact_sheet
-from datasets.readers.imageset import PARTS, ImageSet, Problem
-from datasets.splits.identity_split import straddling
+from datasets.readers.imageset import DAMAGED_IMAGE, PARTS, ImageSet, Problem
+from datasets.splits.account import Account, take_account
+from datasets.splits.identity_split import IN_NO_PART, straddling
 from datasets.splits.stratified import Split
 
 _MOST_LISTED = 20
@@ -41,6 +43,7 @@ class DatasetCard:
         problems: Annotations that the reader left out and images that cannot be decoded.
         duplicates: Sets of images with equal pixels, those that lie in two parts first.
         straddling: Identities with images in two parts.
+        account: In which part every image on disk is, or why it is in none.
         examples: Group -> up to eight images, uint8 (H, W, C).
     """
 
@@ -54,6 +57,7 @@ class DatasetCard:
     problems: list[Problem]
     duplicates: list[Duplicate]
     straddling: list[str]
+    account: Account
     examples: dict[str, list[NDArray[np.uint8]]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +67,7 @@ class DatasetCard:
             "image_shape": list(self.image_shape),
             "problems": [asdict(problem) for problem in self.problems],
             "duplicates": [asdict(duplicate) for duplicate in self.duplicates],
+            "account": asdict(self.account),
         }
 
     def to_markdown(self) -> str:
@@ -73,10 +78,11 @@ class DatasetCard:
         sections = [
             f"# {self.name}",
             f"{self.num_images} images{shown}, {width} x {height} pixels, {'grey' if channels == 1 else 'RGB'}.",
+            "## Where every image is\n\n" + self.account.to_markdown(),
             "## Images by class and part\n\n" + _table("class", self.class_counts),
             "## Images by group and part\n\n" + _table("group", self.counts),
             "## Missing values\n\n" + _lines([f"{name}: {count} images" for name, count in self.missing.items()]),
-            "## Problems\n\n" + _lines([f"{problem.source_id}: {problem.reason}" for problem in self.problems]),
+            "## Problems\n\n" + _problem_lines(self.problems),
             f"## Duplicates\n\n{len(self.duplicates)} sets of images with equal pixels, {leaking} of them in two "
             f"parts, {sum(duplicate.labels_differ for duplicate in self.duplicates)} with different labels.\n\n"
             + _lines([_duplicate_line(duplicate) for duplicate in self.duplicates]),
@@ -92,23 +98,24 @@ class DatasetCard:
         return contact_sheet(rows, image_shape=self.image_shape, columns=_EXAMPLES_A_GROUP)
 
 
-def describe(image_set: ImageSet, split: Split | None = None) -> DatasetCard:
+def describe(image_set: ImageSet, split: Split | None = None, *, account: Account | None = None) -> DatasetCard:
     """Read every image once and say what the set holds.
 
     Args:
         image_set: The set.
         split: Its division; None takes the makers' parts where there are some.
+        account: What became of images and rows that are not in the set; None where it is whole.
 
     Returns:
         The card. Images that cannot be decoded are among its problems.
     """
     part_of = _part_of(image_set, split)
     hashes: dict[bytes, list[int]] = {}
-    problems = list(image_set.problems)
+    damaged: dict[int, Problem] = {}
     examples: dict[str, list[NDArray[np.uint8]]] = {}
     for index, found in image_set.decoded():
         if isinstance(found, Problem):
-            problems.append(found)
+            damaged[index] = found
             continue
         hashes.setdefault(hashlib.sha256(found.tobytes()).digest()[:16], []).append(index)
         shown = examples.setdefault(image_set.groups[index], [])
@@ -124,9 +131,10 @@ def describe(image_set: ImageSet, split: Split | None = None) -> DatasetCard:
         counts=_counts(image_set.groups, part_of, names=sorted(set(image_set.groups))),
         class_counts=_counts(label_names, part_of, names=image_set.class_names),
         missing={name: values.count(None) for name, values in image_set.attributes.items()},
-        problems=problems,
+        problems=[*image_set.problems, *damaged.values()],
         duplicates=sorted(duplicates, key=lambda duplicate: (len(set(duplicate.parts)) == 1, duplicate.source_ids)),
         straddling=_straddling(image_set, split),
+        account=account or _account(image_set, part_of, damaged, split),
         examples=examples,
     )
 
@@ -139,6 +147,23 @@ def _part_of(image_set: ImageSet, split: Split | None) -> list[str]:
         for index in indices:
             part_of[index] = name
     return part_of
+
+
+def _account(image_set: ImageSet, part_of: list[str], damaged: Mapping[int, Problem], split: Split | None) -> Account:
+    places = {
+        name: [i for i, part in enumerate(part_of) if part == name and i not in damaged] for name in (*PARTS, "unused")
+    }
+    known = {} if split is None else split.left_out
+    reasons = {int(index): reason for reason, indices in known.items() for index in indices}
+    left_out: dict[str, list[str]] = {}
+    for index in places.pop("unused"):
+        left_out.setdefault(reasons.get(index, IN_NO_PART), []).append(image_set.source_ids[index])
+    return take_account(
+        {name: image_set.subset(indices) for name, indices in places.items()},
+        left_out=left_out,
+        unreadable=list(damaged.values()),
+        num_beyond_cap=image_set.num_beyond_cap,
+    )
 
 
 def _counts(values: list[str], part_of: list[str], *, names: list[str]) -> dict[str, dict[str, int]]:
@@ -159,7 +184,8 @@ def _straddling(image_set: ImageSet, split: Split | None) -> list[str]:
         return []
     if split is None:
         parts = np.array(image_set.parts or [""] * len(image_set))
-        split = Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in PARTS))
+        train, validation, test = (np.flatnonzero(parts == name).astype(np.int64) for name in PARTS)
+        split = Split(train=train, validation=validation, test=test)
     return straddling(image_set.identities, split)
 
 
@@ -172,11 +198,27 @@ def _table(head: str, counts: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines)
 
 
-def _lines(entries: list[str]) -> str:
+def _problem_lines(problems: list[Problem]) -> str:
+    """Reason by reason: how many, and some of them; images that cannot be read are named all."""
+    by_kind: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_kind.setdefault(problem.kind, []).append(problem)
+    paragraphs = [
+        f"{len(found)} times, {kind}:\n\n"
+        + _lines(
+            [f"{problem.source_id}: {problem.reason}" for problem in found],
+            most=len(found) if kind == DAMAGED_IMAGE else _MOST_LISTED,
+        )
+        for kind, found in by_kind.items()
+    ]
+    return "\n\n".join(paragraphs) or "None."
+
+
+def _lines(entries: list[str], *, most: int = _MOST_LISTED) -> str:
     if not entries:
         return "None."
-    more = [f"and {len(entries) - _MOST_LISTED} more"] if len(entries) > _MOST_LISTED else []
-    return "\n".join(f"- {' '.join(entry.split())}" for entry in entries[:_MOST_LISTED] + more)
+    more = [f"and {len(entries) - most} more"] if len(entries) > most else []
+    return "\n".join(f"- {' '.join(entry.split())}" for entry in entries[:most] + more)
 
 
 def _duplicate_line(duplicate: Duplicate) -> str:

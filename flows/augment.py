@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_run_logger
 
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates
@@ -13,7 +14,7 @@ from tasks.augment.planning import RoundPlan, batches, plan_baseline, plan_real,
 from tasks.augment.plans import settle_plan
 from tasks.augment.publishing import publish_run
 from tasks.augment.units import generate_units
-from tasks.checks import check_inputs
+from tasks.checks import account_of_images, check_inputs
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig, placed
 from tasks.execution.capacity import Demand
@@ -34,6 +35,7 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
     """
     config = placed(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     workspace = check_inputs(config)
+    get_run_logger().info(account_of_images(config.dataset))
     with running(workspace):
         rounds = generate(workspace)
         manifest = publish_run(config, rounds)

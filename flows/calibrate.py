@@ -4,10 +4,11 @@ from functools import partial
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_run_logger
 
 from tasks.calibration.result import CalibrationSummary, write_calibration
 from tasks.calibration.search import Measurement, check_budget, measure_candidate, plan_rung, plan_verification
-from tasks.checks import check_workspace
+from tasks.checks import account_of_images, check_workspace
 from tasks.config.presets import validate
 from tasks.config.runs import CalibrateConfig, placed
 from tasks.execution.capacity import Demand
@@ -26,6 +27,7 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
     config = placed(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     check_budget(config)
     check_workspace(config.augment())
+    get_run_logger().info(account_of_images(config.dataset))
     searched: list[Measurement] = []
     rung = 0
     while orders := plan_rung(config, searched, rung=rung):

@@ -41,9 +41,10 @@ def augment(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
-        from tasks.checks import check_inputs
+        from tasks.checks import account_of_images, check_inputs
 
         check_inputs(config)
+        typer.echo(account_of_images(config.dataset), err=True)
         from flows.augment import augment as run
         from flows.result_table import print_summary
 
@@ -89,6 +90,9 @@ def train_backbone(
         from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
+        from tasks.checks import account_of_images
+
+        typer.echo(account_of_images(config.dataset), err=True)
         from flows.train_backbone import train_backbone as run
 
         typer.echo(f"backbone: {run(config)}")
@@ -131,9 +135,10 @@ def calibrate(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
-        from tasks.checks import check_workspace
+        from tasks.checks import account_of_images, check_workspace
 
         check_workspace(config.augment())
+        typer.echo(account_of_images(config.dataset), err=True)
         from flows.calibrate import calibrate as run
         from flows.result_table import print_calibration
 
@@ -155,21 +160,22 @@ def presets() -> None:
 
 @app.command()
 def describe(
-    preset: Annotated[str, typer.Argument(help="An augment preset of prefect.yaml, e.g. digits.")],
+    preset: Annotated[str, typer.Argument(help="An augment preset, e.g. digits, or a set's YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder that receives the card and a picture of examples.")] = None,
     assignments: Settings = None,
 ) -> None:
     """Tell what the real images of a preset are: counts a group and split, missing values, duplicates, examples.
 
     Example: `minority describe digits --out digits-card`
+
+    A set in a file of its own: `minority describe examples/sets/ham10000.yaml --set dataset.folder=/data/ham10000`
     """
     with errors_in_one_line():
         from tasks.commands.description import describe_dataset
-        from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig
+        from tasks.config.dataset_file import load_dataset
+        from tasks.config.presets import parse_overrides
 
-        config = load_preset(AugmentConfig, preset, overrides=parse_overrides(assignments or []))
-        typer.echo(describe_dataset(config.dataset, out))
+        typer.echo(describe_dataset(load_dataset(preset, overrides=parse_overrides(assignments or [])), out))
 
 
 @app.command()

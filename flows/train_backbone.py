@@ -3,8 +3,10 @@
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_run_logger
 
 from tasks.backbone.train import train
+from tasks.checks import account_of_images
 from tasks.config.presets import validate
 from tasks.config.runs import TrainBackboneConfig
 from tasks.execution.fan_out import task_runner
@@ -22,4 +24,5 @@ def train_backbone(config: TrainBackboneConfig, overrides: dict[str, Any] | None
         The folder that holds the backbone.
     """
     config = validate(TrainBackboneConfig, config.model_dump(mode="json"), overrides=overrides or {})
+    get_run_logger().info(account_of_images(config.dataset))
     return train(config)

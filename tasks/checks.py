@@ -4,6 +4,7 @@ from datasets.storage.store import Store
 from tasks.augment.planning import quotas
 from tasks.config.limits import MOST_CANDIDATES
 from tasks.config.runs import AugmentConfig
+from tasks.config.sections import DatasetConfig
 from tasks.downstream.data import sources_of
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
@@ -40,6 +41,15 @@ def check_workspace(config: AugmentConfig) -> Workspace:
     if problems:
         raise InputError(" Also: ".join(problems))
     return open_workspace(config)
+
+
+def account_of_images(config: DatasetConfig) -> str:
+    """In which part every real image is, or why it is in none, as one paragraph for the start of a run.
+
+    Raises:
+        InputError: The images cannot be read.
+    """
+    return load_real_data(config).account.to_text()
 
 
 def _check_data(config: AugmentConfig) -> str | None:

@@ -14,6 +14,7 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 # A developer's own presets are no part of the project.
 os.environ["MINORITY_PRESETS"] = os.devnull
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
+os.environ["MINORITY_CACHE"] = tempfile.mkdtemp(prefix="minority-cache-")
 
 import pytest
 import torch
@@ -23,8 +24,9 @@ torch.set_num_threads(1)
 
 
 def pytest_unconfigure():
-    """Take away what Prefect left in its home."""
-    shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
+    """Take away what Prefect left in its home, and the cache."""
+    for name in ("PREFECT_HOME", "MINORITY_CACHE"):
+        shutil.rmtree(os.environ[name], ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """Any set of "folder or zip of images + CSV or Parquet table", read as its TableSettings say."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.readers.image_files import ImageFiles, open_image_files
-from datasets.readers.imageset import DECODING_ERRORS, ImageSet, Problem, decode_bytes, fit_square, to_pixels
+from datasets.readers.image_files import open_image_files
+from datasets.readers.image_names import ImageNames, UnusableRowError
+from datasets.readers.imageset import DECODING_ERRORS, ImageSet, Problem, decode_bytes, first_of, fit_square, to_pixels
 from datasets.readers.table_cells import read_cells
-from datasets.readers.table_settings import TableSettings
+from datasets.readers.table_settings import GroupColumn, TableSettings
+from datasets.readers.text_forms import loose_form, one_form
 
 MISSING = "unknown"
+_NO_CLASS = "which is not among classes"
 _GREY_MODES = {"1", "L", "LA"}
 
 
@@ -21,7 +25,8 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
     """Read a set of images with a table of labels and attributes.
 
     A row that cannot be used (no label, an unknown class or part, no such image, a word where a number is due, an image
-    named before) is left out and is among the set's problems. Pixels are read when asked for.
+    named before) is left out and is among the set's problems, and so is an image that no row names. Pixels are read
+    when asked for. Names and words are compared in one Unicode form (NFC).
 
     Args:
         folder: The folder that table and images lie in.
@@ -38,16 +43,18 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; name the folder that holds {settings.table}.")
-    files = open_image_files(root / settings.images)
+    files = ImageNames(open_image_files(root / settings.images))
     rows, problems = _usable_rows(root / settings.table, files=files, settings=settings)
     if not rows:
-        first = f" (first: {problems[0].source_id} {problems[0].reason})" if problems else ""
-        raise ValueError(f"{root / settings.table} has no usable row{first}; correct the table or its settings.")
+        raise ValueError(
+            f"{root / settings.table} has no usable row{first_of(problems)}; correct the table or its settings."
+        )
     class_names = list(settings.classes) or sorted({row.label for row in rows})
     counts = {name: sum(row.label == name for row in rows) for name in class_names}
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
-        raise ValueError(f"{root / settings.table} has no usable row of class {', '.join(empty)}; correct classes.")
+        named = f"class {', '.join(empty)}{first_of(problems)}"
+        raise ValueError(f"{root / settings.table} has no usable row of {named}; correct classes.")
     image_shape, mode = _shape(files, names=[row.image for row in rows], settings=settings)
     number = {name: label for label, name in enumerate(class_names)}
     columns = [group.column for group in settings.groups]
@@ -77,7 +84,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _TableImages:
-    files: ImageFiles
+    files: ImageNames
     names: list[str]
     mode: str
     image_size: int | None
@@ -88,56 +95,96 @@ class _TableImages:
         return to_pixels(image if self.image_size is None else fit_square(image, self.image_size))
 
 
-def _usable_rows(path: Path, *, files: ImageFiles, settings: TableSettings) -> tuple[list[_Row], list[Problem]]:
+def _usable_rows(path: Path, *, files: ImageNames, settings: TableSettings) -> tuple[list[_Row], list[Problem]]:
     optional = [column for column in (settings.identity_column, settings.split_column) if column is not None]
     groups = [group.column for group in settings.groups]
     columns = list(dict.fromkeys([settings.image_column, settings.label_column, *groups, *optional]))
     lines, problems = read_cells(path, columns=columns)
-    present = files.names()
-    seen: set[str] = set()
+    row_of: dict[str, str] = {}
+    left_out: list[tuple[str, UnusableRowError, str]] = []
     rows = []
     for place, cells in lines:
+        named = dict(zip(columns, cells, strict=True))
+        name = named[settings.image_column]
+        image = one_form(f"{settings.image_prefix}{name}{settings.image_suffix}") if name else ""
         try:
-            row = _row(dict(zip(columns, cells, strict=True)), settings=settings)
-            if row.image not in present:
-                raise ValueError(f"names the image {row.image!r:.80}, which is not in {settings.images}")
-            if row.image in seen:
-                raise ValueError(f"names the image {row.image!r:.80} a second time")
-        except ValueError as error:
-            problems.append(Problem(place, f"{error}."))
+            row = _row(named, image=image, settings=settings)
+            files.require(image, place=settings.images)
+            if image in row_of:
+                raise UnusableRowError("image named by an earlier row", f"names the image {image!r:.80} a second time")
+        except UnusableRowError as error:
+            left_out.append((place, error, image))
             continue
-        seen.add(row.image)
+        row_of[image] = place
         rows.append(row)
-    return rows, problems
+    for place, unusable, image in left_out:
+        # The first row that is left out accounts for its image, unless another row uses it.
+        lost = image in files and image not in row_of
+        if lost:
+            row_of[image] = place
+        problems.append(Problem(place, _sentence(unusable), kind=unusable.kind, on_disk=lost, is_row=True))
+    return rows, [*problems, *files.unnamed(row_of, table=path.name, place=settings.images)]
 
 
-def _row(cells: dict[str, str], *, settings: TableSettings) -> _Row:
-    name, label = cells[settings.image_column], cells[settings.label_column]
-    if not name:
-        raise ValueError(f"names no image in {settings.image_column}")
-    if label in settings.missing_values and label not in (*settings.classes, *settings.label_values):
-        raise ValueError(f"has no label in {settings.label_column}")
-    if settings.label_values:
-        if label not in settings.label_values:
-            raise ValueError(f"has the label {label!r:.60}, which label_values does not know")
-        label = settings.label_values[label]
-    if settings.classes and label not in settings.classes:
-        raise ValueError(f"has the label {label!r:.60}, which is not among classes")
-    values = tuple(
-        None if cells[group.column] in settings.missing_values else group.value(cells[group.column])
-        for group in settings.groups
-    )
-    identity = cells[settings.identity_column] if settings.identity_column is not None else ""
-    if settings.identity_column is not None and not identity:
-        raise ValueError(f"has no {settings.identity_column}, so that it could straddle two parts")
+def _sentence(error: ValueError) -> str:
+    return str(error) if str(error).endswith("?") else f"{error}."
+
+
+def _row(cells: dict[str, str], *, image: str, settings: TableSettings) -> _Row:
+    if not image:
+        raise UnusableRowError("row that names no image", f"names no image in {settings.image_column}")
+    label = _label(cells[settings.label_column], settings)
+    values = tuple(_value(group, cells[group.column], settings) for group in settings.groups)
+    identity = "" if settings.identity_column is None else cells[settings.identity_column]
+    if settings.identity_column is not None and identity in settings.missing_values:
+        said = f" ({identity!r} counts as missing)" if identity else ""
+        raise UnusableRowError(
+            "row without identity", f"has no {settings.identity_column}{said}, so that it could straddle two parts"
+        )
     part = ""
     if settings.split_column is not None:
         value = cells[settings.split_column]
         if value not in settings.split_values:
-            raise ValueError(f"has {settings.split_column} {value!r:.60}, which split_values does not know")
+            raise UnusableRowError(
+                "part that split_values does not know",
+                f"has {settings.split_column} {value!r:.60}, which split_values does not know"
+                + _meant(value, settings.split_values),
+            )
         part = settings.split_values[value]
-    image = f"{settings.image_prefix}{name}{settings.image_suffix}"
     return _Row(image=image, label=label, values=values, identity=identity, part=part)
+
+
+def _label(label: str, settings: TableSettings) -> str:
+    if label in settings.missing_values and label not in (*settings.classes, *settings.label_values):
+        if not label:
+            raise UnusableRowError("row without label", f"has no label in {settings.label_column}")
+        raise UnusableRowError(
+            "label that counts as missing",
+            f"has the label {label!r:.60} in {settings.label_column}, which missing_values counts as missing; "
+            "list it in classes where it is a class",
+        )
+    for known, where in ((settings.label_values, "which label_values does not know"), (settings.classes, _NO_CLASS)):
+        if known and label not in known:
+            meant = _meant(label, known)
+            kind = "label in another spelling than its class" if meant else "label that is no class"
+            raise UnusableRowError(kind, f"has the label {label!r:.60}, {where}{meant}")
+        label = settings.label_values.get(label, label) if known is settings.label_values else label
+    return label
+
+
+def _value(group: GroupColumn, cell: str, settings: TableSettings) -> str | None:
+    if cell in settings.missing_values:
+        return None
+    try:
+        return group.value(cell)
+    except ValueError as error:
+        raise UnusableRowError("word where a number is due", str(error)) from error
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """A hint where a known word differs in case or spaces alone."""
+    near = [name for name in known if loose_form(name) == loose_form(word)]
+    return f"; did you mean {near[0]!r:.60}?" if near else ""
 
 
 def _group_name(columns: list[str], values: list[str | None]) -> str:
@@ -145,7 +192,7 @@ def _group_name(columns: list[str], values: list[str | None]) -> str:
     return ",".join(f"{column}={word}" for column, word in zip(columns, words, strict=True))
 
 
-def _shape(files: ImageFiles, *, names: list[str], settings: TableSettings) -> tuple[tuple[int, int, int], str]:
+def _shape(files: ImageNames, *, names: list[str], settings: TableSettings) -> tuple[tuple[int, int, int], str]:
     """(H, W, C), and "L" or "RGB", as the first readable image and the settings have it."""
     first = _first_header(files, names=names, settings=settings)
     width, height = first.size if settings.image_size is None else (settings.image_size, settings.image_size)
@@ -153,7 +200,7 @@ def _shape(files: ImageFiles, *, names: list[str], settings: TableSettings) -> t
     return (height, width, channels), "L" if channels == 1 else "RGB"
 
 
-def _first_header(files: ImageFiles, *, names: list[str], settings: TableSettings) -> Image.Image:
+def _first_header(files: ImageNames, *, names: list[str], settings: TableSettings) -> Image.Image:
     reason = ""
     for name in names:
         try:

@@ -19,14 +19,33 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zli
 
 
 PARTS = ("train", "validation", "test")
+DAMAGED_IMAGE = "image that cannot be read"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """An image or an annotation that cannot be used: where it comes from, and why in one line."""
+    """An image or an annotation that cannot be used.
+
+    Attributes:
+        source_id: Where it comes from.
+        reason: Why, in one line.
+        kind: What such reasons are counted under.
+        on_disk: Whether there is an image that for this reason is in no part.
+        is_row: Whether there is a row of a table that for this reason is not used.
+    """
 
     source_id: str
     reason: str
+    kind: str = DAMAGED_IMAGE
+    on_disk: bool = True
+    is_row: bool = False
+
+
+def first_of(problems: Sequence[Problem]) -> str:
+    """In brackets, how many problems there are and the first of them, for a message; "" where there is none."""
+    if not problems:
+        return ""
+    return f" ({len(problems)} problems, the first: {problems[0].source_id} {problems[0].reason.rstrip('.')})"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,6 +66,7 @@ class ImageSet:
         parts: N names of the part that the set's makers gave each image to ("train", "validation", "test", or "" for
             none of them), or None where they gave none.
         problems: Annotations that the reader left out, with the reason; they are not among the N.
+        num_beyond_cap: Images on disk that a cap of the reader's (max_images) left aside; they are not among the N.
     """
 
     name: str
@@ -60,6 +80,7 @@ class ImageSet:
     attributes: Mapping[str, list[str | None]] = field(default_factory=dict)
     parts: list[str] | None = None
     problems: tuple[Problem, ...] = ()
+    num_beyond_cap: int = 0
 
     def __post_init__(self) -> None:
         counts = {"labels": len(self.labels), "groups": len(self.groups), "source_ids": len(self.source_ids)}
@@ -166,6 +187,7 @@ class ImageSet:
             attributes={name: [values[i] for i in chosen] for name, values in self.attributes.items()},
             parts=None if self.parts is None else [self.parts[i] for i in chosen],
             problems=self.problems,
+            num_beyond_cap=self.num_beyond_cap,
         )
 
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from datasets.readers.text_forms import one_form
 from datasets.storage.names import require_name
+from datasets.storage.yaml_text import Written, load_yaml, plain
 
 _PART_NAMES = {
     "train": "train",
@@ -36,6 +36,7 @@ class GroupColumn:
     edges: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "column", one_form(self.column))
         if not self.column:
             raise ValueError("GroupColumn.column is empty; name a column of the table.")
         if self.edges is not None:
@@ -109,6 +110,8 @@ class TableSettings:
     licence: str = "Unknown; ask whoever gave you the images."
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, _composed(entry.name, getattr(self, entry.name)))
         require_name("TableSettings.name", self.name)
         if not self.table.endswith((".csv", ".parquet")):
             raise ValueError(f"TableSettings.table must be a .csv or .parquet file, got {self.table!r}.")
@@ -125,8 +128,24 @@ class TableSettings:
             raise ValueError(f"TableSettings.split_values must lead to train, validation or test, got {min(odd)!r}.")
 
 
+def _composed(key: str, value: Any) -> Any:
+    """A setting with all its texts in one Unicode form."""
+    if isinstance(value, str):
+        return one_form(value)
+    if isinstance(value, tuple):
+        return tuple(_composed(key, entry) for entry in value)
+    if not isinstance(value, Mapping):
+        return value
+    composed = {one_form(name): one_form(part) for name, part in value.items()}
+    if len(composed) != len(value):
+        raise ValueError(f"TableSettings.{key} has two keys that are one name in different Unicode forms; keep one.")
+    return composed
+
+
 def read_table_settings(path: str | Path) -> TableSettings:
     """Read settings from a YAML file, one key an attribute; a group is a column's name or a mapping of GroupColumn.
+
+    Texts are what was written, quoted or not: no, 01, 1e3, 2020-01-01 and null are names like any other.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -139,9 +158,9 @@ def read_table_settings(path: str | Path) -> TableSettings:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text ({error}).") from error
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}.") from error
+        content = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values, got {type(content).__name__}.")
     try:
@@ -151,7 +170,7 @@ def read_table_settings(path: str | Path) -> TableSettings:
 
 
 def table_settings(content: Mapping[str, Any]) -> TableSettings:
-    """Make settings of plain lists, mappings and scalars.
+    """Make settings of plain lists, mappings and scalars, or of those that `load_yaml` returns.
 
     Raises:
         ValueError: A key is unknown or lacking, or a value of the wrong type or not allowed.
@@ -172,34 +191,49 @@ def _value(key: str, value: Any) -> Any:
     if key == "groups":
         return tuple(_group(entry) for entry in _list(key, value))
     if key in {"classes", "missing_values"}:
-        return tuple(str(entry) for entry in _list(key, value))
+        return tuple(_text(key, entry) for entry in _list(key, value))
     if key in {"split_values", "label_values"}:
         if not isinstance(value, dict):
-            raise ValueError(f"{key} must be a mapping, got {value!r:.60}.")
-        return {str(name): str(part) for name, part in value.items()}
+            raise ValueError(f"{key} must be a mapping, got {plain(value)!r:.60}.")
+        return {_text(key, name): _text(key, part) for name, part in value.items()}
+    written = value.value if isinstance(value, Written) else value
     if key in {"image_size", "channels"}:
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ValueError(f"{key} must be a whole number, got {value!r:.60}.")
-        return value
-    if key in {"identity_column", "split_column"} and value is None:
+        if written is not None and (not isinstance(written, int) or isinstance(written, bool)):
+            raise ValueError(f"{key} must be a whole number, got {written!r:.60}.")
+        return written
+    if key in {"identity_column", "split_column"} and written is None:
         return None
+    return _text(key, value)
+
+
+def _text(key: str, value: Any) -> str:
+    """A text, as it was written. A number may stand for one, but not what YAML made of a word."""
+    if isinstance(value, Written):
+        return value.text
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str):
-        raise ValueError(f"{key} must be text, got {value!r:.60}.")
+        raise ValueError(
+            f"{key} must hold text, got {plain(value)!r:.60}; where that was a word such as no or 1.0, quote it."
+        )
     return value
 
 
 def _group(entry: Any) -> GroupColumn:
-    if isinstance(entry, str):
-        return GroupColumn(column=entry)
-    if not isinstance(entry, dict) or not isinstance(entry.get("column"), str) or set(entry) - {"column", "edges"}:
-        raise ValueError(f"a group must be a column's name, or column and edges, got {entry!r:.60}.")
-    edges = entry.get("edges")
-    return GroupColumn(column=entry["column"], edges=None if edges is None else tuple(_list("edges", edges)))
+    if isinstance(entry, str | Written):
+        return GroupColumn(column=_text("groups", entry))
+    named = isinstance(entry, dict) and isinstance(entry.get("column"), str | Written)
+    if not named or set(entry) - {"column", "edges"}:
+        raise ValueError(f"a group must be a column's name, or column and edges, got {plain(entry)!r:.60}.")
+    edges = plain(entry.get("edges"))
+    return GroupColumn(
+        column=_text("groups", entry["column"]), edges=None if edges is None else tuple(_list("edges", edges))
+    )
 
 
 def _list(key: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{key} must be a list, got {value!r:.60}.")
+        raise ValueError(f"{key} must be a list, got {plain(value)!r:.60}.")
     return value
 
 

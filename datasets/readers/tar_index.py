@@ -4,13 +4,13 @@ Only plain members are known (ustar, GNU and pax headers of plain files); everyt
 anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
 BLOCK = 512
 _REGULAR = {b"0", b"\0"}
-_EXTENDED = {b"x", b"g", b"L"}
+_EXTENDED = {b"x", b"g", b"L", b"K"}
 _MOST_EXTENDED_BYTES = 1 << 20
 
 
@@ -23,15 +23,17 @@ class Member:
     size: int
 
 
-def walk_members(file: IO[bytes], *, name: str) -> Iterator[Member]:
+def walk_members(file: IO[bytes], *, name: str, on_other: Callable[[str], None] | None = None) -> Iterator[Member]:
     """The plain files of a tar, in order. Between two members the file may be read and moved at will.
 
     Args:
         file: The tar, seekable.
         name: Its name, for errors.
+        on_other: Called with the name of every member that is neither a plain file nor a folder (a link, a device),
+            which is then passed over; None refuses such a tar.
 
     Raises:
-        ValueError: A header is damaged, a member is no plain file, or the tar breaks off.
+        ValueError: A header is damaged, the tar breaks off, or, without `on_other`, a member is no plain file.
     """
     at = 0
     long_name: str | None = None
@@ -54,7 +56,10 @@ def walk_members(file: IO[bytes], *, name: str) -> Iterator[Member]:
             yield Member(name=long_name or member, offset=begin, size=size)
             long_name = None
         elif kind != b"5":  # folders are passed over
-            raise ValueError(f"{name} holds {member!r:.80}, which is no plain file; it is not an image tar.")
+            if on_other is None:
+                raise ValueError(f"{name} holds {member!r:.80}, which is no plain file; it is not an image tar.")
+            on_other(long_name or member)
+            long_name = None
 
 
 def _parse(header: bytes, *, name: str, at: int) -> tuple[bytes, int, str]:
@@ -78,6 +83,8 @@ def _long_name(file: IO[bytes], *, kind: bytes, size: int, name: str) -> str | N
     if size > _MOST_EXTENDED_BYTES:
         raise ValueError(f"{name} has an extended header of {size} bytes; it is damaged.")
     content = file.read(size)
+    if kind == b"K":  # where a link leads
+        return None
     if kind == b"L":
         return content.rstrip(b"\0").decode("utf-8", errors="replace")
     while content:

@@ -85,6 +85,7 @@ def card_text(
         f"`{facts.backbone.get('name', 'none')}`. Trust only what `manifest.json` names.",
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
+        "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",
         "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
         "## Weights\n\n" + _WEIGHTS if weighted else "",
         "## How to open\n\n" + _how_to_open(shards),

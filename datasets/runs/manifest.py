@@ -71,6 +71,7 @@ class RunFacts:
             synthetic ones.
         real_digest: Digest of the real images that the run was made from (datasets.readers.image_digest), 64 hex
             digits; None where it was not taken.
+        real_images: In which part every real image is, or why it is in none, as Markdown; "" leaves it out.
     """
 
     dataset: str
@@ -83,6 +84,7 @@ class RunFacts:
     quotas: Mapping[str, int] = field(default_factory=dict)
     provenance: str
     real_digest: str | None = None
+    real_images: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

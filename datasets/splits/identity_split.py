@@ -9,7 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.readers.imageset import ImageSet
-from datasets.splits.stratified import Indices, Split, SplitSettings, capped, long_tail, make_split
+from datasets.splits.stratified import (
+    OVER_VALIDATION_CAP,
+    THINNED,
+    Indices,
+    Split,
+    SplitSettings,
+    capped,
+    long_tail,
+    make_split,
+)
+
+IN_NO_PART = "in none of the makers' parts"
 
 
 def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto") -> Split:
@@ -53,7 +64,15 @@ def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto
     _require_all(image_set, split.test, part="test")
     if settings.imbalance is not None:
         train = long_tail(image_set.labels, train, imbalance=settings.imbalance, seed=settings.seed)
-    return Split(train=train, validation=capped(image_set.labels, split.validation, settings), test=split.test)
+    validation = capped(image_set.labels, split.validation, settings)
+    left_out = {
+        THINNED: np.setdiff1d(split.train, train),
+        OVER_VALIDATION_CAP: np.setdiff1d(split.validation, validation),
+        IN_NO_PART: np.setdiff1d(
+            np.arange(len(image_set)), np.concatenate([split.train, split.validation, split.test])
+        ),
+    }
+    return Split(train=train, validation=validation, test=split.test, left_out=left_out)
 
 
 def split_by_identity(
@@ -84,12 +103,17 @@ def split_by_identity(
 
 def straddling(identities: Sequence[str], split: Split) -> list[str]:
     """The identities with images in more than one part, sorted; a sound split has none."""
+    return straddling_sets([[identities[i] for i in part] for part in (split.train, split.validation, split.test)])
+
+
+def straddling_sets(parts: Sequence[Sequence[str] | None]) -> list[str]:
+    """As `straddling`, given the identities of every part; None for a part that does not say."""
     part_of: dict[str, int] = {}
     divided = set()
-    for number, part in enumerate((split.train, split.validation, split.test)):
-        for index in part:
-            if part_of.setdefault(identities[index], number) != number:
-                divided.add(identities[index])
+    for number, identities in enumerate(parts):
+        for identity in identities or ():
+            if part_of.setdefault(identity, number) != number:
+                divided.add(identity)
     return sorted(divided)
 
 

@@ -4,16 +4,19 @@ Everything here maps labels and a seed to sorted index arrays; no image is touch
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.splits.streams import Stream
+
 Indices = NDArray[np.int64]
 
-# Each stage shuffles with a stream of its own, so that changing one leaves the others' choice alone.
-_TEST_STREAM, _TAIL_STREAM, _VALIDATION_STREAM, _CAP_STREAM = 0, 1, 2, 3
+# Why an image of a set is in no part of its split.
+THINNED = "thinned by the long tail (split.imbalance)"
+OVER_VALIDATION_CAP = "above split.validation_cap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +56,19 @@ class SplitSettings:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Sorted int64 positions of the images of each part; no image is in two."""
+    """Which images are in which part; no image is in two.
+
+    Attributes:
+        train: Sorted int64 positions.
+        validation: Likewise.
+        test: Likewise.
+        left_out: Reason -> sorted positions of the images that for it are in no part.
+    """
 
     train: Indices
     validation: Indices
     test: Indices
+    left_out: Mapping[str, Indices] = field(default_factory=dict)
 
 
 def make_split(labels: Indices, settings: SplitSettings, *, class_names: Sequence[str] | None = None) -> Split:
@@ -81,11 +92,14 @@ def make_split(labels: Indices, settings: SplitSettings, *, class_names: Sequenc
     rest, test = stratified_split(labels, test_fraction=settings.test_fraction, seed=settings.seed)
     _require_classes(labels[test], names=names, part="test part")
     _require_classes(labels[rest], names=names, part="training part")
+    whole = rest
     if settings.imbalance is not None:
         rest = long_tail(labels, rest, imbalance=settings.imbalance, seed=settings.seed)
-    train, validation = validation_from(labels, rest, fraction=settings.validation_fraction, seed=settings.seed)
+    train, all_validation = validation_from(labels, rest, fraction=settings.validation_fraction, seed=settings.seed)
     _require_classes(labels[train], names=names, part="training part")
-    return Split(train=train, validation=capped(labels, validation, settings), test=test)
+    validation = capped(labels, all_validation, settings)
+    left_out = {THINNED: np.setdiff1d(whole, rest), OVER_VALIDATION_CAP: np.setdiff1d(all_validation, validation)}
+    return Split(train=train, validation=validation, test=test, left_out=left_out)
 
 
 def capped(labels: Indices, validation: Indices, settings: SplitSettings) -> Indices:
@@ -93,7 +107,7 @@ def capped(labels: Indices, validation: Indices, settings: SplitSettings) -> Ind
     if settings.validation_cap is None:
         return validation
     counts = {label: min(size, settings.validation_cap) for label, size in _sizes(labels[validation]).items()}
-    return _draw(labels, validation, counts=counts, seed=(settings.seed, _CAP_STREAM))
+    return _draw(labels, validation, counts=counts, seed=(settings.seed, Stream.VALIDATION_CAP))
 
 
 def stratified_split(labels: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:
@@ -103,7 +117,7 @@ def stratified_split(labels: Indices, *, test_fraction: float, seed: int) -> tup
     """
     everything = np.arange(len(labels), dtype=np.int64)
     counts = {label: _half_up(test_fraction * size) for label, size in _sizes(labels).items()}
-    test = _draw(labels, everything, counts=counts, seed=(seed, _TEST_STREAM))
+    test = _draw(labels, everything, counts=counts, seed=(seed, Stream.TEST))
     return np.setdiff1d(everything, test), test
 
 
@@ -145,14 +159,14 @@ def long_tail(labels: Indices, indices: Indices, *, imbalance: float, seed: int)
             f"imbalance {imbalance:g} leaves class {empty[0]} no image (class 0 keeps {counts[0]}); "
             "lower it, or give more images."
         )
-    return _draw(labels, indices, counts=counts, seed=(seed, _TAIL_STREAM))
+    return _draw(labels, indices, counts=counts, seed=(seed, Stream.EXPONENTIAL_TAIL))
 
 
 def validation_from(labels: Indices, indices: Indices, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Set aside floor(fraction * n) of the n images of every class. Returns the sorted (train, validation)."""
     # 1e-9: 0.29 * 100 is 28.999999999999996 in binary.
     counts = {label: math.floor(fraction * size + 1e-9) for label, size in _sizes(labels[indices]).items()}
-    validation = _draw(labels, indices, counts=counts, seed=(seed, _VALIDATION_STREAM))
+    validation = _draw(labels, indices, counts=counts, seed=(seed, Stream.VALIDATION))
     return np.setdiff1d(indices, validation), validation
 
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from datasets.splits.stratified import Indices, long_tail
-
-_STEP_STREAM, _SPURIOUS_STREAM = 3, 4
+from datasets.splits.streams import Stream
 
 
 def exponential_tail(
@@ -66,7 +65,7 @@ def step_tail(labels: Indices, indices: Indices, *, imbalance: float, rare: Sequ
     if empty:
         raise ValueError(f"imbalance {imbalance:g} leaves class {empty[0]} no image; lower it, or give more images.")
     pools: dict[tuple[int, ...], Indices] = {(label,): indices[labels[indices] == label] for label in classes}
-    return _draw(pools, {(label,): count for label, count in counts.items()}, seed=(seed, _STEP_STREAM))
+    return _draw(pools, {(label,): count for label, count in counts.items()}, seed=(seed, Stream.STEP_TAIL))
 
 
 def spurious(
@@ -116,7 +115,7 @@ def spurious(
         for side, count in enumerate(wanted_counts):
             pools[label, side] = np.array(sides[side], dtype=np.int64)
             counts[label, side] = min(count, len(sides[side]))
-    drawn = _draw(pools, counts, seed=(seed, _SPURIOUS_STREAM))
+    drawn = _draw(pools, counts, seed=(seed, Stream.SPURIOUS))
     return np.sort(np.concatenate([drawn, np.array(kept, dtype=np.int64)]))
 
 

@@ -60,6 +60,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         real_digest=real.digest,
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
         "which was trained on the training split alone.",
+        real_images=real.account.to_markdown(examples=False),
     )
     plans = run_plans(workspace, store, rounds=rounds)
     _require_units(store, plans, recipe=workspace.recipe)

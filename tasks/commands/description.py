@@ -28,8 +28,9 @@ def describe_dataset(config: DatasetConfig, out: Path | None) -> str:
         InputError: The images cannot be read.
         OSError: The folder cannot be written.
     """
-    images, split = _whole(load_real_data(config))
-    card = describe(images, split)
+    real = load_real_data(config)
+    images, split = _whole(real)
+    card = describe(images, split, account=real.account)
     text = card.to_markdown()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -47,6 +48,7 @@ def _whole(real: RealData) -> tuple[ImageSet, Split]:
         which = int(np.searchsorted(ends, index, side="right"))
         return parts[which].image(index - (int(ends[which - 1]) if which else 0))
 
+    identities = [part.identities for part in parts if part.identities is not None]
     places = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
     whole = ImageSet(
         name=real.train.name,
@@ -56,5 +58,10 @@ def _whole(real: RealData) -> tuple[ImageSet, Split]:
         class_names=list(real.train.class_names),
         image_shape=real.train.image_shape,
         load=load,
+        identities=[name for part in identities for name in part] if len(identities) == len(parts) else None,
+        attributes={
+            column: [value for part in parts for value in part.attributes[column]] for column in real.train.attributes
+        },
+        problems=real.problems,
     )
     return whole, Split(train=places[0], validation=places[1], test=places[2])

@@ -18,3 +18,11 @@ def data_path(path: str) -> Path:
     if not found.exists() and elsewhere and Path(path).parts[:1] == ("data",):
         return Path(elsewhere, *Path(path).parts[1:])
     return found
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made again: MINORITY_CACHE, or minority-augment below the user's cache."""
+    named = os.environ.get("MINORITY_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "minority-augment"

@@ -3,6 +3,7 @@
 A preset is read, overridden and checked in the same way by the command line and by a deployed flow.
 """
 
+import copy
 import difflib
 import json
 import os
@@ -11,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from datasets.storage.yaml_text import Written, load_yaml, plain
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.written import settled, settled_at
 from tasks.errors import InputError
 
 PREFECT_FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
@@ -59,9 +61,9 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = _plain(values)
+    tree = settled(values, kind)
     for key, value in overrides.items():
-        _set(tree, key, _plain(value))
+        _set(tree, key, copy.deepcopy(value))
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -99,6 +101,9 @@ def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any], path: str = 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Read "key=value" texts; the value is YAML, so that 3, 0.5, true, null and "text" are what they look like.
 
+    Where a flow's config has a setting of that name which takes texts, the value is the text as it was written:
+    `dataset.table.classes=[no, 01]` are two words.
+
     Raises:
         InputError: A text without "=" or with an unreadable value.
     """
@@ -108,10 +113,19 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
         try:
-            overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            overrides[key.strip()] = _of_setting(key.strip(), load_yaml(value))
+        except ValueError as error:
             raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
     return overrides
+
+
+def _of_setting(key: str, value: Any) -> Any:
+    """The value as the first flow with such a setting wants it; as YAML takes it where none has."""
+    for kind in FLOWS.values():
+        known, found = settled_at(value, key, kind)
+        if known:
+            return found
+    return plain(value)
 
 
 def own_presets_folder() -> Path:
@@ -151,9 +165,9 @@ def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
         InputError: It is no such YAML.
     """
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{place} is not readable YAML ({' '.join(str(error).split())}); repair it.") from error
+        content = load_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{place} is not readable YAML ({error}); repair it.") from error
     entries = content.get("deployments") if isinstance(content, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise InputError(f"{place} has no list of deployments; write one as prefect.yaml does.")
@@ -166,7 +180,16 @@ def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
         if _flow_of(entry) not in FLOWS:
             known = ", ".join(f"flows.{flow}" for flow in FLOWS)
             raise InputError(f"deployment {number} of {place} runs {entry['entrypoint']}, which is none of {known}.")
-    return [(_flow_of(entry), dict(entry)) for entry in entries]
+    return [(_flow_of(entry), _in_words(entry)) for entry in entries]
+
+
+def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A deployment of plain values: names and the texts of its config are what was written, quoted or not."""
+    words = {key: entry[key].text for key in ("name", "description") if isinstance(entry.get(key), Written)}
+    parameters = plain(entry["parameters"])
+    if isinstance(parameters, dict) and "config" in parameters:
+        parameters["config"] = settled(entry["parameters"]["config"], FLOWS[_flow_of(entry)])
+    return {**plain(entry), **words, "parameters": parameters}
 
 
 def _deployments() -> list[dict[str, Any]]:
@@ -198,13 +221,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _flow_of(entry: Mapping[str, Any]) -> str:
     return str(entry["entrypoint"]).rsplit(":", 1)[1].replace("train_backbone", "backbone")
-
-
-def _plain(values: Any) -> Any:
-    """A copy without shared parts: YAML anchors make them."""
-    if isinstance(values, Mapping):
-        return {key: _plain(value) for key, value in values.items()}
-    return [_plain(value) for value in values] if isinstance(values, list) else values
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -5,15 +5,17 @@ Knobs of the libraries are declared there, beside the code that obeys them. Unkn
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from datasets.readers.image_tars import TarSettings
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
+from datasets.storage.yaml_text import load_yaml, plain
 from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
 from tasks.config.paths import project_path
 from tasks.config.recipe import differing
+from tasks.config.written import settled
 
 
 class Section(BaseModel):
@@ -23,7 +25,16 @@ class Section(BaseModel):
 
 
 Reader = Literal[
-    "digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet", "published"
+    "digits",
+    "celeba",
+    "fashion_mnist",
+    "cifar10",
+    "image_table",
+    "image_tars",
+    "folder",
+    "lsun",
+    "imagenet",
+    "published",
 ]
 
 
@@ -32,6 +43,10 @@ def _table(value: Any) -> Any:
     if isinstance(value, str):
         return read_table_settings(project_path(value))
     return table_settings(value) if isinstance(value, dict) else value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class DatasetConfig(Section):
@@ -50,6 +65,11 @@ class DatasetConfig(Section):
         TableSettings | None,
         BeforeValidator(_table, json_schema_input_type=TableSettings | str | None),
         Field(description="Where columns and images are (image_table): keys and values, or a YAML file that has them."),
+    ] = None
+    tars: Annotated[
+        TarSettings | None,
+        # So that runs of other readers keep their recipe.
+        Field(description="Which tars are read, and what their classes are (image_tars).", exclude_if=_is_none),
     ] = None
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
     image_size: Annotated[
@@ -111,18 +131,19 @@ def _backbone(value: Any) -> Any:
 
 
 def read_yaml_section(path: str) -> dict[str, Any]:
-    """A section of the config in a file of its own.
+    """The backbone section of a config in a file of its own; texts are what was written, quoted or not.
 
     Raises:
         ValueError: Where the file is missing, is no YAML, or holds no keys and values.
     """
     try:
-        content = yaml.safe_load(project_path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = load_yaml(project_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {content!r}.")
-    return content
+        raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {plain(content)!r}.")
+    section: dict[str, Any] = settled(content, BackboneConfig)
+    return section
 
 
 #: A backbone section in any of its forms.

@@ -1,6 +1,6 @@
 """The real images of a run: read, split, and named by group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,16 +14,20 @@ import datasets.readers.digits
 import datasets.readers.fashion_mnist
 import datasets.readers.folder
 import datasets.readers.image_table
+import datasets.readers.image_tars
 import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
 from datasets.readers.image_digest import image_digest, remember_pixels
-from datasets.readers.imageset import ImageSet
+from datasets.readers.imageset import PARTS, ImageSet, Problem
+from datasets.readers.screening import Screening
+from datasets.splits.account import Account, take_account
 from datasets.splits.identity_split import split_by_identity, split_set
-from datasets.splits.stratified import capped, long_tail, make_split
+from datasets.splits.stratified import OVER_VALIDATION_CAP, THINNED, Split, capped, long_tail, make_split
 from tasks.config.paths import data_path
 from tasks.config.sections import DatasetConfig, Reader
 from tasks.errors import InputError
+from tasks.inputs.screened import screened
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,8 @@ class RealData:
         test: What is looked at once, downstream.
         groups: The groups whose quotas are filled, in the order of their labels.
         licence: Licence and provenance.
+        account: In which part every image on disk is, or why it is in none.
+        problems: What the account counts as left out for a fault of its own: rows and images, one by one.
     """
 
     train: ImageSet
@@ -43,6 +49,8 @@ class RealData:
     test: ImageSet
     groups: list[str]
     licence: str
+    account: Account
+    problems: tuple[Problem, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -97,8 +105,7 @@ def _load(content: str) -> RealData:
 def _read_digits(config: DatasetConfig) -> RealData:
     digits = datasets.readers.digits.read_digits()
     split = make_split(digits.labels, config.split, class_names=digits.class_names)
-    parts = [digits.subset(part) for part in (split.train, split.validation, split.test)]
-    return _with_groups(*parts, licence=datasets.readers.digits.LICENCE)
+    return _divided(digits, split, config, licence=datasets.readers.digits.LICENCE)
 
 
 def _read_celeba(config: DatasetConfig) -> RealData:
@@ -113,7 +120,7 @@ def _read_celeba(config: DatasetConfig) -> RealData:
         )
         for split in ("train", "validation", "test")
     ]
-    return _with_groups(*parts, licence=datasets.readers.celeba.LICENCE)
+    return _with_groups(*parts, config=config, licence=datasets.readers.celeba.LICENCE)
 
 
 def _read_fashion_mnist(config: DatasetConfig) -> RealData:
@@ -133,6 +140,16 @@ def _read_image_table(config: DatasetConfig) -> RealData:
     folder = _folder(config, holds=f"{config.table.table} and the images")
     table = replace(config.table, image_size=config.image_size or config.table.image_size)
     return _split(datasets.readers.image_table.read_image_table(folder, table), config, licence=table.licence)
+
+
+def _read_image_tars(config: DatasetConfig) -> RealData:
+    if config.tars is None:
+        raise InputError("dataset.tars is not set; name the classes, e.g. --set 'dataset.tars.classes=[cat, dog]'.")
+    if config.image_size is None:
+        raise InputError("dataset.image_size is not set; give the side in pixels that images are cut and resized to.")
+    folder = _folder(config, holds="the tars")
+    images = datasets.readers.image_tars.read_tar_folder(folder, config.tars, image_size=config.image_size)
+    return _split(images, config, licence="Unknown; ask whoever gave you the images.")
 
 
 def _read_folder(config: DatasetConfig) -> RealData:
@@ -180,10 +197,13 @@ def _read_published(config: DatasetConfig) -> RealData:
     if not is_real.any():
         raise InputError(f"{manifest} has no real image to hold out; leave dataset.source out, or set it to real.")
     split = split_set(images.subset(np.flatnonzero(is_real)), config.split)
-    train, validation, test = (np.flatnonzero(is_real)[part] for part in (split.train, split.validation, split.test))
+    real = np.flatnonzero(is_real)
+    left_out = {reason: [images.source_ids[i] for i in real[places]] for reason, places in split.left_out.items()}
+    train, validation, test = (real[part] for part in (split.train, split.validation, split.test))
     train = np.sort(np.concatenate([train, np.flatnonzero(~is_real)]))
     parts = [images.subset(part) for part in (train, validation, test)]
-    return _with_groups(*parts, licence="That of the set it was published from; ask whoever published it.")
+    licence = "That of the set it was published from; ask whoever published it."
+    return _with_groups(*parts, config=config, left_out=left_out, licence=licence)
 
 
 _READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
@@ -192,6 +212,7 @@ _READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
     "fashion_mnist": _read_fashion_mnist,
     "cifar10": _read_cifar10,
     "image_table": _read_image_table,
+    "image_tars": _read_image_tars,
     "folder": _read_folder,
     "lsun": _read_lsun,
     "imagenet": _read_imagenet,
@@ -206,9 +227,13 @@ def _folder(config: DatasetConfig, *, holds: str) -> Path:
 
 
 def _split(images: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
-    split = split_set(images, config.split)
+    return _divided(images, split_set(images, config.split), config, licence=licence)
+
+
+def _divided(images: ImageSet, split: Split, config: DatasetConfig, *, licence: str) -> RealData:
     parts = [images.subset(part) for part in (split.train, split.validation, split.test)]
-    return _with_groups(*parts, licence=licence)
+    left_out = {reason: [images.source_ids[index] for index in indices] for reason, indices in split.left_out.items()}
+    return _with_groups(*parts, config=config, left_out=left_out, licence=licence)
 
 
 def _hold_out(images: ImageSet, test: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
@@ -222,11 +247,46 @@ def _hold_out(images: ImageSet, test: ImageSet, config: DatasetConfig, *, licenc
     train, settings = held_out.train, config.split
     if settings.imbalance is not None:
         train = long_tail(images.labels, train, imbalance=settings.imbalance, seed=settings.seed)
-    validation = images.subset(capped(images.labels, held_out.validation, settings))
-    return _with_groups(images.subset(train), validation, test, licence=licence)
+    validation = capped(images.labels, held_out.validation, settings)
+    left_out = {
+        THINNED: [images.source_ids[index] for index in np.setdiff1d(held_out.train, train)],
+        OVER_VALIDATION_CAP: [images.source_ids[index] for index in np.setdiff1d(held_out.validation, validation)],
+    }
+    return _with_groups(
+        images.subset(train), images.subset(validation), test, config=config, left_out=left_out, licence=licence
+    )
 
 
-def _with_groups(train: ImageSet, validation: ImageSet, test: ImageSet, *, licence: str) -> RealData:
+def _with_groups(
+    train: ImageSet,
+    validation: ImageSet,
+    test: ImageSet,
+    *,
+    config: DatasetConfig,
+    licence: str,
+    left_out: Mapping[str, Sequence[str]] | None = None,
+) -> RealData:
+    """The parts without the images that cannot be read, and the account of all of them."""
+    parts = dict(zip(PARTS, (train, validation, test), strict=True))
+    # Published shards have checksums, which `minority verify` looks at, and may lie far away.
+    found = Screening(unreadable={}) if config.reader == "published" else screened(parts, config)
+    damaged = [
+        Problem(parts[name].source_ids[index], reason)
+        for name, reasons in found.unreadable.items()
+        for index, reason in reasons.items()
+    ]
+    for name, reasons in found.unreadable.items():
+        if reasons:
+            parts[name] = parts[name].subset(np.setdiff1d(np.arange(len(parts[name])), list(reasons)))
+    account = take_account(
+        parts,
+        left_out=left_out or {},
+        unreadable=damaged,
+        num_beyond_cap=train.num_beyond_cap,
+        notes=found.to_notes(),
+    )
+    known = dict.fromkeys(problem for part in parts.values() for problem in part.problems)
+    train, validation, test = parts.values()
     named = sorted({(int(label), group) for label, group in zip(train.labels, train.groups, strict=True)})
     data = RealData(
         train=remember_pixels(train),
@@ -234,9 +294,14 @@ def _with_groups(train: ImageSet, validation: ImageSet, test: ImageSet, *, licen
         test=test,
         groups=[group for _, group in named],
         licence=licence,
+        account=account,
+        problems=(*known, *damaged),
     )
     present = set(train.labels.tolist())
     empty = [name for label, name in enumerate(train.class_names) if label not in present]
     if empty:
-        raise InputError(f"the training split has no image of class {', '.join(empty)}; give each class at least one.")
+        why = f" ({len(damaged)} images cannot be read, first {damaged[0].source_id})" if damaged else ""
+        raise InputError(
+            f"the training split has no image of class {', '.join(empty)}{why}; give each class at least one."
+        )
     return data

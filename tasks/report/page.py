@@ -68,6 +68,7 @@ class ReportInputs:
         cost_per_sample: Denoiser evaluations a sample, by sampler ("plain", "minority").
         reproduce: Commands that make this run again.
         licence: Licence and provenance of the real data.
+        account: In which part every real image is, or why it is in none; "" leaves it out.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class ReportInputs:
     cost_per_sample: Mapping[str, float]
     reproduce: Sequence[str]
     licence: str
+    account: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,6 +143,7 @@ def _inputs(
         },
         reproduce=reproduce,
         licence=real.licence,
+        account=real.account.to_text(examples=False),
     )
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from datasets.readers.image_files import open_image_files
 from datasets.readers.image_table import read_image_table
-from datasets.readers.imageset import Problem
 from datasets.readers.table_settings import GroupColumn, TableSettings, read_table_settings, table_settings
 from datasets.splits.identity_split import split_set
 from datasets.splits.stratified import SplitSettings
@@ -132,7 +131,10 @@ def test_a_row_that_cannot_be_used_is_a_problem_with_its_place_and_reason(tmp_pa
     found = read_image_table(tmp_path, SETTINGS)
 
     assert len(found) == 5
-    assert found.problems == (Problem("labels.csv:3", f"{reason}."),)
+    (problem,) = [problem for problem in found.problems if problem.is_row]
+    assert (problem.source_id, problem.reason) == ("labels.csv:3", f"{reason}.")
+    # The image of the row is still in the archive, and in no part.
+    assert sum(problem.on_disk for problem in found.problems) == 1
 
 
 def test_labels_can_be_merged_under_one_name(folder):
@@ -180,7 +182,7 @@ def test_official_parts_that_divide_a_patient_are_refused(tmp_path):
         ({"table": "none.csv"}, r"none\.csv does not exist; put the set's table there"),
         ({"images": "none.zip"}, r"none\.zip does not exist; name a folder or a zip"),
         ({"images": "labels.csv"}, r"labels\.csv is not a readable zip archive"),
-        ({"image_prefix": "x/"}, r"has no usable row \(first: labels\.csv:2 names the image 'x/a\.png'"),
+        ({"image_prefix": "x/"}, r"has no usable row \(.*first: labels\.csv:2 names the image 'x/a\.png'"),
     ],
 )
 def test_settings_that_do_not_fit_the_set_are_named(folder, changes, message):
@@ -226,7 +228,9 @@ def test_settings_can_be_written_in_yaml(tmp_path):
         (YAML + "channels: 2", "channels must be 1, 3 or None, got 2"),
         (YAML + "image_size: big", "image_size must be a whole number, got 'big'"),
         (YAML.replace("[40, 60]", "[60, 40]"), r"edges of age must be rising numbers, got \[60, 40\]"),
-        (YAML.replace("- sex", "- 7"), "a group must be a column's name, or column and edges, got 7"),
+        (YAML.replace("- sex", "- [7]"), r"a group must be a column's name, or column and edges, got \[7\]"),
+        (YAML + "label_values: {nevus: [1]}", r"label_values must hold text, got \[1\]"),
+        (YAML + "name: other", r"is not readable YAML: it names the key 'name' twice"),
         (YAML.replace("labels.csv", "labels.xlsx"), r"must be a \.csv or \.parquet file, got 'labels\.xlsx'"),
         (YAML.replace("name: skin", "name: Skin Set"), "'Skin Set' is not allowed"),
         ("- 1", "must hold keys and values, got list"),
@@ -257,7 +261,7 @@ def account_for(folder, sized_settings, *, num_rows):
     assert len(good) + len(problems) == len(found)
     assert all(problem.reason for problem in (*problems, *found.problems))
     if num_rows is not None:
-        assert len(found) + len(found.problems) == num_rows
+        assert len(found) + sum(problem.is_row for problem in found.problems) == num_rows
     return "read"
 
 
@@ -323,7 +327,7 @@ def test_a_member_that_lost_its_name_is_no_image(folder):
 
     found = read_image_table(folder, SETTINGS)
 
-    assert [problem.reason for problem in found.problems]
+    assert [problem.kind for problem in found.problems] == ["row whose image is missing"]
     assert len(found) + len(found.problems) == len(ROWS)
 
 
@@ -345,3 +349,158 @@ def test_settings_of_any_values_are_taken_or_refused_in_one_line(content):
 
     assert (made is None) == bool(refusal)
     assert "\n" not in refusal
+
+
+def kinds(image_set):
+    return {problem.source_id: problem.kind for problem in image_set.problems}
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_every_row_and_every_image_on_disk_is_used_or_left_out_for_a_reason(tmp_path, archive):
+    rows = [
+        ROWS[0],
+        ("b.png", "Nevus ", "m", "40", "p1", "train"),  # another spelling
+        ("c.png", "none", "m", "40", "p2", "train"),  # no class
+        ("c.png", "melanoma", "m", "61", "unknown", "val"),  # no patient, and the image of the row before
+        ("D.PNG", "melanoma", "m", "", "p3", "test"),  # nearly there
+        ("e.png", "None", "f", "25", "p4", "test"),  # a word for nothing
+        ROWS[5],
+    ]
+    write_set(tmp_path, rows, archive=archive)
+    place = "images.zip" if archive else "images"
+
+    found = read_image_table(tmp_path, changed(images=place))
+
+    assert found.source_ids == ["skin/a.png", "skin/f.png"]
+    assert kinds(found) == {
+        "labels.csv:3": "label in another spelling than its class",
+        "labels.csv:4": "label that is no class",
+        "labels.csv:5": "row without identity",
+        "labels.csv:6": "row whose image is missing",
+        "labels.csv:7": "label that counts as missing",
+        f"{place}/d.png": "image that no readable row names",
+    }
+    reasons = {problem.source_id: problem.reason for problem in found.problems}
+    assert reasons["labels.csv:3"].endswith("did you mean 'nevus'?")
+    assert reasons["labels.csv:6"].endswith("did you mean 'd.png'?")
+    assert "'unknown' counts as missing" in reasons["labels.csv:5"]
+    assert "list it in classes where it is a class" in reasons["labels.csv:7"]
+    assert len(found) + sum(problem.is_row for problem in found.problems) == len(rows)
+    assert len(found) + sum(problem.on_disk for problem in found.problems) == 6  # a.png to f.png
+
+
+def test_words_for_nothing_are_classes_where_they_are_listed_as_such(tmp_path):
+    rows = [(*row[:1], "None" if row[1] == "nevus" else "null", *row[2:]) for row in ROWS]
+    write_set(tmp_path, rows)
+
+    found = read_image_table(tmp_path, changed(classes=("None", "null")))
+
+    assert found.labels.tolist() == [0, 0, 1, 1, 0, 1]
+    assert found.problems == ()
+
+
+NFC, NFD = "M\u00fcller", "Mu\u0308ller"
+
+
+@pytest.mark.parametrize("stored", [NFC, NFD])
+@pytest.mark.parametrize("written", [NFC, NFD])
+@pytest.mark.parametrize("archive", [True, False])
+def test_names_labels_and_groups_are_one_in_both_unicode_forms(tmp_path, stored, written, archive):
+    (tmp_path / "images").mkdir()
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        for number in range(4):
+            file.writestr(f"{stored}_{number}.png", png(number))
+            (tmp_path / "images" / f"{stored}_{number}.png").write_bytes(png(number))
+    frame = pd.DataFrame({"file": [f"{written}_{n}" for n in range(4)], "dx": [NFC, NFD, "a", "a"], "sex": [NFD] * 4})
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+
+    found = read_image_table(
+        tmp_path,
+        TableSettings(
+            name="skin",
+            table="labels.csv",
+            images="images.zip" if archive else "images",
+            image_column="file",
+            image_suffix=".png",
+            label_column="dx",
+            classes=(written, "a"),
+            groups=(GroupColumn(column="sex"),),
+        ),
+    )
+
+    assert found.source_ids[0] == f"skin/{NFC}_0.png"
+    assert found.class_names == [NFC, "a"]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.groups[0] == f"dx={NFC},sex={NFC}"
+    assert found.problems == ()
+    assert [found.image(number)[0, 0, 0] for number in range(4)] == [0, 1, 2, 3]
+
+
+def test_names_in_a_zip_that_does_not_say_it_is_utf8_are_read_as_such(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        for number in range(2):
+            # What Python makes of the bytes that macOS writes without the flag.
+            file.writestr(f"{NFD}_{number}.png".encode().decode("cp437"), png(number))
+    (tmp_path / "labels.csv").write_text(f"file,dx\n{NFC}_0.png,a\n{NFC}_1.png,b\n", encoding="utf-8")
+
+    found = read_image_table(
+        tmp_path, TableSettings(name="skin", table="labels.csv", image_column="file", label_column="dx")
+    )
+
+    assert found.source_ids == [f"skin/{NFC}_0.png", f"skin/{NFC}_1.png"]
+    assert found.image(1)[0, 0, 0] == 1
+
+
+def test_two_files_with_one_name_in_two_forms_are_told(folder):
+    with zipfile.ZipFile(folder / "images.zip", "a") as file:
+        file.writestr(f"{NFC}.png", png(1))
+        file.writestr(f"{NFD}.png", png(2))
+
+    found = read_image_table(folder, SETTINGS)
+
+    assert sorted(problem.kind for problem in found.problems) == [
+        "image that no readable row names",
+        "image whose name another has in another Unicode form",
+    ]
+    assert all(problem.on_disk and not problem.is_row for problem in found.problems)
+
+
+WORDS = ["no", "yes", "on", "off", "01", "1e3", "2020-01-01", "null", "~", "1_000", "0x10", "12:30", "1.50"]
+
+
+def test_every_text_of_the_settings_is_what_was_written(tmp_path):
+    listed = ", ".join(WORDS)
+    (tmp_path / "s.yaml").write_text(
+        f"name: 007\ntable: t.csv\nimage_column: no\nlabel_column: 2020-01-01\nclasses: [{listed}]\n"
+        f"missing_values: [{listed}, ]\nlabel_values: {{{', '.join(f'{word}: {word}' for word in WORDS)}}}\n"
+        "groups: [on, {column: off, edges: [1, 2.5]}]\nsplit_column: 1e3\nsplit_values: {0: train, 01: test}\n"
+        "identity_column: null\nimage_size: 16\nchannels: null\nimage_prefix: 01\n"
+    )
+
+    found = read_table_settings(tmp_path / "s.yaml")
+
+    assert list(found.classes) == list(found.missing_values) == list(found.label_values) == WORDS
+    assert list(found.label_values.values()) == WORDS
+    assert (found.name, found.image_column, found.label_column, found.split_column) == (
+        "007",
+        "no",
+        "2020-01-01",
+        "1e3",
+    )
+    assert found.split_values == {"0": "train", "01": "test"}
+    assert [group.column for group in found.groups] == ["on", "off"]
+    assert found.groups[1].edges == (1.0, 2.5)
+    assert (found.identity_column, found.image_size, found.channels, found.image_prefix) == (None, 16, None, "01")
+
+
+@pytest.mark.parametrize("word", [False, None, 1.0])
+def test_what_another_reader_of_yaml_made_of_a_word_is_refused_with_the_way_out(word):
+    with pytest.raises(ValueError, match=r"classes must hold text, got .*such as no or 1\.0, quote it"):
+        table_settings(
+            {"name": "a", "table": "a.csv", "image_column": "a", "label_column": "b", "classes": [word, "x"]}
+        )
+
+
+def test_keys_that_are_one_name_in_two_unicode_forms_are_refused():
+    with pytest.raises(ValueError, match="label_values has two keys that are one name"):
+        changed(label_values={NFC: "nevus", NFD: "melanoma"})

@@ -1,13 +1,16 @@
 """Every real set, the whole way: described, split, long-tailed, sharded, verified and read back identical."""
 
 import gc
+import gzip
 import os
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset as wds
+from PIL import Image
 
 from datasets.describe import describe
 from datasets.readers.cifar10 import read_cifar10
@@ -77,6 +80,34 @@ def test_the_set_is_described(real_set):
     assert card.straddling == []
     assert card.picture().startswith(b"\x89PNG")
     assert f"# {images.name}" in card.to_markdown()
+
+
+def on_disk(folder):
+    """How many images lie there, counted without the readers."""
+    if (folder / "strips.zip").is_file():  # strips of images, one below the other
+        with zipfile.ZipFile(folder / "strips.zip") as archive:
+            heights = [Image.open(archive.open(name)).height for name in archive.namelist() if name.endswith(".webp")]
+        return sum(heights) // 32
+    if (folder / "images.zip").is_file():
+        with zipfile.ZipFile(folder / "images.zip") as archive:
+            return sum(not name.endswith("/") for name in archive.namelist())
+    counts = 0
+    for path in folder.rglob("*images-idx3-ubyte*"):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            counts += int.from_bytes(file.read(8)[4:], "big")
+    return counts
+
+
+def test_every_image_on_disk_is_in_a_part_or_has_a_reason(real_set, tail):
+    name, images = real_set
+
+    account = describe(images, tail).account
+
+    assert account.num_images == on_disk(Path(PLACE) / name) > 0
+    assert account.parts == {part: len(getattr(tail, part)) for part in ("train", "validation", "test")}
+    assert all(entry.reason and entry.images + entry.rows > 0 for entry in account.left_out)
+    thinned = next(entry.images for entry in account.left_out if "long tail" in entry.reason)
+    assert thinned == len(images) - sum(account.parts.values())
 
 
 def test_its_parts_are_disjoint_keep_identities_together_and_have_a_tail(real_set, tail):

@@ -1,7 +1,11 @@
 """The real images of a run, for every reader that a config can name."""
 
+import io
 import os
+import shutil
+import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +13,13 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from datasets.readers.screening import screen
 from tasks.config.paths import data_path
+from tasks.config.presets import load_preset
+from tasks.config.runs import AugmentConfig
 from tasks.config.sections import DatasetConfig
 from tasks.errors import InputError
+from tasks.inputs import real_data
 from tasks.inputs.real_data import load_real_data
 
 PLACE = os.environ.get("MINORITY_DATA", "")
@@ -115,3 +123,125 @@ def test_a_long_tail_is_cut_from_training_alone_and_validation_is_capped(reader,
     assert not parts[0] & parts[1]
     assert not parts[0] & parts[2]
     assert not parts[1] & parts[2]
+
+
+SPLIT = {"imbalance": None, "test_fraction": 0.3, "validation_fraction": 0.3}
+
+
+@pytest.fixture
+def made_set(tmp_path):
+    """Sixty pictures of two classes as a table, a folder or a tar; `damage` breaks some of them."""
+    rng = np.random.default_rng(0)
+    pictures = {}
+    for number in range(60):
+        sink = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(sink, "PNG")
+        pictures[f"{number:02d}"] = sink.getvalue()
+    label = {key: int(key) % 3 == 0 for key in pictures}
+
+    def make(form, damaged=()):
+        folder = tmp_path / form
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        # The header stays whole, the pixels break off.
+        encoded = {key: data[: len(data) // 2] if key in damaged else data for key, data in pictures.items()}
+        if form == "tars":
+            with tarfile.open(folder / "a.tar", "w") as tar:
+                for key, data in encoded.items():
+                    for name, content in ((f"{key}.png", data), (f"{key}.cls", b"%d" % label[key])):
+                        entry = tarfile.TarInfo(name)
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
+            return DatasetConfig(
+                reader="image_tars", folder=str(folder), tars={"classes": ["a", "b"]}, image_size=16, split=SPLIT
+            )
+        for key, data in encoded.items():
+            place = folder / ("images" if form == "table" else "ab"[label[key]])
+            place.mkdir(exist_ok=True)
+            (place / f"{key}.png").write_bytes(data)
+        if form == "folder":
+            return DatasetConfig(reader="folder", folder=str(folder), split=SPLIT)
+        frame = pd.DataFrame({"file": [f"{key}.png" for key in label], "kind": ["ab"[bit] for bit in label.values()]})
+        frame.to_csv(folder / "t.csv", index=False)
+        table = {"name": "own", "table": "t.csv", "images": "images", "image_column": "file", "label_column": "kind"}
+        return DatasetConfig(reader="image_table", folder=str(folder), table=table, split=SPLIT)
+
+    return make
+
+
+def key_of(source_id):
+    return source_id.rpartition("/")[2].removesuffix(".png")
+
+
+def test_a_damaged_image_is_a_row_with_a_reason_in_every_part_of_every_kind_of_set(made_set):
+    for form in ("table", "folder", "tars"):
+        whole = load_real_data(made_set(form))
+        parts = {name: [key_of(i) for i in getattr(whole, name).source_ids] for name in ("train", "validation", "test")}
+        damaged = {name: keys[1] for name, keys in parts.items()}
+
+        config = made_set(form, damaged.values())
+        real_data._load.cache_clear()
+        real = load_real_data(config)
+
+        for name, keys in parts.items():
+            left = getattr(real, name)
+            assert [key_of(source_id) for source_id in left.source_ids] == [k for k in keys if k != damaged[name]], form
+            assert left.images(range(len(left))).shape == (len(keys) - 1, 16, 16, 3)
+        assert {key_of(problem.source_id) for problem in real.problems} == set(damaged.values())
+        (entry,) = real.account.left_out
+        assert (entry.reason, entry.images) == ("image that cannot be read", 3)
+        assert all(f"{key}" in real.account.to_text() for key in damaged.values())
+        assert real.account.num_images == 60
+
+
+def test_images_are_read_once_and_again_when_a_file_changes(made_set, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINORITY_CACHE", str(tmp_path / "cache"))
+    reads = []
+    monkeypatch.setattr("tasks.inputs.screened.screen", lambda parts: reads.append(1) or screen(parts))
+    config = made_set("table", ["07"])
+
+    def account():
+        real_data._load.cache_clear()
+        return load_real_data(config).account
+
+    first = account()
+    assert account() == first
+    assert len(reads) == 1
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    kept.write_bytes(b"{")
+    assert account() == first
+    assert len(reads) == 2
+    sound = Path(config.folder, "images", "06.png").read_bytes()
+    Path(config.folder, "images", "07.png").write_bytes(sound)
+    mended = account()
+    assert len(reads) == 3
+    assert mended.left_out == []
+    assert mended.notes == ["1 sets of images are equal pixel by pixel, " + mended.notes[0].split(", ", 1)[1]]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(made_set, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINORITY_CACHE", str(tmp_path / "file"))
+
+    assert load_real_data(made_set("folder")).account.num_images == 60
+
+
+def test_a_class_whose_images_are_all_damaged_is_named_with_the_reason(made_set):
+    config = made_set("folder", [f"{number:02d}" for number in range(0, 60, 3)])
+
+    with pytest.raises(InputError, match=r"no image of class b \(20 images cannot be read, first b/"):
+        load_real_data(config)
+
+
+def test_what_tars_need_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"dataset\.tars is not set; name the classes"):
+        load_real_data(DatasetConfig(reader="image_tars", folder=str(tmp_path)))
+    with pytest.raises(InputError, match=r"dataset\.image_size is not set"):
+        load_real_data(DatasetConfig(reader="image_tars", folder=str(tmp_path), tars={"classes": ["a"]}))
+
+
+def test_the_demo_accounts_for_every_digit():
+    account = load_real_data(load_preset(AugmentConfig, "digits").dataset).account
+
+    assert account.num_images == 1797
+    assert [entry.reason for entry in account.left_out] == ["thinned by the long tail (split.imbalance)"]

@@ -1,0 +1,75 @@
+"""Every image of a run is read once before device time is spent; a machine keeps what was found."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import PIL
+from pydantic import TypeAdapter, ValidationError
+
+from datasets.readers.imageset import ImageSet
+from datasets.readers.screening import Screening, screen
+from tasks.config.paths import cache_folder, data_path
+from tasks.config.sections import DatasetConfig
+
+#: Raise it when a change of the code changes which images can be read.
+_VERSION = 1
+_SCREENING = TypeAdapter(Screening)
+
+
+def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
+    """Read every image once, or take what an earlier reading of the same files found.
+
+    Files are the same where names, sizes and times of change are. A cache that cannot be read or written costs a
+    reading and is no error.
+
+    Args:
+        parts: Part -> its images.
+        config: Where they come from.
+    """
+    if config.folder is None:
+        return screen(parts)
+    kept = cache_folder() / "screenings" / f"{_fingerprint(parts, config)}.json"
+    with suppress(OSError, ValidationError):
+        return _SCREENING.validate_json(kept.read_bytes())
+    found = screen(parts)
+    with suppress(OSError):
+        _write_whole(kept, json.dumps(asdict(found)).encode())
+    return found
+
+
+def _fingerprint(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {PIL.__version__} {config.model_dump_json()}".encode())
+    for name, part in parts.items():
+        digest.update(f"\n{name} {part.image_shape} {len(part)}".encode())
+        for source_id in part.source_ids:
+            digest.update(f"\n{source_id}".encode(errors="surrogateescape"))
+    for path in _files(config):
+        with suppress(OSError):
+            status = path.stat()
+            digest.update(f"\n{path} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(config: DatasetConfig) -> Iterator[Path]:
+    """The files that the images are read from, in a fixed order."""
+    root = data_path(config.folder or "")
+    for place in [root / config.table.images] if config.table is not None else [root]:
+        if place.is_file():
+            yield place
+        for folder, below, names in os.walk(place):
+            below.sort()
+            yield from (Path(folder, name) for name in sorted(names))
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    Path(file.name).replace(path)
