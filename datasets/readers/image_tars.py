@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.imageset import ImageSet, Problem, decode_bytes, fit_square, to_pixels
+from datasets.readers.decoding import decode_bytes, fit_square, to_pixels
+from datasets.readers.imageset import ImageSet, Problem
 from datasets.readers.tar_index import Member, walk_members
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")

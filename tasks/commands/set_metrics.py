@@ -13,6 +13,7 @@ from datasets.readers.imageset import ImageSet
 from datasets.storage.canonical import canonical_json
 from minority.evaluation.set_report import SetReport, report_set
 from minority.features import Extractor, ExtractorSettings, NetworkExtractor, build_extractor
+from tasks.commands.folder_labels import is_flat
 from tasks.config.presets import validate
 from tasks.errors import InputError
 from tasks.inputs.workspace import choose_device, open_named_backbone
@@ -40,6 +41,10 @@ def compare_folders(
         raise InputError(
             f"{real} holds images of {shapes['real']} (H, W, C), {generated} of {shapes['generated']}; bring both to "
             "one size and colour."
+        )
+    if features.kind == "classifier" and is_flat(sets["real"]):
+        raise InputError(
+            f"{real} has no class folders, which the features of a classifier need; sort it."
         )
     pixels = {name: images.images(range(len(images))) for name, images in sets.items()}
     try:

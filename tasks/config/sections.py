@@ -3,10 +3,18 @@
 Knobs of the libraries are declared there, beside the code that obeys them. Unknown keys are errors.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
@@ -24,6 +32,19 @@ class Section(BaseModel):
 Reader = Literal[
     "digits", "celeba", "fashion_mnist", "cifar10", "image_table", "folder", "lsun", "imagenet", "published"
 ]
+
+#: What each reader looks at beside its own name; any other setting has no effect on it.
+_USED: dict[Reader, set[str]] = {
+    "digits": {"split"},
+    "celeba": {"folder", "target", "protected", "image_size"},
+    "fashion_mnist": {"folder", "image_size", "split"},
+    "cifar10": {"folder", "split"},
+    "image_table": {"folder", "table", "image_size", "split"},
+    "folder": {"folder", "classes", "image_size", "split"},
+    "lsun": {"folder", "categories", "image_size", "max_images", "split"},
+    "imagenet": {"folder", "image_size", "max_images", "split"},
+    "published": {"folder", "source", "split"},
+}
 
 
 def _table(value: Any) -> Any:
@@ -50,6 +71,10 @@ class DatasetConfig(Section):
         BeforeValidator(_table, json_schema_input_type=TableSettings | str | None),
         Field(description="Where columns and images are (image_table): keys and values, or a YAML file that has them."),
     ] = None
+    classes: Annotated[
+        tuple[str, ...],
+        Field(description="Class folders in the order of their labels, others passed over (folder); none: all."),
+    ] = ()
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
     image_size: Annotated[
         int | None, Field(ge=8, description="Side in pixels that images are brought to; none: the reader's own.")
@@ -63,6 +88,26 @@ class DatasetConfig(Section):
     split: Annotated[
         SplitSettings, Field(description="Test and validation share where the makers gave no parts; long tail.")
     ] = SplitSettings()
+
+    @model_validator(mode="after")
+    def _only_what_the_reader_uses(self) -> Self:
+        """A setting that changes nothing is refused, not passed over."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in _USED[self.reader] | {"reader"} and value != field.default:
+                readers = ", ".join(reader for reader, used in _USED.items() if name in used)
+                raise ValueError(
+                    f"dataset.{name} is not used by the reader {self.reader} ({readers} use it); leave it out."
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_classes(self, settings_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without `classes` is the one that runs had before the setting was there."""
+        settings: dict[str, Any] = settings_of(self)
+        if not settings.get("classes"):
+            settings.pop("classes", None)
+        return settings
 
 
 class StageConfig(Section):

@@ -83,8 +83,13 @@ def nested(folder):
 
 
 def text(folder):
-    paint(folder / "a.png")
     (folder / "notes.txt").write_text("no image")
+
+
+def text_in_a_class(folder):
+    paint(folder / "cat" / "a.png")
+    (folder / "dog").mkdir()
+    (folder / "dog" / "notes.txt").write_text("no image")
 
 
 def other_size(folder):
@@ -92,8 +97,8 @@ def other_size(folder):
     paint(folder / "b.png", size=(5, 5))
 
 
-def sixteen_bits(folder):
-    paint(folder / "a.png", mode="I;16")
+def thirty_two_bits(folder):
+    paint(folder / "a.tif", mode="F")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +108,10 @@ def sixteen_bits(folder):
         (empty_class, "dog is an empty class; add images of dog"),
         (loose_file, r"stray\.png lies beside class folders such as cat/"),
         (nested, "more is a folder inside a class folder"),
-        (text, r"notes\.txt is not a readable image"),
+        (text, "holds no images"),
+        (text_in_a_class, "dog is an empty class; add images of dog"),
         (other_size, r"b\.png is 5 x 5 pixels, a\.png is 6 x 4"),
-        (sixteen_bits, r"a\.png has pixels of mode I;16"),
+        (thirty_two_bits, r"none of the 1 images .*a\.tif has pixels of mode F"),
     ],
 )
 def test_a_folder_that_is_no_image_set_is_refused_by_name(tmp_path, arrange, message):
