@@ -1,7 +1,7 @@
 """Images without the pipeline: draw some into a folder, score a folder."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from datasets.readers.folder import read_folder
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.named_samplers import compare, contact_sheet
-from tasks.commands.folder_labels import labels_of, no_label_of
+from tasks.commands.folder_images import labels_of, no_label_of, open_folder, passed_over, pixels_of
 from tasks.config.presets import validate
 from tasks.errors import InputError
 from tasks.inputs.workspace import choose_device, open_named_backbone
@@ -100,7 +99,15 @@ def compare_to_folder(
     return {name: result.evaluations for name, result in drawn.items()}
 
 
-def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Mapping[str, Any]) -> int:
+def score_folder(
+    folder: Path,
+    backbone: str,
+    out: Path,
+    *,
+    seed: int,
+    flags: Mapping[str, Any],
+    tell: Callable[[str], None] = lambda line: None,
+) -> int:
     """Score every image of a folder into a Parquet file.
 
     Args:
@@ -112,6 +119,7 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
         out: The Parquet file: file, label (null where the backbone was told none), minority_score, negative_elbo.
         seed: Decides all noise.
         flags: ADM flags.
+        tell: Takes a line for each reason for which files are passed over.
 
     Returns:
         How many were scored.
@@ -120,10 +128,7 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
         InputError: Files, sizes or labels that do not fit the backbone.
     """
     model = open_named_backbone(backbone, flags)
-    try:
-        images = read_folder(folder)
-    except (ValueError, FileNotFoundError) as error:
-        raise InputError(str(error)) from error
+    images = open_folder(folder)
     height, width, channels = images.image_shape
     if model.image_shape != (channels, height, width):
         raise InputError(
@@ -131,10 +136,13 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
             f"{model.image_shape}; resize them or choose another backbone."
         )
     labels = labels_of(images, model, folder=folder)
+    pixels = pixels_of(images)
+    for line in passed_over(images, folder=folder):
+        tell(line)
     out.parent.mkdir(parents=True, exist_ok=True)
     scores = score_images(
         model,
-        images.images(range(len(images))),
+        pixels,
         seed=seed,
         indices=range(len(images)),
         labels=_told(model, labels, count=len(images)),
@@ -170,9 +178,8 @@ def _write_images(images: NDArray[np.uint8], out: Path, labels: Sequence[int] | 
 
 def _told(model: Backbone, labels: list[int] | None, *, count: int) -> list[int] | None:
     """What the network is given: the labels, or its "no label" for every image."""
-    if labels is None and model.num_classes is not None:
-        return [no_label_of(model)] * count
-    return labels
+    no_label = no_label_of(model)
+    return labels if labels is not None or no_label is None else [no_label] * count
 
 
 def _sampler_settings(dotted: Mapping[str, Any]) -> SamplerSettings:

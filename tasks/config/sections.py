@@ -18,6 +18,7 @@ from pydantic import (
 
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
+from datasets.storage.store_url import holds_secret
 from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
 from tasks.config.paths import project_path
@@ -94,11 +95,14 @@ class DatasetConfig(Section):
         """A setting that changes nothing is refused, not passed over."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name not in _USED[self.reader] | {"reader"} and value != field.default:
-                readers = ", ".join(reader for reader, used in _USED.items() if name in used)
-                raise ValueError(
-                    f"dataset.{name} is not used by the reader {self.reader} ({readers} use it); leave it out."
-                )
+            if name in _USED[self.reader] | {"reader"} or value == field.default:
+                continue
+            if isinstance(value, str) and holds_secret(value):  # refused with the run, without repeating it
+                continue
+            readers = ", ".join(reader for reader, used in _USED.items() if name in used)
+            raise ValueError(
+                f"{name} is not used by the reader {self.reader}, only by {readers}; leave dataset.{name} out."
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -20,9 +20,9 @@ def pixels(folder):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three classes of two 8x8 grey images."""
+    """Three classes of two 8x8 grey images, by their numbers."""
     rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
+    for name in ("1", "4", "7"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(2):
             image = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
@@ -91,8 +91,8 @@ def test_every_image_of_a_folder_gets_a_row(tiny_backbone, photos, tmp_path):
 
     scores = pd.read_parquet(tmp_path / "deep" / "scores.parquet")
     assert count == len(scores) == 6
-    assert scores["file"].tolist() == [f"{name}/{i}.png" for name in "abc" for i in range(2)]
-    assert scores["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert scores["file"].tolist() == [f"{name}/{i}.png" for name in "147" for i in range(2)]
+    assert scores["label"].tolist() == [1, 1, 4, 4, 7, 7]
     assert np.isfinite(scores[["minority_score", "negative_elbo"]]).all().all()
 
 

@@ -1,14 +1,55 @@
-"""The labels of a folder of images, for a backbone that knows classes by number."""
+"""Folders of images that a command is given: their pixels, what is passed over, and the labels that they tell."""
 
 import re
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datasets.readers.class_names import whole_numbers
-from datasets.readers.imageset import ImageSet
+from datasets.readers.folder import read_folder
+from datasets.readers.imageset import ImageSet, Problem
 from minority.backbones import Backbone
 from tasks.errors import InputError
 
 _DRAWN = re.compile(r"[0-9]{6,}-([0-9]+)")  # how `minority sample` names a file: index and label
+
+
+def open_folder(folder: Path) -> ImageSet:
+    """Read what a folder holds (`datasets.readers.folder`).
+
+    Raises:
+        InputError: It is no folder of images.
+    """
+    try:
+        return read_folder(folder)
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(str(error)) from error
+
+
+def pixels_of(images: ImageSet) -> NDArray[np.uint8]:
+    """All images, uint8 (N, H, W, C).
+
+    Raises:
+        InputError: Some cannot be read; one line names the first five and counts all.
+    """
+    found = [pixels for _, pixels in images.decoded()]
+    damaged = [entry.reason for entry in found if isinstance(entry, Problem)]
+    if damaged:
+        more = f" ... and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        count = f"{len(damaged)} of {len(images)} images cannot be used: " if len(damaged) > 1 else ""
+        raise InputError(f"{count}{' '.join(damaged[:5])}{more}")
+    return np.stack([entry for entry in found if not isinstance(entry, Problem)])
+
+
+def passed_over(images: ImageSet, *, folder: Path) -> list[str]:
+    """What of a folder was not read: a line for each reason, with how often and an example."""
+    by_kind: dict[str, list[str]] = {}
+    for problem in images.problems:
+        by_kind.setdefault(problem.kind, []).append(problem.source_id)
+    return [
+        f"{folder}: passed over, {kind}: {len(names)} (such as {names[0]})" for kind, names in sorted(by_kind.items())
+    ]
 
 
 def labels_of(images: ImageSet, model: Backbone, *, folder: Path) -> list[int] | None:
@@ -40,16 +81,9 @@ def labels_of(images: ImageSet, model: Backbone, *, folder: Path) -> list[int] |
     return [numbers[label] for label in images.labels]
 
 
-def no_label_of(model: Backbone) -> int:
-    """The label by which a class-conditional backbone means none.
-
-    Raises:
-        InputError: It knows no such label.
-    """
-    found = getattr(model.denoiser, "no_label", None)
-    if found is None:
-        raise InputError(f"backbone {model.name} needs a label for every image; give class folders.")
-    return int(found)
+def no_label_of(model: Backbone) -> int | None:
+    """The label by which a class-conditional backbone means none, where it knows one."""
+    return None if model.num_classes is None else getattr(model.denoiser, "no_label", None)
 
 
 def is_flat(images: ImageSet) -> bool:
@@ -69,7 +103,7 @@ def _labels_in_names(images: ImageSet, model: Backbone, *, folder: Path) -> list
             f"{folder} has {len(labels)} files named by their label, such as 000000-3.png, but {odd} is not; name all "
             f"so, or sort the images into folders named by their class, 0 ... {(model.num_classes or 1) - 1}."
         )
-    if getattr(model.denoiser, "no_label", None) is None:
+    if no_label_of(model) is None:
         raise InputError(
             f"{folder} has no class folders, and backbone {model.name} needs a label for every image; sort the images "
             f"into folders named by their class, 0 ... {(model.num_classes or 1) - 1}."
