@@ -23,7 +23,10 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, Unidentifie
 from datasets.readers.image_files import open_plain
 
 # What PIL raises for files that are cut short, garbled, or no images at all.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(RuntimeError, TypeError, LookupError, ArithmeticError),
+)
 # 256 MiB of RGB.
 MAX_PIXELS = 2**28 // 3
 
@@ -237,7 +240,7 @@ def _orientation(image: Image.Image) -> int:
         late = image.format != "PNG" or _has_late_exif(image)
         exif = image.getexif() if late else Image.Image.getexif(image)
         return int(exif.get(ExifTags.Base.Orientation, 1))
-    except (*DECODING_ERRORS, TypeError, KeyError):
+    except DECODING_ERRORS:
         return 1
 
 
@@ -280,7 +283,7 @@ def _shown(image: Image.Image) -> Image.Image:
     image.load()
     try:
         turned = ImageOps.exif_transpose(image)
-    except (*DECODING_ERRORS, TypeError, KeyError):  # a damaged tag says nothing
+    except DECODING_ERRORS:  # a damaged tag says nothing
         turned = image
     if depth:
         return _to_eight_bits(turned, depth=depth, is_negative=is_negative)

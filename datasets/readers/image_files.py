@@ -67,8 +67,7 @@ def open_plain(path: Path, folder: Path) -> Iterator[IO[bytes]]:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{path} is a pipe or a device, not a plain file; remove it.")
-        if status.st_size > MAX_BYTES:
-            raise ValueError(_too_long(str(path), status.st_size))
+        require_length(str(path), status.st_size)
         yield file
 
 
@@ -78,8 +77,16 @@ def read_plain(path: Path, folder: Path) -> bytes:
         return file.read(MAX_BYTES)
 
 
-def _too_long(name: str, size: int) -> str:
-    return f"{name} has {size:,} bytes, more than the {MAX_BYTES:,} that an image may have; replace or remove it."
+def require_length(name: str, size: int) -> None:
+    """Refuse an encoded image by the length that it is said to have, before it is read.
+
+    Raises:
+        ValueError: It has more than MAX_BYTES bytes.
+    """
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{name} has {size:,} bytes, more than the {MAX_BYTES:,} that an image may have; replace or remove it."
+        )
 
 
 class FolderFiles:
@@ -148,8 +155,7 @@ class ZipFiles:
         """
         try:
             member = self._archive().getinfo(name)
-            if member.file_size > MAX_BYTES:
-                raise ValueError(_too_long(f"{self._path}: {name}", member.file_size))
+            require_length(f"{self._path}: {name}", member.file_size)
             return self._archive().read(member)
         except KeyError as error:
             raise ValueError(f"{self._path} has no member {name!r}; correct the table or the archive.") from error

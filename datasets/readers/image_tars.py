@@ -1,13 +1,15 @@
 """Labelled images in WebDataset tars of anybody: `<key>.<jpg, jpeg, png or webp>` and `<key>.cls`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import decode_bytes, fit_square, to_pixels
+from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
+from datasets.readers.image_files import require_length
 from datasets.readers.imageset import ImageSet, Problem
 from datasets.readers.tar_index import Member, walk_members
 
@@ -15,7 +17,7 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
 def read_image_tars(
-    tars: Sequence[str | Path], *, name: str, class_names: Sequence[str], image_size: int, channels: int = 3
+    tars: Sequence[str | Path], *, name: str, class_names: Sequence[str], image_size: int, channels: int | None = 3
 ) -> ImageSet:
     """Read WebDataset tars, e.g. of ImageNet. Labels are read now by walking the headers, pixels when asked for.
 
@@ -27,7 +29,7 @@ def read_image_tars(
         name: What the set is called.
         class_names: What the numbers in the .cls members mean.
         image_size: Side in pixels of the central square that images are cut and resized to.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey), 3 (RGB), or None: grey where all usable images are, for which they are read now.
 
     Returns:
         The set; source ids are "<tar's name>/<key>".
@@ -36,8 +38,8 @@ def read_image_tars(
         FileNotFoundError: A tar is missing.
         ValueError: A setting that is not allowed, or no sample can be used.
     """
-    if image_size < 1 or channels not in {1, 3}:
-        raise ValueError(f"image_size must be at least 1 and channels 1 or 3, got {image_size} and {channels}.")
+    if image_size < 1 or channels not in {1, 3, None}:
+        raise ValueError(f"image_size must be at least 1 and channels 1, 3 or None, got {image_size} and {channels}.")
     found: list[_Place] = []
     problems: list[Problem] = []
     for tar in tars:
@@ -47,6 +49,8 @@ def read_image_tars(
     if not found:
         first = f" (first problem: {problems[0].source_id} {problems[0].reason})" if problems else ""
         raise ValueError(f"the {len(tars)} tars of {name} hold no usable sample{first}.")
+    if channels is None:
+        channels = 1 if is_grey(_headers(found)) else 3
     return ImageSet(
         name=name,
         labels=np.array([place.label for place in found], dtype=np.int64),
@@ -67,6 +71,25 @@ class _Place:
     offset: int
     size: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.tar}: {self.key}"
+
+    def read(self) -> bytes:
+        require_length(self.name, self.size)
+        with self.tar.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def _headers(places: list[_Place]) -> Iterator[tuple[Header, Callable[[], object]]]:
+    for place in places:
+        try:
+            data = place.read()
+            yield read_header(data, name=place.name), partial(decode_bytes, data, mode="RGB", name=place.name)
+        except ValueError:  # told when its pixels are asked for
+            continue
+
 
 @dataclass(frozen=True)
 class _TarImages:
@@ -76,10 +99,7 @@ class _TarImages:
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         place = self.places[index]
-        with place.tar.open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.size)
-        image = decode_bytes(data, mode=self.mode, name=f"{place.tar}: {place.key}")
+        image = decode_bytes(place.read(), mode=self.mode, name=place.name)
         return to_pixels(fit_square(image, self.image_size))
 
 
