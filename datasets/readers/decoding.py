@@ -11,16 +11,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from datasets.readers.colour_profiles import in_srgb
 from datasets.readers.image_files import open_plain
+from datasets.readers.png_chunks import PNG, has_late_exif, without_long_text
 
 # What PIL raises for files that are cut short, garbled, or no images at all.
 DECODING_ERRORS = (
@@ -39,11 +40,6 @@ _COLOUR_MODES = {"RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _SIDEWAYS = {5, 6, 7, 8}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXT = {b"tEXt", b"zTXt", b"iTXt"}
-_EXIF_AS_TEXT = b"Raw profile type exif\0"
-_MAX_PROFILE = 2**24
-_JUST_SRGB = 2  # of 255: a profile that moves no colour by more is taken for sRGB
 
 _T = TypeVar("_T")
 
@@ -188,9 +184,9 @@ def _read(file: IO[bytes], *, name: str, work: Callable[[Image.Image], _T]) -> _
         try:
             return _work(file, work)
         except ValueError:
-            if not begin.startswith(_PNG):
+            if not begin.startswith(PNG):
                 raise
-        content, profile = _without_long_text(file)
+        content, profile = without_long_text(file)
         return _work(content, work, profile=profile)
     except _RefusedError as error:
         raise ValueError(f"{name} {error}") from error
@@ -236,21 +232,15 @@ def _header(image: Image.Image) -> Header:
 def _orientation(image: Image.Image) -> int:
     """The EXIF tag, 1 where it is missing or damaged."""
     try:
-        # PNG's own method decodes the pixels first.
-        late = image.format != "PNG" or _has_late_exif(image)
-        exif = image.getexif() if late else Image.Image.getexif(image)
-        return int(exif.get(ExifTags.Base.Orientation, 1))
+        return int(_exif(image).get(ExifTags.Base.Orientation, 1))
     except DECODING_ERRORS:
         return 1
 
 
-def _has_late_exif(image: Image.Image) -> bool:
-    file = image.fp  # type: ignore[attr-defined]
-    at = file.tell()
-    kinds = [kind for kind, _, _ in _png_chunks(file)]
-    file.seek(at)
-    late = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
-    return any(kind == b"eXIf" or kind in _PNG_TEXT for kind in late)
+def _exif(image: Image.Image) -> Image.Exif:
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.fp is not None and not has_late_exif(image.fp):
+        return Image.Image.getexif(image)  # PNG's own method decodes the pixels first
+    return image.getexif()
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -291,13 +281,13 @@ def _shown(image: Image.Image) -> Image.Image:
     if turned.mode in {"La", "RGBa"}:
         turned = turned.convert(turned.mode[:-1] + "A")
     if not turned.has_transparency_data:
-        return turned.convert("L") if is_grey else _in_srgb(turned)
+        return turned.convert("L") if is_grey else in_srgb(turned)
     layer = turned.convert("RGBA")
     opacity = layer.getchannel("A")
     colours = layer.convert("RGB")
     if not is_grey:
         colours.info["icc_profile"] = turned.info.get("icc_profile")
-        colours = _in_srgb(colours)
+        colours = in_srgb(colours)
     colours.putalpha(opacity)
     flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), colours)
     return flat.convert("RGB").convert("L" if is_grey else "RGB")
@@ -312,64 +302,3 @@ def _to_eight_bits(image: Image.Image, *, depth: int, is_negative: bool) -> Imag
     if isinstance(image.info.get("transparency"), int):
         shades = np.where(values == image.info["transparency"], 255, shades)
     return Image.fromarray(shades.astype(np.uint8))
-
-
-def _in_srgb(image: Image.Image) -> Image.Image:
-    """An opaque colour image in sRGB."""
-    in_space = image if image.mode == "CMYK" else image.convert("RGB")
-    profile = image.info.get("icc_profile")
-    transform = _to_srgb(profile, in_space.mode) if profile else None
-    if transform is None:
-        return in_space.convert("RGB")
-    converted = ImageCms.applyTransform(in_space, transform)
-    assert converted is not None  # only in-place work gives none
-    return converted
-
-
-@lru_cache(maxsize=64)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from a profile to sRGB; None where it is damaged, of other colours than the image, or sRGB itself."""
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if source.profile.xcolor_space.strip() != mode:
-            return None
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
-    if mode == "RGB":
-        levels = np.linspace(0, 255, 6).astype(np.uint8)
-        cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-        converted = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform), dtype=np.int64)
-        if np.abs(converted - cube).max() <= _JUST_SRGB:
-            return None
-    return transform
-
-
-def _png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, begin, length) of every chunk of a PNG that is there in full."""
-    at = len(_PNG)
-    while True:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        length, kind = struct.unpack(">I4s", head)
-        yield kind, at + 8, length
-        at += 12 + length
-
-
-def _without_long_text(file: IO[bytes]) -> tuple[BytesIO, bytes | None]:
-    """A PNG without its texts, which no pixel needs, and the colour profile where it is longer than Pillow reads."""
-    kept, profile = [_PNG], None
-    for kind, begin, length in list(_png_chunks(file)):
-        file.seek(begin)
-        content = file.read(length + 4)
-        if kind in _PNG_TEXT and not content.startswith(_EXIF_AS_TEXT):
-            continue
-        if kind == b"iCCP":
-            found = zlib.decompressobj().decompress(content.partition(b"\0")[2][1:-4], _MAX_PROFILE)
-            if len(found) >= PngImagePlugin.MAX_TEXT_CHUNK:
-                profile = found
-                continue
-        kept += [struct.pack(">I4s", length, kind), content]
-    return BytesIO(b"".join(kept)), profile

@@ -65,6 +65,11 @@ def read_folder(folder: str | Path, *, image_size: int | None = None, classes: S
     )
 
 
+def is_flat(images: ImageSet) -> bool:
+    """Whether a set was read from a folder without class folders, so that its labels mean nothing."""
+    return images.class_names == [_FLAT_CLASS] and not any("/" in name for name in images.source_ids)
+
+
 @dataclass(frozen=True)
 class _Files:
     root: Path

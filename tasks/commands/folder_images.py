@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.readers.class_names import whole_numbers
-from datasets.readers.folder import read_folder
+from datasets.readers.folder import is_flat, read_folder
 from datasets.readers.imageset import ImageSet, Problem
 from minority.backbones import Backbone
 from tasks.errors import InputError
@@ -84,11 +84,6 @@ def labels_of(images: ImageSet, model: Backbone, *, folder: Path) -> list[int] |
 def no_label_of(model: Backbone) -> int | None:
     """The label by which a class-conditional backbone means none, where it knows one."""
     return None if model.num_classes is None else getattr(model.denoiser, "no_label", None)
-
-
-def is_flat(images: ImageSet) -> bool:
-    """Whether a folder that was read has no class folders, so that its labels mean nothing."""
-    return not any("/" in name for name in images.source_ids)
 
 
 def _labels_in_names(images: ImageSet, model: Backbone, *, folder: Path) -> list[int] | None:

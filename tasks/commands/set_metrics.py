@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from datasets.readers.folder import is_flat
 from datasets.storage.canonical import canonical_json
 from minority.evaluation.set_report import SetReport, report_set
 from minority.features import Extractor, ExtractorSettings, NetworkExtractor, build_extractor
-from tasks.commands.folder_images import is_flat, open_folder, passed_over, pixels_of
+from tasks.commands.folder_images import open_folder, passed_over, pixels_of
 from tasks.config.presets import validate
 from tasks.errors import InputError
 from tasks.inputs.workspace import choose_device, open_named_backbone
