@@ -1,5 +1,6 @@
 """Commands that work on files alone, without a run: draw, convert, score, measure, verify, clean up."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -79,7 +80,9 @@ def convert(
 
 @tools.command()
 def score(
-    folder: Annotated[Path, typer.Argument(help="Images of one size; class-named subfolders give labels.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Images of one size; class folders, or names as sample gives, tell labels.")
+    ],
     backbone: Annotated[str, typer.Option(help=BACKBONE)],
     out: Annotated[Path, typer.Option(help="Parquet file that receives one row an image.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
@@ -95,7 +98,8 @@ def score(
         from tasks.commands.images import score_folder
         from tasks.config.presets import parse_overrides
 
-        count = score_folder(folder, backbone, out, seed=seed, flags=parse_overrides(flag or []))
+        tell = partial(typer.echo, err=True)
+        count = score_folder(folder, backbone, out, seed=seed, flags=parse_overrides(flag or []), tell=tell)
         typer.echo(f"{count} images scored: {out}")
 
 

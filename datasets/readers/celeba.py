@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.imageset import ImageSet, Problem, decode_file, fit_square, to_pixels
+from datasets.readers.decoding import decode_file, fit_square, to_pixels
+from datasets.readers.imageset import ImageSet, Problem
 
 LICENCE = (
     "CelebFaces Attributes Dataset, Z. Liu, P. Luo, X. Wang and X. Tang, ICCV 2015; for non-commercial research only."

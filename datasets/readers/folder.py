@@ -1,54 +1,73 @@
-"""Images in a folder: one sub-folder a class, or all in one flat folder (a single class)."""
+"""Images in a folder: one sub-folder a class, these below train/ and test/, or all in one flat folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from datasets.readers.imageset import ImageSet, decode_file, to_pixels
+from datasets.readers.decoding import Header, decode_file, fit_square, is_grey, read_file_header, to_pixels
+from datasets.readers.folder_layout import lay_out
+from datasets.readers.imageset import ImageSet, Problem
 
-_GREY_MODES = {"1", "L", "LA"}
-_COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+FURTHER_FRAMES = "further frames of an image"
 _FLAT_CLASS = "all"
-_OVERVIEW = "grid.png"  # what `minority sample` puts beside the images that it draws
 
 
-def read_folder(folder: str | Path) -> ImageSet:
-    """Read images of one size from class-named sub-folders, or from a flat folder as class 0, "all".
+def read_folder(folder: str | Path, *, image_size: int | None = None, classes: Sequence[str] = ()) -> ImageSet:
+    """Read images from class-named sub-folders, from such below train/, val/ and test/, or from a flat folder.
 
-    Classes are numbered in the order of their names, images sorted by path. Hidden files and an overview, grid.png, are
-    left out. The set is grey (C = 1) where every file is grey, else RGB. Headers are read now, pixels when asked for.
+    Classes are numbered in the order of their names, as numbers where all are whole numbers; images are sorted by class
+    and path. A flat folder has no labels: its images are of class 0, "all", and their source ids hold no slash. What is
+    no image is passed over and is among the set's problems. The set is grey (C = 1) where every usable image is, else
+    RGB. Headers are read now, pixels when asked for; an image that cannot be read stays in the set, as of any reader.
 
     Args:
         folder: The folder.
+        image_size: Side in pixels of the central square that images are cut and resized to; None takes them as they
+            are, all of one size.
+        classes: The classes in the order of their labels, of which some may have no folder; other folders are passed
+            over. Empty: all folders.
 
     Returns:
-        The set; source ids are paths relative to the folder, groups are "class=<name>".
+        The set; source ids are paths relative to the folder, groups are "class=<name>". It has the makers' parts where
+        there are folders of these names, train/ and another; without test/, val/ is the test part.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: No images, an empty class, files beside class folders, a file that is no image or of another size;
-            the message names the file.
+        ValueError: No usable image, an empty class, images beside class folders, folders inside them, or images of
+            different sizes; the message names what lies where.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; name a folder of images.")
-    class_names, files = _files_by_class(root)
-    sizes_and_modes = [_header(path) for path, _ in files]
-    width, height = _one_size([path for path, _ in files], sizes=[size for size, _ in sizes_and_modes])
-    grey = all(mode in _GREY_MODES for _, mode in sizes_and_modes)
-    labels = np.array([label for _, label in files], dtype=np.int64)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, or None, got {image_size}.")
+    layout = lay_out(root, classes=classes)
+    paths = [path for path, _, _ in layout.files]
+    headers = _headers(paths, root=root)
+    width, height = _one_size(headers) if image_size is None else (image_size, image_size)
+    grey = is_grey((header, partial(decode_file, path, folder=root, mode="RGB")) for path, header in headers.items())
+    class_names = layout.class_names or [_FLAT_CLASS]
+    labels = [label for _, label, _ in layout.files]
     return ImageSet(
         name=root.resolve().name,
-        labels=labels,
+        labels=np.array(labels, dtype=np.int64),
         groups=[f"class={class_names[label]}" for label in labels],
-        source_ids=[path.relative_to(root).as_posix() for path, _ in files],
+        source_ids=[path.relative_to(root).as_posix() for path in paths],
         class_names=class_names,
         image_shape=(height, width, 1 if grey else 3),
-        load=_Files(root, [path for path, _ in files], mode="L" if grey else "RGB"),
+        load=_Files(root, paths, "L" if grey else "RGB", image_size),
+        parts=[part for _, _, part in layout.files] if layout.has_parts else None,
+        problems=(*layout.problems, *_further_frames(headers, root=root)),
     )
+
+
+def is_flat(images: ImageSet) -> bool:
+    """Whether a set was read from a folder without class folders, so that its labels mean nothing."""
+    return images.class_names == [_FLAT_CLASS] and not any("/" in name for name in images.source_ids)
 
 
 @dataclass(frozen=True)
@@ -56,54 +75,50 @@ class _Files:
     root: Path
     paths: list[Path]
     mode: str
+    image_size: int | None
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        return to_pixels(decode_file(self.paths[index], folder=self.root, mode=self.mode))
+        image = decode_file(self.paths[index], folder=self.root, mode=self.mode)
+        return to_pixels(image if self.image_size is None else fit_square(image, self.image_size))
 
 
-def _files_by_class(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
-    """Class names, and (file, label) pairs sorted by path."""
-    entries = [entry for entry in _visible(root) if entry.name != _OVERVIEW]
-    classes = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if not entry.is_dir()]
-    if not entries:
-        raise ValueError(f"{root} holds no images; put images or class-named folders of images there.")
-    if not classes:
-        return [_FLAT_CLASS], [(path, 0) for path in loose]
-    if loose:
-        raise ValueError(f"{loose[0]} lies beside class folders such as {classes[0].name}/; move it into one of them.")
-    files = []
-    for label, subfolder in enumerate(classes):
-        members = _visible(subfolder)
-        if not members:
-            raise ValueError(f"{subfolder} is an empty class; add images of {subfolder.name} or remove the folder.")
-        files += [(path, label) for path in members]
-    return [subfolder.name for subfolder in classes], files
+def _headers(paths: list[Path], *, root: Path) -> dict[Path, Header]:
+    """The headers of the images that have a readable one.
+
+    Raises:
+        ValueError: None has.
+    """
+    headers, reason = {}, ""
+    for path in paths:
+        try:
+            headers[path] = read_file_header(path, folder=root)
+        except (ValueError, OSError) as error:
+            reason = reason or str(error)
+    if not headers:
+        raise ValueError(f"none of the {len(paths)} images in {root} can be read; the first: {reason}")
+    return headers
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """((width, height), mode) without decoding the pixels."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder inside a class folder; move its images one level up.")
-    try:
-        with Image.open(path) as image:
-            size, mode = image.size, image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a readable image ({error}); replace or remove it.") from error
-    if mode not in _GREY_MODES | _COLOUR_MODES:
-        raise ValueError(f"{path} has pixels of mode {mode}; convert it to 8-bit grey or RGB.")
-    return size, mode
-
-
-def _one_size(paths: list[Path], *, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    for path, size in zip(paths, sizes, strict=True):
-        if size != sizes[0]:
+def _one_size(headers: dict[Path, Header]) -> tuple[int, int]:
+    (first, header), *others = headers.items()
+    for path, other in others:
+        if other.size != header.size:
             raise ValueError(
-                f"{path} is {size[0]} x {size[1]} pixels, {paths[0].name} is {sizes[0][0]} x {sizes[0][1]}; "
+                f"{path} is {other.size[0]} x {other.size[1]} pixels, {first.name} is {header.size[0]} x "
+                f"{header.size[1]}; give the side in pixels that all are to be cut and resized to (image_size), or "
                 "resize all images to one size."
             )
-    return sizes[0]
+    return header.size
+
+
+def _further_frames(headers: dict[Path, Header], *, root: Path) -> list[Problem]:
+    return [
+        Problem(
+            path.relative_to(root).as_posix(),
+            f"has {header.num_frames} frames or pages, of which the first is read.",
+            kind=FURTHER_FRAMES,
+            on_disk=False,
+        )
+        for path, header in headers.items()
+        if header.num_frames > 1
+    ]

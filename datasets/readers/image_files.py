@@ -1,11 +1,17 @@
 """Encoded images by name, out of a folder or a zip archive; nothing is ever unpacked."""
 
 import os
+import stat
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
+
+# What one encoded image may have.
+MAX_BYTES = 2**28
 
 
 class ImageFiles(Protocol):
@@ -47,6 +53,42 @@ def require_inside(path: Path, folder: Path) -> None:
         raise ValueError(f"{path} is a link that leads out of {folder}; put the file itself there, or remove the link.")
 
 
+@contextmanager
+def open_plain(path: Path, folder: Path) -> Iterator[IO[bytes]]:
+    """Open a file of a set, never a pipe, a device or a link out of the set's folder.
+
+    Raises:
+        OSError: It is missing or may not be read.
+        ValueError: It is no plain file, has more than MAX_BYTES bytes, or lies elsewhere.
+    """
+    require_inside(path, folder)
+    # Without waiting for whoever writes into a pipe.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is a pipe or a device, not a plain file; remove it.")
+        require_length(str(path), status.st_size)
+        yield file
+
+
+def read_plain(path: Path, folder: Path) -> bytes:
+    """The content of a file of a set; raises as `open_plain` does."""
+    with open_plain(path, folder) as file:
+        return file.read(MAX_BYTES)
+
+
+def require_length(name: str, size: int) -> None:
+    """Refuse an encoded image by the length that it is said to have, before it is read.
+
+    Raises:
+        ValueError: It has more than MAX_BYTES bytes.
+    """
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{name} has {size:,} bytes, more than the {MAX_BYTES:,} that an image may have; replace or remove it."
+        )
+
+
 class FolderFiles:
     """The files below a folder, hidden ones left out."""
 
@@ -65,13 +107,13 @@ class FolderFiles:
         """The content of one file.
 
         Raises:
-            ValueError: It is missing, unreadable, or lies outside the folder, be it by a link.
+            ValueError: It is missing, unreadable, no plain file, has more than MAX_BYTES bytes, or lies outside the
+                folder, be it by a link.
         """
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{name!r} leads out of {self._root}; name images by paths below it.")
-        require_inside(self._root / name, self._root)
         try:
-            return (self._root / name).read_bytes()
+            return read_plain(self._root / name, self._root)
         except OSError as error:
             raise ValueError(f"{self._root / name} cannot be read ({error.strerror}); restore or remove it.") from error
 
@@ -108,10 +150,13 @@ class ZipFiles:
         """The content of one member.
 
         Raises:
-            ValueError: It is missing, damaged, encrypted, or packed in an unknown way.
+            ValueError: It is missing, damaged, encrypted, packed in an unknown way, or declares more than MAX_BYTES
+                bytes.
         """
         try:
-            return self._archive().read(name)
+            member = self._archive().getinfo(name)
+            require_length(f"{self._path}: {name}", member.file_size)
+            return self._archive().read(member)
         except KeyError as error:
             raise ValueError(f"{self._path} has no member {name!r}; correct the table or the archive.") from error
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:

@@ -1,24 +1,24 @@
 """Any set of "folder or zip of images + CSV or Parquet table", read as its TableSettings say."""
 
-import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from datasets.readers.class_names import in_class_order
+from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
 from datasets.readers.image_files import open_image_files
 from datasets.readers.image_names import ImageNames, UnusableRowError
-from datasets.readers.imageset import DECODING_ERRORS, ImageSet, Problem, decode_bytes, first_of, fit_square, to_pixels
+from datasets.readers.imageset import ImageSet, Problem, first_of
 from datasets.readers.table_cells import read_cells
 from datasets.readers.table_settings import GroupColumn, TableSettings
 from datasets.readers.text_forms import loose_form, one_form
 
 MISSING = "unknown"
 _NO_CLASS = "which is not among classes"
-_GREY_MODES = {"1", "L", "LA"}
 
 
 def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
@@ -49,7 +49,7 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
         raise ValueError(
             f"{root / settings.table} has no usable row{first_of(problems)}; correct the table or its settings."
         )
-    class_names = list(settings.classes) or sorted({row.label for row in rows})
+    class_names = list(settings.classes) or in_class_order({row.label for row in rows})
     counts = {name: sum(row.label == name for row in rows) for name in class_names}
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
@@ -193,25 +193,32 @@ def _group_name(columns: list[str], values: list[str | None]) -> str:
 
 
 def _shape(files: ImageNames, *, names: list[str], settings: TableSettings) -> tuple[tuple[int, int, int], str]:
-    """(H, W, C), and "L" or "RGB", as the first readable image and the settings have it."""
-    first = _first_header(files, names=names, settings=settings)
-    width, height = first.size if settings.image_size is None else (settings.image_size, settings.image_size)
-    channels = settings.channels or (1 if first.mode in _GREY_MODES else 3)
+    """(H, W, C), and "L" or "RGB", as the first usable image, the colours of all and the settings have it."""
+    first, header = _first_usable(files, names=names, settings=settings)
+    width, height = header.size if settings.image_size is None else (settings.image_size, settings.image_size)
+    if settings.channels is not None:
+        channels = settings.channels
+    else:
+        channels = 1 if header.is_grey and is_grey(_headers(files, names[first + 1 :])) else 3
     return (height, width, channels), "L" if channels == 1 else "RGB"
 
 
-def _first_header(files: ImageNames, *, names: list[str], settings: TableSettings) -> Image.Image:
+def _first_usable(files: ImageNames, *, names: list[str], settings: TableSettings) -> tuple[int, Header]:
     reason = ""
-    for name in names:
+    for place, name in enumerate(names):
         try:
-            return _decode_original(files.read(name))
-        except DECODING_ERRORS as error:
-            reason = reason or f"{name}: {error}"
+            data = files.read(name)
+            decode_bytes(data, mode="RGB", name=name)
+            return place, read_header(data, name=name)
+        except ValueError as error:
+            reason = reason or str(error)
     raise ValueError(f"none of the {len(names)} images of {settings.name} can be read ({reason}); fetch them again.")
 
 
-def _decode_original(data: bytes) -> Image.Image:
-    """Decode an encoded image in its own mode; raises one of DECODING_ERRORS where that fails."""
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        return image.copy()
+def _headers(files: ImageNames, names: list[str]) -> Iterator[tuple[Header, Callable[[], object]]]:
+    for name in names:
+        try:
+            data = files.read(name)
+            yield read_header(data, name=name), partial(decode_bytes, data, mode="RGB", name=name)
+        except ValueError:  # told when its pixels are asked for
+            continue

@@ -4,16 +4,18 @@ The key of a member is its name up to the first dot behind the last slash, the r
 it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.image_files import require_inside
+from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
+from datasets.readers.image_files import require_inside, require_length
 from datasets.readers.image_names import IMAGE_SUFFIXES
-from datasets.readers.imageset import ImageSet, Problem, decode_bytes, first_of, fit_square, to_pixels
+from datasets.readers.imageset import ImageSet, Problem, first_of
 from datasets.readers.tar_index import Member, walk_members
 from datasets.readers.text_forms import loose_form, one_form
 from datasets.storage.names import require_name
@@ -95,7 +97,7 @@ def read_image_tars(
     name: str,
     class_names: Sequence[str],
     image_size: int,
-    channels: int = 3,
+    channels: int | None = 3,
     image_extensions: Sequence[str] = IMAGE_EXTENSIONS,
     label_extension: str = _NUMBERED,
 ) -> ImageSet:
@@ -111,7 +113,7 @@ def read_image_tars(
         name: What the set is called.
         class_names: What the numbers in the .cls members mean; or the words that other label members hold.
         image_size: Side in pixels of the central square that images are cut and resized to.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey), 3 (RGB), or None: grey where all usable images are, for which they are read now.
         image_extensions: Extensions of images, without the dot, in small letters.
         label_extension: Extension of labels: "cls" for numbers in [0, len(class_names)), another for class names.
 
@@ -122,8 +124,8 @@ def read_image_tars(
         FileNotFoundError: A tar is missing.
         ValueError: A setting that is not allowed, or no sample can be used.
     """
-    if image_size < 1 or channels not in {1, 3}:
-        raise ValueError(f"image_size must be at least 1 and channels 1 or 3, got {image_size} and {channels}.")
+    if image_size < 1 or channels not in {1, 3, None}:
+        raise ValueError(f"image_size must be at least 1 and channels 1, 3 or None, got {image_size} and {channels}.")
     extensions = tuple(extension.lower().removeprefix(".") for extension in image_extensions)
     label_extension = label_extension.lower().removeprefix(".")
     if not extensions or label_extension in extensions or any("." in one for one in (*extensions, label_extension)):
@@ -143,6 +145,8 @@ def read_image_tars(
         problems += bad
     if not found:
         raise ValueError(f"the {len(tars)} tars of {name} hold no usable sample{first_of(problems)}.")
+    if channels is None:
+        channels = 1 if is_grey(_headers(found)) else 3
     return ImageSet(
         name=name,
         labels=np.array([place.label for place in found], dtype=np.int64),
@@ -163,6 +167,25 @@ class _Place:
     offset: int
     size: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.tar}: {self.key}"
+
+    def read(self) -> bytes:
+        require_length(self.name, self.size)
+        with self.tar.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def _headers(places: list[_Place]) -> Iterator[tuple[Header, Callable[[], object]]]:
+    for place in places:
+        try:
+            data = place.read()
+            yield read_header(data, name=place.name), partial(decode_bytes, data, mode="RGB", name=place.name)
+        except ValueError:  # told when its pixels are asked for
+            continue
+
 
 @dataclass(frozen=True)
 class _TarImages:
@@ -172,10 +195,7 @@ class _TarImages:
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         place = self.places[index]
-        with place.tar.open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.size)
-        image = decode_bytes(data, mode=self.mode, name=f"{place.tar}: {place.key}")
+        image = decode_bytes(place.read(), mode=self.mode, name=place.name)
         return to_pixels(fit_square(image, self.image_size))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.imageset import ImageSet, decode_file, fit_square, to_pixels
+from datasets.readers.decoding import decode_file, fit_square, to_pixels
+from datasets.readers.imageset import ImageSet
 
 LICENCE = "ImageNet, O. Russakovsky et al., IJCV 2015; for non-commercial research and education only."
 _SYNSET = re.compile(r"n\d{8}")

@@ -1,22 +1,11 @@
 """A labelled set of real images, read one at a time: what every reader returns."""
 
-import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-
-from datasets.readers.image_files import require_inside
-
-# What PIL raises for files that are cut short, garbled, or no images at all.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
 
 PARTS = ("train", "validation", "test")
 DAMAGED_IMAGE = "image that cannot be read"
@@ -193,60 +182,3 @@ class ImageSet:
 
 def _load_chosen(load: Callable[[int], NDArray[np.uint8]], chosen: NDArray[np.int64], index: int) -> NDArray[np.uint8]:
     return load(int(chosen[index]))
-
-
-def decode_file(path: Path, *, folder: Path, mode: str) -> Image.Image:
-    """Decode an image file completely.
-
-    Args:
-        path: The file.
-        folder: The folder of the set, which no link may lead out of.
-        mode: "L" for grey or "RGB".
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not an image, is cut short or damaged, or lies elsewhere; the message names it.
-    """
-    require_inside(path, folder)
-    try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist; restore it or take it out of the list of images.") from error
-    except DECODING_ERRORS as error:
-        raise ValueError(f"{path} cannot be decoded as an image ({error}); replace or remove it.") from error
-
-
-def decode_bytes(data: bytes, *, mode: str, name: str) -> Image.Image:
-    """Decode an encoded image completely.
-
-    Args:
-        data: The file's content.
-        mode: "L" for grey or "RGB".
-        name: What it is called in errors.
-
-    Raises:
-        ValueError: It is not an image, is cut short or damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert(mode)
-    except DECODING_ERRORS as error:
-        reason = "unknown format or empty" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise ValueError(f"{name} cannot be decoded as an image ({reason}); replace or remove it.") from error
-
-
-def fit_square(image: Image.Image, image_size: int) -> Image.Image:
-    """Cut the central square and bring it to image_size x image_size pixels by an antialiased Lanczos filter."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    if side == image_size:
-        return square
-    return square.resize((image_size, image_size), Image.Resampling.LANCZOS)
-
-
-def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an "L" or "RGB" image as uint8 (H, W, C), C = 1 or 3."""
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels

@@ -77,7 +77,7 @@ class TableSettings:
         image_prefix: Put before each image name, e.g. "images/".
         image_suffix: Put behind each image name, e.g. ".jpg".
         classes: The classes in the order of their labels; rows of other classes are left out with a reason. Empty: all
-            values of the column, sorted.
+            values of the column, sorted; as numbers where all are whole numbers.
         label_values: Value of the label column -> class, to merge values under one name; rows of other values are left
             out with a reason. Empty: every value is its own class.
         groups: Columns whose values, with the class, make the groups. Missing values are a value of their own.
@@ -87,7 +87,7 @@ class TableSettings:
         missing_values: Cells that count as empty.
         image_size: Side in pixels of the central square that images are cut and resized to; None takes them as they
             are, all of one size.
-        channels: 1 (grey), 3 (RGB), or None: as the first image is.
+        channels: 1 (grey), 3 (RGB), or None: grey where all usable images are.
         licence: Where the images come from and what may be done with them, for the data card.
     """
 

@@ -1,7 +1,7 @@
 """Images without the pipeline: draw some into a folder, score a folder."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from datasets.readers.folder import read_folder
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.named_samplers import compare, contact_sheet
+from tasks.commands.folder_images import labels_of, no_label_of, open_folder, passed_over, pixels_of
 from tasks.config.presets import validate
 from tasks.errors import InputError
 from tasks.inputs.workspace import choose_device, open_named_backbone
@@ -99,16 +99,27 @@ def compare_to_folder(
     return {name: result.evaluations for name, result in drawn.items()}
 
 
-def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Mapping[str, Any]) -> int:
+def score_folder(
+    folder: Path,
+    backbone: str,
+    out: Path,
+    *,
+    seed: int,
+    flags: Mapping[str, Any],
+    tell: Callable[[str], None] = lambda line: None,
+) -> int:
     """Score every image of a folder into a Parquet file.
 
     Args:
-        folder: Images of one size. Class-named subfolders, in sorted order, give the labels of a class-conditional
-            backbone.
+        folder: Images of one size. The labels of a class-conditional backbone are given by its class folders: in their
+            order where there are as many as it knows classes, else by their names where these are numbers that it
+            knows. Of a flat folder, the label is what `draw_to_folder` wrote into the file's name; without one, images
+            are scored as "no label" where the backbone knows that.
         backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
-        out: The Parquet file: file, label, minority_score, negative_elbo.
+        out: The Parquet file: file, label (null where the backbone was told none), minority_score, negative_elbo.
         seed: Decides all noise.
         flags: ADM flags.
+        tell: Takes a line for each reason for which files are passed over.
 
     Returns:
         How many were scored.
@@ -117,31 +128,31 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
         InputError: Files, sizes or labels that do not fit the backbone.
     """
     model = open_named_backbone(backbone, flags)
-    images = read_folder(folder)
+    images = open_folder(folder)
     height, width, channels = images.image_shape
     if model.image_shape != (channels, height, width):
         raise InputError(
             f"{folder} holds images of {(channels, height, width)} (C, H, W), backbone {model.name} makes "
             f"{model.image_shape}; resize them or choose another backbone."
         )
-    if model.num_classes is not None and len(images.class_names) > model.num_classes:
-        raise InputError(
-            f"{folder} has {len(images.class_names)} class folders, backbone {model.name} knows {model.num_classes}."
-        )
+    labels = labels_of(images, model, folder=folder)
+    pixels = pixels_of(images)
+    for line in passed_over(images, folder=folder):
+        tell(line)
     out.parent.mkdir(parents=True, exist_ok=True)
     scores = score_images(
         model,
-        images.images(range(len(images))),
+        pixels,
         seed=seed,
         indices=range(len(images)),
-        labels=None if model.num_classes is None else images.labels.tolist(),
+        labels=_told(model, labels, count=len(images)),
         settings=ScoreSettings(),
         device=choose_device("auto"),
     )
     table = pd.DataFrame(
         {
             "file": images.source_ids,
-            "label": images.labels,
+            "label": pd.array([pd.NA] * len(images) if labels is None else labels, dtype="Int64"),
             "minority_score": scores.minority_score,
             "negative_elbo": scores.negative_elbo,
         }
@@ -163,6 +174,12 @@ def _write_images(images: NDArray[np.uint8], out: Path, labels: Sequence[int] | 
     for index, image in enumerate(images):
         name = f"{index:06d}" if labels is None else f"{index:06d}-{labels[index]}"
         (out / f"{name}.png").write_bytes(encode_png(image))
+
+
+def _told(model: Backbone, labels: list[int] | None, *, count: int) -> list[int] | None:
+    """What the network is given: the labels, or its "no label" for every image."""
+    no_label = no_label_of(model)
+    return labels if labels is not None or no_label is None else [no_label] * count
 
 
 def _sampler_settings(dotted: Mapping[str, Any]) -> SamplerSettings:

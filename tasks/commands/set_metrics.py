@@ -1,6 +1,7 @@
 """Metrics of a folder of images against a folder of real ones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from datasets.readers.folder import read_folder
-from datasets.readers.imageset import ImageSet
+from datasets.readers.folder import is_flat
 from datasets.storage.canonical import canonical_json
 from minority.evaluation.set_report import SetReport, report_set
 from minority.features import Extractor, ExtractorSettings, NetworkExtractor, build_extractor
+from tasks.commands.folder_images import open_folder, passed_over, pixels_of
 from tasks.config.presets import validate
 from tasks.errors import InputError
 from tasks.inputs.workspace import choose_device, open_named_backbone
@@ -34,14 +35,18 @@ def compare_folders(
     Raises:
         InputError: Folders, sizes, weights or counts that do not fit.
     """
-    sets = {name: _read(folder) for name, folder in (("real", real), ("generated", generated))}
+    folders = {"real": real, "generated": generated}
+    sets = {name: open_folder(folder) for name, folder in folders.items()}
     shapes = {name: images.image_shape for name, images in sets.items()}
     if shapes["real"] != shapes["generated"]:
         raise InputError(
             f"{real} holds images of {shapes['real']} (H, W, C), {generated} of {shapes['generated']}; bring both to "
             "one size and colour."
         )
-    pixels = {name: images.images(range(len(images))) for name, images in sets.items()}
+    if features.kind == "classifier" and is_flat(sets["real"]):
+        raise InputError(f"{real} has no class folders, which the features of a classifier need; sort it.")
+    pixels = {name: pixels_of(images) for name, images in sets.items()}
+    left_out = [line for name, folder in folders.items() for line in passed_over(sets[name], folder=folder)]
     try:
         extract = build_extractor(
             features,
@@ -50,13 +55,14 @@ def compare_folders(
             train_labels=sets["real"].labels,
             device=choose_device("auto"),
         )
-        return report_set(
+        report = report_set(
             extract(pixels["real"]),
             extract(pixels["generated"]),
             k=neighbours,
             spatial=_spatial(extract, pixels["real"], pixels["generated"]),
             seed=seed,
         )
+        return replace(report, warnings=[*report.warnings, *left_out])
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -99,10 +105,3 @@ def _spatial(
         return None
     first, second = extract.spatial(real), extract.spatial(generated)
     return None if first is None or second is None else (first, second)
-
-
-def _read(folder: Path) -> ImageSet:
-    try:
-        return read_folder(folder)
-    except (ValueError, FileNotFoundError) as error:
-        raise InputError(str(error)) from error

@@ -3,13 +3,22 @@
 Knobs of the libraries are declared there, beside the code that obeys them. Unknown keys are errors.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from datasets.readers.image_tars import TarSettings
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
+from datasets.storage.store_url import holds_secret
 from datasets.storage.yaml_text import load_yaml, plain
 from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
@@ -36,6 +45,20 @@ Reader = Literal[
     "imagenet",
     "published",
 ]
+
+#: What each reader looks at beside its own name; any other setting has no effect on it.
+_USED: dict[Reader, set[str]] = {
+    "digits": {"split"},
+    "celeba": {"folder", "target", "protected", "image_size"},
+    "fashion_mnist": {"folder", "image_size", "split"},
+    "cifar10": {"folder", "split"},
+    "image_table": {"folder", "table", "image_size", "split"},
+    "image_tars": {"folder", "tars", "image_size", "split"},
+    "folder": {"folder", "classes", "image_size", "split"},
+    "lsun": {"folder", "categories", "image_size", "max_images", "split"},
+    "imagenet": {"folder", "image_size", "max_images", "split"},
+    "published": {"folder", "source", "split"},
+}
 
 
 def _table(value: Any) -> Any:
@@ -71,6 +94,10 @@ class DatasetConfig(Section):
         # So that runs of other readers keep their recipe.
         Field(description="Which tars are read, and what their classes are (image_tars).", exclude_if=_is_none),
     ] = None
+    classes: Annotated[
+        tuple[str, ...],
+        Field(description="Class folders in the order of their labels, others passed over (folder); none: all."),
+    ] = ()
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
     image_size: Annotated[
         int | None, Field(ge=8, description="Side in pixels that images are brought to; none: the reader's own.")
@@ -84,6 +111,29 @@ class DatasetConfig(Section):
     split: Annotated[
         SplitSettings, Field(description="Test and validation share where the makers gave no parts; long tail.")
     ] = SplitSettings()
+
+    @model_validator(mode="after")
+    def _only_what_the_reader_uses(self) -> Self:
+        """A setting that changes nothing is refused, not passed over."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in _USED[self.reader] | {"reader"} or value == field.default:
+                continue
+            if isinstance(value, str) and holds_secret(value):  # refused with the run, without repeating it
+                continue
+            readers = ", ".join(reader for reader, used in _USED.items() if name in used)
+            raise ValueError(
+                f"{name} is not used by the reader {self.reader}, only by {readers}; leave dataset.{name} out."
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_classes(self, settings_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without `classes` is the one that runs had before the setting was there."""
+        settings: dict[str, Any] = settings_of(self)
+        if not settings.get("classes"):
+            settings.pop("classes", None)
+        return settings
 
 
 class StageConfig(Section):

@@ -153,7 +153,10 @@ def _read_image_tars(config: DatasetConfig) -> RealData:
 
 
 def _read_folder(config: DatasetConfig) -> RealData:
-    images = datasets.readers.folder.read_folder(_folder(config, holds="one folder a class"))
+    folder = _folder(config, holds="one folder a class")
+    images = datasets.readers.folder.read_folder(folder, image_size=config.image_size, classes=config.classes)
+    if images.parts is not None and "train" not in images.parts:
+        raise InputError(f"{folder} has no images in train/ to learn from; add them, or name one of its parts itself.")
     return _split(images, config, licence="Unknown; ask whoever gave you the images.")
 
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from datasets.readers.class_names import whole_numbers
+from datasets.readers.folder import is_flat
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError, load_backbone
 from minority.features import Extractor, build_extractor
@@ -226,6 +228,19 @@ def _require_fit(backbone: Backbone, real: RealData) -> None:
         raise InputError(
             f"backbone {backbone.name} knows {backbone.num_classes} classes, the dataset has "
             f"{len(real.train.class_names)}; choose a backbone trained on all of them."
+        )
+    if backbone.num_classes is not None and is_flat(real.train):
+        raise InputError(
+            f"dataset.folder has no class folders, and backbone {backbone.name} needs labels; sort the images into "
+            "class folders, or choose an unconditional backbone."
+        )
+    numbers = whole_numbers(real.train.class_names)
+    is_subset = backbone.num_classes is not None and backbone.num_classes > len(real.train.class_names)
+    if numbers is not None and is_subset and numbers != list(range(len(numbers))):
+        raise InputError(
+            f"the dataset has the classes {', '.join(real.train.class_names)}, backbone {backbone.name} knows "
+            f"{backbone.num_classes} and would take them for 0 ... {len(numbers) - 1}; give images of every class, or "
+            "choose a backbone trained on these."
         )
 
 

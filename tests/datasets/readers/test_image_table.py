@@ -155,7 +155,7 @@ def test_images_that_cannot_be_decoded_are_problems_not_the_end(tmp_path):
     assert good.tolist() == [0, 2, 5]
     assert [problem.source_id for problem in problems] == ["skin/b.png", "skin/d.png", "skin/e.png"]
     assert "b.png cannot be decoded as an image" in problems[0].reason
-    assert "unknown format or empty" in problems[1].reason
+    assert "d.png is an empty file" in problems[1].reason
     assert "resize or remove it" in problems[2].reason
 
 

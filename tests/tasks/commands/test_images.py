@@ -20,9 +20,9 @@ def pixels(folder):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three classes of two 8x8 grey images."""
+    """Three classes of two 8x8 grey images, by their numbers."""
     rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
+    for name in ("1", "4", "7"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(2):
             image = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
@@ -91,8 +91,8 @@ def test_every_image_of_a_folder_gets_a_row(tiny_backbone, photos, tmp_path):
 
     scores = pd.read_parquet(tmp_path / "deep" / "scores.parquet")
     assert count == len(scores) == 6
-    assert scores["file"].tolist() == [f"{name}/{i}.png" for name in "abc" for i in range(2)]
-    assert scores["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert scores["file"].tolist() == [f"{name}/{i}.png" for name in "147" for i in range(2)]
+    assert scores["label"].tolist() == [1, 1, 4, 4, 7, 7]
     assert np.isfinite(scores[["minority_score", "negative_elbo"]]).all().all()
 
 
@@ -137,3 +137,134 @@ def test_an_unknown_sampler_is_refused_before_anything_is_drawn(tiny_backbone, t
     with pytest.raises(InputError, match="there is no sampler 'sgsm'"):
         compare_to_folder(tiny_backbone, tmp_path / "out", ["ancestral", "sgsm"], num=2, labels=None, seed=0, flags={})
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_come_from_folders_named_by_number_in_any_number_of_them(make_backbone, photos, tmp_path):
+    for name in ("10", "02"):
+        (photos / name).mkdir()
+        Image.fromarray(np.full((8, 8), 9, np.uint8)).save(photos / name / "0.png")
+    wide = make_backbone(tmp_path / "wide", num_classes=12)
+
+    score_folder(photos, wide, tmp_path / "scores.parquet", seed=0, flags={})
+
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scores["label"].tolist() == [1, 1, 2, 4, 4, 7, 7, 10]
+    assert (scores["file"].str.split("/").str[0].astype(int) == scores["label"]).all()
+
+
+def test_as_many_folders_as_the_backbone_knows_classes_are_its_classes(make_backbone, photos, tmp_path):
+    narrow = make_backbone(tmp_path / "narrow", num_classes=3)
+    for old, new in (("1", "cat"), ("4", "dog"), ("7", "owl")):
+        (photos / old).rename(photos / new)
+
+    score_folder(photos, narrow, tmp_path / "scores.parquet", seed=0, flags={})
+
+    assert pd.read_parquet(tmp_path / "scores.parquet")["label"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("cat", "3 class folders, backbone tiny knows 10 classes, and the name '1' tells no number"),
+        ("10", "has the class folder 10, backbone tiny knows the classes 0 ... 9"),
+        ("-1", "has the class folder -1, backbone tiny knows the classes 0 ... 9"),
+    ],
+)
+def test_a_folder_that_tells_no_class_is_refused(tiny_backbone, photos, tmp_path, name, rule):
+    (photos / "7").rename(photos / name)
+
+    with pytest.raises(InputError) as caught:
+        score_folder(photos, tiny_backbone, tmp_path / "scores.parquet", seed=0, flags={})
+
+    assert rule in str(caught.value)
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+def test_drawn_samples_are_scored_by_the_label_in_their_names(tiny_backbone, tmp_path):
+    draw(tiny_backbone, tmp_path / "rare", num=3, labels=[7, 2])
+    told = []
+
+    score_folder(tmp_path / "rare", tiny_backbone, tmp_path / "flat.parquet", seed=0, flags={}, tell=told.append)
+
+    flat = pd.read_parquet(tmp_path / "flat.parquet")
+    assert flat["label"].tolist() == [7, 2, 7]
+    assert told == [f"{tmp_path / 'rare'}: passed over, overview of drawn images: 1 (such as grid.png)"]
+
+
+def test_the_label_decides_the_score(tiny_backbone, tmp_path):
+    """The same three images: as drawn, and in class folders."""
+    draw(tiny_backbone, tmp_path / "rare", num=2, labels=[2, 7])
+    for name, label in (("000000-2.png", "2"), ("000001-7.png", "7")):
+        (tmp_path / "sorted" / label).mkdir(parents=True)
+        (tmp_path / "sorted" / label / name).write_bytes((tmp_path / "rare" / name).read_bytes())
+
+    for folder in ("rare", "sorted"):
+        score_folder(tmp_path / folder, tiny_backbone, tmp_path / f"{folder}.parquet", seed=0, flags={})
+
+    rare, in_classes = (pd.read_parquet(tmp_path / f"{folder}.parquet") for folder in ("rare", "sorted"))
+    assert rare.drop(columns="file").equals(in_classes.drop(columns="file"))
+
+
+def flat(folder, names):
+    folder.mkdir()
+    for number, name in enumerate(names):
+        Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        (["a.png", "b.png"], "has no class folders, and backbone tiny needs a label for every image"),
+        (["000000-3.png", "b.png"], "has 1 files named by their label, such as 000000-3.png, but b.png is not"),
+        (
+            ["000000-3.png", "000001-10.png"],
+            "has a file named by the label 10, backbone tiny knows the classes 0 ... 9",
+        ),
+        (["2020-3.png"], "has no class folders"),
+    ],
+)
+def test_a_flat_folder_without_labels_asks_for_class_folders(tiny_backbone, tmp_path, names, rule):
+    folder = flat(tmp_path / "flat", names)
+
+    with pytest.raises(InputError) as caught:
+        score_folder(folder, tiny_backbone, tmp_path / "scores.parquet", seed=0, flags={})
+
+    assert rule in str(caught.value)
+
+
+def test_where_no_label_is_told_the_label_is_null(make_backbone, tmp_path):
+    folder = flat(tmp_path / "flat", ["a.png", "b.png"])
+    plain = make_backbone(tmp_path / "plain", num_classes=None)
+
+    score_folder(folder, plain, tmp_path / "scores.parquet", seed=0, flags={})
+
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scores["label"].isna().all()
+    assert np.isfinite(scores["minority_score"]).all()
+
+
+def test_a_backbone_that_knows_no_label_is_told_that(make_backbone, tmp_path):
+    folder = flat(tmp_path / "flat", ["a.png", "b.png"])
+    dropped = make_backbone(tmp_path / "dropped", num_classes=11)
+    (tmp_path / "dropped" / "minority.json").write_text('{"num_classes": 10}')  # the last embedding stands for none
+    (tmp_path / "classes" / "10").mkdir(parents=True)
+    for file in folder.iterdir():
+        (tmp_path / "classes" / "10" / file.name).write_bytes(file.read_bytes())
+    eleven = make_backbone(tmp_path / "eleven", num_classes=11)
+
+    score_folder(folder, dropped, tmp_path / "none.parquet", seed=0, flags={})
+    score_folder(tmp_path / "classes", eleven, tmp_path / "ten.parquet", seed=0, flags={})
+
+    none, ten = (pd.read_parquet(tmp_path / name) for name in ("none.parquet", "ten.parquet"))
+    assert none["label"].isna().all()
+    assert ten["label"].tolist() == [10, 10]
+    np.testing.assert_array_equal(none["minority_score"], ten["minority_score"])
+
+
+def test_all_damaged_images_are_named_at_once(tiny_backbone, photos, tmp_path):
+    (photos / "1" / "0.png").write_bytes(b"")
+    (photos / "7" / "1.png").write_bytes((photos / "7" / "1.png").read_bytes()[:60])
+
+    with pytest.raises(InputError, match=r"2 of 6 images cannot be used: .*1/0\.png is an empty .*7/1\.png cannot be"):
+        score_folder(photos, tiny_backbone, tmp_path / "scores.parquet", seed=0, flags={})

@@ -85,3 +85,14 @@ def test_features_are_set_by_dotted_keys():
     assert extractor_settings({"kind": "classifier", "classifier.steps": 7}).classifier.steps == 7
     with pytest.raises(InputError, match=r"--features: .*knd"):
         extractor_settings({"knd": "pixels"})
+
+
+def test_what_is_passed_over_is_among_the_warnings(folders):
+    (folders / "real" / "Thumbs.db").write_bytes(b"x")
+
+    assert f"{folders / 'real'}: passed over, file that is no image: 1 (such as Thumbs.db)" in compare(folders).warnings
+
+
+def test_a_classifier_is_not_trained_on_a_flat_folder(folders):
+    with pytest.raises(InputError, match="real has no class folders, which the features of a classifier need"):
+        compare(folders, kind="classifier")

@@ -82,6 +82,74 @@ def test_data_may_lie_below_the_folder_that_a_variable_names(table_folder, monke
     assert data_path("elsewhere/spots") != folder
 
 
+@pytest.fixture
+def unequal(tmp_path):
+    """Two classes below train/ and test/, of unequal sizes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 3)):
+        for name in ("a", "b"):
+            (tmp_path / "set" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (9 + number, 30 - number, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "set" / part / name / f"{number}.png")
+    return tmp_path / "set"
+
+
+def test_a_folder_of_parts_is_split_as_its_makers_did_and_resized(unequal):
+    real = load_real_data(DatasetConfig(reader="folder", folder=str(unequal), image_size=8, split={"imbalance": None}))
+
+    assert real.train.image_shape == (8, 8, 3)
+    assert len(real.test) == 6
+    assert {name.split("/")[0] for name in real.test.source_ids} == {"test"}
+    assert {name.split("/")[0] for name in (*real.train.source_ids, *real.validation.source_ids)} == {"train"}
+
+
+def test_parts_without_a_training_part_are_refused(unequal):
+    shutil.rmtree(unequal / "train")
+
+    with pytest.raises(InputError, match=r"has no images in train/ to learn from"):
+        load_real_data(DatasetConfig(reader="folder", folder=str(unequal), image_size=8))
+
+
+def test_classes_of_a_folder_may_be_chosen_and_ordered(unequal):
+    split = {"imbalance": None}
+
+    real = load_real_data(
+        DatasetConfig(reader="folder", folder=str(unequal), image_size=8, classes=["b", "a"], split=split)
+    )
+
+    assert real.train.class_names == ["b", "a"]
+    assert real.groups == ["class=b", "class=a"]
+
+
+@pytest.mark.parametrize(
+    ("reader", "setting", "users"),
+    [
+        ("digits", {"folder": "data"}, "celeba"),
+        ("digits", {"image_size": 32}, "celeba"),
+        ("cifar10", {"image_size": 32}, "folder"),
+        ("folder", {"categories": ("kitchen",)}, "lsun"),
+        ("folder", {"max_images": 5}, "lsun, imagenet"),
+        ("image_table", {"classes": ("a",)}, "folder"),
+        ("fashion_mnist", {"target": "Smiling"}, "celeba"),
+        ("imagenet", {"source": "real"}, "published"),
+        ("celeba", {"split": {"seed": 4}}, "digits"),
+    ],
+)
+def test_a_setting_that_the_reader_does_not_use_is_an_error(reader, setting, users):
+    (name,) = setting
+
+    with pytest.raises(ValidationError, match=f"{name} is not used by the reader {reader}, only by .*{users}"):
+        DatasetConfig(reader=reader, **setting)
+
+
+def test_a_setting_that_says_nothing_new_is_none_too_many():
+    config = DatasetConfig(reader="digits", image_size=None, target="Blond_Hair", classes=())
+
+    assert DatasetConfig.model_validate_json(config.model_dump_json()) == config
+    assert "classes" not in config.model_dump(mode="json")  # a recipe stays what it was
+
+
 def test_lsun_tests_on_its_validation_part_and_validates_on_some_of_its_training_part(tmp_path):
     for part, count in (("train", 20), ("val", 3)):
         place = tmp_path / f"bedroom_{part}"

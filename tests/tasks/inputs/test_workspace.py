@@ -82,6 +82,28 @@ def test_a_backbone_that_knows_too_few_classes_is_refused(tiny_config, make_back
     assert "backbone narrow knows 4 classes, the dataset has 10" in refusal(tiny_config(backbone__path=narrow))
 
 
+def photos(folder, names):
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for place in range(20):
+            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{place:03d}.png")
+    return {"dataset.reader": "folder", "dataset.folder": str(folder), "dataset.split.imbalance": None}
+
+
+def test_numbered_classes_that_a_backbone_would_take_for_others_are_refused(tiny_config, tmp_path):
+    message = refusal(tiny_config(**photos(tmp_path / "some", ["2", "10"])))
+
+    assert "the dataset has the classes 2, 10, backbone tiny knows 10 and would take them for 0 ... 1" in message
+
+
+def test_a_flat_folder_is_refused_where_labels_are_needed(tiny_config, tmp_path):
+    message = refusal(tiny_config(**photos(tmp_path / "flat", ["."])))
+
+    assert "dataset.folder has no class folders, and backbone tiny needs labels" in message
+
+
 def test_a_wrong_checksum_is_refused(tiny_config):
     message = refusal(tiny_config(backbone__sha256="0" * 64))
 

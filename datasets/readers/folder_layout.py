@@ -1,0 +1,221 @@
+"""Which files of a folder are images of which class and part; all others are passed over and told."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.readers.class_names import in_class_order
+from datasets.readers.decoding import is_image
+from datasets.readers.imageset import Problem
+
+# What is passed over, as it is counted.
+NO_IMAGE = "file that is no image"
+HIDDEN = "hidden file"
+BY_THE_SYSTEM = "file in a folder that the system made"
+OVERVIEW = "overview of drawn images"
+NO_CLASS_FOLDER = "image of a part without class folders"
+NOT_AMONG_CLASSES = "image of a folder that is not among classes"
+EMPTY_IN_PART = "class folder without images in one part"
+
+_SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".gif", ".bmp", ".dib"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".pcx", ".sgi", ".qoi"}
+)
+_SYSTEM_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
+_OVERVIEW_NAME = "grid.png"  # what `minority sample` puts beside the images that it draws
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies where.
+
+    Attributes:
+        class_names: In the order of their labels; empty for a flat folder.
+        files: (path, label, part), sorted by class and path, part after part; label 0 and part "" where there is none.
+        has_parts: Whether folders such as train/ and test/ divide the set.
+        problems: Every other file, and why it is passed over.
+    """
+
+    class_names: list[str]
+    files: list[tuple[Path, int, str]]
+    has_parts: bool
+    problems: tuple[Problem, ...]
+
+
+def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
+    """Find the images below a folder.
+
+    Args:
+        root: The folder: flat, with one sub-folder a class, or with train/, test/ and perhaps val/ that hold these.
+        classes: The classes in the order of their labels; empty: all folders, in the order of `in_class_order`.
+
+    Raises:
+        ValueError: There are no images, an empty class, images beside or folders inside class folders, folders beside
+            parts, or two folders of one number.
+    """
+    finder = _Finder(root, classes)
+    folders, images = finder.entries(root)
+    if not folders:
+        if not images:
+            raise ValueError(f"{root} holds no images; put images or class-named folders of images there.")
+        return Layout([], [(path, 0, "") for path in images], False, tuple(finder.problems))
+    _refuse_loose(images, folders)
+    parts = _parts(folders, classes=classes)
+    if parts:
+        found = [(parts[part.name], finder.classes_in_part(part)) for part in folders if part.name in parts]
+    else:
+        found = [("", finder.classes(folders))]
+        for name, members in found[0][1].items():
+            if not members:
+                raise ValueError(f"{root / name} is an empty class; add images of {name} or remove the folder.")
+    names = list(classes) or in_class_order({name for _, by_class in found for name in by_class})
+    number = {name: label for label, name in enumerate(names)}
+    files = [
+        (path, number[name], part)
+        for part, by_class in found
+        for name in sorted(by_class, key=number.__getitem__)
+        for path in by_class[name]
+    ]
+    if not files:
+        raise ValueError(f"{root} has no image in a class folder; put images into class-named folders there.")
+    # One part alone divides nothing.
+    has_parts = {part for part, by_class in found if by_class} not in ({""}, {"train"})
+    return Layout(names, files, has_parts, tuple(finder.problems))
+
+
+def _parts(folders: list[Path], *, classes: Collection[str]) -> dict[str, str]:
+    """Folder name -> the makers' part; empty where the folders are classes.
+
+    Folders are parts where one of them has the name of a part and holds folders of images. Without test/, val/ is the
+    test part, as it is of ImageNet.
+    """
+    named = {folder.name: _PARTS[folder.name.lower()] for folder in folders if folder.name.lower() in _PARTS}
+    if not named or {folder.name for folder in folders} <= set(classes):
+        return {}
+    deep = [folder for folder in folders if folder.name in named and _holds_folders_of_images(folder)]
+    if not deep:
+        if len(named) == len(folders):
+            raise ValueError(
+                f"{folders[0].parent} has the parts {_listed(folders)}, but no class folders in them; sort the images "
+                "into class-named folders, or list these names as classes where they are classes."
+            )
+        return {}
+    for folder in folders:
+        if folder.name not in named and _holds_images(folder):
+            raise ValueError(
+                f"{folder} lies beside {deep[0].name}/, which is a part and no class; move it into a part or away."
+            )
+    if "test" not in named.values() and "validation" in named.values() and "train" in named.values():
+        named = {name: "test" if part == "validation" else part for name, part in named.items()}
+    return named
+
+
+class _Finder:
+    def __init__(self, root: Path, classes: Sequence[str]) -> None:
+        self._root = root
+        self._classes = classes
+        self.problems: list[Problem] = []
+
+    def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """The folders and the images in a folder, sorted; all else becomes a problem."""
+        folders, images = [], []
+        for entry in sorted(folder.iterdir()):
+            is_folder = entry.is_dir()
+            if entry.name.startswith("."):
+                self._pass_over(entry, "is hidden.", HIDDEN)
+            elif is_folder and entry.name.lower() in _SYSTEM_FOLDERS:
+                self._pass_over(entry, "is of a folder that the system made.", BY_THE_SYSTEM)
+            elif is_folder:
+                folders.append(entry)
+            elif folder == self._root and entry.name == _OVERVIEW_NAME:
+                self._pass_over(entry, "is the overview that minority sample draws.", OVERVIEW)
+            elif _has_image_name(entry) or is_image(entry, folder=self._root):
+                images.append(entry)
+            else:
+                self._pass_over(entry, "is no image.", NO_IMAGE)
+        return folders, images
+
+    def classes(self, folders: list[Path]) -> dict[str, list[Path]]:
+        """Class name -> its images, none where a class folder is empty."""
+        found = {}
+        for folder in folders:
+            if self._classes and folder.name not in self._classes:
+                self._pass_over(folder, f"lies in {folder.name}/, which is not among classes.", NOT_AMONG_CLASSES)
+                continue
+            inner, found[folder.name] = self.entries(folder)
+            for deeper in inner:
+                if _holds_images(deeper):
+                    is_wrapper = len(folders) == 1 and not found[folder.name]
+                    instead = f", or name {folder} where {folder.name} is no class" if is_wrapper else ""
+                    raise ValueError(
+                        f"{deeper} is a folder inside a class folder; move its images one level up{instead}."
+                    )
+                self._pass_over(deeper, "lies in a folder without images.", NO_IMAGE)
+        return found
+
+    def classes_in_part(self, part: Path) -> dict[str, list[Path]]:
+        """The same for a part, in which a class may be empty, and which may have no class folders at all."""
+        folders, loose = self.entries(part)
+        _refuse_loose(loose, folders)
+        for path in loose:
+            self._pass_over(path, f"has no label: {part.name}/ has no class folders.", NO_CLASS_FOLDER)
+        found = self.classes(folders)
+        for name in [name for name, images in found.items() if not images]:
+            self._tell(part / name, "is a class folder without images.", EMPTY_IN_PART, on_disk=False)
+            del found[name]
+        return found
+
+    def _pass_over(self, path: Path, reason: str, kind: str) -> None:
+        files = [path] if not path.is_dir() else _files_below(path)
+        for file in files:
+            self._tell(file, reason, kind, on_disk=_has_image_name(file))
+        if not files:
+            self._tell(path, reason, kind, on_disk=False)
+
+    def _tell(self, path: Path, reason: str, kind: str, *, on_disk: bool) -> None:
+        self.problems.append(Problem(path.relative_to(self._root).as_posix(), reason, kind=kind, on_disk=on_disk))
+
+
+def _refuse_loose(images: list[Path], folders: list[Path]) -> None:
+    if images and folders:
+        raise ValueError(f"{images[0]} lies beside class folders such as {folders[0].name}/; move it into one of them.")
+
+
+def _holds_folders_of_images(folder: Path) -> bool:
+    return any(_holds_images(entry) for entry in _subfolders(folder))
+
+
+def _holds_images(folder: Path) -> bool:
+    if any(_has_image_name(entry) and not entry.name.startswith(".") for entry in folder.iterdir()):
+        return True
+    return any(_holds_images(entry) for entry in _subfolders(folder))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [
+        entry
+        for entry in sorted(folder.iterdir())
+        if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM_FOLDERS and entry.is_dir()
+    ]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
+
+
+def _has_image_name(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(f"{folder.name}/" for folder in folders)
