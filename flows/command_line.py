@@ -129,9 +129,9 @@ def calibrate(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
-        from tasks.checks import check_workspace
+        from tasks.checks import check_models
 
-        check_workspace(config.augment())
+        check_models(config.augment())
         from flows.calibrate import calibrate as run
         from flows.result_table import print_calibration
 

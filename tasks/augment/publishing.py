@@ -35,9 +35,9 @@ _RECORD = ("source", "sampler", "source_id", "sample_index", "seed", "label_name
 def publish_run(config: AugmentConfig, rounds: int) -> str:
     """Publish what the units of so many rounds hold. Returns the manifest's URL; the same again changes nothing."""
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     manifest = publish_rounds(workspace, store, rounds=rounds)
-    latest = move_latest(workspace.store, config.name, workspace.run_id)
+    latest = move_latest(workspace.run.store, config.name, workspace.run.run_id)
     url = store.url(MANIFEST_FILE)
     get_run_logger().info("published %d shards: %s", len(manifest.shards), url)
     announce_dataset(manifest, url=url, latest=latest)
@@ -50,8 +50,8 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
     wanted = quotas(real, config.plan)
     facts = RunFacts(
         dataset=config.name,
-        run_id=workspace.run_id,
-        recipe=workspace.recipe,
+        run_id=workspace.run.run_id,
+        recipe=workspace.run.recipe,
         config=published_config(config),
         backbone={"name": workspace.backbone.name, "sha256": workspace.backbone.sha256},
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
@@ -60,7 +60,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
         "which was trained on the training split alone.",
     )
-    plans = run_plans(workspace, store, rounds=rounds)
+    plans = run_plans(workspace.run, store, rounds=rounds)
     candidates = Candidates(workspace, store)
     for plan in plans:
         if plan.sampler == "minority":

@@ -19,7 +19,7 @@ from minority.evaluation.backbone_quality import QualitySettings
 from minority.features import ExtractorSettings
 from minority.sampling.draw import SamplerSettings, ScoreSettings
 from minority.sampling.edit import EditSettings
-from minority.selection.judge import SelectionSettings
+from minority.selection.settings import SelectionSettings
 from minority.training import TrainingSettings
 from minority.training.watch import WatchSettings
 from tasks.config.sections import (
@@ -121,6 +121,8 @@ class AugmentConfig(_Run):
         decisive = self.model_dump(mode="json", exclude=beside_the_images)
         if self.edit is None:
             del decisive["edit"]
+        if self.selection.policy == SelectionSettings().policy:
+            del decisive["selection"]["policy"]
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -182,6 +184,8 @@ class CalibrateConfig(_Run):
             backbone_identity: `Backbone.identity` of the backbone that is used.
         """
         decisive = self.model_dump(mode="json", exclude={"store", "device", "workers", "backbone"})
+        if self.selection.policy == SelectionSettings().policy:
+            del decisive["selection"]["policy"]
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from minority.classifier import ClassifierSettings
 from minority.features.pixel_features import pixel_features
 from minority.selection.critic import Critic, CriticSettings
-from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
+from minority.selection.judge import HeldOutRules, SelectionSettings, build_judge
 from minority.selection.negatives import BLENDS, MIRRORED, make_fakes
 
 QUICK = CriticSettings(folds=2, classifier=ClassifierSettings(steps=120, width=16))
@@ -27,7 +27,7 @@ def digits():
 def judge(digits):
     (images, labels), _ = digits
     settings = SelectionSettings(held_out=HeldOutRules(critic=QUICK), rare_quantile=0.7)
-    return Judge(pixel_features(images), labels, settings=settings, images=images)
+    return build_judge(pixel_features(images), labels, settings=settings, images=images)
 
 
 def test_fakes_are_made_in_the_shares_that_are_asked_for(digits):
@@ -59,7 +59,7 @@ def test_the_critic_tells_real_from_noise_and_names_the_class(judge, digits):
     _, (unseen, labels) = digits
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
 
-    real, fake = judge._critic.judge(unseen), judge._critic.judge(noise)
+    real, fake = judge.critic.judge(unseen), judge.critic.judge(noise)
 
     assert np.median(real.realness) > 0.7
     assert fake.realness.max() < 0.3
@@ -143,7 +143,7 @@ def test_images_are_asked_for_where_a_critic_judges(judge, digits):
     with pytest.raises(ValueError, match="pass images too"):
         judge.judge(pixel_features(images), labels)
     with pytest.raises(ValueError, match="needs the training images"):
-        Judge(pixel_features(images), labels, settings=judge.settings)
+        build_judge(pixel_features(images), labels, settings=judge.settings)
 
 
 @pytest.mark.parametrize("field", ["realism", "copy_ratio", "realness", "label"])

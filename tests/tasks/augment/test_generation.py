@@ -88,7 +88,8 @@ def test_a_candidate_has_every_column_but_its_shard(run):
 
     synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - CRITIC
     empty = {name for name in synthetic if rows[name].null_count}
-    assert empty == {"edited_source_id", "edited_fraction"}  # nothing was edited here
+    # Nothing was edited here, and the backbone's label tells the group.
+    assert empty == {"edited_source_id", "edited_fraction", "labeller_confidence"}
     assert rows["sample_index"].to_pylist() == list(plan.indices)
     assert rows["label"].to_pylist() == [workspace.real.group_labels[group] for group in plan.groups]
     assert all(np.isfinite(rows[name].to_numpy()).all() for name in SCORES)
@@ -150,6 +151,9 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     assert rows["group"].to_pylist() == [real.groups[group] for group in groups]
     assert rows["label"].to_pylist() == [real.group_labels[group] for group in groups]
     np.testing.assert_array_equal(rows["label_kept"].to_numpy(), confidence >= 0.3)
+    np.testing.assert_allclose(rows["labeller_confidence"].to_numpy(), confidence, rtol=1e-6)
+    agreement = workspace.judge.judge(workspace.extract(images), rows["label"].to_numpy()).label_agreement
+    np.testing.assert_allclose(rows["label_agreement"].to_numpy(), agreement, rtol=1e-6)
 
 
 @pytest.mark.parametrize("judge", ["features", "metric"])
