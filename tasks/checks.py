@@ -68,7 +68,8 @@ def _check_downstream(config: AugmentConfig) -> str | None:
     if config.downstream is None or config.downstream.seeds == 0 or _check_data(config) is not None:
         return None
     try:
-        check_arms(config.downstream, load_real_data(config.dataset), sources=sources_of(config))
+        sources = sources_of(config, policies=config.downstream.policies)
+        check_arms(config.downstream, load_real_data(config.dataset), sources=sources)
     except InputError as error:
         return str(error)
     return None
