@@ -6,6 +6,8 @@ import pytest
 
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.units import read_unit
+from tasks.augment.candidates import Candidates, read_rows
+from tasks.augment.judging import judge_images
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.augment.units import is_done, make_unit
 from tasks.inputs.run_store import open_run_store, published_config
@@ -190,3 +192,61 @@ def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
 
     moved = open_workspace(tiny_config(store=str(tmp_path / "moved")))
     assert is_done(plan, open_run_store(moved), recipe=moved.recipe)
+
+
+def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_label(
+    tiny_config, tiny_celeba, make_backbone, tmp_path
+):
+    workspace = open_workspace(
+        tiny_config(
+            name="celeba",
+            dataset={"reader": "celeba", "folder": str(tiny_celeba), "image_size": 8},
+            backbone__path=make_backbone(tmp_path / "faces", channels=3, num_classes=2),
+            labeller__steps=40,
+            selection={"label_floor": 0.4, "held_out": {"critic": {"folds": 2, "classifier": {"steps": 40}}}},
+        )
+    )
+    images, planned = workspace.train_images, workspace.real.train_groups
+    asked = np.where(np.arange(len(images)) % 3 == 0, (planned + 2) % 4, planned)  # some under another label
+
+    judged = judge_images(workspace, images, asked)
+
+    recognised, confidence = workspace.labeller.label(images)
+    labels = np.array(workspace.real.group_labels)
+    critic = workspace.judge.judge(workspace.extract(images), labels[recognised], images=images).label_kept
+    labeller = (confidence >= 0.4) & (labels[recognised] == labels[asked])
+    np.testing.assert_array_equal(judged.verdicts.label_kept, critic & labeller)
+    assert (labeller & ~critic).any() or (critic & ~labeller).any()
+    assert judged.verdicts.label_kept.any()
+
+
+@pytest.mark.parametrize("policy", ["all", "clean", "moderate", "rare"])
+def test_a_run_chooses_by_its_policy(tiny_config, policy):
+    workspace = open_workspace(tiny_config(selection__policy=policy, selection__rare_quantile=0.98))
+    store = open_run_store(workspace.run)
+    units, wanted = first_round(workspace)
+    made = [make_unit(plan, workspace, store) for plan in units]
+    candidates = Candidates(workspace, store)
+
+    candidates.add(units)
+
+    rows = read_rows(store, units).to_pandas()
+    good = rows["valid"] & rows["new"] & rows["label_kept"]
+    let_through = {
+        "all": rows["valid"] | True,
+        "clean": good,
+        "moderate": good & (rows["knn_distance_quantile"] > 0.5),
+        "rare": good & rows["rare"],
+    }[policy]
+    quota = rows["group"].map(dict(zip(workspace.real.groups, wanted, strict=True)))
+    expected = let_through & (let_through.groupby(rows["group"]).cumsum() <= quota)
+    assert candidates.choose()["kept"].to_pylist() == expected.tolist()
+    assert sum(work.passed for work in made) == let_through.sum()
+    assert sum(tally.accepted for tally in candidates.tallies()) == let_through.sum()
+
+
+def test_a_policy_is_part_of_the_recipe_and_the_usual_one_renames_no_run(tiny_config):
+    usual, clean = (tiny_config(selection__policy=policy) for policy in ("rare", "clean"))
+
+    assert usual.recipe(backbone_identity="a") == tiny_config().recipe(backbone_identity="a")
+    assert clean.recipe(backbone_identity="a") != usual.recipe(backbone_identity="a")
