@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.own_data import own_data
 from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line  # sets Prefect up before anything imports it
 from flows.tools import tools
 
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.add_typer(own_data)
 app.add_typer(tools)
 
 

@@ -14,7 +14,7 @@ tools = typer.Typer()
 def sample(
     backbone: Annotated[str, typer.Option(help=BACKBONE)],
     out: Annotated[Path, typer.Option(help="Folder that receives grid.png and one file a sample.")],
-    num: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 16,
+    num: Annotated[int, typer.Option(min=1, max=10**7, help="Samples to draw.")] = 16,
     guidance: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Sampler setting, e.g. self_guidance.scale=2, steps=50. Repeatable."),

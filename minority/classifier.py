@@ -249,7 +249,12 @@ def _check_training_set(images: UInt8, labels: Int64, *, num_classes: int, sampl
 
 
 def balancing_odds(groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Odds (N,) that draw every group equally often, for the (N,) groups; they sum to 1."""
+    """Odds (N,) that draw every group equally often, for the (N,) groups; they sum to 1.
+
+    Example:
+        >>> balancing_odds(np.array([0, 0, 0, 1])).round(3).tolist()
+        [0.167, 0.167, 0.167, 0.5]
+    """
     _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
     odds: NDArray[np.float64] = 1.0 / (counts[place] * len(counts))
     return odds

@@ -1,6 +1,8 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
 from datasets.storage.store import Store
+from tasks.augment.planning import quotas
+from tasks.config.limits import MOST_CANDIDATES
 from tasks.config.runs import AugmentConfig
 from tasks.downstream.data import sources_of
 from tasks.downstream.trainings import check_arms
@@ -33,7 +35,7 @@ def check_models(config: AugmentConfig) -> Models:
     Raises:
         InputError: What is missing or does not fit, all of it in one line.
     """
-    checks = (_check_data, _check_backbone, _check_store, _check_downstream)
+    checks = (_check_data, _check_plan, _check_backbone, _check_store, _check_downstream)
     problems = [problem for check in checks if (problem := check(config))]
     if problems:
         raise InputError(" Also: ".join(problems))
@@ -46,6 +48,18 @@ def _check_data(config: AugmentConfig) -> str | None:
     except InputError as error:
         return str(error)
     return None
+
+
+def _check_plan(config: AugmentConfig) -> str | None:
+    if _check_data(config) is not None:
+        return None
+    wanted = sum(quotas(load_real_data(config.dataset), config.plan))
+    if wanted * config.plan.candidates_per_image <= MOST_CANDIDATES:
+        return None
+    return (
+        f"plan asks for {wanted:,} images of {config.plan.candidates_per_image:g} candidates each, at most "
+        f"{MOST_CANDIDATES:,} candidates fit into a run; lower plan.quota or plan.candidates_per_image."
+    )
 
 
 def _check_backbone(config: AugmentConfig) -> str | None:

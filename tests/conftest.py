@@ -11,6 +11,8 @@ os.environ["PREFECT_API_URL"] = ""
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+# A developer's own presets are no part of the project.
+os.environ["MINORITY_PRESETS"] = os.devnull
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 
 import pytest

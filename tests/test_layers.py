@@ -41,10 +41,10 @@ FLOORS = {
         {"config"},
         {"inputs"},
         {"augment", "backbone", "downstream", "commands"},
-        {"calibration", "checks"},
+        {"calibration", "checks", "estimates"},
         {"report"},
     ),
-    "datasets": ({"storage", "contact_sheet"}, {"readers"}, {"splits"}, {"runs", "describe"}, {"streaming"}),
+    "datasets": ({"storage", "contact_sheet"}, {"readers"}, {"splits"}, {"runs", "describe", "survey"}, {"streaming"}),
 }
 #: The command line hands one library call through without a task.
 ALLOWED = {("flows/tools.py", "datasets")}

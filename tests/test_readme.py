@@ -17,7 +17,8 @@ PAGES = [page for page in PAGES if page.exists()]
 def test_every_linked_file_exists(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
 
-    missing = [link for link in links if not (page.parent / link).exists()]
+    made_by_the_build = "reference/"  # docs/reference_pages.py; mkdocs looks at these links
+    missing = [link for link in links if not link.startswith(made_by_the_build) and not (page.parent / link).exists()]
     assert missing == []
 
 
@@ -28,8 +29,8 @@ def test_every_folder_of_the_table_exists():
     assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
 
 
-def test_every_command_of_the_readme_exists():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_command_of_readme_and_docs_exists():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     commands = set(re.findall(r"\.venv/bin/minority ([a-z-]+)", text))
 
     assert "augment" in commands

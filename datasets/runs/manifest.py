@@ -69,7 +69,7 @@ class RunFacts:
         quotas: Group -> synthetic images asked for.
         provenance: A sentence or more for the card: where the real images come from and their licence, what made the
             synthetic ones.
-        real_images: Digest of the real images that the run was made from (datasets.readers.image_digest), 64 hex
+        real_digest: Digest of the real images that the run was made from (datasets.readers.image_digest), 64 hex
             digits; None where it was not taken.
     """
 
@@ -82,7 +82,7 @@ class RunFacts:
     class_names: list[str]
     quotas: Mapping[str, int] = field(default_factory=dict)
     provenance: str
-    real_images: str | None = None
+    real_digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +90,14 @@ class Manifest:
     """A published run.
 
     Attributes:
-        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions, class_names and real_images.
+        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions, class_names and real_digest.
         counts: Class name -> source ("real", "synthetic") -> published images.
         quotas: Group -> {"asked", "kept", "shortfall"} synthetic images.
         shards: The tars, in order.
         metadata: The table.
         card: The data card.
         contents: Digest of all rows as they were given, 64 hex digits; None in manifests of format version 1.
-        real_images: As in RunFacts.
+        real_digest: As in RunFacts.
         format_version: Of this file's layout.
         weights: The table of weights, where there is one.
     """
@@ -115,7 +115,7 @@ class Manifest:
     metadata: MetadataEntry
     card: CardEntry
     contents: str | None = None
-    real_images: str | None = None
+    real_digest: str | None = None
     format_version: int = FORMAT_VERSION
     weights: MetadataEntry | None = None
 
@@ -153,7 +153,7 @@ class Manifest:
             content = parse_checked_json(data, name=name)
         elif version == _UNCHECKED_VERSION:
             _log.warning("%s is of format version 1, which has no checksum; damage to it may pass unseen.", name)
-            content = {"contents": None, "real_images": None} | content
+            content = {"contents": None, "real_digest": None} | content
         else:
             raise ValueError(
                 f"{name} has format version {version!r}, this program reads {FORMAT_VERSION}; "
@@ -185,7 +185,7 @@ _FIELD_TYPES: dict[str, type] = {
     "metadata": dict,
     "card": dict,
 }
-_DIGESTS = ("contents", "real_images")
+_DIGESTS = ("contents", "real_digest")
 
 
 def _require_fields(content: dict[str, Any], *, name: str) -> None:

@@ -182,7 +182,7 @@ def _write_all(
         card=CardEntry(path=CARD_FILE, sha256=sha256_hex(card)),
         weights=weights_entry,
         contents=contents,
-        real_images=facts.real_images,
+        real_digest=facts.real_digest,
     )
 
 

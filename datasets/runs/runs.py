@@ -26,7 +26,7 @@ def run_path(dataset: str, run_id: str) -> str:
 
 
 def open_run(
-    store: Store, dataset: str, run_id: str, *, recipe: str, config: dict[str, Any], real_images: str | None = None
+    store: Store, dataset: str, run_id: str, *, recipe: str, config: dict[str, Any], real_digest: str | None = None
 ) -> Store:
     """Begin a run, or come back to it after it was interrupted.
 
@@ -38,7 +38,7 @@ def open_run(
         run_id: The run's name.
         recipe: Hash over everything that changes the images.
         config: The resolved settings, as plain JSON values; for the reader's information.
-        real_images: Digest of the real images, which the recipe covers; where runs differ in it, the error says so.
+        real_digest: Digest of the real images, which the recipe covers; where runs differ in it, the error says so.
 
     Returns:
         The run's own store.
@@ -49,13 +49,13 @@ def open_run(
         StoreError: The store cannot be read or written.
     """
     run_store = store.child(run_path(dataset, run_id))
-    begin = {"recipe": recipe, "config": config, "real_images": real_images}
+    begin = {"recipe": recipe, "config": config, "real_digest": real_digest}
     if run_store.create(RUN_FILE, checked_json(begin)):
         return run_store
     begun = _parse(run_store.read(RUN_FILE), name=run_store.url(RUN_FILE))
     if begun["recipe"] != recipe:
-        before = begun.get("real_images")
-        others = real_images is not None and before is not None and before != real_images
+        before = begun.get("real_digest")
+        others = real_digest is not None and before is not None and before != real_digest
         cause = "; the real images are not those that it was begun with" if others else ""
         remedy = "restore the settings and images that made them"
         raise RecipeMismatchError(

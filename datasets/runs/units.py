@@ -128,7 +128,7 @@ def read_unit_rows(store: Store, unit: str, *, columns: Sequence[str] | None = N
         ValueError: The unit's table is missing, torn or damaged.
         StoreError: The store cannot be read.
     """
-    receipt = _receipt_of(store, unit)
+    receipt = receipt_of(store, unit)
     try:
         parquet = store.read(f"units/{unit}.parquet")
     except FileNotFoundError:
@@ -141,14 +141,20 @@ def read_unit_rows(store: Store, unit: str, *, columns: Sequence[str] | None = N
 
 def _read_whole(store: Store, unit: str) -> tuple[bytes, pa.Table]:
     """The tar's bytes and the rows of a unit that is what its receipt says."""
-    files = _checked_files(store, _receipt_of(store, unit))
+    files = _checked_files(store, receipt_of(store, unit))
     if files is None:
         raise _torn(store, unit)
     tar, parquet = files
     return tar, _parse_rows(parquet, unit=unit)
 
 
-def _receipt_of(store: Store, unit: str) -> UnitReceipt:
+def receipt_of(store: Store, unit: str) -> UnitReceipt:
+    """A unit's receipt; its files are not looked at.
+
+    Raises:
+        ValueError: It is missing or damaged.
+        StoreError: The store cannot be read.
+    """
     require_name("unit", unit)
     receipt = _stored_receipt(store, unit)
     if receipt is None:

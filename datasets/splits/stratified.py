@@ -30,9 +30,9 @@ class SplitSettings:
         seed: The same seed and labels give the same split.
     """
 
-    test_fraction: float = 0.4
+    test_fraction: float = 0.2
     validation_fraction: float = 0.1
-    imbalance: float | None = 20.0
+    imbalance: float | None = None
     validation_cap: int | None = None
     seed: int = 0
 
@@ -70,6 +70,11 @@ def make_split(labels: Indices, settings: SplitSettings, *, class_names: Sequenc
 
     Raises:
         ValueError: A class would be empty in the training or the test part.
+
+    Example:
+        >>> split = make_split(np.repeat([0, 1], [400, 40]), SplitSettings())
+        >>> len(split.train), len(split.validation), len(split.test)
+        (317, 35, 88)
     """
     names = list(class_names) if class_names is not None else [str(label) for label in range(_num_classes(labels))]
     _require_classes(labels, names=names, part="whole set")
@@ -119,6 +124,12 @@ def long_tail(labels: Indices, indices: Indices, *, imbalance: float, seed: int)
 
     Raises:
         ValueError: A class has no image, or the profile leaves it none.
+
+    Example:
+        >>> labels = np.repeat([0, 1, 2], 100)
+        >>> kept = long_tail(labels, np.arange(300), imbalance=100, seed=0)
+        >>> np.bincount(labels[kept]).tolist()
+        [100, 10, 1]
     """
     if imbalance < 1:
         raise ValueError(f"imbalance must be at least 1, got {imbalance}.")

@@ -6,7 +6,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def is_name(name: str) -> bool:
-    """Whether `require_name` lets it through."""
+    """Whether `require_name` lets it through.
+
+    Example:
+        >>> is_name("ham10000-small"), is_name("../elsewhere")
+        (True, False)
+    """
     return _NAME.fullmatch(name) is not None
 
 

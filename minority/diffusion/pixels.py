@@ -16,5 +16,10 @@ def to_pixels(x: Tensor) -> NDArray[np.uint8]:
 
 
 def from_pixels(images: NDArray[np.uint8]) -> Tensor:
-    """(B, H, W, C) uint8 to (B, C, H, W) float32 in [-1, 1]."""
+    """(B, H, W, C) uint8 to (B, C, H, W) float32 in [-1, 1].
+
+    Example:
+        >>> from_pixels(np.array([[[[0], [255]]]], dtype=np.uint8)).flatten().tolist()
+        [-1.0, 1.0]
+    """
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)

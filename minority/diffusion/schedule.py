@@ -81,6 +81,13 @@ class NoiseSchedule:
 
         Raises:
             ValueError: Where the chain is too short for the request.
+
+        Example:
+            >>> short = NoiseSchedule.cosine(1000).respaced(4)
+            >>> len(short.abar)
+            4
+            >>> short.timesteps.tolist()
+            [0, 333, 666, 999]
         """
         if isinstance(sections, str) and sections.startswith("logsnr"):
             kept = _even_log_snr(self.abar, _count(sections, "logsnr"))

@@ -13,7 +13,13 @@ Statistic = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
 def wilson(successes: float, trials: float, *, z: float = 1.96) -> tuple[float, float]:
-    """A 95 % interval of a share (Wilson 1927); numbers need not be whole, as effective ones are not."""
+    """A 95 % interval of a share (Wilson 1927); numbers need not be whole, as effective ones are not.
+
+    Example:
+        >>> low, high = wilson(46, 100)
+        >>> f"{low:.3f} ... {high:.3f}"
+        '0.366 ... 0.557'
+    """
     if trials == 0:
         return 0.0, 1.0
     share, width = min(1.0, successes / trials), z * z / trials

@@ -120,7 +120,12 @@ def compare_pairs(real: Features, generated: Features, *, k: int) -> PairCompari
 
 
 def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
-    """Mean distance of each generated image to its k nearest real ones, (M,)."""
+    """Mean distance of each generated image to its k nearest real ones, (M,).
+
+    Example:
+        >>> avg_knn(np.array([[0.0], [1.0], [2.0]]), np.array([[5.0]]), k=2).tolist()
+        [3.5]
+    """
     distances, _ = nearest(generated, real, k=k)
     return np.asarray(distances.mean(axis=1))
 
@@ -147,7 +152,15 @@ def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[ND
 
 
 def precision_recall(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019), each in [0, 1]."""
+    """Improved precision and recall (Kynkaanniemi et al. 2019), each in [0, 1].
+
+    Example:
+        >>> real = np.array([[0.0], [1.0], [2.0], [3.0]])
+        >>> precision_recall(real, real + 10.0, k=1)
+        (0.0, 0.0)
+        >>> precision_recall(real, real, k=1)
+        (1.0, 1.0)
+    """
     precision = (in_balls(generated, real, _radii(real, k=k)).counts > 0).mean()
     recall = (in_balls(real, generated, _radii(generated, k=k)).counts > 0).mean()
     return float(precision), float(recall)
@@ -164,6 +177,11 @@ def frechet_distance(real: Features, generated: Features) -> float:
 
     The same number as clean-fid's where both covariances are regular, and exact where they are not, as with pixels that
     never change. Small sets of many features make it large by themselves; compare equal sizes only.
+
+    Example:
+        >>> real = np.random.default_rng(0).normal(size=(1000, 2))
+        >>> round(frechet_distance(real, real + [3.0, 4.0]), 6)
+        25.0
     """
     _, mean, moments, between = _root_between(real, generated)
     # The eigenvalues of C1 C2 are those of the symmetric C1^(1/2) C2 C1^(1/2).

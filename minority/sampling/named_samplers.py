@@ -53,6 +53,10 @@ def named_sampler(name: str) -> SamplerSettings:
 
     Raises:
         ValueError: Naming the samplers that there are.
+
+    Example:
+        >>> named_sampler("sgms").self_guidance.scale
+        3.0
     """
     if name not in NAMED_SAMPLERS:
         raise ValueError(f"there is no sampler {name!r}; take one of {', '.join(NAMED_SAMPLERS)}.")

@@ -25,6 +25,10 @@ def k_centre(features: Features, count: int, *, kept: Features | None = None) ->
 
     Returns:
         (min(count, M),) indices in the order of choice.
+
+    Example:
+        >>> k_centre(np.array([[0.0], [0.1], [5.0], [9.0]]), 2).tolist()
+        [3, 0]
     """
     points = np.asarray(features, dtype=np.float64)
     if kept is not None and len(kept):

@@ -15,6 +15,10 @@ def quantile_among(values: NDArray[np.floating], held_out: NDArray[np.floating])
 
     Raises:
         ValueError: Where there is no held-out value, or one that is NaN.
+
+    Example:
+        >>> quantile_among(np.array([0.5, 3.5]), np.array([1.0, 2.0, 3.0, 4.0])).tolist()
+        [0.0, 0.75]
     """
     if len(held_out) == 0 or np.isnan(held_out).any():
         raise ValueError(f"quantiles need held-out values that are numbers, got {len(held_out)} with NaN or none.")

@@ -15,7 +15,7 @@ from datasets.runs.manifest import MANIFEST_FILE, Manifest, RunFacts
 from datasets.runs.publish import publish
 from datasets.runs.shards import Sample
 from datasets.runs.tables import replace_column
-from datasets.runs.units import read_unit, read_unit_rows
+from datasets.runs.units import read_unit, read_unit_rows, receipt_of
 from datasets.storage.store import Store
 from tasks.augment.announcement import announce_dataset
 from tasks.augment.candidates import Candidates
@@ -57,10 +57,12 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         class_names=list(real.train.class_names),
         quotas=dict(zip(real.groups, wanted, strict=True)),
+        real_digest=real.digest,
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
         "which was trained on the training split alone.",
     )
     plans = run_plans(workspace.run, store, rounds=rounds)
+    _require_units(store, plans, recipe=workspace.run.recipe)
     candidates = Candidates(workspace, store)
     for plan in plans:
         if plan.sampler == "minority":
@@ -73,6 +75,21 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         metadata=lambda: _rows(store, plans, choice),
         samples_per_shard=config.publish.samples_per_shard,
     )
+
+
+def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> None:
+    """Refuse units that were judged on other images or settings than those of now, before anything is published.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for unit in (unit for plan in plans for unit in plan):
+        made_by = receipt_of(store, unit.unit).recipe
+        if made_by != recipe:
+            raise ValueError(
+                f"{store.url(f'units/{unit.unit}.json')} is of recipe {made_by}, this run is recipe {recipe}: it was "
+                "judged on other real images, or made by other settings; remove the unit, or choose another run id."
+            )
 
 
 def _rows(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None) -> Iterator[pa.Table]:

@@ -70,7 +70,7 @@ def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[in
     if team.device.type == "cpu":
         torch.set_num_threads(1)
     real = load_real_data(config.dataset)
-    unet, settings = _build(config, real)
+    unet, settings = build_network(config, real)
     schedule = getattr(NoiseSchedule, config.schedule)(config.timesteps)
     out = project_path(config.out)
     told = TrainingFolder(progress_folder(config))
@@ -217,7 +217,12 @@ def _looks(
     return Looks(every=config.watch.every, call=look)
 
 
-def _build(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UNetSettings]:
+def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UNetSettings]:
+    """The network with its initial weights, and what its folder says of it.
+
+    Raises:
+        InputError: The architecture does not fit the images.
+    """
     height, width, channels = real.train.image_shape
     if height != width:
         raise InputError(f"the backbone needs square images, {real.train.name} has {height} x {width} pixels.")

@@ -211,7 +211,7 @@ def _stored(store: Store, path: str) -> Measured:
 
 def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
     """Where one calibration keeps what it measures and finds."""
-    recipe = config.recipe(backbone_identity=workspace.backbone.identity)
+    recipe = config.recipe(backbone_identity=workspace.backbone.identity, real_digest=workspace.real.digest)
     return Store(config.store).child(config.name).child("calibrations").child(recipe)
 
 

@@ -5,6 +5,7 @@ A preset is read, overridden and checked in the same way by the command line and
 
 import difflib
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,15 +114,86 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def _deployments() -> list[dict[str, Any]]:
+def own_presets_folder() -> Path:
+    """Where users keep files of presets of their own, one a set: $MINORITY_PRESETS, or presets/ in the checkout."""
+    return Path(os.environ.get("MINORITY_PRESETS") or PREFECT_FILE.parent / "presets")
+
+
+def deployments_of(name: str) -> tuple[Path, list[str]]:
+    """The file that holds the presets of a name, and their flows.
+
+    Raises:
+        InputError: There is none.
+    """
+    for path in preset_files():
+        flows = [_flow_of(entry) for entry in _read(path) if entry["name"] == name]
+        if flows:
+            return path, flows
+    raise InputError(f"there is no preset {name}; {options(name, sorted({e['name'] for e in _deployments()}))}.")
+
+
+def training_of(backbone: str) -> str | None:
+    """The command that trains a backbone: that of the preset whose `out` names its folder; None where there is none."""
+    for entry in _deployments():
+        if _flow_of(entry) == "backbone" and entry["parameters"]["config"].get("out") == backbone:
+            return f"minority train-backbone {entry['name']}"
+    return None
+
+
+def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every preset of a file's content, as (flow, deployment).
+
+    Args:
+        text: YAML with a list `deployments`, as `prefect deploy` takes it.
+        place: What messages call the file.
+
+    Raises:
+        InputError: It is no such YAML.
+    """
     try:
-        content = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{PREFECT_FILE} is missing; run from a complete checkout of the project.") from error
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{PREFECT_FILE} is not readable YAML ({error}); repair it.") from error
-    deployments: list[dict[str, Any]] = content["deployments"]
-    return deployments
+        raise InputError(f"{place} is not readable YAML ({' '.join(str(error).split())}); repair it.") from error
+    entries = content.get("deployments") if isinstance(content, Mapping) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise InputError(f"{place} has no list of deployments; write one as prefect.yaml does.")
+    for number, entry in enumerate(entries, start=1):
+        lacking = [key for key in ("name", "entrypoint", "parameters") if key not in entry]
+        if lacking:
+            raise InputError(
+                f"deployment {number} of {place} lacks {', '.join(lacking)}; write it as prefect.yaml does."
+            )
+        if _flow_of(entry) not in FLOWS:
+            known = ", ".join(f"flows.{flow}" for flow in FLOWS)
+            raise InputError(f"deployment {number} of {place} runs {entry['entrypoint']}, which is none of {known}.")
+    return [(_flow_of(entry), dict(entry)) for entry in entries]
+
+
+def _deployments() -> list[dict[str, Any]]:
+    """Of prefect.yaml, then of the user's own files."""
+    found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    for path in preset_files():
+        for entry in _read(path):
+            key = (_flow_of(entry), str(entry["name"]))
+            if key in found:
+                raise InputError(f"{'/'.join(key)} stands in {found[key][0]} and in {path}; rename one of the two.")
+            found[key] = (path, entry)
+    return [entry for _, entry in found.values()]
+
+
+def preset_files() -> list[Path]:
+    """prefect.yaml, and the files of users' own presets."""
+    return [PREFECT_FILE, *sorted(own_presets_folder().glob("*.yaml"))]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; run from a complete checkout of the project.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({error}); repair it.") from error
+    return [{"description": "", **entry} for _, entry in presets_in(text, place=str(path))]
 
 
 def _flow_of(entry: Mapping[str, Any]) -> str:

@@ -4,8 +4,6 @@ Knobs of the libraries are declared there, beside the code that obeys them; this
 sections of config_sections.py. Unknown keys are errors.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -22,6 +20,8 @@ from minority.sampling.edit import EditSettings
 from minority.selection.settings import SelectionSettings
 from minority.training import TrainingSettings
 from minority.training.watch import WatchSettings
+from tasks.config.limits import require_sane_numbers
+from tasks.config.recipe import differing, recipe_of
 from tasks.config.sections import (
     ArmsConfig,
     Backbone,
@@ -34,13 +34,18 @@ from tasks.config.sections import (
 from tasks.execution.capacity import Workers
 
 #: Raise it when a change of the code changes images or verdicts, so that no run mixes old and new ones.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class _Run(Section):
     """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="after")
+    def _has_sane_numbers(self) -> Self:
+        require_sane_numbers(self.model_dump())
+        return self
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
@@ -111,21 +116,18 @@ class AugmentConfig(_Run):
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self
 
-    def recipe(self, *, backbone_identity: str) -> str:
+    def recipe(self, *, backbone_identity: str, real_digest: str) -> str:
         """12 hex digits over everything that decides which images are published.
+
+        Of the settings those count that differ from their defaults, so that a setting which is added later, at its
+        default, renames no run.
 
         Args:
             backbone_identity: `Backbone.identity` of the backbone that is used.
+            real_digest: Digest of the training and validation images.
         """
         beside_the_images = {"store", "run_id", "device", "workers", "units_a_task", "downstream", "backbone"}
-        decisive = self.model_dump(mode="json", exclude=beside_the_images)
-        if self.edit is None:
-            del decisive["edit"]
-        if self.selection.policy == SelectionSettings().policy:
-            del decisive["selection"]["policy"]
-        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
-        text = json.dumps(decisive, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _recipe(self, beside_the_images, backbone_identity=backbone_identity, real_digest=real_digest)
 
 
 class DownstreamConfig(_Run):
@@ -177,17 +179,28 @@ class CalibrateConfig(_Run):
         )
         return AugmentConfig(**{name: getattr(self, name) for name in shared})
 
-    def recipe(self, *, backbone_identity: str) -> str:
-        """12 hex digits over everything that decides the result.
+    def recipe(self, *, backbone_identity: str, real_digest: str) -> str:
+        """12 hex digits over everything that decides the result, as in `AugmentConfig.recipe`.
 
         Args:
             backbone_identity: `Backbone.identity` of the backbone that is used.
+            real_digest: Digest of the training and validation images.
         """
-        decisive = self.model_dump(mode="json", exclude={"store", "device", "workers", "backbone"})
-        if self.selection.policy == SelectionSettings().policy:
-            del decisive["selection"]["policy"]
-        decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+        beside_the_result = {"store", "device", "workers", "backbone"}
+        return _recipe(self, beside_the_result, backbone_identity=backbone_identity, real_digest=real_digest)
+
+
+def _recipe(
+    config: AugmentConfig | CalibrateConfig, indecisive: set[str], *, backbone_identity: str, real_digest: str
+) -> str:
+    return recipe_of(
+        {
+            "settings": differing(config, exclude=indecisive),
+            "backbone": [backbone_identity, config.backbone.decisive],
+            "real_digest": real_digest,
+            "version": RECIPE_VERSION,
+        }
+    )
 
 
 class TrainBackboneConfig(_Run):

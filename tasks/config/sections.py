@@ -14,6 +14,7 @@ from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
 from minority.selection.policy import Policy
 from tasks.config.paths import project_path
+from tasks.config.recipe import differing
 
 
 class Section(BaseModel):
@@ -80,8 +81,8 @@ class StageConfig(Section):
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """What decides its images beside its files, whatever place they lie in."""
-        return self.model_dump(mode="json", exclude={"path", "sha256", "revision", "download"})
+        """What decides its images beside its files, whatever place they lie in; what is at its default is left out."""
+        return differing(self, exclude={"path", "sha256", "revision", "download", "upsampler"})
 
 
 class UpsamplerConfig(StageConfig):
@@ -100,7 +101,7 @@ class BackboneConfig(StageConfig):
     @property
     def decisive(self) -> dict[str, Any]:
         """What decides its images beside its files, in both stages."""
-        return super().decisive | {"upsampler": None if self.upsampler is None else self.upsampler.decisive}
+        return super().decisive | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
 
 
 def _backbone(value: Any) -> Any:

@@ -111,4 +111,9 @@ def _open(url: str) -> PublishedRun:
             f"{url} was made from {len(made_from)} real training images, {config.dataset.folder or 'the reader'} now "
             f"gives {len(run.real.train)}, which are not the same; bring back the images as they were."
         )
+    if manifest.real_digest is not None and manifest.real_digest != run.real.digest:
+        raise InputError(
+            f"{url} was made from real images of the same names as those of {config.dataset.folder or 'the reader'}, "
+            "but with other pixels, labels, groups or parts; bring back the images as they were."
+        )
     return run

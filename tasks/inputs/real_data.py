@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import datasets.readers.image_table
 import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
+from datasets.readers.image_digest import image_digest, remember_pixels
 from datasets.readers.imageset import ImageSet
 from datasets.splits.identity_split import split_by_identity, split_set
 from datasets.splits.stratified import capped, long_tail, make_split
@@ -42,6 +43,21 @@ class RealData:
     test: ImageSet
     groups: list[str]
     licence: str
+
+    @cached_property
+    def digest(self) -> str:
+        """64 hex digits over labels, groups, ids and pixels of the training and validation images.
+
+        Reads what of them has not been read yet, one image at a time. Images that change afterwards are refused when
+        they are read again.
+
+        Raises:
+            InputError: An image cannot be decoded, or has changed; the message names it.
+        """
+        try:
+            return image_digest({"training": self.train, "validation": self.validation})
+        except (ValueError, OSError) as error:
+            raise InputError(str(error)) from error
 
     @property
     def train_groups(self) -> NDArray[np.int64]:
@@ -213,7 +229,11 @@ def _hold_out(images: ImageSet, test: ImageSet, config: DatasetConfig, *, licenc
 def _with_groups(train: ImageSet, validation: ImageSet, test: ImageSet, *, licence: str) -> RealData:
     named = sorted({(int(label), group) for label, group in zip(train.labels, train.groups, strict=True)})
     data = RealData(
-        train=train, validation=validation, test=test, groups=[group for _, group in named], licence=licence
+        train=remember_pixels(train),
+        validation=remember_pixels(validation),
+        test=test,
+        groups=[group for _, group in named],
+        licence=licence,
     )
     present = set(train.labels.tolist())
     empty = [name for label, name in enumerate(train.class_names) if label not in present]

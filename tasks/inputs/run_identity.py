@@ -13,10 +13,12 @@ class RunIdentity:
     Attributes:
         config: The run's config.
         recipe: 12 hex digits over everything that decides which images are published.
+        real_digest: Digest of the training and validation images.
     """
 
     config: AugmentConfig
     recipe: str
+    real_digest: str
 
     @property
     def run_id(self) -> str:

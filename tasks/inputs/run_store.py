@@ -19,6 +19,7 @@ def open_run_store(run: RunIdentity) -> Store:
         run.run_id,
         recipe=run.recipe,
         config=published_config(run.config),
+        real_digest=run.real_digest,
     )
 
 

@@ -18,7 +18,7 @@ from minority.sampling.two_stage import join_stages
 from minority.selection.labelling import Labeller
 from minority.selection.verdicts import Judge
 from tasks.config.paths import project_path
-from tasks.config.presets import validate
+from tasks.config.presets import training_of, validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
@@ -142,7 +142,8 @@ def _open_models(config_json: str) -> Models:
     _require_fit(backbone, real)
     images = _read_all(real)
     backbone = backbone.to(device)
-    run = RunIdentity(config, config.recipe(backbone_identity=backbone.identity))
+    recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
+    run = RunIdentity(config, recipe, real_digest=real.digest)
     extract = _extractor(config, backbone, images, real.train.labels, device=device)
     features = real_features(extract, images, store=run.dataset_store)
     return Models(
@@ -279,6 +280,8 @@ class _Named(BaseModel):
 
 def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
     path = project_path(config.path)
+    if not path.exists() and (command := training_of(config.path)) is not None:
+        raise InputError(f"{setting}: {config.path} is not trained yet; run {command} first, or name another backbone.")
     try:
         backbone = load_backbone(
             path if path.exists() else config.path, revision=config.revision, download=config.download, **config.flags

@@ -52,10 +52,11 @@ def test_a_store_of_another_recipe_is_refused_with_both_recipes(tiny_config):
     first = check_inputs(tiny_config(run_id="mine"))
     other = tiny_config(run_id="mine", seed=1)
 
+    identity = {"backbone_identity": first.backbone.identity, "real_digest": first.real.digest}
     message = refusal(other)
 
     assert f"holds samples of recipe {first.recipe}" in message
-    assert f"this run is recipe {other.recipe(backbone_identity=first.backbone.identity)}" in message
+    assert f"this run is recipe {other.recipe(**identity)}" in message
 
 
 def test_the_refusal_of_another_recipe_keeps_its_cause(tiny_config):
@@ -89,4 +90,11 @@ def test_an_arm_whose_samples_will_not_be_drawn_is_refused_beforehand(tiny_confi
         "downstream.arms: there is no arm real+plain here, as plan.baseline is off and no plain sample is drawn; "
         "did you mean real+minority."
     )
+    assert list(tmp_path.rglob("run.json")) == []
+
+
+def test_more_candidates_than_a_run_can_hold_are_refused_before_it_is_claimed(tiny_config, tmp_path):
+    message = refusal(tiny_config(plan__quota=9_000_000, plan__candidates_per_image=100))
+
+    assert "candidates each, at most 100,000,000 candidates fit into a run; lower plan.quota" in message
     assert list(tmp_path.rglob("run.json")) == []

@@ -72,10 +72,10 @@ def test_a_run_file_of_an_earlier_version_is_read(store):
 
 
 def test_other_real_images_are_told_as_the_cause(store):
-    open_run(store, "digits", "first", recipe="aaa", config={}, real_images="0" * 64)
+    open_run(store, "digits", "first", recipe="aaa", config={}, real_digest="0" * 64)
 
     with pytest.raises(RecipeMismatchError, match="the real images are not those that it was begun with; choose"):
-        open_run(store, "digits", "first", recipe="bbb", config={}, real_images="1" * 64)
+        open_run(store, "digits", "first", recipe="bbb", config={}, real_digest="1" * 64)
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "-a", "A", "a b", "a/b", "x" * 65])

@@ -11,10 +11,20 @@ def counts(labels, indices, num_classes=10):
     return np.bincount(labels[indices], minlength=num_classes).tolist()
 
 
+def test_without_further_settings_a_fifth_tests_and_nothing_is_left_out():
+    labels = np.repeat([0, 1], [400, 40])
+
+    split = make_split(labels, SplitSettings())
+
+    assert counts(labels, split.test, num_classes=2) == [80, 8]
+    assert sum(map(len, (split.train, split.validation, split.test))) == 440
+
+
 def test_the_digits_get_a_tail_of_107_down_to_5():
     digits = read_digits()
 
-    split = make_split(digits.labels, SplitSettings(), class_names=digits.class_names)
+    settings = SplitSettings(test_fraction=0.4, imbalance=20.0)
+    split = make_split(digits.labels, settings, class_names=digits.class_names)
 
     sizes = np.array(counts(digits.labels, split.train)) + counts(digits.labels, split.validation)
     assert sizes.tolist() == [107, 77, 55, 39, 28, 20, 15, 10, 7, 5]

@@ -12,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from datasets.runs.latest import move_latest, read_latest
-from datasets.runs.publish import PublishConflictError, publish
+from datasets.runs.publish import PublishConflictError, PublishedRunError, publish
 from datasets.runs.runs import RecipeMismatchError, open_run
 from datasets.runs.verify import verify
 from datasets.storage.store import Store, StoreError
+from datasets.streaming.stream import PublishedStream, StreamSettings
 
 s3fs = pytest.importorskip("s3fs")
 boto3 = pytest.importorskip("boto3")
@@ -234,6 +236,51 @@ def test_a_publisher_that_dies_between_any_two_writes_leaves_no_visible_dataset(
     assert read_latest(store, "pets") is None
     assert verify(publish_pets(store, small_run)) == []
     assert read_latest(store, "pets").sequence == 1
+
+
+def test_flipped_bits_in_a_bucket_are_seen_by_readers_and_mended_by_the_next_publication(bucket, small_run):
+    manifest, store = publish_pets(Store(bucket), small_run), Store(bucket)
+    whole = all_bytes(store)
+    rng = np.random.default_rng(0)
+    for path in sorted(path for path in whole if path.startswith("pets/runs/first/") and "run.json" not in path):
+        broken = bytearray(whole[path])
+        broken[rng.integers(len(broken))] ^= 1 << int(rng.integers(8))
+        store.write(path, bytes(broken))
+
+        assert any(path.removeprefix("pets/runs/first/") in problem for problem in verify(manifest))
+        if "/shards/" in path or "manifest.json" in path:
+            with pytest.raises(ValueError, match=path.rpartition("/")[2]):
+                list(PublishedStream(manifest, StreamSettings(shuffle_buffer=0)).samples())
+        publish_pets(store, small_run)
+        assert all_bytes(store) == whole
+
+
+def test_a_bucket_keeps_a_published_run_from_other_recipes_and_other_images(bucket, small_run):
+    publish_pets(Store(bucket), small_run)
+    store = Store(bucket)
+    whole = all_bytes(store)
+    other = small_run | {"facts": replace(small_run["facts"], recipe="fedcba987654")}
+
+    with pytest.raises(RecipeMismatchError, match="holds samples of recipe 0123456789ab"):
+        publish_pets(store, other)
+    store.remove("pets/runs/first/run.json")  # as if somebody cleaned up by hand
+    with pytest.raises(PublishedRunError, match="is published with recipe 0123456789ab, this is recipe fedcba987654"):
+        publish_pets(store, other)
+    store.remove("pets/runs/first/run.json")
+    publish_pets(store, small_run)
+
+    assert all_bytes(store) == whole
+
+
+def test_a_flipped_bit_of_the_pointer_or_the_history_in_a_bucket_moves_nothing(bucket, small_run):
+    store = Store(bucket)
+    for run_id in ("one", "two"):
+        publish_pets(store, small_run, run_id=run_id)
+    for path in ("pets/latest.json", "pets/published/000002.json"):
+        sound = store.read(path)
+        store.write(path, sound.replace(b"two", b"tvo"))
+        assert read_latest(store, "pets").run_id == "two"
+        store.write(path, sound)
 
 
 PUBLISHER = """

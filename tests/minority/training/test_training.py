@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn.datasets import load_digits
 from minority.diffusion.schedule import NoiseSchedule
 from minority.training import Looks, TrainingSettings, drawing_weights, train_denoiser
 from minority.training.augmentation import AffineAugmentation
+from minority.training.checkpoint import read_checkpoint, write_checkpoint
 
 SCHEDULE = NoiseSchedule.cosine(100)
 SETTINGS = TrainingSettings(steps=300, batch_size=4, checkpoint_every=20, warmup=10)
@@ -227,6 +229,32 @@ def test_a_torn_or_foreign_checkpoint_is_refused_with_the_remedy(tmp_path, keep)
 
     with pytest.raises(ValueError, match=r"state.pt is not a readable training checkpoint; remove it"):
         train(settings, checkpoint=path)
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_trained_on(tmp_path):
+    path = tmp_path / "state.pt"
+    write_checkpoint(path, {"identity": "mine", "weights": torch.arange(512.0), "step": 7})
+    sound = path.read_bytes()
+    assert torch.equal(read_checkpoint(path, identity="mine")["weights"], torch.arange(512.0))
+
+    for bit in [*np.random.default_rng(0).integers(0, 8 * len(sound), 200).tolist(), 8 * len(sound) - 1]:
+        broken = bytearray(sound)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"state\.pt is not a readable training checkpoint; remove it to train"):
+            read_checkpoint(path, identity="mine")
+
+
+def test_a_checkpoint_with_a_right_checksum_still_runs_no_code(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    write_checkpoint(tmp_path / "state.pt", {"identity": "mine", "weights": Trap()})
+
+    with pytest.raises(ValueError, match=r"state\.pt is not a readable training checkpoint"):
+        read_checkpoint(tmp_path / "state.pt", identity="mine")
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets.splits.stratified import SplitSettings
 from tasks.augment.planning import MOST_TASKS, Tally, batches, plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.config.sections import DatasetConfig, PlanConfig
 from tasks.inputs.real_data import load_real_data
@@ -14,7 +15,7 @@ CONFIG = PlanConfig(expected_yield=0.5, unit_size=10, candidates_per_image=8, ma
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_real_data(DatasetConfig(reader="digits"))
+    return load_real_data(DatasetConfig(reader="digits", split=SplitSettings(test_fraction=0.4, imbalance=20.0)))
 
 
 def fresh(wanted):

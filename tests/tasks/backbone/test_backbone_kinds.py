@@ -137,7 +137,7 @@ def test_all_that_decides_a_second_stage_is_in_the_recipe(two_stages):
     def recipe(**changes):
         dotted = {f"backbone.upsampler.{key.replace('__', '.')}": value for key, value in changes.items()}
         config = load_preset(AugmentConfig, "digits", overrides={"backbone": section} | dotted)
-        return config.recipe(backbone_identity="a" * 64)
+        return config.recipe(backbone_identity="a" * 64, real_digest="b" * 64)
 
     section = yaml.safe_load(two_stages.read_text())
     assert recipe(sampler__steps=4) != recipe()

@@ -3,10 +3,12 @@
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import yaml
 
+from datasets.storage.checked import DamagedError
 from datasets.storage.store import Store
 from minority.guidance.prune_and_branch import PruneAndBranch
 from tasks.augment.judging import judge_images
@@ -178,3 +180,19 @@ def test_the_frontier_is_what_nobody_surpasses_in_both():
     beaten = Point("c", 0.7, 0.2, 9.0, False)
 
     assert unsurpassed([*points, beaten]) == points
+
+
+def test_damaged_counts_are_named_and_counted_again(config, caplog):
+    order = Measurement(candidate=0, first=0, count=10)
+    before = measured_once(order, config)
+    (path,) = Path(config.store).rglob("measured/*.json")
+    whole = path.read_bytes()
+    for damaged in (whole.replace(b'"samples": 10', b'"samples": 11'), whole[:40], json.dumps(asdict(before)).encode()):
+        path.write_bytes(damaged)
+
+        with pytest.raises(DamagedError, match=rf"{path.name} "):
+            read_measured(config, [order])
+        assert measured_once(order, config) == before
+
+        assert path.read_bytes() == whole
+        assert f"{path.name} is not" in caplog.text

@@ -14,7 +14,8 @@ SHA = "a" * 64
 def recipe():
     def make(sha256=SHA, **overrides):
         dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-        return load_preset(AugmentConfig, "digits", overrides=dotted).recipe(backbone_identity=sha256)
+        config = load_preset(AugmentConfig, "digits", overrides=dotted)
+        return config.recipe(backbone_identity=sha256, real_digest="b" * 64)
 
     return make
 

@@ -206,7 +206,7 @@ def test_a_folder_a_set_without_real_images_and_nothing_at_all_are_refused_with_
 
 def test_a_manifest_of_another_format_version_is_refused(folder):
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 99'))
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 99'))
 
-    with pytest.raises(InputError, match=r"format version 99, this program reads 1; use the program's version that"):
+    with pytest.raises(InputError, match=r"format version 99, this program reads 2; use the program's version that"):
         read(folder)

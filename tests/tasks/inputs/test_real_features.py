@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from datasets.storage.checked import read_checked, write_checked
 from datasets.storage.store import Store
 from minority.backbones import load_backbone
 from minority.features import ExtractorSettings, build_extractor
@@ -24,11 +25,26 @@ def test_the_second_time_they_come_from_the_store(extract, images, tmp_path):
     store = Store(tmp_path)
     first = real_features(extract, images, store=store)
     (path,) = store.list("features")
-    store.write(path, store.read(path).replace(first.tobytes(), (first + 1).tobytes()))
+    write_checked(store, path, read_checked(store, path).replace(first.tobytes(), (first + 1).tobytes()))
 
     again = real_features(extract, images, store=store)
 
     np.testing.assert_array_equal(again, first + 1)
+
+
+def test_damaged_features_and_those_of_earlier_versions_are_made_again(extract, images, tmp_path, caplog):
+    store = Store(tmp_path)
+    first = real_features(extract, images, store=store)
+    (path,) = store.list("features")
+    whole = store.read(path)
+    damages = [whole[:300] + bytes([whole[300] ^ 8]) + whole[301:], whole[:20], b"", read_checked(store, path)]
+
+    for damaged in damages:
+        caplog.clear()
+        store.write(path, damaged)
+        np.testing.assert_array_equal(real_features(extract, images, store=store), first)
+        assert store.read(path) == whole
+        assert f"{path} is not what its checksum says, or has none" in caplog.text
 
 
 def test_other_images_have_features_of_their_own(extract, images, tmp_path):

@@ -29,7 +29,9 @@ def test_a_workspace_holds_what_units_share(tiny_config):
 
     assert workspace.train_images.shape == (len(workspace.real.train), 8, 8, 1)
     assert workspace.train_images.dtype == np.uint8
-    assert workspace.recipe == workspace.config.recipe(backbone_identity=workspace.backbone.identity)
+    assert workspace.recipe == workspace.config.recipe(
+        backbone_identity=workspace.backbone.identity, real_digest=workspace.real.digest
+    )
     assert workspace.run_id == workspace.recipe
     assert not workspace.needs_labeller
 

@@ -1,0 +1,248 @@
+"""Commands for images of one's own: look at them, write presets, hand these to a Prefect server."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.shell import Settings, errors_in_one_line
+
+if TYPE_CHECKING:
+    from tasks.commands.init import Survey, Wishes
+    from tasks.commands.preset_choices import Choices
+
+own_data = typer.Typer()
+
+_NONE = "none"
+
+
+@own_data.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The new preset's name: small letters, digits, dot, _ and -.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder with one folder a class, or folder or zip archive with a table.")
+    ],
+    table: Annotated[Path | None, typer.Option(help="CSV or Parquet table with a row an image.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="A pretrained backbone.")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Train a backbone; what is done without --backbone.")] = False,
+    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Column that divides classes into groups. Repeatable.")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(help='Column of what is shown, e.g. patient; "" for none.')] = None,
+    split: Annotated[str | None, typer.Option(help='Column of the makers\' parts; "" for none.')] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Side in pixels.")] = None,
+    test_share: Annotated[float | None, typer.Option(help="Share of each class that tests, e.g. 0.2.")] = None,
+    mirrored: Annotated[bool | None, typer.Option(help="Whether images may be mirrored.")] = None,
+    quota: Annotated[int | None, typer.Option(min=1, help="Images a group, real and synthetic.")] = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the dataset.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take what was seen.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the file instead of writing it.")] = False,
+) -> None:
+    """Look at pictures of your own, and write presets for them: presets/NAME.yaml.
+
+    Example: `minority init faces --images portraits/ --table portraits.csv --label sex`
+    """
+    with errors_in_one_line():
+        from tasks.commands.init import Wishes, checked_text, choose, described, look, parts, preset_path, write_preset
+        from tasks.commands.preset_file import commands_of
+        from tasks.errors import InputError
+        from tasks.inputs.workspace import choose_device
+
+        if train and backbone is not None:
+            raise InputError("--train and --backbone exclude each other; name a backbone, or let one be trained.")
+        if not dry_run and preset_path(name).exists():
+            raise InputError(f"{preset_path(name)} exists, and is not overwritten; edit it, or choose another name.")
+        seen = look(images, table)
+        for line in described(seen):
+            typer.echo(line, err=dry_run)
+        on_gpu = choose_device("auto") == "cuda"
+        wishes = Wishes(
+            label=label,
+            groups=group or (),
+            identity=identity,
+            split=split,
+            image_size=size,
+            test_fraction=test_share,
+            mirrored=mirrored,
+            quota=quota,
+            store=store,
+            backbone=backbone,
+        )
+        ask = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+        choices = _asked(name, seen, wishes, on_gpu=on_gpu) if ask else choose(name, seen, wishes, on_gpu=on_gpu)
+        text = checked_text(choices, on_gpu=on_gpu)
+        for line in [*_chosen(choices), parts(text)]:
+            typer.echo(line, err=dry_run)
+        if dry_run:
+            typer.echo(text)
+            return
+        typer.echo(f"written: {write_preset(name, text)}")
+        minutes = _training_minutes(name) if backbone is None else ""
+        for command in commands_of(choices):
+            typer.echo(f"  minority {command} {name}{minutes if command == 'train-backbone' else ''}")
+
+
+def _asked(name: str, seen: "Survey", wishes: "Wishes", *, on_gpu: bool) -> "Choices":
+    """Ask what was not said; the default of each question is what would be taken unasked."""
+    from dataclasses import replace
+
+    from tasks.commands.init import choose
+
+    if seen.table is not None:
+        if wishes.label is None:
+            wishes = replace(wishes, label=typer.prompt("Column of the label", default=seen.label_column))
+        if not wishes.groups:
+            likely = [column for column in seen.group_columns if column != wishes.label]
+            hint = f" (e.g. {', '.join(likely)})" if likely else ""
+            answer = typer.prompt(f"Columns that make groups{hint}, separated by commas", default=_NONE)
+            wishes = replace(wishes, groups=[part.strip() for part in answer.split(",") if part.strip() != _NONE])
+        if wishes.identity is None:
+            question = "Column of what is shown (patient, person)"
+            wishes = replace(wishes, identity=_column(question, seen.identity_column))
+        if wishes.split is None:
+            wishes = replace(wishes, split=_column("Column of the makers' parts", seen.split_column))
+    if wishes.mirrored is None:
+        wishes = replace(wishes, mirrored=typer.confirm("Is a mirrored image as good an example?", default=False))
+    usual = choose(name, seen, wishes, on_gpu=on_gpu)
+    if wishes.image_size is None:
+        wishes = replace(wishes, image_size=typer.prompt("Side in pixels", default=usual.image_size, type=int))
+    if wishes.test_fraction is None and usual.split_column is None:
+        wishes = replace(wishes, test_fraction=typer.prompt("Share that tests", default=0.2, type=float))
+    if wishes.quota is None:
+        wishes = replace(
+            wishes, quota=typer.prompt("Images a group, real and synthetic", default=usual.quota, type=int)
+        )
+    if wishes.store is None:
+        wishes = replace(wishes, store=typer.prompt("Folder or URL of the dataset", default=usual.store))
+    return choose(name, seen, wishes, on_gpu=on_gpu)
+
+
+def _column(question: str, likely: str | None) -> str:
+    """The column that is answered; "" for none."""
+    answer: str = typer.prompt(question, default=likely or _NONE)
+    return "" if answer == _NONE else answer
+
+
+def _chosen(choices: "Choices") -> list[str]:
+    counts = choices.class_counts
+    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:8])
+    rest = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+    lines = [f"classes: {shown}{rest}"]
+    if choices.label_column is not None:
+        groups = ", ".join(choices.groups) or "none, the classes are the groups"
+        lines.append(
+            f"label: {choices.label_column}; groups: {groups}; identity: {choices.identity_column or 'none'}; "
+            f"parts: {choices.split_column or 'none given'}"
+        )
+    lines.append(f"{choices.image_size} pixels; {choices.quota} images a group")
+    return lines
+
+
+def _training_minutes(name: str) -> str:
+    from tasks.config.presets import load_preset
+    from tasks.config.runs import TrainBackboneConfig
+    from tasks.estimates.training import training_seconds
+
+    seconds = training_seconds(load_preset(TrainBackboneConfig, name))
+    return f"    # about {_time(seconds)} on this machine, and judging the result"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+
+
+@own_data.command()
+def plan(
+    name: Annotated[str, typer.Argument(help="An augment preset, e.g. digits.")],
+    assignments: Settings = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the dataset.")] = None,
+) -> None:
+    """Tell what a run of augment will cost, before anything is spent: candidates, evaluations, minutes, disk.
+
+    Example: `minority plan digits --set plan.quota=200`
+    """
+    with errors_in_one_line():
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import AugmentConfig
+        from tasks.estimates.augmentation import forecast
+
+        overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
+        found = forecast(load_preset(AugmentConfig, name, overrides=overrides))
+        for group in found.groups:
+            typer.echo(
+                f"{group.group}: {group.real} real, {group.wanted} wanted, {group.candidates} in the first round"
+            )
+        rounds = " + ".join(map(str, found.rounds)) or "none"
+        typer.echo(
+            f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples"
+        )
+        typer.echo(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
+        typer.echo(f"time of drawing and scoring: {_time(found.seconds)} at one place; disk: {found.disk / 1e6:.1f} MB")
+        for training in found.trainings:
+            typer.echo(f"trains {training}")
+        for warning in found.warnings:
+            typer.echo(f"NOTE {warning}")
+
+
+@own_data.command()
+def headroom(
+    name: Annotated[str, typer.Argument(help="An augment preset, e.g. digits.")],
+    assignments: Settings = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings at each of three sizes.")] = 5,
+    recipe: Annotated[
+        str, typer.Option(help="How classifiers are trained; without synthetic images.")
+    ] = "oversampling",
+) -> None:
+    """Tell what more images of each group could bring a classifier, from the real ones alone, before any are drawn.
+
+    A classifier is trained on a quarter, a half and all of the images, several times. The upper end of the interval for
+    twice as many real images is an upper end for synthetic ones. Test images are not looked at.
+
+    Example: `minority headroom digits --seeds 5`
+    """
+    with errors_in_one_line():
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import AugmentConfig
+        from tasks.estimates.headroom import measure_headroom
+
+        config = load_preset(AugmentConfig, name, overrides=parse_overrides(assignments or []))
+        for found in measure_headroom(config, seeds=seeds, arm=recipe, on_done=_trained):
+            curve = " -> ".join(f"{value:.0%}" for value in found.accuracy)
+            typer.echo(f"{found.group}: {found.images} images, accuracy {curve}: {found.verdict} ({found.reason})")
+            if found.verdict != "too few to measure":
+                low, high = found.interval
+                points = f"{100 * found.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
+                typer.echo(f"    twice as many: {points}")
+
+
+def _trained(done: int, total: int) -> None:
+    """One line that counts on a terminal; where output is piped, a line for every quarter of the work."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r{done} of {total} trainings", nl=done == total, err=True)
+    elif done == total or done * 4 // total > (done - 1) * 4 // total:
+        typer.echo(f"{done} of {total} trainings", err=True)
+
+
+@own_data.command()
+def deploy(
+    name: Annotated[str, typer.Argument(help="A preset's name; all flows of that name are deployed.")],
+) -> None:
+    """Hand the presets of one name to the Prefect server of PREFECT_API_URL.
+
+    Example: `minority deploy faces`
+    """
+    with errors_in_one_line():
+        from tasks.config.presets import deployments_of
+
+        file, flows = deployments_of(name)
+        command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", "deploy", "--prefect-file", str(file)]
+        for flow in flows:
+            command += ["--name", f"{flow}/{name}"]
+        ended = subprocess.run(command, check=False)
+        if ended.returncode:
+            typer.echo(f"failed: prefect deploy ended with exit code {ended.returncode}.", err=True)
+            raise typer.Exit(1)
+        typer.echo(f"deployed: {', '.join(f'{flow}/{name}' for flow in flows)}")

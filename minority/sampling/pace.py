@@ -1,0 +1,39 @@
+"""How long a call of the denoiser takes on this machine, and how many calls scores cost."""
+
+import time
+from statistics import median
+
+import torch
+
+from minority.backbones import Backbone
+from minority.sampling.draw import ScoreSettings
+
+_WARM_UP, _TIMED = 1, 3
+
+
+def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device | str) -> float:
+    """Seconds of one forward pass of a batch of noise, the median of a few.
+
+    Args:
+        backbone: On any device.
+        batch_size: Samples in the batch.
+        device: Where to compute.
+    """
+    denoiser = backbone.to(device).denoiser
+    x = torch.randn(batch_size, *backbone.state_shape, device=device)
+    timestep = torch.full((batch_size,), len(backbone.schedule.abar) // 2, dtype=torch.int64, device=device)
+    label = None if backbone.num_classes is None else torch.zeros(batch_size, dtype=torch.int64, device=device)
+    seconds = []
+    for _ in range(_WARM_UP + _TIMED):
+        started = time.perf_counter()
+        with torch.no_grad():
+            denoiser(x, timestep, label)
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return median(seconds[_WARM_UP:])
+
+
+def evaluations_of_scores(settings: ScoreSettings) -> int:
+    """Denoiser evaluations that the scores of one image take: the minority score's draws, and the ELBO's steps."""
+    return settings.draws + settings.elbo_steps

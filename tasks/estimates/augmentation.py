@@ -1,0 +1,191 @@
+"""What a run of augment will cost: candidates, evaluations, minutes and disk, group by group."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from datasets.runs.shards import encode_png
+from datasets.storage.store import Store
+from minority.calibration.space import expected_cost
+from minority.sampling.pace import evaluations_of_scores, seconds_a_call
+from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
+from tasks.config.runs import AugmentConfig
+from tasks.errors import InputError
+from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.workspace import open_backbone, prepare_device
+
+#: A tar holds each sample as three members of 512 bytes more than their content, which is filled up to 512.
+_TAR_BYTES = 3 * 512 + 2 * 512
+#: Of a candidate's row in a unit's table and in the run's.
+_ROW_BYTES = 420
+_MEASURED_IMAGES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupForecast:
+    """What one group gets.
+
+    Attributes:
+        group: Its name.
+        real: Training images.
+        wanted: Synthetic images that fill its quota.
+        candidates: Candidates in the first round.
+    """
+
+    group: str
+    real: int
+    wanted: int
+    candidates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a run will take.
+
+    Attributes:
+        groups: Group by group.
+        rounds: Candidates of each round, if each keeps what `plan.expected_yield` promises.
+        budget: Candidates at most.
+        baseline: Plain samples, for comparison.
+        evaluations: Denoiser evaluations of those rounds, the baseline and all scores.
+        most_evaluations: The same if the whole budget is drawn.
+        seconds: What those evaluations take on this machine; neither judging nor classifiers are in it.
+        disk: Bytes of units and shards.
+        trainings: What is trained on the way, in words.
+        warnings: What may go wrong.
+    """
+
+    groups: list[GroupForecast]
+    rounds: list[int]
+    budget: int
+    baseline: int
+    evaluations: int
+    most_evaluations: int
+    seconds: float
+    disk: int
+    trainings: list[str]
+    warnings: list[str]
+
+
+def forecast(config: AugmentConfig) -> Forecast:
+    """Plan a run without drawing anything; the backbone is loaded, and one batch of it is timed.
+
+    Raises:
+        InputError: Images or backbone cannot be read, or do not fit together.
+    """
+    device = prepare_device(config.device)
+    real = load_real_data(config.dataset)
+    backbone = open_backbone(config.backbone)
+    wanted = quotas(real, config.plan)
+    rounds, baseline = _rounds(config, wanted)
+    of_first = Counter(rounds[0].groups.tolist()) if rounds else Counter()
+    drawn = sum(plan.num_samples for plan in rounds)
+    budget = int(config.plan.candidates_per_image * sum(wanted))
+    scoring = evaluations_of_scores(config.scores)
+    guided, plain = expected_cost(config.sampler), expected_cost(config.sampler.plain())
+    fixed = baseline * (plain + scoring) + plan_real(config.plan, real).num_samples * scoring
+    fixed += min(len(real.validation), config.scores.held_out) * scoring
+    batch = min(config.sampler.batch_size, config.plan.unit_size)
+    call = seconds_a_call(backbone, batch_size=batch, device=device)
+    evaluations = math.ceil(fixed + drawn * (guided + scoring))
+    return Forecast(
+        groups=[
+            GroupForecast(group=name, real=count, wanted=wanted[i], candidates=of_first[i])
+            for i, (name, count) in enumerate(_sizes(real).items())
+        ],
+        rounds=[plan.num_samples for plan in rounds],
+        budget=budget,
+        baseline=baseline,
+        evaluations=evaluations,
+        most_evaluations=math.ceil(fixed + budget * (guided + scoring)),
+        seconds=evaluations * call / batch,
+        disk=_disk(real, made=drawn + baseline, published=sum(wanted)),
+        trainings=_trainings(config, real, backbone.num_classes),
+        warnings=_warnings(config, real, wanted, rounds, budget=budget),
+    )
+
+
+def _rounds(config: AugmentConfig, wanted: list[int]) -> tuple[list[RoundPlan], int]:
+    """The rounds if every one keeps what is expected of it, and the size of the baseline."""
+    plans: list[RoundPlan] = []
+    baseline = 0
+    tallies = [Tally(missing=count) for count in wanted]
+    while planned := plan_round(
+        config.plan,
+        tallies,
+        round_number=len(plans),
+        first_index=sum(plan.num_samples for plan in plans),
+        wanted=wanted,
+        family=config.sampler.family,
+    ):
+        plans.append(planned)
+        if len(plans) == 1 and config.plan.baseline:
+            baseline = plan_baseline(config.plan, planned, wanted).num_samples
+        drawn = Counter(planned.groups.tolist())
+        tallies = [_after(tally, drawn[group], config.plan.expected_yield) for group, tally in enumerate(tallies)]
+    return plans, baseline
+
+
+def _after(tally: Tally, drawn: int, expected_yield: float) -> Tally:
+    kept = min(tally.missing, round(drawn * expected_yield))
+    return Tally(
+        missing=tally.missing - kept,
+        candidates=tally.candidates + drawn,
+        accepted=tally.accepted + round(drawn * expected_yield),
+    )
+
+
+def _sizes(real: RealData) -> dict[str, int]:
+    have = Counter(real.train.groups)
+    return {group: have[group] for group in real.groups}
+
+
+def _disk(real: RealData, *, made: int, published: int) -> int:
+    """Bytes of the units and of the shards, from what real images take as PNG."""
+    some = real.train.images(range(0, len(real.train), max(1, len(real.train) // _MEASURED_IMAGES)))
+    png = sum(len(encode_png(image)) for image in some) / len(some)
+    sample = math.ceil(png / 512) * 512 + _TAR_BYTES
+    units, shards = made + len(real.train), published + len(real.train)
+    return round((units + shards) * sample + 2 * units * _ROW_BYTES)
+
+
+def _trainings(config: AugmentConfig, real: RealData, num_classes: int | None) -> list[str]:
+    trainings = []
+    if config.selection.held_out is not None:
+        trainings.append("a discriminator of real and synthetic images (selection.held_out)")
+    if len(real.groups) > 1 and not (num_classes is not None and real.has_one_group_a_label):
+        trainings.append(f"a labeller of {len(real.groups)} groups ({config.labeller.steps} steps)")
+    if config.downstream is not None and config.downstream.seeds:
+        arms = "all" if config.downstream.arms is None else len(config.downstream.arms)
+        trainings.append(f"classifiers: {arms} recipes, {config.downstream.seeds} seeds each")
+    return trainings
+
+
+def _warnings(
+    config: AugmentConfig, real: RealData, wanted: list[int], rounds: list[RoundPlan], *, budget: int
+) -> list[str]:
+    warnings = []
+    needed = math.ceil(sum(wanted) / config.plan.expected_yield)
+    if sum(wanted) == 0:
+        warnings.append("every group has its quota already, so nothing is drawn; raise plan.quota.")
+    elif needed > budget:
+        warnings.append(
+            f"at the expected yield {sum(wanted)} images take {needed} candidates, the budget is {budget}; raise "
+            f"plan.candidates_per_image to {math.ceil(needed / sum(wanted))}, or lower plan.quota."
+        )
+    few = [group for group, count in _sizes(real).items() if count < 5]
+    if few:
+        warnings.append(
+            f"{len(few)} groups have fewer than 5 training images ({', '.join(few[:3])}), too few to judge what is "
+            "drawn for them; collect some first."
+        )
+    if len(real.validation) == 0:
+        warnings.append("there is no validation image; set dataset.split.validation_fraction.")
+    try:
+        if Store(config.store).child(config.name).exists("latest.json"):
+            warnings.append(
+                "the store holds a published run of this name; a run of the same recipe is taken from there."
+            )
+    except (OSError, ValueError) as error:
+        raise InputError(str(error)) from error
+    return warnings

@@ -1,0 +1,59 @@
+"""Is it worth it? What more images of each group could bring a classifier, from the real images of a preset alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from minority.downstream.data import LabelledImages
+from minority.downstream.learning_curve import GroupHeadroom, headroom, measure_curves
+from minority.downstream.settings import DownstreamSettings
+from tasks.config.runs import AugmentConfig
+from tasks.errors import InputError
+from tasks.inputs.real_data import load_real_data
+from tasks.inputs.workspace import prepare_device
+
+
+def measure_headroom(
+    config: AugmentConfig, *, seeds: int, arm: str, on_done: Callable[[int, int], None]
+) -> list[GroupHeadroom]:
+    """Learning curves of every group on training and validation images; the test images are not looked at.
+
+    Args:
+        config: The images, and the budget of a training (`downstream.budget`).
+        seeds: At least 2.
+        arm: A recipe without synthetic images.
+        on_done: Told how many trainings of all are done.
+
+    Raises:
+        InputError: The images cannot be read, or the recipe or the number of seeds is not possible.
+    """
+    device = prepare_device(config.device)
+    real = load_real_data(config.dataset)
+    known = set(real.groups)
+    parts = [
+        part.subset(np.array([i for i, group in enumerate(part.groups) if group in known], dtype=np.int64))
+        for part in (real.train, real.validation)
+    ]
+    number = {group: place for place, group in enumerate(real.groups)}
+    images = LabelledImages(
+        np.concatenate([part.images(range(len(part))) for part in parts if len(part)]),
+        np.concatenate([part.labels for part in parts]),
+        np.array([number[group] for part in parts for group in part.groups], dtype=np.int64),
+    )
+    budget = DownstreamSettings() if config.downstream is None else config.downstream.budget
+    try:
+        accuracy, held_out = measure_curves(
+            images,
+            class_names=real.train.class_names,
+            group_names=real.groups,
+            settings=replace(budget, record_steps=False) if device == "cpu" else budget,
+            arm=arm,
+            seeds=seeds,
+            on_done=on_done,
+            device=device,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    counts = np.bincount(images.groups, minlength=len(real.groups)).tolist()
+    return headroom(accuracy, held_out, group_names=real.groups, images=counts)

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from datasets.runs.manifest import Manifest
+from datasets.runs.verify import verify
+from tasks.augment.planning import plan_real
+from tasks.augment.plans import settle_plan
+from tasks.augment.publishing import publish_rounds
+from tasks.augment.units import make_unit
+from tasks.inputs.run_store import open_run_store
+from tasks.inputs.workspace import open_workspace
+
+
+@pytest.fixture
+def run(tiny_config):
+    """A workspace and the store of a run whose real images are scored."""
+    workspace = open_workspace(tiny_config(plan__unit_size=60))
+    store = open_run_store(workspace)
+    for unit in settle_plan(plan_real(workspace.config.plan, workspace.real), store):
+        make_unit(unit, workspace, store)
+    return workspace, store
+
+
+def test_the_manifest_names_the_real_images(run):
+    workspace, store = run
+
+    manifest = publish_rounds(workspace, store, rounds=0)
+
+    assert manifest.real_digest == workspace.real.digest
+    assert Manifest.from_json(store.read("manifest.json")) == manifest
+    assert verify(store.url("manifest.json")) == []
+
+
+def test_a_unit_that_was_judged_on_other_images_is_refused_before_anything_is_published(run):
+    workspace, store = run
+    path = next(path for path in store.list("units") if path.endswith(".json"))
+    receipt = json.loads(store.read(path))
+    store.write(path, json.dumps(receipt | {"recipe": "0123456789ab"}).encode())
+
+    with pytest.raises(ValueError, match=rf"{path} is of recipe 0123456789ab, this run is recipe {workspace.recipe}:"):
+        publish_rounds(workspace, store, rounds=0)
+
+    assert [name for name in store.list() if not name.startswith(("units/", "plans/"))] == ["run.json"]

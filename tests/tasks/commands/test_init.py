@@ -1,0 +1,175 @@
+"""From a folder of pictures to a file of presets, and from there to a run."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.command_line import app
+from tasks.commands.init import Wishes, checked_text, choose, look
+from tasks.config.presets import list_presets, load_preset, presets_in
+from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.errors import InputError
+
+
+@pytest.fixture
+def presets(tmp_path, monkeypatch):
+    """Own presets lie in a folder of the test."""
+    folder = tmp_path / "presets"
+    monkeypatch.setenv("MINORITY_PRESETS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Forty cats and eight dogs of unequal sizes, in colour."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    for name, count in {"no": 40, "yes": 8}.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            side = int(rng.integers(20, 40))
+            pixels = rng.integers(0, 255, (side, side + i % 3, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Sixty scans beside a table with label, sex, age and patient."""
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "scans"
+    (folder / "files").mkdir(parents=True)
+    rows = ["file,dx,sex,age,patient"]
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 255, (32, 32)).astype(np.uint8)).save(folder / "files" / f"{i}.png")
+        rows.append(f"{i}.png,{'01' if i % 6 else 'no'},{'mf'[i % 2]},{20 + i},p{i}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_folder_of_classes_becomes_four_presets_that_every_command_finds(pictures, presets):
+    result = run("init", "pets", "--images", pictures, "--yes")
+
+    assert result.exit_code == 0, result.output
+    assert "48 images" in result.output
+    assert "no (40), yes (8)" in result.output
+    assert "minority train-backbone pets    # about" in result.output
+    assert [flow for flow, name, _ in list_presets() if name == "pets"] == [
+        "backbone", "calibrate", "augment", "downstream"
+    ]  # fmt: skip
+    config = load_preset(AugmentConfig, "pets")
+    assert config.dataset.image_size == 32
+    assert config.dataset.split.imbalance is None
+    assert config.plan.quota == 20  # four times the five dogs that train
+    assert load_preset(TrainBackboneConfig, "pets").out == config.backbone.path == "models/pets"
+    assert load_preset(CalibrateConfig, "pets").sampler == config.sampler
+    assert load_preset(DownstreamConfig, "pets").store == "runs"
+
+
+def test_texts_stay_texts_and_columns_become_settings(scans, presets):
+    result = run(
+        "init", "lesions", "--images", scans / "files", "--table", scans / "labels.csv", "--yes",
+        "--group", "sex", "--group", "age", "--mirrored", "--size", 16, "--quota", 33, "--store", "/tmp/somewhere",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    config = load_preset(AugmentConfig, "lesions")
+    table = config.dataset.table
+    assert table.classes == ("01", "no")
+    assert [group.column for group in table.groups] == ["sex", "age"]
+    assert table.groups[1].edges == (40.0, 60.0)
+    assert table.identity_column == "patient"
+    assert config.labeller.flip
+    assert config.plan.quota == 33
+    assert config.store == "/tmp/somewhere"
+
+
+def test_a_dry_run_shows_the_file_and_writes_nothing(pictures, presets):
+    result = run("init", "pets", "--images", pictures, "--yes", "--dry-run")
+
+    assert result.exit_code == 0
+    assert not presets.exists()
+    assert {flow for flow, _ in presets_in(result.stdout, place="stdout")} == {
+        "backbone", "calibrate", "augment", "downstream"
+    }  # fmt: skip
+
+
+def test_a_backbone_of_ones_own_leaves_the_training_out(pictures, presets, tiny_backbone):
+    result = run("init", "pets", "--images", pictures, "--yes", "--backbone", tiny_backbone)
+
+    assert result.exit_code == 0, result.output
+    assert "train-backbone" not in result.output
+    assert load_preset(AugmentConfig, "pets").backbone.path == tiny_backbone
+
+
+def test_nothing_is_overwritten_and_no_name_is_taken_twice(pictures, presets):
+    assert run("init", "pets", "--images", pictures, "--yes").exit_code == 0
+    before = (presets / "pets.yaml").read_bytes()
+
+    again = run("init", "pets", "--images", pictures, "--yes")
+    taken = run("init", "digits", "--images", pictures, "--yes")
+
+    assert again.exit_code == taken.exit_code == 2
+    assert "exists, and is not overwritten" in again.output
+    assert "has presets called digits already" in taken.output
+    assert (presets / "pets.yaml").read_bytes() == before
+    assert [path.name for path in presets.iterdir()] == ["pets.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"label": "sex"}, "names a column, and there is no table"),
+        ({"image_size": 17}, "the side must be 8, 16, 32, 64, 128 or 256 pixels"),
+        ({"test_fraction": 1.5}, "the test share must be between 0 and 1"),
+    ],
+)
+def test_a_wish_that_cannot_be_granted_is_refused(pictures, wishes, message):
+    with pytest.raises(InputError, match=message):
+        choose("pets", look(pictures, None), Wishes(**wishes), on_gpu=False)
+
+
+def test_what_cannot_be_seen_is_asked_for(scans, tmp_path):
+    (scans / "odd.csv").write_text("file,kind\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    with pytest.raises(InputError, match=r"no column of .* looks like the label; name it with --label"):
+        choose("odd", look(scans / "files", scans / "odd.csv"), Wishes(), on_gpu=False)
+    with pytest.raises(InputError, match="is a flat folder, so no image has a label"):
+        choose("odd", look(scans / "files", None), Wishes(), on_gpu=False)
+    with pytest.raises(InputError, match="no column 'colour'"):
+        choose("odd", look(scans / "files", scans / "labels.csv"), Wishes(groups=["colour"]), on_gpu=False)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("side", [8, 16, 32, 64, 128, 256])
+def test_every_size_gives_presets_that_are_valid(pictures, side, on_gpu):
+    choices = choose("pets", look(pictures, None), Wishes(image_size=side), on_gpu=on_gpu)
+
+    assert f"image_size: {side}" in checked_text(choices, on_gpu=on_gpu)
+
+
+def test_plan_says_to_train_first_then_tells_what_a_run_costs(presets, pictures, tiny_backbone):
+    assert run("init", "pets", "--images", pictures, "--yes").exit_code == 0
+
+    untrained = run("plan", "pets")
+    digits = run("plan", "digits", "--set", f"backbone.path={tiny_backbone}", "--set", "plan.quota=20")
+
+    assert untrained.exit_code == 2
+    assert "models/pets is not trained yet; run minority train-backbone pets first" in untrained.output
+    assert digits.exit_code == 0, digits.output
+    assert "digit=9: 5 real, 15 wanted, 36 in the first round" in digits.output
+    assert "minutes" in digits.output or "seconds" in digits.output
+
+
+def test_two_files_with_presets_of_one_name_are_named(presets, pictures):
+    assert run("init", "pets", "--images", pictures, "--yes").exit_code == 0
+    (presets / "twin.yaml").write_bytes((presets / "pets.yaml").read_bytes())
+
+    result = run("presets")
+
+    assert result.exit_code == 2
+    assert "backbone/pets stands in" in result.output
