@@ -248,5 +248,7 @@ def test_a_run_chooses_by_its_policy(tiny_config, policy):
 def test_a_policy_is_part_of_the_recipe_and_the_usual_one_renames_no_run(tiny_config):
     usual, clean = (tiny_config(selection__policy=policy) for policy in ("rare", "clean"))
 
-    assert usual.recipe(backbone_identity="a", real_digest="b") == tiny_config().recipe(backbone_identity="a", real_digest="b")
+    assert usual.recipe(backbone_identity="a", real_digest="b") == tiny_config().recipe(
+        backbone_identity="a", real_digest="b"
+    )
     assert clean.recipe(backbone_identity="a", real_digest="b") != usual.recipe(backbone_identity="a", real_digest="b")
