@@ -22,7 +22,7 @@ from minority.sampling.draw import draw
 from minority.sampling.named_samplers import NAMED_SAMPLERS
 from minority.sampling.settings import SamplerSettings
 from minority.selection.choice import choose
-from minority.selection.critic import CriticSettings
+from minority.selection.discriminator import DiscriminatorSettings
 from minority.selection.judge import build_judge
 from minority.selection.policy import Policy
 from minority.selection.settings import HeldOutRules, SelectionSettings
@@ -130,8 +130,8 @@ def draw_candidates(
 
 
 def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_fake: bool, device: str) -> Judge:
-    """A judge of the training split, with a critic; policies read its verdicts and scores."""
-    rules = HeldOutRules(critic=CriticSettings(mirrored_is_fake=mirrored_is_fake))
+    """A judge of the training split, with a discriminator; policies read its verdicts and scores."""
+    rules = HeldOutRules(critic=DiscriminatorSettings(mirrored_is_fake=mirrored_is_fake))
     settings = SelectionSettings(held_out=rules)
     return build_judge(
         extract(train.images), train.labels, settings=settings, images=train.images, extract=extract, device=device

@@ -1,4 +1,4 @@
-"""The judge with floors from rare real images that nothing was fitted on, and with a critic.
+"""The judge with floors from rare real images that nothing was fitted on, and with a discriminator.
 
 Rare real images look less typical than others, so a floor that suits the crowd refuses them. And a blend of two images
 lies between them, close to both, where no distance sees it.
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.pairwise import Features, nearest
 from minority.neighbours.reference import Neighbourhood, RealReference
-from minority.selection.critic import Critic, Opinion
+from minority.selection.discriminator import Discriminator, DiscriminatorOutput
 from minority.selection.quantiles import lower_limit, quantile_among
 from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
 
 
 class HeldOutFloorJudge:
-    """Judges by distances and by a critic; the floors are low quantiles of what rare training images score themselves.
+    """Judges by distances and by a discriminator; floors are low quantiles of what rare training images score.
 
     Args:
         features: (N, D) features of the training images.
@@ -30,7 +30,7 @@ class HeldOutFloorJudge:
         settings: The thresholds.
         rules: `settings.held_out`.
         images: (N, H, W, C) uint8, the training images themselves.
-        critic: Trained on them (`Critic.train`).
+        discriminator: Trained on them (`Discriminator.train`).
         extract: What made the features.
         device: Where distances are computed.
 
@@ -46,13 +46,13 @@ class HeldOutFloorJudge:
         settings: SelectionSettings,
         rules: HeldOutRules,
         images: NDArray[np.uint8],
-        critic: Critic,
+        discriminator: Discriminator,
         extract: Callable[[NDArray[np.uint8]], Features] = pixel_features,
         device: torch.device | str = "cpu",
     ) -> None:
         self.reference = RealReference.fit(features, k=settings.neighbours, device=device)
         self.settings = settings
-        self.critic = critic
+        self.discriminator = discriminator
         self._labels = np.asarray(labels)
         self._mirrored = extract(np.ascontiguousarray(images[:, :, ::-1]))
         found = self.reference.own
@@ -61,7 +61,7 @@ class HeldOutFloorJudge:
         self._own: dict[str, NDArray[np.float64]] = {
             name: values for name, values in found._asdict().items() if name != "nearest"
         }
-        self._own |= {"copy_ratio": own.copy_ratio} | _critic_scores(critic.own, self._labels)
+        self._own |= {"copy_ratio": own.copy_ratio} | _discriminator_scores(discriminator.own, self._labels)
         knn_distance = float(np.quantile(found.knn_distance, settings.rare_quantile))
         rare = found.knn_distance > knn_distance
         floors = {"copy_ratio": rules.copy_ratio, "realness": rules.realness, "label_probability": rules.label}
@@ -80,22 +80,22 @@ class HeldOutFloorJudge:
             ValueError: Features do not fit the reference, or there are no images.
         """
         if images is None:
-            raise ValueError("the critic judges images, got their features alone; pass images too.")
-        opinion, limits = self.critic.judge(images), self.thresholds
+            raise ValueError("the discriminator judges images, got their features alone; pass images too.")
+        output, limits = self.discriminator.judge(images), self.thresholds
         neighbourhood = self._also_mirrored(self.reference.judge(features), features)
-        probability = opinion.of_label(labels)
-        scores = neighbourhood._asdict() | _critic_scores(opinion, labels)
+        probability = output.of_label(labels)
+        scores = neighbourhood._asdict() | _discriminator_scores(output, labels)
         return Verdicts(
             neighbourhood=neighbourhood,
             label_agreement=label_agreement(self.reference, self._labels, features, labels),
             rare=neighbourhood.knn_distance > limits["knn_distance"],
-            valid=(neighbourhood.realism >= limits["realism"]) & (opinion.realness >= limits["realness"]),
+            valid=(neighbourhood.realism >= limits["realism"]) & (output.p_real >= limits["realness"]),
             new=(neighbourhood.nearest_distance > limits["nearest_distance"])
             & (neighbourhood.copy_ratio >= limits["copy_ratio"]),
             label_kept=probability >= limits["label_probability"],
-            opinion=opinion,
+            output=output,
             label_probability=probability,
-            label_margin=opinion.margin(labels),
+            label_margin=output.margin(labels),
             quantiles={name: quantile_among(scores[name], own) for name, own in self._own.items()},
         )
 
@@ -116,9 +116,9 @@ class HeldOutFloorJudge:
         )
 
 
-def _critic_scores(opinion: Opinion, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def _discriminator_scores(output: DiscriminatorOutput, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     return {
-        "realness": opinion.realness,
-        "label_probability": opinion.of_label(labels),
-        "label_margin": opinion.margin(labels),
+        "realness": output.p_real,
+        "label_probability": output.of_label(labels),
+        "label_margin": output.margin(labels),
     }

@@ -1,9 +1,9 @@
 """Which candidates become training data: rare AND valid AND new AND with their label kept, up to a quota.
 
 Low likelihood alone is also what garbage has, so every candidate is judged against the real training split in feature
-space, and where asked by a critic. The verdicts of one candidate do not depend on any other candidate; only the choice
-does (minority/selection/choice.py). There are two judges behind one contract (minority/selection/verdicts.py): one with
-fixed floors, and one whose floors come from rare real images; the settings say which.
+space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate; only the
+choice does (minority/selection/choice.py). There are two judges behind one contract (minority/selection/verdicts.py):
+one with fixed floors, and one whose floors come from rare real images; the settings say which.
 
 Shapes: N training images, M candidates, D features, K classes.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.pairwise import Features
-from minority.selection.critic import Critic
+from minority.selection.discriminator import Discriminator
 from minority.selection.fixed_floors import FixedFloorJudge
 from minority.selection.held_out_floors import HeldOutFloorJudge
 from minority.selection.settings import HeldOutRules, SelectionSettings
@@ -30,7 +30,7 @@ def build_judge(
     settings: SelectionSettings,
     images: NDArray[np.uint8] | None = None,
     extract: Callable[[NDArray[np.uint8]], Features] = pixel_features,
-    critic: Critic | None = None,
+    discriminator: Discriminator | None = None,
     device: torch.device | str = "cpu",
 ) -> Judge:
     """The judge that the settings ask for, fitted on the real training split.
@@ -41,8 +41,9 @@ def build_judge(
         settings: The thresholds.
         images: (N, H, W, C) uint8, the training images themselves; needed for `settings.held_out`.
         extract: What made the features; needed for `settings.held_out` unless they are pixels.
-        critic: Trained on these images by `train_critic`; None trains one where `settings.held_out` asks for it.
-        device: Where distances and the critic are computed.
+        discriminator: Trained on these images by `train_discriminator`; None trains one where `settings.held_out` asks
+            for it.
+        device: Where distances and the discriminator are computed.
 
     Raises:
         ValueError: The features cannot be a reference, or the images are needed and missing.
@@ -58,16 +59,18 @@ def build_judge(
         settings=settings,
         rules=rules,
         images=images,
-        critic=train_critic(images, labels, rules=rules, device=device) if critic is None else critic,
+        discriminator=train_discriminator(images, labels, rules=rules, device=device)
+        if discriminator is None
+        else discriminator,
         extract=extract,
         device=device,
     )
 
 
-def train_critic(
+def train_discriminator(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, rules: HeldOutRules, device: torch.device | str = "cpu"
-) -> Critic:
-    """Train the critic of the judge with held-out floors.
+) -> Discriminator:
+    """Train the discriminator of the judge with held-out floors.
 
     Args:
         images: (N, H, W, C) uint8, the training images.
@@ -79,7 +82,7 @@ def train_critic(
         ValueError: There are fewer than two images outside a fold.
     """
     labels = np.asarray(labels)
-    return Critic.train(images, labels, num_classes=int(labels.max()) + 1, settings=rules.critic, device=device)
+    return Discriminator.train(images, labels, num_classes=int(labels.max()) + 1, settings=rules.critic, device=device)
 
 
-__all__ = ["HeldOutRules", "Judge", "SelectionSettings", "Verdicts", "build_judge", "train_critic"]
+__all__ = ["HeldOutRules", "Judge", "SelectionSettings", "Verdicts", "build_judge", "train_discriminator"]

@@ -4,7 +4,7 @@
     clean       real-looking, new and of its label; nothing is asked about rarity
     moderate    clean, and farther from its neighbours than half of the real images are from theirs
     rare        clean, and rare: beyond `selection.rare_quantile` of the real images (the default)
-    consistent  new, and among the half of its group that the critic finds most clearly of its label
+    consistent  new, and among the half of its group that the discriminator finds most clearly of its label
 
 The study of what synthetic images are worth to a classifier (docs/study.md) compares them: the rarest samples are the
 least reliable ones.
@@ -59,7 +59,7 @@ def refusals(
     Args:
         policy: The policy.
         rows: Its `asked_columns`, each (M,): verdicts as bool; `knn_distance_quantile` in [0, 1] among the real images;
-            `label_margin` in [-1, 1], the critic's probability of the label less that of the likeliest other one.
+            `label_margin` in [-1, 1], the discriminator's probability of the label less that of the likeliest other.
         groups: (M,) integers; "consistent" compares within one group.
         rounds: (M,) the round of each; "consistent" compares within one round, so that a later round changes nothing
             that an earlier one chose. None: all are of one.
@@ -98,7 +98,7 @@ def passed(
 def _column(rows: Mapping[str, NDArray[np.generic]], name: str, *, policy: Policy) -> NDArray[np.generic]:
     values = np.asarray(rows[name]) if name in rows else None
     if values is None or (name == "label_margin" and np.isnan(values.astype(np.float64)).any()):
-        how = "with selection.held_out, which has a critic" if name == "label_margin" else "first"
+        how = "with selection.held_out, which has a discriminator" if name == "label_margin" else "first"
         raise ValueError(f"the policy {policy} needs {name} of every candidate; judge them {how}.")
     return values
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from minority.selection.critic import CriticSettings
+from minority.selection.discriminator import DiscriminatorSettings
 from minority.selection.policy import Policy
 
 
@@ -12,22 +12,22 @@ class HeldOutRules:
 
     Rare real images look less typical than others, so a floor that suits the crowd refuses them. Each of these floors
     loses at most its quantile of them. The scale are the training images, each judged without itself: left out of its
-    own neighbours, and unseen by the member of the critic that judges it.
+    own neighbours, and unseen by the member of the discriminator that judges it.
 
     Attributes:
         realism: Quantile of the realism floor, in [0, 1).
         copy_ratio: Quantile of the floor of nearest over mean distance to the neighbours, in [0, 1). A mirrored
             training image counts as a training image.
-        realness: Quantile of the floor of the critic's realness, in [0, 1).
-        label: Quantile of the floor of the critic's probability of the label, in [0, 1).
-        critic: How the critic is trained.
+        realness: Quantile of the floor of the discriminator's p(real), in [0, 1).
+        label: Quantile of the floor of the discriminator's probability of the label, in [0, 1).
+        critic: How the discriminator is trained.
     """
 
     realism: float = 0.01
     copy_ratio: float = 0.01
     realness: float = 0.03
     label: float = 0.03
-    critic: CriticSettings = field(default_factory=CriticSettings)
+    critic: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
 
     def __post_init__(self) -> None:
         for name in ("realism", "copy_ratio", "realness", "label"):
@@ -51,7 +51,7 @@ class SelectionSettings:
             Without effect where `held_out` is given.
         label_precision: Where groups are recognised by an ensemble: share of its believed answers on the validation
             split that must be right, in (0, 1]; the confidence that reaches it takes the place of `label_floor`.
-        held_out: Floors from rare real images and a critic, or None for the fixed ones above.
+        held_out: Floors from rare real images and a discriminator, or None for the fixed ones above.
         policy: Which verdicts a candidate must have to be chosen (minority/selection/policy.py); "consistent" needs
             `held_out`.
         diverse: Fill a quota with candidates that differ, instead of in the order they came.
@@ -82,8 +82,8 @@ class SelectionSettings:
             raise ValueError(f"SelectionSettings.label_precision must lie in (0, 1], got {self.label_precision}.")
         if self.policy == "consistent" and self.held_out is None:
             raise ValueError(
-                "SelectionSettings.policy consistent goes by the critic's margin of the label; give held_out too, e.g. "
-                "held_out: {}."
+                "SelectionSettings.policy consistent goes by the discriminator's margin of the label; give "
+                "held_out too, e.g. held_out: {}."
             )
         if not self.look_alike >= 0:
             raise ValueError(f"SelectionSettings.look_alike must not be negative, got {self.look_alike}.")

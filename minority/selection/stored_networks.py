@@ -14,26 +14,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from minority.classifier import SmallCNN
-from minority.selection.critic import Critic, Opinion
+from minority.selection.discriminator import Discriminator, DiscriminatorOutput
 from minority.selection.labelling import Labeller
 
 _SHAPE = "image_shape"
 
 
-def critic_bytes(critic: Critic) -> bytes:
-    """A critic with its opinions on the training images; equal critics are equal bytes."""
-    own = {"realness": critic.own.realness, "probabilities": critic.own.probabilities}
-    return _ensemble_bytes(critic.members, beside=own)
+def discriminator_bytes(discriminator: Discriminator) -> bytes:
+    """A discriminator with its outputs on the training images; equal discriminators are equal bytes."""
+    own = {"p_real": discriminator.own.p_real, "probabilities": discriminator.own.probabilities}
+    return _ensemble_bytes(discriminator.members, beside=own)
 
 
-def read_critic(data: bytes, *, device: torch.device | str = "cpu") -> Critic:
-    """The critic that `critic_bytes` was given, on a device.
+def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Discriminator:
+    """The discriminator that `discriminator_bytes` was given, on a device.
 
     Raises:
         ValueError: The bytes are none.
     """
-    members, beside = _read_ensemble(data, names=("realness", "probabilities"), device=device)
-    return Critic(members=members, own=Opinion(**beside))
+    members, beside = _read_ensemble(data, names=("p_real", "probabilities"), device=device)
+    return Discriminator(members=members, own=DiscriminatorOutput(**beside))
 
 
 def labeller_bytes(labeller: Labeller) -> bytes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features, nearest
 from minority.neighbours.reference import Neighbourhood, RealReference
-from minority.selection.critic import Opinion
+from minority.selection.discriminator import DiscriminatorOutput
 from minority.selection.policy import FILTERS, Policy, passed
 
 
@@ -24,8 +24,8 @@ class Verdicts:
         label_agreement: (M,) in [0, 1]: distance to the nearest training image of another label, relative to that
             plus the distance to the nearest of the own label; above 0.5 the own label is nearer.
         rare, valid, new, label_kept: (M,) verdicts.
-        opinion: The critic's, where there is one.
-        label_probability: (M,) the critic's probability of the label.
+        output: The discriminator's, where there is one.
+        label_probability: (M,) the discriminator's probability of the label.
         label_margin: (M,) the same less that of the likeliest other label.
         labeller_confidence: (M,) in [0, 1], how sure the labeller is of the group, where groups are recognised.
         quantiles: For each score, (M,) its quantile among the training images, each judged without itself.
@@ -37,7 +37,7 @@ class Verdicts:
     valid: NDArray[np.bool_]
     new: NDArray[np.bool_]
     label_kept: NDArray[np.bool_]
-    opinion: Opinion | None = None
+    output: DiscriminatorOutput | None = None
     label_probability: NDArray[np.float64] | None = None
     label_margin: NDArray[np.float64] | None = None
     labeller_confidence: NDArray[np.float64] | None = None
@@ -63,14 +63,14 @@ class Verdicts:
     def with_labeller(self, confidence: NDArray[np.float64], kept: NDArray[np.bool_]) -> "Verdicts":
         """The same where an ensemble recognised the groups.
 
-        Its answer takes the place of the neighbours' on the label, and stands beside the critic's: where there is a
-        critic, a label is kept only if both say so.
+        Its answer takes the place of the neighbours' on the label, and stands beside the discriminator's: where there
+        is one, a label is kept only if both say so.
 
         Args:
             confidence: (M,) in [0, 1], how sure it is of the group.
             kept: (M,) whether it says that the group is kept.
         """
-        both = kept if self.opinion is None else kept & self.label_kept
+        both = kept if self.output is None else kept & self.label_kept
         return replace(self, labeller_confidence=confidence, label_kept=both)
 
 
@@ -97,7 +97,7 @@ class Judge(Protocol):
         Args:
             features: (M, D) of the candidates, from the same extractor as the reference.
             labels: (M,) the labels that they were drawn for.
-            images: (M, H, W, C) uint8 the candidates themselves; needed where a critic judges.
+            images: (M, H, W, C) uint8 the candidates themselves; needed where a discriminator judges.
 
         Raises:
             ValueError: Features do not fit the reference, or the images are needed and missing.

@@ -126,7 +126,7 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "copy_ratio": neighbourhood.copy_ratio,
         "label_agreement": verdicts.label_agreement,
         "labeller_confidence": verdicts.labeller_confidence,
-        "realness": None if verdicts.opinion is None else verdicts.opinion.realness,
+        "realness": None if verdicts.output is None else verdicts.output.p_real,
         "label_probability": verdicts.label_probability,
         "label_margin": verdicts.label_margin,
     }

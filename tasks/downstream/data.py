@@ -64,8 +64,8 @@ def sources_of(config: AugmentConfig, *, policies: Sequence[Policy] = ()) -> lis
     """
     if "consistent" in policies and config.selection.held_out is None:
         raise InputError(
-            "downstream.policies: consistent goes by the critic's margin of the label, which this run does not have; "
-            "leave it out, or augment with selection.held_out."
+            "downstream.policies: consistent goes by the discriminator's margin of the label, which this run does not "
+            "have; leave it out, or augment with selection.held_out."
         )
     samplers = [SELECTED, *([PLAIN] if config.plan.baseline else [])]
     further = [f"{sampler}-{policy}" for sampler in samplers for policy in dict.fromkeys(policies)]

@@ -1,4 +1,4 @@
-"""What is fitted on the real images once a recipe: the critic, the labeller, and the labeller's floor.
+"""What is fitted on the real images once a recipe: the discriminator, the labeller, and the labeller's floor.
 
 Each lies in the dataset's part of the store, `fitted/<what>-<digest>`, with a checksum. The digest is of all that
 decides it: real images, labels and settings. Whoever needs one reads it from there, so that all workers judge by the
@@ -21,10 +21,10 @@ from datasets.storage.checked import DamagedError, create_checked, read_checked,
 from datasets.storage.store import Store
 from minority.classifier import ClassifierSettings
 from minority.features import Extractor
-from minority.selection.judge import build_judge, train_critic
+from minority.selection.judge import build_judge, train_discriminator
 from minority.selection.labelling import Labeller, confidence_floor
 from minority.selection.settings import SelectionSettings
-from minority.selection.stored_networks import critic_bytes, labeller_bytes, read_critic, read_labeller
+from minority.selection.stored_networks import discriminator_bytes, labeller_bytes, read_discriminator, read_labeller
 from minority.selection.verdicts import Judge
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
@@ -38,7 +38,7 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
 
     Args:
         store: The dataset's own.
-        what: Its name, e.g. "critic".
+        what: Its name, e.g. "discriminator".
         decided_by: Everything that decides it, as JSON has words for.
         fit: Fits it.
         suffix: Of the file's name.
@@ -73,7 +73,7 @@ def fitted_judge(
     extract: Extractor,
     device: str,
 ) -> Judge:
-    """The judge of a run; its critic, where the settings ask for one, is fitted once.
+    """The judge of a run; its discriminator, where the settings ask for one, is fitted once.
 
     Args:
         store: The dataset's own.
@@ -82,24 +82,24 @@ def fitted_judge(
         labels: (N,) their labels.
         settings: What counts as rare, valid, new and of its label.
         extract: What made the features.
-        device: Where the critic is trained, and where it judges.
+        device: Where the discriminator is trained, and where it judges.
 
     Raises:
         ValueError: The images cannot be a reference, or are too few to train on.
         StoreError: The store cannot be read or written.
     """
-    rules, critic = settings.held_out, None
+    rules, discriminator = settings.held_out, None
     if rules is not None:
         data = fitted(
             store,
-            "critic",
+            "discriminator",
             decided_by={"images": digest_of(images, labels), "settings": asdict(rules.critic)},
-            fit=lambda: critic_bytes(train_critic(images, labels, rules=rules, device=device)),
+            fit=lambda: discriminator_bytes(train_discriminator(images, labels, rules=rules, device=device)),
             suffix="safetensors",
         )
-        critic = read_critic(data, device=device)
+        discriminator = read_discriminator(data, device=device)
     return build_judge(
-        features, labels, settings=settings, images=images, extract=extract, critic=critic, device=device
+        features, labels, settings=settings, images=images, extract=extract, discriminator=discriminator, device=device
     )
 
 

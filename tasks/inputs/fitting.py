@@ -10,7 +10,7 @@ from tasks.inputs.workspace import open_workspace
 
 @task(**TRIED_AGAIN)
 def fit_once(config: AugmentConfig, *, scores: bool) -> None:
-    """Fit critic, labeller and label floor as far as the run has them; what lies in the store already stays.
+    """Fit discriminator, labeller and label floor as far as the run has them; what lies in the store already stays.
 
     Args:
         config: The run.

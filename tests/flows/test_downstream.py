@@ -169,11 +169,11 @@ def test_other_policies_choose_among_the_runs_candidates_and_get_arms(undisturbe
     assert (found["minority-all"].images == found["unselected"].images).all()
 
 
-def test_a_policy_that_needs_a_critic_is_refused_for_a_run_without_one(undisturbed, compare, tmp_path):
+def test_a_policy_that_needs_a_discriminator_is_refused_for_a_run_without_one(undisturbed, compare, tmp_path):
     store = Path(shutil.copytree(undisturbed.store, tmp_path / "store"))
 
     command = compare(store, {"downstream.policies": ["consistent"]})
 
     assert command.code == 2
-    assert "downstream.policies: consistent goes by the critic's margin" in command.stderr
+    assert "downstream.policies: consistent goes by the discriminator's margin" in command.stderr
     assert "augment with selection.held_out" in command.stderr

@@ -5,7 +5,7 @@ import pytest
 
 from minority.neighbours.reference import Neighbourhood
 from minority.selection.choice import KEPT, QUOTA_FULL, choose
-from minority.selection.critic import Opinion
+from minority.selection.discriminator import DiscriminatorOutput
 from minority.selection.policy import POLICIES, asked_columns, refusals
 from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import Verdicts
@@ -95,28 +95,31 @@ def test_what_a_policy_asks_must_be_known():
     assert asked_columns("all") == ()
 
 
-def test_consistent_without_a_critic_is_refused_by_the_settings():
+def test_consistent_without_a_discriminator_is_refused_by_the_settings():
     with pytest.raises(ValueError, match=r"consistent .* give held_out too"):
         SelectionSettings(policy="consistent")
     assert SelectionSettings(policy="consistent", held_out=HeldOutRules()).policy == "consistent"
 
 
-def verdicts(*, opinion):
+def verdicts(*, output):
     ones = np.ones(4, dtype=bool)
     place = Neighbourhood(*[np.ones(4)] * len(Neighbourhood._fields))
     label_kept = np.array([True, True, False, False])
-    return Verdicts(place, np.full(4, 0.7), ones, ones, ones, label_kept, opinion=opinion)
+    return Verdicts(place, np.full(4, 0.7), ones, ones, ones, label_kept, output=output)
 
 
 @pytest.mark.parametrize(
-    ("opinion", "expected"),
-    [(Opinion(np.ones(4), np.ones((4, 1))), [True, False, False, False]), (None, [True, False, True, False])],
-    ids=["critic", "neighbours"],
+    ("output", "expected"),
+    [
+        (DiscriminatorOutput(np.ones(4), np.ones((4, 1))), [True, False, False, False]),
+        (None, [True, False, True, False]),
+    ],
+    ids=["discriminator", "neighbours"],
 )
-def test_the_labellers_word_stands_beside_the_critics_and_in_place_of_the_neighbours(opinion, expected):
+def test_the_labellers_word_stands_beside_the_discriminators_and_in_place_of_the_neighbours(output, expected):
     confidence = np.array([0.9, 0.3, 0.8, 0.2])
 
-    found = verdicts(opinion=opinion).with_labeller(confidence, confidence >= 0.5)
+    found = verdicts(output=output).with_labeller(confidence, confidence >= 0.5)
 
     assert found.label_kept.tolist() == expected
     assert found.passed.tolist() == expected

@@ -36,7 +36,8 @@ def run(tiny_config):
     workspace = open_workspace(tiny_config())
     config, real = workspace.config.plan, workspace.real
     units, wanted = first_round(workspace)
-    return workspace, open_run_store(workspace), units, plan_baseline(config, units, wanted), plan_real(config, real)
+    store = open_run_store(workspace.run)
+    return workspace, store, units, plan_baseline(config, units, wanted), plan_real(config, real)
 
 
 def files_of(store, unit):
@@ -49,9 +50,9 @@ def test_a_unit_made_twice_has_the_same_bytes(run, tiny_config, tmp_path):
     first = files_of(store, plan.unit)
     again = open_workspace(tiny_config(store=str(tmp_path / "again")))
 
-    make_unit(plan, again, open_run_store(again))
+    make_unit(plan, again, open_run_store(again.run))
 
-    assert files_of(open_run_store(again), plan.unit) == first
+    assert files_of(open_run_store(again.run), plan.unit) == first
     assert len(first) == 3
 
 
@@ -142,7 +143,7 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
         plan__quota=8,
     )
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     real = workspace.real
     (plan, *_), _ = first_round(workspace)
 
@@ -165,7 +166,7 @@ def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tin
         plan__unit_size=8,
     )
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     units, wanted = first_round(workspace)
     (plain, *_) = plan_baseline(config.plan, units, wanted)
 
@@ -191,7 +192,7 @@ def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
     shutil.move(tmp_path / "store", tmp_path / "moved")
 
     moved = open_workspace(tiny_config(store=str(tmp_path / "moved")))
-    assert is_done(plan, open_run_store(moved), recipe=moved.recipe)
+    assert is_done(plan, open_run_store(moved.run), recipe=moved.recipe)
 
 
 def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_label(

@@ -1,4 +1,4 @@
-"""Critic, labeller, label floor and validation scores are fitted once a recipe, whatever number of workers there is."""
+"""Discriminator, labeller, label floor and validation scores are fitted once a recipe, for any number of workers."""
 
 import os
 import subprocess
@@ -12,9 +12,15 @@ from datasets.runs.units import read_unit
 from datasets.storage.checked import read_checked, write_checked
 from datasets.storage.store import Store
 from minority.classifier import ClassifierSettings
-from minority.selection.critic import Critic, CriticSettings
+from minority.selection.discriminator import Discriminator, DiscriminatorSettings
 from minority.selection.labelling import Labeller
-from minority.selection.stored_networks import critic_bytes, labeller_bytes, read_arrays, read_critic, read_labeller
+from minority.selection.stored_networks import (
+    discriminator_bytes,
+    labeller_bytes,
+    read_arrays,
+    read_discriminator,
+    read_labeller,
+)
 from tasks.augment.candidates import Candidates
 from tasks.augment.planning import plan_round, quotas
 from tasks.augment.plans import settle_plan
@@ -28,7 +34,7 @@ from tasks.inputs.workspace import open_workspace
 WORKER = """
 import sys
 from pathlib import Path
-import minority.selection.critic, minority.selection.labelling
+import minority.selection.discriminator, minority.selection.labelling
 from tasks.augment.plans import open_plan
 from tasks.augment.units import make_unit
 from tasks.config.runs import AugmentConfig
@@ -36,7 +42,7 @@ from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import open_workspace
 
 config, count, *numbers = sys.argv[1:]
-for module in (minority.selection.critic, minority.selection.labelling):
+for module in (minority.selection.discriminator, minority.selection.labelling):
     def counted(*arguments, train=module.train_classifier, name=module.__name__, **options):
         with Path(count).open("a") as file:
             print(name.rpartition(".")[2], file=file)
@@ -48,16 +54,16 @@ plan = open_plan("minority-00", workspace.run, store)
 for number in numbers:
     make_unit(plan[int(number)], workspace, store)
 """
-CRITIC = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
-KINDS = ("critic", "label-floor", "labeller", "validation-scores")
+DISCRIMINATOR = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
+KINDS = ("discriminator", "label-floor", "labeller", "validation-scores")
 
 
 @pytest.fixture
 def config(tiny_config, make_backbone, tmp_path):
-    """A run whose groups are recognised and whose candidates a critic judges: five trainings in all."""
+    """A run whose groups are recognised and whose candidates a discriminator judges: five trainings in all."""
     return tiny_config(
         backbone__path=str(make_backbone(tmp_path / "unconditional", num_classes=None)),
-        selection__held_out={"critic": CRITIC},
+        selection__held_out={"critic": DISCRIMINATOR},
         selection__label_precision=0.5,
         labeller__steps=2,
         labeller__width=4,
@@ -116,7 +122,7 @@ def test_two_processes_that_begin_at_once_end_with_one_judge(config, dataset, tm
 
     # At least one of them trained, and what lies there now is what this process had fitted, byte for byte.
     trained = count.read_text().split()
-    assert trained.count("critic") in (2, 4)
+    assert trained.count("discriminator") in (2, 4)
     assert trained.count("labelling") in (3, 6)
     found = {path: dataset.read(path) for path in dataset.list("fitted")}
     assert {path: found[path] for path in fitted_here} == fitted_here
@@ -161,10 +167,10 @@ def test_what_was_fitted_is_what_is_used(config, dataset):
         ({"labeller__steps": 3}, {"labeller", "label-floor"}),
         ({"selection__label_precision": 0.6}, {"label-floor"}),
         (
-            {"selection__held_out": {"realism": 0.2, "critic": CRITIC}},
+            {"selection__held_out": {"realism": 0.2, "critic": DISCRIMINATOR}},
             set(),
         ),
-        ({"selection__held_out": {"critic": CRITIC | {"folds": 3}}}, {"critic"}),
+        ({"selection__held_out": {"critic": DISCRIMINATOR | {"folds": 3}}}, {"discriminator"}),
         ({"scores__draws": 2}, {"validation-scores"}),
         ({"selection__rare_quantile": 0.5}, set()),
         ({"dataset__split__seed": 5}, set(KINDS)),
@@ -175,7 +181,7 @@ def test_only_what_a_setting_decides_is_fitted_again(tiny_config, config, datase
     before = set(dataset.list("fitted"))
     content = {
         "backbone__path": config.backbone.path,
-        "selection__held_out": {"critic": CRITIC},
+        "selection__held_out": {"critic": DISCRIMINATOR},
         "selection__label_precision": 0.5,
         "labeller__steps": 2,
         "labeller__width": 4,
@@ -187,7 +193,7 @@ def test_only_what_a_setting_decides_is_fitted_again(tiny_config, config, datase
     assert new == refitted
 
 
-def test_a_run_without_critic_and_labeller_keeps_its_scores_alone(tiny_config):
+def test_a_run_without_discriminator_and_labeller_keeps_its_scores_alone(tiny_config):
     config = tiny_config()
 
     fit_once.fn(config, scores=True)
@@ -214,18 +220,18 @@ def test_a_precision_without_validation_images_is_refused(tiny_config, config):
 def test_networks_are_the_same_after_bytes_and_back():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (24, 12, 9, 3), dtype=np.uint8), np.arange(24) % 3
-    settings = CriticSettings(folds=2, classifier=ClassifierSettings(steps=3, width=5))
-    critic = Critic.train(images, labels, num_classes=3, settings=settings)
+    settings = DiscriminatorSettings(folds=2, classifier=ClassifierSettings(steps=3, width=5))
+    discriminator = Discriminator.train(images, labels, num_classes=3, settings=settings)
 
-    again = read_critic(critic_bytes(critic))
+    again = read_discriminator(discriminator_bytes(discriminator))
 
-    assert critic_bytes(again) == critic_bytes(critic)
-    for mine, theirs in zip(critic.judge(images), again.judge(images), strict=True):
+    assert discriminator_bytes(again) == discriminator_bytes(discriminator)
+    for mine, theirs in zip(discriminator.judge(images), again.judge(images), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(critic.own.realness, again.own.realness)
+    np.testing.assert_array_equal(discriminator.own.p_real, again.own.p_real)
     with pytest.raises(ValueError, match="cannot be read"):
-        read_critic(b"no networks")
+        read_discriminator(b"no networks")
     with pytest.raises(ValueError, match="cannot be read"):
         read_labeller(b"")
-    labeller = Labeller(critic.members)
+    labeller = Labeller(discriminator.members)
     assert labeller_bytes(read_labeller(labeller_bytes(labeller))) == labeller_bytes(labeller)

@@ -75,11 +75,11 @@ def test_a_run_writes_its_datasets_folder_and_a_unit_its_runs_folder(become, tin
         plan = plan_real(config.plan, workspace.real)[0]
     become_user(maker)
     with enforcing():
-        receipt = make_unit(plan, workspace, open_run_store(workspace))
+        receipt = make_unit(plan, workspace, open_run_store(workspace.run))
         with pytest.raises(StoreError, match=r"digits/latest\.json cannot be written"):
             workspace.store.write("digits/latest.json", b"{}")
     become_user(stranger)
     with enforcing(), pytest.raises(StoreError, match=r"cannot be written.*give this user write access"):
-        make_unit(plan_real(config.plan, workspace.real)[1], workspace, open_run_store(workspace))
+        make_unit(plan_real(config.plan, workspace.real)[1], workspace, open_run_store(workspace.run))
 
     assert receipt.unit == plan.unit
