@@ -20,7 +20,7 @@ from datasets.readers.fashion_mnist import read_fashion_mnist
 from datasets.readers.imageset import ImageSet
 from minority.evaluation.intervals import wilson
 from minority.features import Pixels
-from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
+from minority.selection.judge import HeldOutRules, SelectionSettings, build_judge
 from minority.selection.negatives import blends
 
 POLICIES = {"fixed floors": None, "held-out floors and critic": HeldOutRules()}
@@ -64,7 +64,7 @@ def measure(train: ImageSet, held_out: ImageSet, *, count: int, seed: int) -> pd
     kinds = planted(train, held_out, count=count, seed=seed)
     rows = []
     for policy, rules in POLICIES.items():
-        judge = Judge(
+        judge = build_judge(
             extract(images), train.labels, settings=SelectionSettings(held_out=rules), images=images, extract=extract
         )
         for kind, (candidates, labels) in kinds.items():

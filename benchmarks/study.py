@@ -28,7 +28,6 @@ from benchmarks.study_candidates import (
     fit_judge,
     missing_images,
     planned_labels,
-    verdict_table,
 )
 from benchmarks.study_data import (
     load_arrays,
@@ -99,7 +98,8 @@ def synthetic_sources(
         else:
             extract, judging = judge()
             start = time.monotonic()
-            verdicts = verdict_table(judging, candidates, extract=extract)
+            said = judging.judge(extract(candidates.images), candidates.labels, images=candidates.images)
+            verdicts = said.columns
             save_arrays(verdicts_path, verdicts)
             say(f"{sampler}: judged in {time.monotonic() - start:.0f} s")
         judged[sampler] = (candidates, verdicts)

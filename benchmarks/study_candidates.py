@@ -1,4 +1,6 @@
-"""The study's synthetic images: drawn once by every sampler, then chosen by several policies.
+"""The study's synthetic images: drawn once by every sampler, then chosen by the product's selection policies.
+
+Quotas are the same for all: every class is filled up to the commonest one.
 
 Shapes: M candidates, H x W pixels, C channels, K classes.
 """
@@ -19,7 +21,12 @@ from minority.neighbours.reference import RealReference
 from minority.sampling.draw import draw
 from minority.sampling.named_samplers import NAMED_SAMPLERS
 from minority.sampling.settings import SamplerSettings
-from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
+from minority.selection.choice import choose
+from minority.selection.discriminator import DiscriminatorSettings
+from minority.selection.judge import build_judge
+from minority.selection.policy import Policy
+from minority.selection.settings import HeldOutRules, SelectionSettings
+from minority.selection.verdicts import Judge
 
 Int64 = NDArray[np.int64]
 
@@ -41,13 +48,6 @@ SAMPLERS: Mapping[str, SamplerSettings] = {
     ),
     "label-guided": NAMED_SAMPLERS["classifier-free"],
 }
-#: How candidates are chosen. Quotas are the same for all: every class is filled up to the commonest one.
-#:   all         in the order they came
-#:   clean       real-looking, new and of their label; nothing is asked about rarity
-#:   moderate    the same, and beyond the real median distance to the neighbours
-#:   rare        the same, beyond the real 90 % quantile
-#:   consistent  new, and of the half of their class that the critic finds most clearly of its label
-POLICIES = ("all", "clean", "moderate", "rare", "consistent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Source:
     """Synthetic images: a sampler's candidates, chosen by a policy; `main` ones meet every arm, others two."""
 
     sampler: str
-    policy: str
+    policy: Policy
     main: bool = False
 
     @property
@@ -130,41 +130,15 @@ def draw_candidates(
 
 
 def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_fake: bool, device: str) -> Judge:
-    """A judge of the training split, with a critic; policies read its verdicts and scores."""
-    rules = HeldOutRules()
-    rules = replace(rules, critic=replace(rules.critic, mirrored_is_fake=mirrored_is_fake))
+    """A judge of the training split, with a discriminator; policies read its verdicts and scores."""
+    rules = HeldOutRules(critic=DiscriminatorSettings(mirrored_is_fake=mirrored_is_fake))
     settings = SelectionSettings(held_out=rules)
-    return Judge(
+    return build_judge(
         extract(train.images), train.labels, settings=settings, images=train.images, extract=extract, device=device
     )
 
 
-def verdict_table(judge: Judge, candidates: LabelledImages, *, extract: Extractor) -> dict[str, NDArray[np.generic]]:
-    """What the policies need to know of every candidate, each (M,)."""
-    verdicts = judge.judge(extract(candidates.images), candidates.labels, images=candidates.images)
-    assert verdicts.label_margin is not None, "judged with a critic"
-    return {
-        "rarity": verdicts.quantiles["knn_distance"],
-        "valid": verdicts.valid,
-        "new": verdicts.new,
-        "label_kept": verdicts.label_kept,
-        "label_margin": verdicts.label_margin,
-    }
-
-
-def chosen(policy: str, verdicts: Mapping[str, NDArray[np.generic]], labels: Int64, *, missing: Int64) -> Int64:
+def chosen(policy: Policy, verdicts: Mapping[str, NDArray[np.generic]], labels: Int64, *, missing: Int64) -> Int64:
     """Positions of the candidates that a policy takes, in their order, up to what every class lacks."""
-    if policy == "all":
-        passed = np.ones(len(labels), dtype=bool)
-    elif policy == "consistent":
-        margin = np.asarray(verdicts["label_margin"], dtype=np.float64)
-        middle = np.array([np.median(margin[labels == k]) if (labels == k).any() else 0.0 for k in range(len(missing))])
-        passed = np.asarray(verdicts["new"], dtype=bool) & (margin >= middle[labels])
-    else:
-        rarity = {"clean": -1.0, "moderate": 0.5, "rare": 0.9}[policy]
-        passed = np.logical_and.reduce(
-            [np.asarray(verdicts[name], dtype=bool) for name in ("valid", "new", "label_kept")]
-        )
-        passed &= np.asarray(verdicts["rarity"], dtype=np.float64) > rarity
-    taken = [np.flatnonzero(passed & (labels == k))[: missing[k]] for k in range(len(missing))]
-    return np.sort(np.concatenate(taken)).astype(np.int64)
+    kept, _ = choose(verdicts, labels, quotas=dict(enumerate(missing.tolist())), policy=policy)
+    return np.flatnonzero(kept).astype(np.int64)

@@ -20,8 +20,9 @@ from tasks.config.runs import AugmentConfig, placed
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.inputs.fitting import fit_once
 from tasks.inputs.run_store import open_run_store
-from tasks.inputs.workspace import Workspace
+from tasks.inputs.workspace import Workspace, open_workspace
 from tasks.report.publish import RunSummary, write_report
 
 
@@ -34,10 +35,11 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
         overrides: Single settings to change, dotted: {"seed": 3, "sampler.self_guidance.scale": 2}.
     """
     config = placed(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
-    workspace = check_inputs(config)
+    models = check_inputs(config)
     get_run_logger().info(account_of_images(config.dataset))
-    with running(workspace):
-        rounds = generate(workspace)
+    with running(models.run):
+        fit_once(config, scores=True)
+        rounds = generate(open_workspace(config))
         manifest = publish_run(config, rounds)
         comparison = config.comparison(manifest)
         if comparison is not None:
@@ -49,7 +51,7 @@ def generate(workspace: Workspace) -> int:
     """Draw rounds of candidates until quotas are full or the budget is spent. Returns how many rounds were drawn."""
     config, real = workspace.config, workspace.real
     wanted = quotas(real, config.plan)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     draw(settle_plan(plan_real(config.plan, real), store), config, what="real images")
     candidates = Candidates(workspace, store)
     round_number = 0

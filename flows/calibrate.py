@@ -8,12 +8,13 @@ from prefect.logging import get_run_logger
 
 from tasks.calibration.result import CalibrationSummary, write_calibration
 from tasks.calibration.search import Measurement, check_budget, measure_candidate, plan_rung, plan_verification
-from tasks.checks import account_of_images, check_workspace
+from tasks.checks import account_of_images, check_models
 from tasks.config.presets import validate
 from tasks.config.runs import CalibrateConfig, placed
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.inputs.fitting import fit_once
 
 
 @flow(name="calibrate", task_runner=task_runner(), validate_parameters=True)
@@ -26,8 +27,9 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
     """
     config = placed(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     check_budget(config)
-    check_workspace(config.augment())
+    check_models(config.augment())
     get_run_logger().info(account_of_images(config.dataset))
+    fit_once(config.augment(), scores=False)
     searched: list[Measurement] = []
     rung = 0
     while orders := plan_rung(config, searched, rung=rung):

@@ -135,9 +135,9 @@ def calibrate(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
-        from tasks.checks import account_of_images, check_workspace
+        from tasks.checks import account_of_images, check_models
 
-        check_workspace(config.augment())
+        check_models(config.augment())
         typer.echo(account_of_images(config.dataset), err=True)
         from flows.calibrate import calibrate as run
         from flows.result_table import print_calibration

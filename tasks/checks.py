@@ -10,27 +10,27 @@ from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.run_store import open_run_store
-from tasks.inputs.workspace import Workspace, open_backbone, open_workspace
+from tasks.inputs.workspace import Models, open_backbone, open_models
 
 
-def check_inputs(config: AugmentConfig) -> Workspace:
+def check_inputs(config: AugmentConfig) -> Models:
     """Open all that a run needs.
 
     Returns:
-        The workspace, whose run is claimed in the store.
+        The run's models; the run is claimed in the store.
 
     Raises:
         InputError: What is missing or does not fit, all of it in one line.
     """
-    workspace = check_workspace(config)
+    models = check_models(config)
     try:
-        open_run_store(workspace)
+        open_run_store(models.run)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    return workspace
+    return models
 
 
-def check_workspace(config: AugmentConfig) -> Workspace:
+def check_models(config: AugmentConfig) -> Models:
     """Open data, backbone and store without claiming a run.
 
     Raises:
@@ -40,7 +40,7 @@ def check_workspace(config: AugmentConfig) -> Workspace:
     problems = [problem for check in checks if (problem := check(config))]
     if problems:
         raise InputError(" Also: ".join(problems))
-    return open_workspace(config)
+    return open_models(config)
 
 
 def account_of_images(config: DatasetConfig) -> str:
@@ -92,7 +92,8 @@ def _check_downstream(config: AugmentConfig) -> str | None:
     if config.downstream is None or config.downstream.seeds == 0 or _check_data(config) is not None:
         return None
     try:
-        check_arms(config.downstream, load_real_data(config.dataset), sources=sources_of(config))
+        sources = sources_of(config, policies=config.downstream.policies)
+        check_arms(config.downstream, load_real_data(config.dataset), sources=sources)
     except InputError as error:
         return str(error)
     return None

@@ -31,7 +31,7 @@ METADATA_SCHEMA = pa.schema(
         pa.field("nearest_distance", pa.float32()),  # distance to the nearest training image
         pa.field("nearest_source_id", pa.string()),  # that image
         pa.field("realism", pa.float32()),  # > 1: inside the k-NN manifold of the training split
-        pa.field("label_agreement", pa.float32()),  # in [0, 1]: how well the label fits the image
+        pa.field("label_agreement", pa.float32()),  # in [0, 1]: how much nearer the own label's training images are
         # Verdicts of the filters; null for real images.
         pa.field("rare", pa.bool_()),
         pa.field("valid", pa.bool_()),
@@ -69,6 +69,8 @@ METADATA_SCHEMA = pa.schema(
         # Of variants of real images (edit).
         pa.field("edited_source_id", pa.string()),  # the training image that it is a variant of
         pa.field("edited_fraction", pa.float32()),  # t0 / T: how far up the chain that image was noised
+        # Where groups were recognised. Tables without this column have it in label_agreement.
+        pa.field("labeller_confidence", pa.float32()),  # in [0, 1]: how sure the ensemble is of the group
     ]
 )
 

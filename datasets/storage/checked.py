@@ -34,6 +34,15 @@ def write_checked(store: Store, name: str, data: bytes) -> None:
     store.write(name, data + _LINE % sha256_hex(data).encode("ascii"))
 
 
+def create_checked(store: Store, name: str, data: bytes) -> bool:
+    """The same unless a file of that name exists, which then stays. Returns whether this call wrote it.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    return store.create(name, data + _LINE % sha256_hex(data).encode("ascii"))
+
+
 def read_checked(store: Store, name: str) -> bytes:
     """The content that `write_checked` was given.
 

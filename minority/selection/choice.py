@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features, nearest
 from minority.selection.diversity import k_centre
+from minority.selection.policy import Policy, refusals
 
 KEPT = "kept"
 LOOK_ALIKE, QUOTA_FULL = "look-alike of a kept sample", "quota full"
-#: Why a candidate is not kept, in the order in which the filters are asked.
-REASONS = ("common", "not real-looking", "copy of a training image", "label lost", LOOK_ALIKE, QUOTA_FULL)
-FILTERS = ("rare", "valid", "new", "label_kept")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +33,32 @@ class Spread:
 
 
 def choose(
-    rows: Mapping[str, NDArray[np.bool_]],
+    rows: Mapping[str, NDArray[np.generic]],
     labels: NDArray[np.int64],
     *,
     quotas: Mapping[int, int],
+    policy: Policy = "rare",
+    rounds: NDArray[np.int64] | None = None,
     spread: Spread | None = None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Keep what passed every filter until the quota of its label is full.
+    """Keep what the policy lets through until the quota of its label is full.
 
     Args:
-        rows: The verdicts "rare", "valid", "new" and "label_kept", each (M,).
-        labels: (M,) labels of the candidates.
+        rows: What the policy asks of every candidate (`policy.asked_columns`), each (M,).
+        labels: (M,) labels, or groups, of the candidates.
         quotas: How many may be kept for each label.
+        policy: Which verdicts a kept candidate must have.
+        rounds: (M,) the round of each, for policies that compare within one; None: all are of one.
         spread: None keeps them in the order given. Otherwise, round by round, the candidate farthest from all kept ones
             of its label comes first.
 
     Returns:
         (M,) whether a candidate is kept, and for each one "kept" or the first filter that refused it.
+
+    Raises:
+        ValueError: Something that the policy asks is not known.
     """
-    reasons = [_first_refusal(rows, i) or QUOTA_FULL for i in range(len(labels))]
+    reasons = [reason or QUOTA_FULL for reason in refusals(policy, rows, labels, rounds=rounds)]
     passed = np.array([reason == QUOTA_FULL for reason in reasons], dtype=bool)
     for label in np.unique(labels).tolist():
         mine = np.flatnonzero(passed & (labels == label))
@@ -87,10 +92,3 @@ def _choose_spread(mine: NDArray[np.int64], spread: Spread, *, quota: int) -> tu
 
 def _gap(i: int, kept: list[int], features: Features) -> float:
     return float(nearest(features[i : i + 1], features[kept], k=1)[0][0, 0])
-
-
-def _first_refusal(rows: Mapping[str, NDArray[np.bool_]], i: int) -> str | None:
-    for name, reason in zip(FILTERS, REASONS, strict=False):
-        if not rows[name][i]:
-            return reason
-    return None

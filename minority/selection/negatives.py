@@ -1,7 +1,7 @@
-"""Images that look almost real and are not: what a critic learns to refuse.
+"""Images that look almost real and are not: what a discriminator learns to refuse.
 
-They are made of real training images alone, so a critic needs no generated sample, and does not learn one generator's
-habits.
+They are made of real training images alone, so a discriminator needs no generated sample, and does not learn one
+generator's habits.
 
 Shapes: N images, H x W pixels, C channels.
 """
@@ -18,7 +18,7 @@ BLENDS, NOISY, NOISE, MIRRORED = "blend", "noisy image", "noise", "mirrored imag
 _SHARES = {BLENDS: 0.5, NOISY: 0.15, NOISE: 0.1, MIRRORED: 0.25}
 
 
-class Fakes(NamedTuple):
+class SyntheticNegatives(NamedTuple):
     """Made images (F, H, W, C) uint8, their kinds, and (F,) odds of drawing each, which sum to 1."""
 
     images: UInt8
@@ -26,19 +26,19 @@ class Fakes(NamedTuple):
     odds: NDArray[np.float64]
 
 
-def make_fakes(images: UInt8, *, seed: int, mirrored: bool) -> Fakes:
+def make_negatives(images: UInt8, *, seed: int, mirrored: bool) -> SyntheticNegatives:
     """Spoil real images in every way.
 
     Args:
         images: (N, H, W, C) uint8 real images, N >= 2.
         seed: Decides all draws.
-        mirrored: Whether a mirrored image is a fake: true for digits, false for faces and rooms.
+        mirrored: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
 
     Raises:
         ValueError: For fewer than two images, of which no blend can be made.
     """
     if len(images) < 2:
-        raise ValueError(f"fakes are made of at least 2 real images, got {len(images)}.")
+        raise ValueError(f"synthetic negatives are made of at least 2 real images, got {len(images)}.")
     rng = np.random.default_rng(seed)
     made = {
         BLENDS: blends(images, rng, count=2 * len(images)),
@@ -49,7 +49,7 @@ def make_fakes(images: UInt8, *, seed: int, mirrored: bool) -> Fakes:
         made[MIRRORED] = np.ascontiguousarray(images[:, :, ::-1])
     odds = np.concatenate([np.full(len(part), _SHARES[kind] / len(part)) for kind, part in made.items()])
     kinds = [kind for kind, part in made.items() for _ in range(len(part))]
-    return Fakes(np.concatenate(list(made.values())), kinds, odds / odds.sum())
+    return SyntheticNegatives(np.concatenate(list(made.values())), kinds, odds / odds.sum())
 
 
 def blends(images: UInt8, rng: np.random.Generator, *, count: int, edge: float = 0.2) -> UInt8:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from datasets.runs.tables import replace_column
 from datasets.runs.units import read_unit_rows
 from datasets.storage.store import Store
+from minority.selection.choice import Spread, choose
 from minority.selection.diversity import look_alikes
-from minority.selection.judge import Spread, choose
+from minority.selection.policy import Policy, asked_columns, passed
 from tasks.augment.planning import RoundPlan, Tally, UnitPlan, quotas, tally
 from tasks.inputs.workspace import Workspace
 
-_FILTERS = ("rare", "valid", "new", "label_kept")
-#: What the choice asks of a candidate.
-_ASKED = ("key", "group", "round", *_FILTERS, "fingerprint")
+#: What the choice asks of a candidate, beside what the policy asks.
+_ASKED = ("key", "group", "round", "fingerprint")
 _UNITS_AT_ONCE = 64
 
 
@@ -36,7 +36,7 @@ class Candidates:
 
     def add(self, plan: RoundPlan) -> None:
         """Read the candidates of a finished round."""
-        rows = read_rows(self._store, plan, columns=_ASKED)
+        rows = read_rows(self._store, plan, columns=(*_ASKED, *asked_columns(self._policy)))
         assert rows is not None, "a round has units"
         self._rows = rows if self._rows is None else pa.concat_tables([self._rows, rows])
 
@@ -52,7 +52,11 @@ class Candidates:
     def tallies(self) -> list[Tally]:
         """How far every group is."""
         rows = None if self._rows is None else self._chosen(self._rows)
-        return tally_candidates(rows, groups=self._workspace.real.groups, wanted=self._wanted)
+        return tally_candidates(rows, groups=self._workspace.real.groups, wanted=self._wanted, policy=self._policy)
+
+    @property
+    def _policy(self) -> Policy:
+        return self._workspace.config.selection.policy
 
     @property
     def _wanted(self) -> list[int]:
@@ -60,7 +64,11 @@ class Candidates:
 
     def _chosen(self, rows: pa.Table) -> pa.Table:
         return choose_candidates(
-            rows, groups=self._workspace.real.groups, wanted=self._wanted, spacing=self._workspace.spacing
+            rows,
+            groups=self._workspace.real.groups,
+            wanted=self._wanted,
+            policy=self._policy,
+            spacing=self._workspace.spacing,
         )
 
 
@@ -80,9 +88,14 @@ def read_rows(store: Store, units: Iterable[UnitPlan], *, columns: Sequence[str]
 
 
 def choose_candidates(
-    rows: pa.Table, *, groups: Sequence[str], wanted: Sequence[int], spacing: float | None = None
+    rows: pa.Table,
+    *,
+    groups: Sequence[str],
+    wanted: Sequence[int],
+    policy: Policy = "rare",
+    spacing: float | None = None,
 ) -> pa.Table:
-    """Fill in `kept` and `reason`: what passed every filter, up to the quota of its group.
+    """Fill in `kept` and `reason`: what the policy lets through, up to the quota of its group.
 
     The choice among the rows of early rounds does not change when later rounds are added.
 
@@ -90,14 +103,21 @@ def choose_candidates(
         rows: The candidates, round by round.
         groups: Names of the groups.
         wanted: Images wanted for each.
+        policy: Which verdicts a kept candidate must have.
         spacing: None keeps them in order. Otherwise those that differ most come first, and what is this near to a kept
             one is a look-alike.
     """
-    verdicts = {name: rows[name].to_numpy() for name in _FILTERS}
     group_index = {name: i for i, name in enumerate(groups)}
     group_of: NDArray[np.int64] = np.array([group_index[name] for name in rows["group"].to_pylist()], dtype=np.int64)
     spread = None if spacing is None else _spread(rows, spacing)
-    kept, reasons = choose(verdicts, group_of, quotas=dict(enumerate(wanted)), spread=spread)
+    kept, reasons = choose(
+        _asked(rows, policy),
+        group_of,
+        quotas=dict(enumerate(wanted)),
+        policy=policy,
+        rounds=_rounds(rows),
+        spread=spread,
+    )
     return replace_column(replace_column(rows, "kept", values=kept.tolist()), "reason", values=list(reasons))
 
 
@@ -113,7 +133,7 @@ def name_near_duplicates(rows: pa.Table, *, radius: float) -> pa.Table:
 
 
 def _spread(rows: pa.Table, spacing: float) -> Spread:
-    return Spread(_fingerprints(rows), rounds=rows["round"].to_numpy().astype(np.int64), spacing=spacing)
+    return Spread(_fingerprints(rows), rounds=_rounds(rows), spacing=spacing)
 
 
 def _fingerprints(rows: pa.Table) -> NDArray[np.float32]:
@@ -122,16 +142,27 @@ def _fingerprints(rows: pa.Table) -> NDArray[np.float32]:
     return values.reshape(len(column), -1)
 
 
-def tally_candidates(rows: pa.Table | None, *, groups: Sequence[str], wanted: Sequence[int]) -> list[Tally]:
+def tally_candidates(
+    rows: pa.Table | None, *, groups: Sequence[str], wanted: Sequence[int], policy: Policy = "rare"
+) -> list[Tally]:
     """How far every group is after the chosen rows."""
     if rows is None:
         return [Tally(missing=count) for count in wanted]
-    passed = passed_filters(rows).tolist()
-    columns = {"group": rows["group"].to_pylist(), "kept": rows["kept"].to_pylist(), "passed": passed}
+    let_through = passed_policy(rows, policy).tolist()
+    columns = {"group": rows["group"].to_pylist(), "kept": rows["kept"].to_pylist(), "passed": let_through}
     return tally(wanted, columns, groups)
 
 
-def passed_filters(rows: pa.Table) -> NDArray[np.bool_]:
-    """(N,) whether every filter let the candidate through."""
-    passed: NDArray[np.bool_] = np.logical_and.reduce([rows[name].to_numpy() for name in _FILTERS])
-    return passed
+def passed_policy(rows: pa.Table, policy: Policy) -> NDArray[np.bool_]:
+    """(N,) whether the policy lets each candidate through, among the candidates given."""
+    groups = np.unique(np.array(rows["group"].to_pylist(), dtype=object), return_inverse=True)[1]
+    return passed(policy, _asked(rows, policy), groups.astype(np.int64), rounds=_rounds(rows))
+
+
+def _asked(rows: pa.Table, policy: Policy) -> dict[str, NDArray[np.generic]]:
+    return {name: rows[name].to_numpy() for name in asked_columns(policy)}
+
+
+def _rounds(rows: pa.Table) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = rows["round"].fill_null(0).to_numpy().astype(np.int64)
+    return found

@@ -1,11 +1,11 @@
 """What candidates turned out to be: their groups, and every filter's word on them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.selection.judge import Verdicts
+from minority.selection.verdicts import Verdicts
 from tasks.inputs.workspace import Workspace
 
 
@@ -40,7 +40,7 @@ def judge_images(
     """
     group_labels = np.array(workspace.real.group_labels)
     groups, confidence = planned_groups, None
-    if workspace.needs_labeller:
+    if workspace.labeller is not None:
         groups, confidence = workspace.labeller.label(images)
     recognised = groups
     if inherited:
@@ -53,5 +53,5 @@ def judge_images(
             kept &= recognised == planned_groups
         elif workspace.backbone.num_classes is not None:
             kept &= labels == group_labels[planned_groups]
-        verdicts = replace(verdicts, label_agreement=confidence, label_kept=kept)
+        verdicts = verdicts.with_labeller(confidence, kept)
     return Judged(groups=groups, labels=labels, features=features, verdicts=verdicts)

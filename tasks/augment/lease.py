@@ -10,23 +10,23 @@ from prefect.logging import get_run_logger
 from datasets.runs.leases import LEASE_SECONDS, drop_lease, renew_lease
 from datasets.storage.store import Store
 from tasks.execution.log_ids import log_ids
+from tasks.inputs.run_identity import RunIdentity
 from tasks.inputs.run_store import open_run_store
-from tasks.inputs.workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 @contextmanager
-def running(workspace: Workspace) -> Iterator[None]:
+def running(run: RunIdentity) -> Iterator[None]:
     """Mark the run as worked on, so that `minority clean` leaves it alone.
 
     Raises:
         StoreError: The lease cannot be written.
     """
-    store = open_run_store(workspace)
+    store = open_run_store(run)
     renew_lease(store)
     ended = threading.Event()
-    with log_ids(run=workspace.run_id):
+    with log_ids(run=run.run_id):
         logger = get_run_logger()
         renewer = threading.Thread(target=_renew, args=(store, ended, logger), name="lease", daemon=True)
         renewer.start()

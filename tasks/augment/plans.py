@@ -6,7 +6,7 @@ from functools import lru_cache
 from datasets.runs.plans import keep_plan, read_plan
 from datasets.storage.store import Store
 from tasks.augment.planning import RoundPlan, plan_name
-from tasks.inputs.workspace import Workspace
+from tasks.inputs.run_identity import RunIdentity
 
 
 def settle_plan(plan: RoundPlan, store: Store) -> RoundPlan:
@@ -15,17 +15,17 @@ def settle_plan(plan: RoundPlan, store: Store) -> RoundPlan:
     return replace(plan, indices=indices, groups=groups)
 
 
-def open_plan(name: str, workspace: Workspace, store: Store) -> RoundPlan:
+def open_plan(name: str, run: RunIdentity, store: Store) -> RoundPlan:
     """A plan of the run, from its store or from this process's memory.
 
     Raises:
         ValueError: It is missing or damaged.
         StoreError: The store cannot be read.
     """
-    return _open_plan(name, store.root, workspace.recipe, unit_size=workspace.config.plan.unit_size)
+    return _open_plan(name, store.root, run.recipe, unit_size=run.config.plan.unit_size)
 
 
-def run_plans(workspace: Workspace, store: Store, *, rounds: int) -> list[RoundPlan]:
+def run_plans(run: RunIdentity, store: Store, *, rounds: int) -> list[RoundPlan]:
     """The plans of a run that has drawn so many rounds: real images, candidates by round, baseline.
 
     Raises:
@@ -33,9 +33,9 @@ def run_plans(workspace: Workspace, store: Store, *, rounds: int) -> list[RoundP
         StoreError: The store cannot be read.
     """
     names = [plan_name("none", 0), *(plan_name("minority", number) for number in range(rounds))]
-    if rounds and workspace.config.plan.baseline:
+    if rounds and run.config.plan.baseline:
         names.append(plan_name("plain", 0))
-    return [open_plan(name, workspace, store) for name in names]
+    return [open_plan(name, run, store) for name in names]
 
 
 @lru_cache(maxsize=4)

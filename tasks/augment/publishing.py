@@ -35,9 +35,9 @@ _RECORD = ("source", "sampler", "source_id", "sample_index", "seed", "label_name
 def publish_run(config: AugmentConfig, rounds: int) -> str:
     """Publish what the units of so many rounds hold. Returns the manifest's URL; the same again changes nothing."""
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     manifest = publish_rounds(workspace, store, rounds=rounds)
-    latest = move_latest(workspace.store, config.name, workspace.run_id)
+    latest = move_latest(workspace.run.store, config.name, workspace.run.run_id)
     url = store.url(MANIFEST_FILE)
     get_run_logger().info("published %d shards: %s", len(manifest.shards), url)
     announce_dataset(manifest, url=url, latest=latest)
@@ -50,8 +50,8 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
     wanted = quotas(real, config.plan)
     facts = RunFacts(
         dataset=config.name,
-        run_id=workspace.run_id,
-        recipe=workspace.recipe,
+        run_id=workspace.run.run_id,
+        recipe=workspace.run.recipe,
         config=published_config(config),
         backbone={"name": workspace.backbone.name, "sha256": workspace.backbone.sha256},
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
@@ -62,8 +62,8 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         "which was trained on the training split alone.",
         real_images=real.account.to_markdown(examples=False),
     )
-    plans = run_plans(workspace, store, rounds=rounds)
-    _require_units(store, plans, recipe=workspace.recipe)
+    plans = run_plans(workspace.run, store, rounds=rounds)
+    _require_units(store, plans, recipe=workspace.run.recipe)
     candidates = Candidates(workspace, store)
     for plan in plans:
         if plan.sampler == "minority":

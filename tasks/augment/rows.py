@@ -12,7 +12,7 @@ from minority.selection.diversity import projected
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.judging import Judged, judge_images
 from tasks.augment.planning import UnitPlan
-from tasks.augment.scoring import TRAINING_INDEX, score, score_quantiles
+from tasks.inputs.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.inputs.workspace import Workspace
 
 #: Columns whose quantiles are columns too, and what the judge calls them.
@@ -125,7 +125,8 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "rarity_score": neighbourhood.rarity,
         "copy_ratio": neighbourhood.copy_ratio,
         "label_agreement": verdicts.label_agreement,
-        "realness": None if verdicts.opinion is None else verdicts.opinion.realness,
+        "labeller_confidence": verdicts.labeller_confidence,
+        "realness": None if verdicts.output is None else verdicts.output.p_real,
         "label_probability": verdicts.label_probability,
         "label_margin": verdicts.label_margin,
     }

@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from datasets.runs.units import read_receipt, write_unit
 from datasets.storage.store import Store
 from minority.runtime.memory import peak_memory
-from tasks.augment.candidates import passed_filters
+from tasks.augment.candidates import passed_policy
 from tasks.augment.planning import UnitBatch, UnitPlan
 from tasks.augment.plans import open_plan
 from tasks.augment.rows import candidate_rows, real_rows
@@ -29,7 +29,7 @@ class UnitWork:
         sampler: The plan's.
         device: "cpu" or "cuda".
         made: Samples made; 0 where the unit was there already.
-        passed: Those that every filter let through.
+        passed: Those that the selection policy lets through, among those of this unit.
         seconds: What they took.
         peak_memory: Bytes of the device that this process has had in use at most; 0 on the CPU.
     """
@@ -50,13 +50,13 @@ def generate_units(batch: UnitBatch, config: AugmentConfig) -> list[UnitWork]:
     The first unit that fails ends the task run; another attempt goes on from there.
     """
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
-    plan = open_plan(batch.plan, workspace, store)
+    store = open_run_store(workspace.run)
+    plan = open_plan(batch.plan, workspace.run, store)
     done = []
     for number in range(batch.first, batch.first + batch.count):
-        with log_ids(run=workspace.run_id, unit=plan[number].unit):
+        with log_ids(run=workspace.run.run_id, unit=plan[number].unit):
             done.append(make_unit(plan[number], workspace, store))
-    with log_ids(run=workspace.run_id, unit=batch.name):
+    with log_ids(run=workspace.run.run_id, unit=batch.name):
         made, seconds = sum(work.made for work in done), sum(work.seconds for work in done)
         get_run_logger().info("%d samples made in %.1f s, %.3g samples/s", made, seconds, made / max(seconds, 1e-9))
     return done
@@ -69,17 +69,17 @@ def is_done(plan: UnitPlan, store: Store, *, recipe: str) -> bool:
 
 def make_unit(plan: UnitPlan, workspace: Workspace, store: Store) -> UnitWork:
     """Draw, score, judge and store one unit; a sound one is left alone."""
-    if is_done(plan, store, recipe=workspace.recipe):
+    if is_done(plan, store, recipe=workspace.run.recipe):
         return UnitWork(unit=plan.unit, sampler=plan.sampler, device=workspace.device)
     started = time.monotonic()
     images, rows = real_rows(plan, workspace) if plan.sampler == "none" else candidate_rows(plan, workspace)
-    write_unit(store, plan.unit, images, rows, recipe=workspace.recipe)
+    write_unit(store, plan.unit, images, rows, recipe=workspace.run.recipe)
     return UnitWork(
         unit=plan.unit,
         sampler=plan.sampler,
         device=workspace.device,
         made=plan.num_samples,
-        passed=0 if plan.sampler == "none" else int(passed_filters(rows).sum()),
+        passed=0 if plan.sampler == "none" else int(passed_policy(rows, workspace.config.selection.policy).sum()),
         seconds=time.monotonic() - started,
         peak_memory=peak_memory(workspace.device),
     )

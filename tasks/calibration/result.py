@@ -60,7 +60,7 @@ def real_reference(workspace: Workspace) -> Measured | None:
         valid=int(verdicts.valid.sum()),
         new=int(verdicts.new.sum()),
         label_kept=int(verdicts.label_kept.sum()),
-        passed=int(verdicts.passed.sum()),
+        passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
         diversity=diversity_of(workspace, judged.features),
     )
 

@@ -184,7 +184,7 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
         valid=int(verdicts.valid.sum()),
         new=int(verdicts.new.sum()),
         label_kept=int(verdicts.label_kept.sum()),
-        passed=int(verdicts.passed.sum()),
+        passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
         evaluations=drawn.evaluations * len(indices),
         siblings=drawn.siblings,
         diversity=diversity_of(workspace, judged.features),

@@ -17,7 +17,7 @@ from minority.evaluation.backbone_quality import QualitySettings
 from minority.features import ExtractorSettings
 from minority.sampling.draw import SamplerSettings, ScoreSettings
 from minority.sampling.edit import EditSettings
-from minority.selection.judge import SelectionSettings
+from minority.selection.settings import SelectionSettings
 from minority.training import TrainingSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers

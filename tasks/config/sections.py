@@ -22,6 +22,7 @@ from datasets.storage.store_url import holds_secret
 from datasets.storage.yaml_text import load_yaml, plain
 from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
+from minority.selection.policy import Policy
 from tasks.config.paths import project_path
 from tasks.config.recipe import differing
 from tasks.config.written import settled
@@ -231,6 +232,10 @@ class ArmsConfig(Section):
         tuple[str, ...] | None,
         Field(min_length=1, description="Names of arms, e.g. real, dfr, real+minority; none: all there are."),
     ] = None
+    policies: Annotated[
+        tuple[Policy, ...],
+        Field(description="Other choices among the run's candidates that get arms too, e.g. clean, consistent."),
+    ] = ()
     seeds: Annotated[int, Field(ge=0, description="Tested classifiers an arm; 0 trains none.")] = 5
     budget: DownstreamSettings = DownstreamSettings()
 

@@ -11,7 +11,10 @@ import pandas as pd
 from datasets.readers.imageset import ImageSet
 from datasets.streaming.published import read_published
 from minority.downstream.data import DownstreamData, LabelledImages
+from minority.selection.choice import choose
+from minority.selection.policy import POLICIES, Policy, asked_columns
 from tasks.config.runs import AugmentConfig
+from tasks.errors import InputError
 from tasks.inputs.published_run import PublishedRun
 from tasks.inputs.real_data import RealData
 
@@ -49,9 +52,24 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
     )
 
 
-def sources_of(config: AugmentConfig) -> list[str]:
-    """The sources of synthetic images that a run of this config has."""
-    return [SELECTED, UNSELECTED, *([PLAIN] if config.plan.baseline else [])]
+def sources_of(config: AugmentConfig, *, policies: Sequence[Policy] = ()) -> list[str]:
+    """The sources of synthetic images that a run of this config has.
+
+    Args:
+        config: The run's config.
+        policies: Further choices among its candidates; each is a source of every sampler, e.g. minority-clean.
+
+    Raises:
+        InputError: A policy asks what the run's judge does not say.
+    """
+    if "consistent" in policies and config.selection.held_out is None:
+        raise InputError(
+            "downstream.policies: consistent goes by the discriminator's margin of the label, which this run does not "
+            "have; leave it out, or augment with selection.held_out."
+        )
+    samplers = [SELECTED, *([PLAIN] if config.plan.baseline else [])]
+    further = [f"{sampler}-{policy}" for sampler in samplers for policy in dict.fromkeys(policies)]
+    return [SELECTED, UNSELECTED, *samplers[1:], *further]
 
 
 def images_of_run(run: PublishedRun, sources: Sequence[str]) -> DownstreamData:
@@ -66,7 +84,8 @@ def images_of_run(run: PublishedRun, sources: Sequence[str]) -> DownstreamData:
 
 
 def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
-    rows = run.metadata[run.metadata["sampler"] == (PLAIN if source == PLAIN else "minority")]
+    name, _, further = source.partition("-")
+    rows = run.metadata[run.metadata["sampler"] == (PLAIN if name == PLAIN else "minority")]
     if source == SELECTED:
         rows = rows[rows["kept"]]
         if rows.empty:
@@ -74,9 +93,23 @@ def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
         published = read_published(run.url, source="synthetic")
         place = {key: i for i, key in enumerate(published.source_ids)}
         return _with_rows(published.images([place[key] for key in rows["key"]]), rows, run)
-    asked = {group: quota["asked"] for group, quota in run.manifest.quotas.items()}
-    rows = rows[rows.groupby("group").cumcount() < rows["group"].map(asked)]
+    # As they came, unless a policy chooses.
+    policy: Policy = next((policy for policy in POLICIES if policy == further), "all")
+    rows = rows[_chosen(run, rows, policy)]
     return _with_rows(run.images(list(rows["key"])), rows, run)
+
+
+def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray:
+    """(N,) whether a policy keeps each row, up to the quotas that the run was asked for."""
+    place = {name: i for i, name in enumerate(run.manifest.quotas)}
+    kept, _ = choose(
+        {name: rows[name].to_numpy() for name in asked_columns(policy)},
+        rows["group"].map(place).to_numpy().astype(np.int64),
+        quotas={place[group]: quota["asked"] for group, quota in run.manifest.quotas.items()},
+        policy=policy,
+        rounds=rows["round"].to_numpy().astype(np.int64),
+    )
+    return kept
 
 
 def _with_rows(images: np.ndarray, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:

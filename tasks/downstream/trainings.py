@@ -139,7 +139,7 @@ def _open(config_json: str) -> ArmsOnRun:
     config = DownstreamConfig.model_validate_json(config_json)
     assert config.manifest is not None, "resolved"
     run = open_published(config.manifest)
-    arms = arms_of(config.downstream, sources=sources_of(run.config))
+    arms = arms_of(config.downstream, sources=sources_of(run.config, policies=config.downstream.policies))
     data = images_of_run(run, sorted({arm.source for arm in arms if arm.source is not None}))
     try:
         comparison = Comparison(data, _budget(config.downstream), arms=arms, seeds=config.downstream.seeds)
@@ -198,7 +198,10 @@ def read_outcome(config: DownstreamConfig) -> Outcome:
 
 def results_folder(config: DownstreamConfig) -> str:
     """Where results and report of a comparison lie in the run's store; other arms or budgets lie elsewhere."""
-    settings = json.dumps(config.downstream.model_dump(mode="json"), sort_keys=True)
+    content = config.downstream.model_dump(mode="json")
+    if not config.downstream.policies:
+        del content["policies"]  # as comparisons are called that were made before there were any
+    settings = json.dumps(content, sort_keys=True)
     return f"downstream/{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
 

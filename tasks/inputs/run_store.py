@@ -3,10 +3,10 @@
 from datasets.runs.runs import open_run
 from datasets.storage.store import Store
 from tasks.config.runs import AugmentConfig
-from tasks.inputs.workspace import Workspace
+from tasks.inputs.run_identity import RunIdentity
 
 
-def open_run_store(workspace: Workspace) -> Store:
+def open_run_store(run: RunIdentity) -> Store:
     """The run's own store, claimed for this recipe.
 
     Raises:
@@ -14,12 +14,12 @@ def open_run_store(workspace: Workspace) -> Store:
         StoreError: It cannot be written.
     """
     return open_run(
-        workspace.store,
-        workspace.config.name,
-        workspace.run_id,
-        recipe=workspace.recipe,
-        config=published_config(workspace.config),
-        real_digest=workspace.real.digest,
+        run.store,
+        run.config.name,
+        run.run_id,
+        recipe=run.recipe,
+        config=published_config(run.config),
+        real_digest=run.real_digest,
     )
 
 

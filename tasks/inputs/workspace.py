@@ -17,55 +17,62 @@ from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError, load_backbone
 from minority.features import Extractor, build_extractor
 from minority.sampling.two_stage import join_stages
-from minority.selection.judge import Judge
-from minority.selection.labelling import Labeller, confidence_floor
+from minority.selection.labelling import Labeller
+from minority.selection.verdicts import Judge
 from tasks.config.paths import project_path
 from tasks.config.presets import training_of, validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
+from tasks.inputs.fitted import fitted_judge, fitted_label_floor, fitted_labeller
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.real_features import real_features
+from tasks.inputs.run_identity import RunIdentity
 
 _loading = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
-class Workspace:
-    """Everything that the units of one run share.
+class Models:
+    """What is loaded for a run, and needs no training.
 
     Attributes:
-        config: The run's config.
+        run: Which run it is.
         real: The real images.
         backbone: The diffusion model, on its device.
         extract: Turns images into the features in which they are compared.
-        judge: Fitted on the real training split.
+        features: (N, D) of the real training images.
         train_images: (N, H, W, C) uint8, the real training images.
         device: Where the backbone computes.
     """
 
-    config: AugmentConfig
+    run: RunIdentity
     real: RealData
     backbone: Backbone
     extract: Extractor
-    judge: Judge
+    features: NDArray[np.floating]
     train_images: NDArray[np.uint8]
     device: str
 
     @property
+    def config(self) -> AugmentConfig:
+        """The run's config."""
+        return self.run.config
+
+    @property
     def recipe(self) -> str:
         """The run's recipe."""
-        return self.config.recipe(backbone_identity=self.backbone.identity, real_digest=self.real.digest)
+        return self.run.recipe
 
     @property
     def run_id(self) -> str:
         """The run's name: as configured, or its recipe."""
-        return self.config.run_id or self.recipe
+        return self.run.run_id
 
     @property
     def store(self) -> Store:
         """The store of all datasets."""
-        return Store(self.config.store)
+        return self.run.store
 
     @property
     def needs_labeller(self) -> bool:
@@ -73,35 +80,63 @@ class Workspace:
         label_tells = self.backbone.num_classes is not None and self.real.has_one_group_a_label
         return len(self.real.groups) > 1 and not label_tells
 
+
+@dataclass(frozen=True, eq=False)
+class Workspace(Models):
+    """Everything that the units of one run share: what is loaded, and what was fitted once (tasks/inputs/fitted.py).
+
+    Attributes:
+        judge: Fitted on the real training split.
+        labeller: Recognises groups; None where the backbone's label tells them.
+        label_floor: Confidence from which a recognised group is believed: as configured, or fitted on the validation
+            split.
+    """
+
+    judge: Judge
+    labeller: Labeller | None
+    label_floor: float
+
     @property
-    def labeller(self) -> Labeller:
-        """Recognises groups; trained when first asked for."""
-        return _labeller(self)
+    def thresholds(self) -> dict[str, float]:
+        """Where the filters cut, by the published table's names of the scores."""
+        found = dict(self.judge.thresholds)
+        if self.labeller is not None:
+            found.pop("label_agreement", None)  # the labeller's answer takes its place
+            found["labeller_confidence"] = self.label_floor
+        return found
 
     @property
     def spacing(self) -> float | None:
         """Distance up to which two kept samples are look-alikes; None where they are kept in order."""
         return self.judge.spacing if self.config.selection.diverse else None
 
-    @property
-    def label_floor(self) -> float:
-        """Confidence from which a recognised group is believed: as configured, or fitted on the validation split."""
-        precision = self.config.selection.label_precision
-        return self.config.selection.label_floor if precision is None else _fitted_label_floor(self)
 
-
-def open_workspace(config: AugmentConfig) -> Workspace:
-    """Load backbone and real images, or return them from this process's memory.
+def open_models(config: AugmentConfig) -> Models:
+    """Load backbone and real images, or return them from this process's memory. Nothing is trained for the judge.
 
     Raises:
         InputError: Something is missing, unreadable, or does not fit together.
+    """
+    with _loading:
+        return _open_models(config.model_dump_json())
+
+
+def open_workspace(config: AugmentConfig) -> Workspace:
+    """Open what the units of a run share, or return it from this process's memory.
+
+    Judge and labeller come from the store, where `fit_once` has put them before the first unit; what is not there is
+    fitted now, and put there.
+
+    Raises:
+        InputError: Something is missing, unreadable, or does not fit together.
+        StoreError: The store cannot be read or written.
     """
     with _loading:
         return _open_workspace(config.model_dump_json())
 
 
 @lru_cache(maxsize=2)
-def _open_workspace(config_json: str) -> Workspace:
+def _open_models(config_json: str) -> Models:
     config = AugmentConfig.model_validate_json(config_json)
     device = prepare_device(config.device)
     real = load_real_data(config.dataset)
@@ -109,12 +144,58 @@ def _open_workspace(config_json: str) -> Workspace:
     _require_fit(backbone, real)
     images = _read_all(real)
     backbone = backbone.to(device)
+    recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
+    run = RunIdentity(config, recipe, real_digest=real.digest)
     extract = _extractor(config, backbone, images, real.train.labels, device=device)
-    features = real_features(extract, images, store=Store(config.store).child(config.name))
-    judge = Judge(features, real.train.labels, settings=config.selection, images=images, extract=extract, device=device)
-    return Workspace(
-        config=config, real=real, backbone=backbone, extract=extract, judge=judge, train_images=images, device=device
+    features = real_features(extract, images, store=run.dataset_store)
+    return Models(
+        run=run,
+        real=real,
+        backbone=backbone,
+        extract=extract,
+        features=features,
+        train_images=images,
+        device=device,
     )
+
+
+@lru_cache(maxsize=2)
+def _open_workspace(config_json: str) -> Workspace:
+    config, models = AugmentConfig.model_validate_json(config_json), _open_models(config_json)
+    try:
+        judge = fitted_judge(
+            models.run.dataset_store,
+            models.features,
+            models.train_images,
+            models.real.train.labels,
+            settings=config.selection,
+            extract=models.extract,
+            device=models.device,
+        )
+    except ValueError as error:
+        raise InputError(f"selection: {error}") from error
+    labeller = _labeller(models)
+    return Workspace(**vars(models), judge=judge, labeller=labeller, label_floor=_floor(models, labeller))
+
+
+def _labeller(models: Models) -> Labeller | None:
+    if not models.needs_labeller:
+        return None
+    return fitted_labeller(
+        models.run.dataset_store,
+        models.train_images,
+        models.real.train_groups,
+        num_groups=len(models.real.groups),
+        settings=models.config.labeller,
+        device=models.device,
+    )
+
+
+def _floor(models: Models, labeller: Labeller | None) -> float:
+    settings = models.config.selection
+    if labeller is None or settings.label_precision is None:
+        return settings.label_floor
+    return fitted_label_floor(models.run.dataset_store, labeller, models.real, precision=settings.label_precision)
 
 
 def _extractor(
@@ -249,26 +330,3 @@ def _read_all(real: RealData) -> NDArray[np.uint8]:
         return real.train.images(range(len(real.train)))
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-@lru_cache(maxsize=2)
-def _labeller(workspace: Workspace) -> Labeller:
-    with _loading:
-        return Labeller.train(
-            workspace.train_images,
-            workspace.real.train_groups,
-            num_groups=len(workspace.real.groups),
-            settings=workspace.config.labeller,
-            device=workspace.device,
-        )
-
-
-@lru_cache(maxsize=2)
-def _fitted_label_floor(workspace: Workspace) -> float:
-    validation, precision = workspace.real.validation, workspace.config.selection.label_precision
-    assert precision is not None, "asked for"
-    if len(validation) == 0:
-        raise InputError("selection.label_precision needs a validation split; set dataset.split.validation_fraction.")
-    groups = np.array([workspace.real.groups.index(group) for group in validation.groups], dtype=np.int64)
-    found, confidence = workspace.labeller.label(validation.images(range(len(validation))))
-    return confidence_floor(confidence, found == groups, precision=precision)

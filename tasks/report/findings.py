@@ -16,7 +16,15 @@ import pandas as pd
 
 SAMPLERS = ("plain", "minority")
 FILTERS = ("rare", "valid", "new")
-SCORES = ("minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism", "label_agreement")
+SCORES = (
+    "minority_score",
+    "negative_elbo",
+    "knn_distance",
+    "nearest_distance",
+    "realism",
+    "label_agreement",
+    "labeller_confidence",
+)
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 

@@ -44,7 +44,8 @@ SCORE_NAMES = {
     "knn_distance": ("k-NN distance", "mean distance to the k nearest training images, larger = rarer"),
     "nearest_distance": ("Nearest distance", "to the nearest training image, smaller = closer to a copy"),
     "realism": ("Realism", "above 1 = inside the manifold of the training split"),
-    "label_agreement": ("Label agreement", "how well the label fits the image, in [0, 1]"),
+    "label_agreement": ("Label agreement", "how much nearer the own label's training images are, in [0, 1]"),
+    "labeller_confidence": ("Labeller's confidence", "how sure the ensemble is of the group, in [0, 1]"),
 }
 
 

@@ -61,7 +61,7 @@ def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
     results = None if comparison is None else save_results(comparison)
-    thresholds = open_workspace(config).judge.thresholds
+    thresholds = open_workspace(config).thresholds
     shown = published_config(config)
     if config.downstream is not None:
         shown |= {"downstream": config.downstream.model_dump(mode="json")}

@@ -140,3 +140,40 @@ def test_a_published_dataset_starts_its_comparison_by_itself(
     (run,) = ask_api("flow_runs/filter", mine)
     assert run["parameters"]["overrides"] == {"manifest": str(manifest)}
     assert set(pd.read_parquet(results_of(manifest.parent) / "results.parquet")["arm"]) == {"real", "real+minority"}
+
+
+def test_other_policies_choose_among_the_runs_candidates_and_get_arms(undisturbed, compare, tmp_path):
+    from tasks.downstream.data import images_of_run
+    from tasks.inputs.published_run import open_published
+
+    store = Path(shutil.copytree(undisturbed.store, tmp_path / "store"))
+    folder = store / undisturbed.folder.relative_to(undisturbed.store)
+    arms = ["real", "real+minority-clean", "plain-moderate first"]
+
+    command = compare(store, {"downstream.policies": ["clean", "moderate"], "downstream.arms": arms})
+
+    assert command.code == 0, command.stderr
+    results = pd.read_parquet(results_of(folder) / "results.parquet")
+    assert set(results["arm"]) == set(arms)
+    run = open_published(str(folder / "manifest.json"))
+    found = images_of_run(run, ["minority-clean", "plain-moderate", "minority-all", "unselected"]).synthetic
+    rows, asked = run.metadata, {group: quota["asked"] for group, quota in run.manifest.quotas.items()}
+    good = rows["valid"].fillna(False) & rows["new"].fillna(False) & rows["label_kept"].fillna(False)
+    for source, chosen in {
+        "minority-clean": good & (rows["sampler"] == "minority"),
+        "plain-moderate": good & (rows["sampler"] == "plain") & (rows["knn_distance_quantile"] > 0.5),
+    }.items():
+        wanted = rows[chosen].groupby("group").size().clip(upper=pd.Series(asked)).dropna()
+        counts = pd.Series([run.real.groups[group] for group in found[source].groups]).value_counts()
+        assert counts.to_dict() == wanted[wanted > 0].astype(int).to_dict()
+    assert (found["minority-all"].images == found["unselected"].images).all()
+
+
+def test_a_policy_that_needs_a_discriminator_is_refused_for_a_run_without_one(undisturbed, compare, tmp_path):
+    store = Path(shutil.copytree(undisturbed.store, tmp_path / "store"))
+
+    command = compare(store, {"downstream.policies": ["consistent"]})
+
+    assert command.code == 2
+    assert "downstream.policies: consistent goes by the discriminator's margin" in command.stderr
+    assert "augment with selection.held_out" in command.stderr

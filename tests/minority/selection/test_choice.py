@@ -21,12 +21,11 @@ def test_the_farthest_goes_first_and_each_next_is_the_farthest_from_all_before()
 
 
 def test_what_is_kept_already_counts():
-    line = np.array([[0.0], [1.0], [9.0]])
+    line = np.array([[0.0], [2.0], [9.0]])
 
-    assert k_centre(line, 2, kept=np.array([[10.0]])).tolist() == [0, 2] or k_centre(
-        line, 2, kept=np.array([[10.0]])
-    ).tolist() == [0, 1]
-    assert k_centre(line, 1, kept=np.array([[0.0]])).tolist() == [2]
+    # 0 is 10 away from what is kept; after it 2 is 2 away from 0, and 9 only 1 from 10.
+    assert k_centre(line, 3, kept=np.array([[10.0]])).tolist() == [0, 1, 2]
+    assert k_centre(line, 3, kept=np.array([[0.0]])).tolist() == [2, 1, 0]
 
 
 @settings(max_examples=40, deadline=None)

@@ -33,7 +33,7 @@ def test_what_is_believed_keeps_the_promise(answers, precision):
 
 
 def test_the_selection_takes_a_precision_in_its_range_only():
-    from minority.selection.judge import SelectionSettings
+    from minority.selection.settings import SelectionSettings
 
     with pytest.raises(ValueError, match="label_precision"):
         SelectionSettings(label_precision=0.0)

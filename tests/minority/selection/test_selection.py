@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from minority.neighbours.reference import RealReference
-from minority.selection.judge import KEPT, Judge, SelectionSettings, choose
+from minority.selection.choice import KEPT, choose
+from minority.selection.judge import SelectionSettings, build_judge
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def planted():
 
 def test_the_filters_name_what_is_planted():
     features, labels = planted()
-    judge = Judge(features, labels, settings=SelectionSettings(neighbours=3, rare_quantile=0.9, label_floor=0.5))
+    judge = build_judge(features, labels, settings=SelectionSettings(neighbours=3, rare_quantile=0.9, label_floor=0.5))
     candidates = {
         "common": ([0.01, 0.02], 0),
         "rare and fine": ([0.9, 0.1], 0),
@@ -105,17 +106,17 @@ def test_the_filters_name_what_is_planted():
 
 
 def test_label_agreement_at_its_ends():
-    judge = Judge(np.array([[0.0], [1.0], [3.0]]), np.array([0, 0, 1]), settings=SelectionSettings(neighbours=1))
+    judge = build_judge(np.array([[0.0], [1.0], [3.0]]), np.array([0, 0, 1]), settings=SelectionSettings(neighbours=1))
 
-    agreement = judge.label_agreement(np.array([[0.0], [3.0], [2.0], [0.0]]), np.array([0, 0, 0, 5]))
+    agreement = judge.judge(np.array([[0.0], [3.0], [2.0], [0.0]]), np.array([0, 0, 0, 5])).label_agreement
 
     np.testing.assert_allclose(agreement, [1.0, 0.0, 0.5, 0.0])
 
 
 def test_the_only_class_always_agrees():
-    judge = Judge(np.array([[0.0], [1.0]]), np.array([0, 0]), settings=SelectionSettings(neighbours=1))
+    judge = build_judge(np.array([[0.0], [1.0]]), np.array([0, 0]), settings=SelectionSettings(neighbours=1))
 
-    assert judge.label_agreement(np.array([[7.0]]), np.array([0])).tolist() == [1.0]
+    assert judge.judge(np.array([[7.0]]), np.array([0])).label_agreement.tolist() == [1.0]
 
 
 @settings(max_examples=50, deadline=None)

@@ -6,6 +6,8 @@ import pytest
 
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.units import read_unit
+from tasks.augment.candidates import Candidates, read_rows
+from tasks.augment.judging import judge_images
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.augment.units import is_done, make_unit
 from tasks.inputs.run_store import open_run_store, published_config
@@ -34,7 +36,8 @@ def run(tiny_config):
     workspace = open_workspace(tiny_config())
     config, real = workspace.config.plan, workspace.real
     units, wanted = first_round(workspace)
-    return workspace, open_run_store(workspace), units, plan_baseline(config, units, wanted), plan_real(config, real)
+    store = open_run_store(workspace.run)
+    return workspace, store, units, plan_baseline(config, units, wanted), plan_real(config, real)
 
 
 def files_of(store, unit):
@@ -47,9 +50,9 @@ def test_a_unit_made_twice_has_the_same_bytes(run, tiny_config, tmp_path):
     first = files_of(store, plan.unit)
     again = open_workspace(tiny_config(store=str(tmp_path / "again")))
 
-    make_unit(plan, again, open_run_store(again))
+    make_unit(plan, again, open_run_store(again.run))
 
-    assert files_of(open_run_store(again), plan.unit) == first
+    assert files_of(open_run_store(again.run), plan.unit) == first
     assert len(first) == 3
 
 
@@ -88,7 +91,8 @@ def test_a_candidate_has_every_column_but_its_shard(run):
 
     synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - CRITIC
     empty = {name for name in synthetic if rows[name].null_count}
-    assert empty == {"edited_source_id", "edited_fraction"}  # nothing was edited here
+    # Nothing was edited here, and the backbone's label tells the group.
+    assert empty == {"edited_source_id", "edited_fraction", "labeller_confidence"}
     assert rows["sample_index"].to_pylist() == list(plan.indices)
     assert rows["label"].to_pylist() == [workspace.real.group_labels[group] for group in plan.groups]
     assert all(np.isfinite(rows[name].to_numpy()).all() for name in SCORES)
@@ -139,7 +143,7 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
         plan__quota=8,
     )
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     real = workspace.real
     (plan, *_), _ = first_round(workspace)
 
@@ -150,6 +154,9 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     assert rows["group"].to_pylist() == [real.groups[group] for group in groups]
     assert rows["label"].to_pylist() == [real.group_labels[group] for group in groups]
     np.testing.assert_array_equal(rows["label_kept"].to_numpy(), confidence >= 0.3)
+    np.testing.assert_allclose(rows["labeller_confidence"].to_numpy(), confidence, rtol=1e-6)
+    agreement = workspace.judge.judge(workspace.extract(images), rows["label"].to_numpy()).label_agreement
+    np.testing.assert_allclose(rows["label_agreement"].to_numpy(), agreement, rtol=1e-6)
 
 
 @pytest.mark.parametrize("judge", ["features", "metric"])
@@ -159,7 +166,7 @@ def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tin
         plan__unit_size=8,
     )
     workspace = open_workspace(config)
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     units, wanted = first_round(workspace)
     (plain, *_) = plan_baseline(config.plan, units, wanted)
 
@@ -185,4 +192,64 @@ def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
     shutil.move(tmp_path / "store", tmp_path / "moved")
 
     moved = open_workspace(tiny_config(store=str(tmp_path / "moved")))
-    assert is_done(plan, open_run_store(moved), recipe=moved.recipe)
+    assert is_done(plan, open_run_store(moved.run), recipe=moved.recipe)
+
+
+def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_label(
+    tiny_config, tiny_celeba, make_backbone, tmp_path
+):
+    workspace = open_workspace(
+        tiny_config(
+            name="celeba",
+            dataset={"reader": "celeba", "folder": str(tiny_celeba), "image_size": 8},
+            backbone__path=make_backbone(tmp_path / "faces", channels=3, num_classes=2),
+            labeller__steps=40,
+            selection={"label_floor": 0.4, "held_out": {"critic": {"folds": 2, "classifier": {"steps": 40}}}},
+        )
+    )
+    images, planned = workspace.train_images, workspace.real.train_groups
+    asked = np.where(np.arange(len(images)) % 3 == 0, (planned + 2) % 4, planned)  # some under another label
+
+    judged = judge_images(workspace, images, asked)
+
+    recognised, confidence = workspace.labeller.label(images)
+    labels = np.array(workspace.real.group_labels)
+    critic = workspace.judge.judge(workspace.extract(images), labels[recognised], images=images).label_kept
+    labeller = (confidence >= 0.4) & (labels[recognised] == labels[asked])
+    np.testing.assert_array_equal(judged.verdicts.label_kept, critic & labeller)
+    assert (labeller & ~critic).any() or (critic & ~labeller).any()
+    assert judged.verdicts.label_kept.any()
+
+
+@pytest.mark.parametrize("policy", ["all", "clean", "moderate", "rare"])
+def test_a_run_chooses_by_its_policy(tiny_config, policy):
+    workspace = open_workspace(tiny_config(selection__policy=policy, selection__rare_quantile=0.98))
+    store = open_run_store(workspace.run)
+    units, wanted = first_round(workspace)
+    made = [make_unit(plan, workspace, store) for plan in units]
+    candidates = Candidates(workspace, store)
+
+    candidates.add(units)
+
+    rows = read_rows(store, units).to_pandas()
+    good = rows["valid"] & rows["new"] & rows["label_kept"]
+    let_through = {
+        "all": rows["valid"] | True,
+        "clean": good,
+        "moderate": good & (rows["knn_distance_quantile"] > 0.5),
+        "rare": good & rows["rare"],
+    }[policy]
+    quota = rows["group"].map(dict(zip(workspace.real.groups, wanted, strict=True)))
+    expected = let_through & (let_through.groupby(rows["group"]).cumsum() <= quota)
+    assert candidates.choose()["kept"].to_pylist() == expected.tolist()
+    assert sum(work.passed for work in made) == let_through.sum()
+    assert sum(tally.accepted for tally in candidates.tallies()) == let_through.sum()
+
+
+def test_a_policy_is_part_of_the_recipe_and_the_usual_one_renames_no_run(tiny_config):
+    usual, clean = (tiny_config(selection__policy=policy) for policy in ("rare", "clean"))
+
+    assert usual.recipe(backbone_identity="a", real_digest="b") == tiny_config().recipe(
+        backbone_identity="a", real_digest="b"
+    )
+    assert clean.recipe(backbone_identity="a", real_digest="b") != usual.recipe(backbone_identity="a", real_digest="b")

@@ -12,7 +12,7 @@ from tasks.inputs.workspace import open_workspace
 def run(tiny_config):
     """The workspace, run store, first round and baseline of a tiny run."""
     workspace = open_workspace(tiny_config())
-    config, store = workspace.config.plan, open_run_store(workspace)
+    config, store = workspace.config.plan, open_run_store(workspace.run)
     wanted = quotas(workspace.real, config)
     tallies = Candidates(workspace, store).tallies()
     first = plan_round(config, tallies, round_number=0, first_index=0, wanted=wanted)
@@ -25,11 +25,11 @@ def test_a_task_finds_in_the_store_the_plan_that_the_flow_made(run):
     for plan in (real, first, baseline):
         settle_plan(plan, store)
 
-        found = open_plan(plan.name, workspace, store)
+        found = open_plan(plan.name, workspace.run, store)
 
         assert list(found) == list(plan)
         assert found.sampler == plan.sampler
-    assert [plan.name for plan in run_plans(workspace, store, rounds=1)] == ["real-00", "minority-00", "plain-00"]
+    assert [plan.name for plan in run_plans(workspace.run, store, rounds=1)] == ["real-00", "minority-00", "plain-00"]
 
 
 def test_the_plan_that_lies_in_the_store_stands(run):
@@ -44,4 +44,4 @@ def test_a_plan_that_is_missing_is_named(run):
     workspace, store, *_ = run
 
     with pytest.raises(ValueError, match=r"has no sound plan minority-07; run the same command again"):
-        open_plan("minority-07", workspace, store)
+        open_plan("minority-07", workspace.run, store)

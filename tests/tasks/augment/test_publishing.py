@@ -16,7 +16,7 @@ from tasks.inputs.workspace import open_workspace
 def run(tiny_config):
     """A workspace and the store of a run whose real images are scored."""
     workspace = open_workspace(tiny_config(plan__unit_size=60))
-    store = open_run_store(workspace)
+    store = open_run_store(workspace.run)
     for unit in settle_plan(plan_real(workspace.config.plan, workspace.real), store):
         make_unit(unit, workspace, store)
     return workspace, store

@@ -20,10 +20,16 @@ def test_the_doctor_finds_nothing_missing_here_and_judges_every_augment_preset()
     assert all("\n" not in finding for finding in findings)
 
 
-def test_the_doctor_names_what_a_preset_lacks():
-    (celeba,) = [finding for finding in examine() if finding.startswith("augment/celeba: ")]
+def test_the_doctor_names_what_a_preset_lacks(tmp_path, monkeypatch):
+    # Away from a developer's own data, backbones and downloads.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINORITY_DATA", str(tmp_path / "nothing"))
 
-    assert celeba == "augment/celeba: ready" or "not ready: " in celeba
+    found = dict(finding.split(": ", 1) for finding in examine() if finding.startswith("augment/"))
+
+    assert found["augment/digits"] == "ready"
+    assert found["augment/celeba"].startswith("not ready: CelebA folder ")
+    assert "does not exist" in found["augment/celeba"]
 
 
 def test_the_doctor_names_the_server_runs_will_use(monkeypatch):

@@ -38,8 +38,19 @@ def test_the_figures_come_as_json_with_intervals_and_warnings(folders):
 
     assert set(content["figures"]) >= {"avg_knn", "lof", "precision", "recall", "density", "coverage", "fid", "yield"}
     assert set(content["figures"]["fid"]) == {"value", "low", "high"}
-    assert content["figures"]["rarity_score"]["value"] is None or content["figures"]["precision"]["value"] > 0
+    assert content["figures"]["precision"]["value"] > 0
+    assert content["figures"]["rarity_score"]["value"] > 0
     assert any("too few" in warning for warning in content["warnings"])
+
+
+def test_a_rarity_score_of_nothing_inside_is_null(folders):
+    for file in (folders / "generated").iterdir():
+        Image.fromarray(np.full((8, 8), 255 * (int(file.stem) % 2), dtype=np.uint8)).save(file)
+
+    figures = json.loads(metrics_json(compare(folders)))["figures"]
+
+    assert figures["precision"]["value"] == 0
+    assert figures["rarity_score"]["value"] is None
 
 
 def test_features_with_maps_give_an_sfid(folders, tiny_backbone):

@@ -10,6 +10,7 @@ from tasks.augment.planning import plan_real
 from tasks.augment.units import make_unit
 from tasks.checks import check_inputs
 from tasks.inputs.run_store import open_run_store
+from tasks.inputs.workspace import open_workspace
 
 boto3 = pytest.importorskip("boto3")
 s3fs = pytest.importorskip("s3fs")
@@ -69,15 +70,16 @@ def test_a_run_writes_its_datasets_folder_and_a_unit_its_runs_folder(become, tin
 
     become_user(publisher)
     with enforcing():
-        workspace = check_inputs(config)
+        check_inputs(config)
+        workspace = open_workspace(config)
         plan = plan_real(config.plan, workspace.real)[0]
     become_user(maker)
     with enforcing():
-        receipt = make_unit(plan, workspace, open_run_store(workspace))
+        receipt = make_unit(plan, workspace, open_run_store(workspace.run))
         with pytest.raises(StoreError, match=r"digits/latest\.json cannot be written"):
             workspace.store.write("digits/latest.json", b"{}")
     become_user(stranger)
     with enforcing(), pytest.raises(StoreError, match=r"cannot be written.*give this user write access"):
-        make_unit(plan_real(config.plan, workspace.real)[1], workspace, open_run_store(workspace))
+        make_unit(plan_real(config.plan, workspace.real)[1], workspace, open_run_store(workspace.run))
 
     assert receipt.unit == plan.unit

@@ -1,4 +1,4 @@
-"""The critic, the fakes it learns from, and floors from rare real images, on scikit-learn's digits."""
+"""The discriminator, the negatives it learns from, and floors from rare real images, on scikit-learn's digits."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ from sklearn.datasets import load_digits
 
 from minority.classifier import ClassifierSettings
 from minority.features.pixel_features import pixel_features
-from minority.selection.critic import Critic, CriticSettings
-from minority.selection.judge import HeldOutRules, Judge, SelectionSettings
-from minority.selection.negatives import BLENDS, MIRRORED, make_fakes
+from minority.selection.discriminator import Discriminator, DiscriminatorSettings
+from minority.selection.judge import HeldOutRules, SelectionSettings, build_judge
+from minority.selection.negatives import BLENDS, MIRRORED, make_negatives
 
-QUICK = CriticSettings(folds=2, classifier=ClassifierSettings(steps=120, width=16))
+QUICK = DiscriminatorSettings(folds=2, classifier=ClassifierSettings(steps=120, width=16))
 
 
 @pytest.fixture(scope="module")
@@ -27,52 +27,52 @@ def digits():
 def judge(digits):
     (images, labels), _ = digits
     settings = SelectionSettings(held_out=HeldOutRules(critic=QUICK), rare_quantile=0.7)
-    return Judge(pixel_features(images), labels, settings=settings, images=images)
+    return build_judge(pixel_features(images), labels, settings=settings, images=images)
 
 
 def test_fakes_are_made_in_the_shares_that_are_asked_for(digits):
     (images, _), _ = digits
 
-    fakes = make_fakes(images, seed=0, mirrored=True)
-    faces = make_fakes(images, seed=0, mirrored=False)
+    negatives = make_negatives(images, seed=0, mirrored=True)
+    faces = make_negatives(images, seed=0, mirrored=False)
 
-    assert fakes.odds.sum() == pytest.approx(1)
-    kinds = np.array(fakes.kinds)
-    assert fakes.odds[kinds == BLENDS].sum() == pytest.approx(0.5)
-    assert MIRRORED in fakes.kinds
+    assert negatives.odds.sum() == pytest.approx(1)
+    kinds = np.array(negatives.kinds)
+    assert negatives.odds[kinds == BLENDS].sum() == pytest.approx(0.5)
+    assert MIRRORED in negatives.kinds
     assert MIRRORED not in faces.kinds
-    assert fakes.images.shape[1:] == images.shape[1:]
+    assert negatives.images.shape[1:] == images.shape[1:]
     with pytest.raises(ValueError, match="at least 2 real images"):
-        make_fakes(images[:1], seed=0, mirrored=True)
+        make_negatives(images[:1], seed=0, mirrored=True)
 
 
 def test_no_blend_is_of_an_image_with_itself(digits):
     (images, _), _ = digits
 
-    fakes = make_fakes(images[:2], seed=0, mirrored=False)
-    blends = fakes.images[np.array(fakes.kinds) == BLENDS]
+    negatives = make_negatives(images[:2], seed=0, mirrored=False)
+    blends = negatives.images[np.array(negatives.kinds) == BLENDS]
 
     assert not any((blend == image).all() for blend in blends for image in images[:2])
 
 
-def test_the_critic_tells_real_from_noise_and_names_the_class(judge, digits):
+def test_the_discriminator_tells_real_from_noise_and_names_the_class(judge, digits):
     _, (unseen, labels) = digits
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
 
-    real, fake = judge._critic.judge(unseen), judge._critic.judge(noise)
+    real, fake = judge.discriminator.judge(unseen), judge.discriminator.judge(noise)
 
-    assert np.median(real.realness) > 0.7
-    assert fake.realness.max() < 0.3
+    assert np.median(real.p_real) > 0.7
+    assert fake.p_real.max() < 0.3
     assert (real.probabilities.argmax(axis=1) == labels).mean() > 0.9
     np.testing.assert_allclose(real.probabilities.sum(axis=1), 1)
 
 
 def test_margins_lead_the_likeliest_other_label():
-    from minority.selection.critic import Opinion
+    from minority.selection.discriminator import DiscriminatorOutput
 
-    opinion = Opinion(np.ones(2), np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]]))
+    output = DiscriminatorOutput(np.ones(2), np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]]))
 
-    np.testing.assert_allclose(opinion.margin(np.array([0, 2])), [0.5, -0.3])
+    np.testing.assert_allclose(output.margin(np.array([0, 2])), [0.5, -0.3])
 
 
 def test_every_training_image_is_judged_by_a_member_that_did_not_see_it(digits):
@@ -80,9 +80,9 @@ def test_every_training_image_is_judged_by_a_member_that_did_not_see_it(digits):
     # Labels that only memory could know.
     random = np.random.default_rng(0).integers(0, 2, 120)
 
-    critic = Critic.train(images[:120], random, num_classes=2, settings=QUICK)
+    discriminator = Discriminator.train(images[:120], random, num_classes=2, settings=QUICK)
 
-    assert 0.3 < (critic.own.probabilities.argmax(axis=1) == random).mean() < 0.7
+    assert 0.3 < (discriminator.own.probabilities.argmax(axis=1) == random).mean() < 0.7
 
 
 def test_noise_never_passes(judge):
@@ -135,15 +135,15 @@ def test_the_verdict_does_not_depend_on_the_batch(judge, digits):
     part = judge.judge(pixel_features(unseen[:7]), labels[:7], images=unseen[:7])
 
     np.testing.assert_array_equal(whole.passed[:7], part.passed)
-    np.testing.assert_allclose(whole.opinion.realness[:7], part.opinion.realness, rtol=1e-5)
+    np.testing.assert_allclose(whole.output.p_real[:7], part.output.p_real, rtol=1e-5)
 
 
-def test_images_are_asked_for_where_a_critic_judges(judge, digits):
+def test_images_are_asked_for_where_a_discriminator_judges(judge, digits):
     (images, labels), _ = digits
     with pytest.raises(ValueError, match="pass images too"):
         judge.judge(pixel_features(images), labels)
     with pytest.raises(ValueError, match="needs the training images"):
-        Judge(pixel_features(images), labels, settings=judge.settings)
+        build_judge(pixel_features(images), labels, settings=judge.settings)
 
 
 @pytest.mark.parametrize("field", ["realism", "copy_ratio", "realness", "label"])
@@ -151,4 +151,4 @@ def test_impossible_rules_are_refused(field):
     with pytest.raises(ValueError, match=f"HeldOutRules.{field}"):
         HeldOutRules(**{field: 1.0})
     with pytest.raises(ValueError, match="folds"):
-        CriticSettings(folds=1)
+        DiscriminatorSettings(folds=1)

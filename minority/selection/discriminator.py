@@ -1,9 +1,9 @@
-"""A critic of realness and label: classifiers that know one class more than the data, the class of fakes.
+"""A discriminator of real images and their labels: classifiers with one class more than the data, synthetic negatives.
 
 Nearest neighbours refuse what lies far from everything real. They do not see that a blend of two real images lies
-between them, close to both. The critic is trained on the real training split against fakes made of it
-(minority/selection/negatives.py). Every member leaves one fold of the real images out, so that each real image has an
-opinion of a member that never saw it: the scale on which candidates are judged.
+between them, close to both. The discriminator is trained on the real training split against synthetic negatives
+made of it (minority/selection/negatives.py). Every member leaves one fold of the real images out, so that each real
+image has an output of a member that never saw it: the scale on which candidates are judged.
 
 Shapes: N training images, M candidates, K classes.
 """
@@ -16,20 +16,20 @@ import torch
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, predict, train_classifier
-from minority.selection.negatives import make_fakes
+from minority.selection.negatives import make_negatives
 
 Float64 = NDArray[np.float64]
 
 
-class Opinion(NamedTuple):
-    """What the critic says about images.
+class DiscriminatorOutput(NamedTuple):
+    """What the discriminator says about images.
 
     Attributes:
-        realness: (M,) probability of not being a fake.
+        p_real: (M,) probability of being real.
         probabilities: (M, K) probabilities of the classes among the real ones; rows sum to 1.
     """
 
-    realness: Float64
+    p_real: Float64
     probabilities: Float64
 
     def of_label(self, labels: Int64) -> Float64:
@@ -44,14 +44,14 @@ class Opinion(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticSettings:
-    """How the critic is trained.
+class DiscriminatorSettings:
+    """How the discriminator is trained.
 
     Attributes:
         folds: Members, each of which leaves one fold out, >= 2.
-        mirrored_is_fake: Whether a mirrored image is a fake: true for digits, false for faces and rooms.
+        mirrored_is_fake: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
         classifier: Each member's budget and augmentation.
-        seed: Decides folds, fakes and training.
+        seed: Decides folds, negatives and training.
     """
 
     folds: int = 3
@@ -61,20 +61,20 @@ class CriticSettings:
 
     def __post_init__(self) -> None:
         if self.folds < 2:
-            raise ValueError(f"CriticSettings.folds must be at least 2, got {self.folds}.")
+            raise ValueError(f"DiscriminatorSettings.folds must be at least 2, got {self.folds}.")
 
 
 @dataclass(frozen=True, eq=False)
-class Critic:
-    """An ensemble that tells real images from fakes and names their class.
+class Discriminator:
+    """An ensemble that tells real images from negatives and names their class.
 
     Attributes:
-        members: One a fold; class K is the class of fakes.
-        own: Opinions on the training images, each by the member that did not see it.
+        members: One a fold; class K is the class of negatives.
+        own: Outputs on the training images, each by the member that did not see it.
     """
 
     members: tuple[SmallCNN, ...]
-    own: Opinion
+    own: DiscriminatorOutput
 
     @classmethod
     def train(
@@ -83,10 +83,10 @@ class Critic:
         labels: Int64,
         *,
         num_classes: int,
-        settings: CriticSettings,
+        settings: DiscriminatorSettings,
         device: torch.device | str = "cpu",
-    ) -> "Critic":
-        """Train on the real training split; every class is drawn as often as it is in the data, fakes as often as all.
+    ) -> "Discriminator":
+        """Train on the real training split: every class as often as it is in the data, negatives as often as all.
 
         Args:
             images: (N, H, W, C) uint8 real training images.
@@ -102,32 +102,32 @@ class Critic:
         members, outside = [], np.zeros((len(images), num_classes + 1))
         for i in range(settings.folds):
             seen = np.flatnonzero(fold != i)
-            fakes = make_fakes(
+            negatives = make_negatives(
                 images[seen], seed=settings.seed * settings.folds + i, mirrored=settings.mirrored_is_fake
             )
             member = train_classifier(
-                np.concatenate([images[seen], fakes.images]),
-                np.concatenate([labels[seen], np.full(len(fakes.images), num_classes)]),
+                np.concatenate([images[seen], negatives.images]),
+                np.concatenate([labels[seen], np.full(len(negatives.images), num_classes)]),
                 num_classes=num_classes + 1,
                 settings=settings.classifier,
                 seed=settings.seed * settings.folds + i,
-                sampling_weights=np.concatenate([np.full(len(seen), 1 / len(seen)), fakes.odds]),
+                sampling_weights=np.concatenate([np.full(len(seen), 1 / len(seen)), negatives.odds]),
                 device=device,
             )
             members.append(member)
             if (fold == i).any():
                 outside[fold == i] = predict(member, images[fold == i])
-        return cls(members=tuple(members), own=_opinion(outside))
+        return cls(members=tuple(members), own=_output(outside))
 
-    def judge(self, images: UInt8) -> Opinion:
-        """The mean opinion of all members on images (M, H, W, C) uint8."""
-        return _opinion(np.mean([predict(member, images) for member in self.members], axis=0))
+    def judge(self, images: UInt8) -> DiscriminatorOutput:
+        """The mean output of all members on images (M, H, W, C) uint8."""
+        return _output(np.mean([predict(member, images) for member in self.members], axis=0))
 
 
-def _opinion(probabilities: Float64) -> Opinion:
+def _output(probabilities: Float64) -> DiscriminatorOutput:
     real = probabilities[:, :-1]
     total = real.sum(axis=1)
-    return Opinion(realness=total, probabilities=real / np.maximum(total, np.finfo(np.float64).tiny)[:, None])
+    return DiscriminatorOutput(p_real=total, probabilities=real / np.maximum(total, np.finfo(np.float64).tiny)[:, None])
 
 
 def _folds(labels: Int64, *, count: int, seed: int) -> Int64:

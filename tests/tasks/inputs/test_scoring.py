@@ -5,7 +5,7 @@ import pytest
 
 from minority.sampling.draw import Scores
 from minority.selection.quantiles import quantile_among
-from tasks.augment.scoring import VALIDATION_INDEX, score, score_quantiles
+from tasks.inputs.scoring import VALIDATION_INDEX, score, score_quantiles
 from tasks.inputs.workspace import open_workspace
 
 NAMES = ("minority_score", "negative_elbo")
@@ -75,7 +75,7 @@ def test_validation_images_without_a_number_are_no_part_of_the_scale(workspace, 
         minority[0] = np.nan
         return Scores(minority_score=minority, negative_elbo=np.full(len(images), np.nan, dtype=np.float32))
 
-    monkeypatch.setattr("tasks.augment.scoring.score_images", scores_with_gaps)
+    monkeypatch.setattr("tasks.inputs.scoring.score_images", scores_with_gaps)
     asked = np.array([0.5, 1e6], dtype=np.float32)
 
     quantiles = score_quantiles(workspace, Scores(minority_score=asked, negative_elbo=asked))

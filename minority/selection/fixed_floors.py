@@ -1,0 +1,66 @@
+"""The judge with fixed floors: neighbours alone decide, and no network is trained.
+
+Shapes: N training images, M candidates, D features.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from minority.neighbours.pairwise import Features
+from minority.neighbours.reference import RealReference
+from minority.selection.quantiles import quantile_among
+from minority.selection.settings import SelectionSettings
+from minority.selection.verdicts import Verdicts, label_agreement
+
+
+class FixedFloorJudge:
+    """Judges by distances to the training images, with floors that the settings name.
+
+    Args:
+        features: (N, D) features of the training images.
+        labels: (N,) their labels.
+        settings: The thresholds.
+        device: Where distances are computed.
+
+    Raises:
+        ValueError: The features cannot be a reference.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        labels: NDArray[np.int64],
+        *,
+        settings: SelectionSettings,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.reference = RealReference.fit(features, k=settings.neighbours, device=device)
+        self.settings = settings
+        self._labels = np.asarray(labels)
+        own = self.reference.own
+        self.thresholds = {
+            "knn_distance": float(np.quantile(own.knn_distance, settings.rare_quantile)),
+            "realism": settings.realism_floor,
+            "nearest_distance": float(np.quantile(own.nearest_distance, settings.copy_quantile)),
+            "label_agreement": settings.label_floor,
+        }
+        self.spacing = settings.look_alike * float(np.median(own.nearest_distance))
+        self._own = {name: values for name, values in own._asdict().items() if name != "nearest"}
+
+    def judge(
+        self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
+    ) -> Verdicts:
+        """Ask every filter; see `Judge`. The images are not looked at."""
+        neighbourhood = self.reference.judge(features)
+        agreement = label_agreement(self.reference, self._labels, features, labels)
+        limits = self.thresholds
+        return Verdicts(
+            neighbourhood=neighbourhood,
+            label_agreement=agreement,
+            rare=neighbourhood.knn_distance > limits["knn_distance"],
+            valid=neighbourhood.realism >= limits["realism"],
+            new=neighbourhood.nearest_distance > limits["nearest_distance"],
+            label_kept=agreement >= limits["label_agreement"],
+            quantiles={name: quantile_among(neighbourhood._asdict()[name], own) for name, own in self._own.items()},
+        )
