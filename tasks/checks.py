@@ -1,6 +1,7 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
 from datasets.storage.store import Store
+from minority.sampling.draw import check_backbone
 from tasks.config.runs import AugmentConfig
 from tasks.downstream.data import sources_of
 from tasks.downstream.trainings import check_arms
@@ -50,8 +51,8 @@ def _check_data(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        open_backbone(config.backbone)
-    except InputError as error:
+        check_backbone(open_backbone(config.backbone), config.sampler)
+    except ValueError as error:
         return str(error)
     return None
 

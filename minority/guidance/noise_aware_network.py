@@ -6,6 +6,7 @@ Shapes: N training images, B samples, C channels, H x W pixels, D features, K ou
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +109,23 @@ class _Stage(nn.Module):
         return out
 
 
+def load_network(tensors: Mapping[str, Tensor], *, state_shape: tuple[int, int, int]) -> NoiseAwareNetwork:
+    """A trained network from its state dict.
+
+    Args:
+        tensors: As `NoiseAwareNetwork.state_dict` gives them.
+        state_shape: (C, H, W) of the states that it reads.
+
+    Returns:
+        The network in eval mode on the CPU, its parameters without gradients.
+    """
+    width, num_outputs = len(tensors["enter.bias"]), len(tensors["head.bias"])
+    with torch.random.fork_rng(devices=[]):
+        network = NoiseAwareNetwork(state_shape, num_outputs=num_outputs, width=width)
+    network.load_state_dict(dict(tensors))
+    return network.eval().requires_grad_(False)
+
+
 def train_noise_aware(
     images: NDArray[np.uint8],
     targets: NDArray[np.int64],
@@ -135,14 +153,36 @@ def train_noise_aware(
     Raises:
         ValueError: Where images and targets do not fit one another.
     """
-    if len(images) == 0 or len(images) != len(targets):
-        raise ValueError(f"every image needs one target, got {len(images)} images and {len(targets)} targets.")
+    return train_on_states(
+        from_pixels(images),
+        targets,
+        num_outputs=num_outputs,
+        schedule=schedule,
+        settings=settings,
+        seed=seed,
+        device=device,
+    )
+
+
+def train_on_states(
+    x_0: Tensor,
+    targets: NDArray[np.int64],
+    *,
+    num_outputs: int,
+    schedule: NoiseSchedule,
+    settings: NoiseAwareSettings,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> NoiseAwareNetwork:
+    """As `train_noise_aware`, on the (N, C, H, W) clean states of any backbone."""
+    if len(x_0) == 0 or len(x_0) != len(targets):
+        raise ValueError(f"every image needs one target, got {len(x_0)} images and {len(targets)} targets.")
     if num_outputs < 2 or targets.min() < 0 or targets.max() >= num_outputs:
         raise ValueError(
             f"targets must lie in 0 ... {num_outputs - 1} with at least 2 outputs, got {targets.min()} ... "
             f"{targets.max()}."
         )
-    x_0, wanted = from_pixels(images), torch.from_numpy(np.ascontiguousarray(targets))
+    wanted = torch.from_numpy(np.ascontiguousarray(targets))
     shape: tuple[int, int, int] = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minority.calibration.grids import GRIDS
 from minority.calibration.outcome import (
     Measured,
     best,
@@ -25,12 +26,18 @@ from minority.calibration.search import (
     plan_rung,
     rung_sizes,
 )
-from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family, expected_cost
+from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family
 from minority.evaluation.intervals import bootstrap_interval, wilson
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
 from minority.neighbours.reference import RealReference
+from minority.sampling.cost import expected_cost
 from minority.sampling.settings import SamplerSettings
+
+
+def grid(key, **axes):
+    """One grid of a method, as a space takes it."""
+    return (GRIDS[key](**axes),)
 
 
 def nobody(parent):
@@ -303,7 +310,8 @@ def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
-    space = CalibrationSpace(walks=(Walk(),), boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=(), pruning=())
+    boost = grid("boost_and_skip", boost=(2.0,), skip=(0.1,))
+    space = CalibrationSpace(walks=(Walk(),), boost_and_skip=boost, self_guidance=(), prune_and_branch=())
 
     assert space.start(SamplerSettings(), limit=48, seed=0) == [0, 1, 2, 3]
     assert len(space.candidates(SamplerSettings())) == 4
@@ -340,8 +348,10 @@ def test_neighbours_differ_in_a_single_respect():
 
 
 def test_values_that_do_not_ascend_are_refused():
-    with pytest.raises(ValueError, match=r"CalibrationSpace\.scale must ascend"):
-        CalibrationSpace(scale=(2.0, 1.0))
+    with pytest.raises(ValueError, match=r"CalibrationSpace\.self_guidance\.scale must ascend .* got \(2\.0, 1\.0\)"):
+        CalibrationSpace(self_guidance=grid("self_guidance", scale=(2.0, 1.0)))
+    with pytest.raises(ValueError, match=r"CalibrationSpace\.classifier_free lists no values"):
+        CalibrationSpace(classifier_free=grid("classifier_free"))
 
 
 def test_walks_without_noise_are_never_pruned():
@@ -350,7 +360,7 @@ def test_walks_without_noise_are_never_pruned():
 
 
 def test_pruning_has_the_families_of_the_settings_in_use():
-    space = CalibrationSpace(walks=(Walk(),), scale=(1.0,))
+    space = CalibrationSpace(walks=(Walk(),), self_guidance=grid("self_guidance", scale=(1.0,)))
     for base, family in ((SamplerSettings(), 4), (SamplerSettings(prune_and_branch=PruneAndBranch(family=6)), 6)):
         candidates = space.candidates(base)
 
@@ -390,7 +400,7 @@ def test_the_least_budget_has_one_family_for_everybody_who_starts():
 def test_points_of_pruning_that_are_none_are_refused():
     for points in ((1.5,), ()):
         with pytest.raises(ValueError, match=r"PruneAndBranch\.points"):
-            CalibrationSpace(pruning=(points,))
+            CalibrationSpace(prune_and_branch=grid("prune_and_branch", judge=("features",), points=(points,)))
 
 
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
@@ -416,7 +426,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
                 reference=reference,
             )
         )
-        assert expected_cost(candidate.sampler) == drawn[-1].evaluations
+        assert expected_cost(candidate.sampler, backbone) == drawn[-1].evaluations
     assert any(len(set(found.founders)) < 4 for found in drawn)
 
 

@@ -3,15 +3,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.commands.images import compare_to_folder, draw_to_folder, score_folder
+from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, open_source, score_folder
 from tasks.errors import InputError
 
 QUICK = {"steps": 3}
 
 
 def draw(backbone, out, **changes):
-    arguments = {"num": 4, "sampler": QUICK, "labels": None, "seed": 0, "flags": {}} | changes
-    return draw_to_folder(backbone, out, **arguments)
+    arguments = {"num": 4, "sampler": QUICK, "labels": None, "seed": 0} | changes
+    return draw_to_folder(open_source(backbone, None, flags={}), out, **arguments)
 
 
 def pixels(folder):
@@ -120,9 +120,8 @@ def test_more_class_folders_than_the_backbone_knows_are_refused(make_backbone, p
 
 
 def test_samplers_are_compared_on_the_same_seeds(tiny_backbone, tmp_path):
-    costs = compare_to_folder(
-        tiny_backbone, tmp_path, ["ancestral", "boost-and-skip"], num=2, labels=[3], seed=0, flags={}
-    )
+    source = open_source(tiny_backbone, None, flags={})
+    costs = compare_to_folder(source, tmp_path, ["ancestral", "boost-and-skip"], num=2, labels=[3], seed=0)
 
     # Boost-and-Skip leaves out 6 of 50 steps.
     assert costs == {"ancestral": 50.0, "boost-and-skip": 44.0}
@@ -134,6 +133,41 @@ def test_samplers_are_compared_on_the_same_seeds(tiny_backbone, tmp_path):
 
 
 def test_an_unknown_sampler_is_refused_before_anything_is_drawn(tiny_backbone, tmp_path):
+    source = open_source(tiny_backbone, None, flags={})
     with pytest.raises(InputError, match="there is no sampler 'sgsm'"):
-        compare_to_folder(tiny_backbone, tmp_path / "out", ["ancestral", "sgsm"], num=2, labels=None, seed=0, flags={})
+        compare_to_folder(source, tmp_path / "out", ["ancestral", "sgsm"], num=2, labels=None, seed=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_real_images_says_so_without_a_preset(tiny_backbone, tmp_path):
+    for name in ("low-density", "minority-guidance", "jepa", "prune-by-features"):
+        with pytest.raises(InputError, match=r"needs real images, and a backbone alone has none.* --preset NAME"):
+            draw(tiny_backbone, tmp_path / "out", sampler={"name": name, **QUICK})
+    with pytest.raises(InputError, match="either --backbone or --preset"):
+        open_source(None, None, flags={})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preset_brings_its_real_images_along(tiny_overrides, tmp_path):
+    settings = tiny_overrides | {"store": str(tmp_path / "store")}
+    source = open_source(None, "digits", flags={}, settings=settings)
+    quick = {"steps": 3, "low_density.training": {"width": 8, "steps": 2}, "low_density.plain_samples": 8}
+
+    assert draw_to_folder(source, tmp_path / "low", num=3, sampler={"name": "low-density", **quick}, labels=[1], seed=0)
+    assert draw_to_folder(source, tmp_path / "plain", num=3, sampler={"name": "ancestral"} | QUICK, labels=[1], seed=0)
+    assert draw_to_folder(source, tmp_path / "own", num=3, sampler={}, labels=[1], seed=0)
+
+    low, plain, own = (pixels(tmp_path / name)["000000-1.png"] for name in ("low", "plain", "own"))
+    assert not np.array_equal(low, plain)
+    assert not np.array_equal(own, plain)
+    assert len(list((tmp_path / "store" / "digits" / "guidance").rglob("*.safetensors"))) == 4
+
+
+def test_every_sampler_is_listed_with_its_paper():
+    listed = {entry.split("\n")[0].split(" ")[0]: entry for entry in list_samplers()}
+
+    for name, paper in {"sgms": "ECCV 2024", "boost-and-skip": "ICML 2025", "low-density": "CVPR 2022"}.items():
+        assert paper in listed[name]
+    for name in ("minority-guidance", "jepa", "prune-by-features", "low-density"):
+        assert f"{name} (needs --preset)" in listed[name]
+    assert "needs --preset" not in listed["sgms"]
