@@ -55,7 +55,11 @@ class Method(Guidance):
     def describe(self) -> str:
         """The settings in a few words: the key, and what differs from the defaults."""
         shown = [(field.name, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
-        changed = [f"{name} {value}" for name, value in shown if value != default_of(type(self), name)]
+        changed = [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in shown
+            if value != default_of(type(self), name)
+        ]
         return " ".join([self.key.replace("_", " "), *changed])
 
     @property

@@ -1,7 +1,5 @@
 """The expected cost of a sample is the one that the sampler counts, whatever the settings."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -102,14 +100,3 @@ def test_classifier_free_guidance_doubles_what_others_ask_too(mixture, trained):
     # Eight of ten steps are walked, 0 and 5 guided, by two predictions and a backward pass each.
     assert expected_cost(sampler, backbone) == 8 + 2 * (2 + 2)
     assert expected_cost(sampler.guided(ClassifierFree()), backbone) == 2 * (8 + 2 * (2 + 2))
-
-
-def test_a_second_stage_adds_the_steps_of_its_own_chain(mixture, trained):
-    class Enlarged:
-        """Stands where a codec does, of a second stage that takes 4 calls; the real one is in its own test."""
-
-        finish_evaluations = 4.0
-
-    backbone = Backbone("mixture", mixture, trained, image_shape=(1, 4, 4), num_classes=2, sha256="0" * 64)
-
-    assert expected_cost(SamplerSettings(steps=10), replace(backbone, codec=Enlarged())) == 14
