@@ -1,7 +1,7 @@
 """Commands that work on files alone, without a run: draw, convert, score, measure, verify, clean up."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def sample(
     With what learns from real images: `minority sample --preset digits --out low --guidance name=low-density`
     """
     with errors_in_one_line():
-        from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, open_source
+        from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers
         from tasks.config.presets import parse_overrides
         from tasks.errors import InputError
 
@@ -57,17 +57,22 @@ def sample(
             raise InputError("--out is not set; name the folder that receives the samples.")
         if compare is not None and guidance:
             raise InputError("--compare draws named samplers as they are; leave --guidance out.")
-        settings = parse_overrides(assignments or [])
-        source = open_source(backbone, preset, flags=parse_overrides(flag or []), settings=settings)
+        drawing: dict[str, Any] = {
+            "num": num,
+            "labels": label,
+            "seed": seed,
+            "flags": parse_overrides(flag or []),
+            "preset": preset,
+            "changes": parse_overrides(assignments or []),
+        }
         if compare is not None:
             chosen = [name.strip() for name in compare.split(",")]
-            costs = compare_to_folder(source, out, chosen, num=num, labels=label, seed=seed)
+            costs = compare_to_folder(backbone, out, chosen, **drawing)
             for name, evaluations in costs.items():
                 typer.echo(f"{name}: {num} samples, {evaluations:g} evaluations each")
             typer.echo(f"side by side: {out / 'grid.png'}")
             return
-        sampler = parse_overrides(guidance or [])
-        count = draw_to_folder(source, out, num=num, sampler=sampler, labels=label, seed=seed)
+        count = draw_to_folder(backbone, out, sampler=parse_overrides(guidance or []), **drawing)
         typer.echo(f"{count} samples and grid.png in {out}")
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from datasets.readers.folder import read_folder
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
-from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
+from minority.sampling.draw import Drawn, SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.named_samplers import SAMPLERS, compare, contact_sheet, named_sampler
 from tasks.config.presets import load_preset, validate
 from tasks.config.runs import AugmentConfig, placed
@@ -60,7 +60,7 @@ class Source:
 
 
 def open_source(
-    backbone: str | None, preset: str | None, *, flags: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+    backbone: str | None, preset: str | None, *, flags: Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> Source:
     """What to draw from.
 
@@ -68,7 +68,7 @@ def open_source(
         backbone: Its path, hub id or entry point, or the YAML file of a backbone section; None for the preset's.
         preset: An augment preset: its backbone, its sampler and its real images.
         flags: ADM flags of the backbone.
-        settings: Settings of the preset to change, dotted.
+        changes: Settings of the preset to change, dotted.
 
     Raises:
         InputError: Both or neither are given, or something is missing or does not fit.
@@ -76,27 +76,39 @@ def open_source(
     if (backbone is None) == (preset is None):
         raise InputError("give either --backbone or --preset: a preset brings its backbone along.")
     if backbone is not None:
-        if settings:
+        if changes:
             raise InputError("--set changes settings of a preset; name one (--preset), or leave --set out.")
         return Source(backbone=open_named_backbone(backbone, flags))
     assert preset is not None, "one of the two is given"
     flagged = {f"backbone.flags.{name}": value for name, value in flags.items()}
-    workspace = open_workspace(placed(load_preset(AugmentConfig, preset, overrides={**(settings or {}), **flagged})))
+    workspace = open_workspace(placed(load_preset(AugmentConfig, preset, overrides={**(changes or {}), **flagged})))
     return Source(backbone=workspace.backbone, sampler=workspace.config.sampler, workspace=workspace)
 
 
 def draw_to_folder(
-    source: Source, out: Path, *, num: int, sampler: Mapping[str, Any], labels: Sequence[int] | None, seed: int
+    backbone: str | None,
+    out: Path,
+    *,
+    num: int,
+    sampler: Mapping[str, Any],
+    labels: Sequence[int] | None,
+    seed: int,
+    flags: Mapping[str, Any],
+    preset: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> int:
     """Draw samples into `out`: grid.png and `<index>.png`, or `<index>-<label>.png` where there are labels.
 
     Args:
-        source: What is drawn from.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section; None for the preset's.
         out: The folder, made where it is missing.
         num: How many.
-        sampler: Dotted settings of SamplerSettings, over those of the source; a name takes the place of the latter.
+        sampler: Dotted settings of SamplerSettings, over those of the preset; a name takes the place of the latter.
         labels: Labels to go through; None for all that the backbone knows.
         seed: Decides all noise.
+        flags: ADM flags.
+        preset: See `open_source`.
+        changes: See `open_source`.
 
     Returns:
         How many were drawn.
@@ -104,6 +116,7 @@ def draw_to_folder(
     Raises:
         InputError: A setting, label or path that is not possible.
     """
+    source = open_source(backbone, preset, flags=flags, changes=changes)
     settings = _sampler_settings(source.sampler, sampler)
     model = source.backbone
     chosen = _labels(model, labels, num=num)
@@ -122,17 +135,29 @@ def draw_to_folder(
 
 
 def compare_to_folder(
-    source: Source, out: Path, names: Sequence[str], *, num: int, labels: Sequence[int] | None, seed: int
+    backbone: str | None,
+    out: Path,
+    names: Sequence[str],
+    *,
+    num: int,
+    labels: Sequence[int] | None,
+    seed: int,
+    flags: Mapping[str, Any],
+    preset: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Draw the same seeds and labels by several samplers into `out`: a folder and a row of grid.png for each.
 
     Args:
-        source: What is drawn from.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section; None for the preset's.
         out: The folder, made where it is missing.
         names: Samplers by name (minority/sampling/named_samplers.py); the grid's rows are in this order.
         num: How many samples of each.
         labels: Labels to go through; None for all that the backbone knows.
         seed: Decides all noise.
+        flags: ADM flags.
+        preset: See `open_source`.
+        changes: See `open_source`.
 
     Returns:
         Denoiser evaluations a sample, by sampler.
@@ -140,7 +165,9 @@ def compare_to_folder(
     Raises:
         InputError: A name, label or path that is not possible.
     """
-    model, drawn = source.backbone, {}
+    source = open_source(backbone, preset, flags=flags, changes=changes)
+    model = source.backbone
+    drawn: dict[str, Drawn] = {}
     chosen = _labels(model, labels, num=num)
     try:
         given = {name: source.materials(named_sampler(name)) for name in names}

@@ -3,15 +3,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, open_source, score_folder
+from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, score_folder
 from tasks.errors import InputError
 
 QUICK = {"steps": 3}
 
 
 def draw(backbone, out, **changes):
-    arguments = {"num": 4, "sampler": QUICK, "labels": None, "seed": 0} | changes
-    return draw_to_folder(open_source(backbone, None, flags={}), out, **arguments)
+    arguments = {"num": 4, "sampler": QUICK, "labels": None, "seed": 0, "flags": {}} | changes
+    return draw_to_folder(backbone, out, **arguments)
 
 
 def pixels(folder):
@@ -120,8 +120,9 @@ def test_more_class_folders_than_the_backbone_knows_are_refused(make_backbone, p
 
 
 def test_samplers_are_compared_on_the_same_seeds(tiny_backbone, tmp_path):
-    source = open_source(tiny_backbone, None, flags={})
-    costs = compare_to_folder(source, tmp_path, ["ancestral", "boost-and-skip"], num=2, labels=[3], seed=0)
+    costs = compare_to_folder(
+        tiny_backbone, tmp_path, ["ancestral", "boost-and-skip"], num=2, labels=[3], seed=0, flags={}
+    )
 
     # Boost-and-Skip leaves out 6 of 50 steps.
     assert costs == {"ancestral": 50.0, "boost-and-skip": 44.0}
@@ -133,9 +134,8 @@ def test_samplers_are_compared_on_the_same_seeds(tiny_backbone, tmp_path):
 
 
 def test_an_unknown_sampler_is_refused_before_anything_is_drawn(tiny_backbone, tmp_path):
-    source = open_source(tiny_backbone, None, flags={})
     with pytest.raises(InputError, match="there is no sampler 'sgsm'"):
-        compare_to_folder(source, tmp_path / "out", ["ancestral", "sgsm"], num=2, labels=None, seed=0)
+        compare_to_folder(tiny_backbone, tmp_path / "out", ["ancestral", "sgsm"], num=2, labels=None, seed=0, flags={})
     assert not (tmp_path / "out").exists()
 
 
@@ -144,18 +144,26 @@ def test_what_needs_real_images_says_so_without_a_preset(tiny_backbone, tmp_path
         with pytest.raises(InputError, match=r"needs real images, and a backbone alone has none.* --preset NAME"):
             draw(tiny_backbone, tmp_path / "out", sampler={"name": name, **QUICK})
     with pytest.raises(InputError, match="either --backbone or --preset"):
-        open_source(None, None, flags={})
+        draw(None, tmp_path / "out")
+    with pytest.raises(InputError, match="either --backbone or --preset"):
+        draw(tiny_backbone, tmp_path / "out", preset="digits")
+    with pytest.raises(InputError, match="--set changes settings of a preset"):
+        draw(tiny_backbone, tmp_path / "out", changes={"seed": 1})
     assert not (tmp_path / "out").exists()
 
 
 def test_a_preset_brings_its_real_images_along(tiny_overrides, tmp_path):
-    settings = tiny_overrides | {"store": str(tmp_path / "store")}
-    source = open_source(None, "digits", flags={}, settings=settings)
+    given = {
+        "preset": "digits",
+        "changes": tiny_overrides | {"store": str(tmp_path / "store")},
+        "num": 3,
+        "labels": [1],
+    }
     quick = {"steps": 3, "low_density.training": {"width": 8, "steps": 2}, "low_density.plain_samples": 8}
 
-    assert draw_to_folder(source, tmp_path / "low", num=3, sampler={"name": "low-density", **quick}, labels=[1], seed=0)
-    assert draw_to_folder(source, tmp_path / "plain", num=3, sampler={"name": "ancestral"} | QUICK, labels=[1], seed=0)
-    assert draw_to_folder(source, tmp_path / "own", num=3, sampler={}, labels=[1], seed=0)
+    draw(None, tmp_path / "low", sampler={"name": "low-density", **quick}, **given)
+    draw(None, tmp_path / "plain", sampler={"name": "ancestral"} | QUICK, **given)
+    draw(None, tmp_path / "own", sampler={}, **given)
 
     low, plain, own = (pixels(tmp_path / name)["000000-1.png"] for name in ("low", "plain", "own"))
     assert not np.array_equal(low, plain)
