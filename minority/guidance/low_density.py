@@ -23,8 +23,6 @@ from torch import Tensor
 from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.noise import NoiseSource
-from minority.diffusion.pixels import from_pixels
-from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance import Guidance
 from minority.guidance.class_gaussians import ClassGaussians, fit_gaussians
 from minority.guidance.gradients import unit_peak
@@ -34,7 +32,6 @@ from minority.guidance.noise_aware_network import (
     NoiseAwareNetwork,
     NoiseAwareSettings,
     load_network,
-    train_noise_aware,
     train_on_states,
 )
 
@@ -140,7 +137,10 @@ class LowDensitySettings(TrainedMethod):
             return train_on_states(
                 both, is_real, num_outputs=2, schedule=schedule, settings=self.training, device=device
             ).state_dict()
-        num_classes = max(2, int(lessons.labels.max()) + 1)
+        one_class = len(np.unique(lessons.labels)) < 2
+        num_classes = 1 if one_class else int(lessons.labels.max()) + 1
+        if part == "embedding" and one_class:
+            return done["discriminator"]  # no labels to learn: the discriminator's features are the embedding
         if part == "embedding":
             return train_on_states(
                 lessons.states,
@@ -151,7 +151,7 @@ class LowDensitySettings(TrainedMethod):
                 device=device,
             ).state_dict()
         embedding = load_network(done["embedding"], state_shape=lessons.backbone.state_shape).to(device)
-        classes = torch.from_numpy(lessons.labels).to(device)
+        classes = torch.from_numpy(np.zeros_like(lessons.labels) if one_class else lessons.labels).to(device)
         return fit_gaussians(embedding, schedule, lessons.states.to(device), classes, num_classes=num_classes).tensors()
 
     def ready(self, backbone: Backbone, materials: Materials) -> Guidance:
@@ -173,57 +173,3 @@ class LowDensitySettings(TrainedMethod):
 def _is_real(generated: int, real: int) -> NDArray[np.int64]:
     """The discriminator's targets for generated images with real ones behind them."""
     return np.repeat(np.array([1 - _REAL, _REAL], dtype=np.int64), [generated, real])
-
-
-def train_low_density(
-    images: NDArray[np.uint8],
-    generated: NDArray[np.uint8],
-    *,
-    schedule: NoiseSchedule,
-    labels: NDArray[np.int64] | None = None,
-    hardness_scale: float = 1.0,
-    realism_scale: float = 0.5,
-    settings: NoiseAwareSettings | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> LowDensity:
-    """Train both networks and fit the Gaussians.
-
-    Args:
-        images: (N, H, W, C) uint8 real training images.
-        generated: (M, H, W, C) uint8 plain samples of the backbone.
-        schedule: All trained noise levels of the backbone.
-        labels: (N,) classes; without them the discriminator's own features are the embedding, of one class.
-        hardness_scale: a.
-        realism_scale: b.
-        settings: The budget of each network.
-        seed: Decides the trainings.
-        device: Where to compute.
-    """
-    settings = settings or NoiseAwareSettings()
-    both = np.concatenate([generated, images])
-    is_real = _is_real(len(generated), len(images))
-    discriminator = train_noise_aware(
-        both, is_real, num_outputs=2, schedule=schedule, settings=settings, seed=seed, device=device
-    )
-    embedding, num_classes, classes = discriminator, 1, np.zeros(len(images), dtype=np.int64)
-    if labels is not None:
-        num_classes, classes = max(2, int(labels.max()) + 1), labels.astype(np.int64)
-        embedding = train_noise_aware(
-            images, classes, num_outputs=num_classes, schedule=schedule, settings=settings, seed=seed, device=device
-        )
-    gaussians = fit_gaussians(
-        embedding,
-        schedule,
-        from_pixels(images).to(device),
-        torch.from_numpy(classes).to(device),
-        num_classes=num_classes,
-        seed=seed,
-    )
-    return LowDensity(
-        embedding=embedding,
-        gaussians=gaussians,
-        discriminator=discriminator,
-        hardness_scale=hardness_scale,
-        realism_scale=realism_scale,
-    )

@@ -23,7 +23,6 @@ from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.metric import Distance, squared_error
 from minority.diffusion.noise import NoiseSource, SampleNoise
-from minority.diffusion.pixels import from_pixels
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.score import minority_score
 from minority.guidance import Guidance
@@ -34,7 +33,6 @@ from minority.guidance.noise_aware_network import (
     NoiseAwareNetwork,
     NoiseAwareSettings,
     load_network,
-    train_noise_aware,
     train_on_states,
 )
 
@@ -182,7 +180,23 @@ def rarity_scores(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Minority scores of (N, C, H, W) clean states, (N,), larger = rarer; see `train_minority_guidance`."""
+    """Minority scores of real images.
+
+    Args:
+        denoiser: The backbone's denoiser, on `device`.
+        schedule: All its trained noise levels.
+        states: (N, C, H, W) clean states, on the CPU.
+        labels: (N,) for a class-conditional backbone, else None.
+        perturbation: Perturbation step of the score as a fraction of the chain, in [0, 1).
+        draws: Noises a score.
+        distance: Of the score; published: LPIPS.
+        seed: Decides the noise.
+        batch_size: Images a network call.
+        device: Where to compute.
+
+    Returns:
+        (N,) larger = rarer.
+    """
     scores = []
     for start in range(0, len(states), batch_size):
         part = states[start : start + batch_size].to(device)
@@ -202,67 +216,6 @@ def rarity_scores(
         )
     found: NDArray[np.float32] = torch.cat(scores).float().numpy()
     return found
-
-
-def train_minority_guidance(
-    denoiser: Denoiser,
-    schedule: NoiseSchedule,
-    images: NDArray[np.uint8],
-    *,
-    labels: Sequence[int] | None = None,
-    levels: int = 10,
-    scale: float = 1.0,
-    perturbation: float = 0.6,
-    draws: int = 5,
-    distance: Distance = squared_error,
-    settings: NoiseAwareSettings | None = None,
-    seed: int = 0,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-) -> MinorityGuidance:
-    """Score the real images and train the classifier.
-
-    Args:
-        denoiser: The backbone's denoiser, on `device`.
-        schedule: All its trained noise levels.
-        images: (N, H, W, C) uint8 real training images.
-        labels: (N,) for a class-conditional backbone.
-        levels: Levels of rarity; published: 100.
-        scale: w of the guidance that is returned.
-        perturbation: Perturbation step of the score as a fraction of the chain; published: 0.6.
-        draws: Noises a score; published: 5.
-        distance: Of the score; published: LPIPS (minority/guidance/distances.py).
-        settings: The classifier's budget.
-        seed: Decides the score's noise and the training.
-        batch_size: Images a network call.
-        device: Where to compute.
-
-    Returns:
-        Guidance towards the rarest level.
-    """
-    scores = rarity_scores(
-        denoiser,
-        schedule,
-        from_pixels(images),
-        labels=labels,
-        perturbation=perturbation,
-        draws=draws,
-        distance=distance,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-    )
-    targets = rarity_levels(scores, levels=levels)
-    classifier = train_noise_aware(
-        images,
-        targets,
-        num_outputs=levels,
-        schedule=schedule,
-        settings=settings or NoiseAwareSettings(),
-        seed=seed,
-        device=device,
-    )
-    return MinorityGuidance(classifier=classifier, scale=scale)
 
 
 def _shape(images: Tensor) -> tuple[int, int, int]:

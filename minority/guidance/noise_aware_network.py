@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minority.diffusion.pixels import from_pixels
 from minority.diffusion.schedule import NoiseSchedule
 
 
@@ -126,44 +125,6 @@ def load_network(tensors: Mapping[str, Tensor], *, state_shape: tuple[int, int, 
     return network.eval().requires_grad_(False)
 
 
-def train_noise_aware(
-    images: NDArray[np.uint8],
-    targets: NDArray[np.int64],
-    *,
-    num_outputs: int,
-    schedule: NoiseSchedule,
-    settings: NoiseAwareSettings,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> NoiseAwareNetwork:
-    """Train a classifier of noisy images, all noise levels alike.
-
-    Args:
-        images: (N, H, W, C) uint8.
-        targets: (N,) integers in [0, num_outputs).
-        num_outputs: K, at least 2.
-        schedule: All trained noise levels of the backbone that will be guided.
-        settings: The budget.
-        seed: Decides start weights, batches and noise; torch's global random state is left alone.
-        device: Where to train.
-
-    Returns:
-        The network in eval mode, its parameters without gradients.
-
-    Raises:
-        ValueError: Where images and targets do not fit one another.
-    """
-    return train_on_states(
-        from_pixels(images),
-        targets,
-        num_outputs=num_outputs,
-        schedule=schedule,
-        settings=settings,
-        seed=seed,
-        device=device,
-    )
-
-
 def train_on_states(
     x_0: Tensor,
     targets: NDArray[np.int64],
@@ -174,7 +135,23 @@ def train_on_states(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> NoiseAwareNetwork:
-    """As `train_noise_aware`, on the (N, C, H, W) clean states of any backbone."""
+    """Train a classifier of noisy states, all noise levels alike.
+
+    Args:
+        x_0: (N, C, H, W) clean states of the backbone that will be guided, on the CPU.
+        targets: (N,) integers in [0, num_outputs).
+        num_outputs: K, at least 2.
+        schedule: All trained noise levels of that backbone.
+        settings: The budget.
+        seed: Decides start weights, batches and noise; torch's global random state is left alone.
+        device: Where to train.
+
+    Returns:
+        The network in eval mode, its parameters without gradients.
+
+    Raises:
+        ValueError: Where states and targets do not fit one another.
+    """
     if len(x_0) == 0 or len(x_0) != len(targets):
         raise ValueError(f"every image needs one target, got {len(x_0)} images and {len(targets)} targets.")
     if num_outputs < 2 or targets.min() < 0 or targets.max() >= num_outputs:
