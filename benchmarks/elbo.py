@@ -5,7 +5,7 @@
 Every estimator asks the network `--calls` times an image, `--repeats` times over with other noise:
 
 - respaced: the whole bound of a chain respaced to so many steps; what the pipeline writes into `negative_elbo`;
-- uniform: steps drawn alike from the long chain (minority/diffusion/elbo_estimate.py);
+- uniform: steps drawn alike from the long chain (benchmarks/elbo_estimate.py);
 - importance: steps drawn by the root mean square of their terms, learnt from `--pilot` other images.
 
 "spread" is the standard deviation of one image's estimate over the repeats, in the mean; "between images" that of the
@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from benchmarks.elbo_estimate import estimate_negative_elbo, step_importance
 from benchmarks.machine import describe_machine
 from benchmarks.samplers import RealImages, read_real
 from benchmarks.tables import markdown
 from minority.backbones import Backbone, load_backbone
 from minority.diffusion.chain import Variance
-from minority.diffusion.elbo_estimate import estimate_negative_elbo, step_importance
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels
 from minority.diffusion.schedule import NoiseSchedule

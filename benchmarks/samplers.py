@@ -17,7 +17,6 @@ the real labels instead, so its row shows that it runs and what it costs, no mor
 """
 
 import argparse
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,14 +32,9 @@ from minority.diffusion.pixels import from_pixels
 from minority.diffusion.score import minority_score, negative_elbo
 from minority.evaluation.metrics import set_metrics
 from minority.features.pixel_features import pixel_features
-from minority.guidance import Guidance
-from minority.guidance.boost_and_skip import BoostAndSkip
-from minority.guidance.jepa_guidance import JepaGuidance
-from minority.guidance.low_density import train_low_density
-from minority.guidance.minority_guidance import train_minority_guidance
-from minority.guidance.noise_aware_network import NoiseAwareSettings, train_noise_aware
-from minority.guidance.prune_by_features import PruneByFeatures
-from minority.guidance.self_guidance import SelfGuidance
+from minority.guidance.materials import Lessons, Parts, Tensors
+from minority.guidance.method import TrainedMethod
+from minority.guidance.noise_aware_network import NoiseAwareSettings
 from minority.neighbours.reference import RealReference
 from minority.sampling.draw import SamplerSettings, draw
 from minority.sampling.named_samplers import NAMED_SAMPLERS
@@ -49,15 +43,6 @@ from tasks.config.runs import TrainBackboneConfig
 from tasks.inputs.real_data import load_real_data
 
 PLAIN = "ancestral"
-_PLAIN_SAMPLES = 1000  # of plain sampling, at most, that low-density sampling's discriminator sees
-TRAINED = (
-    "minority-guidance",
-    "low-density",
-    "jepa",
-    "prune-by-features",
-    "guide-and-prune-by-features",
-    "boost-and-prune-by-features",
-)
 
 
 @dataclass(frozen=True)
@@ -75,58 +60,34 @@ def read_real(preset: str, *, limit: int) -> RealImages:
     return RealImages(images=train.images(chosen.tolist()), labels=np.asarray(train.labels)[chosen])
 
 
-def trained_methods(
-    backbone: Backbone, real: RealImages, names: Sequence[str], *, settings: NoiseAwareSettings
-) -> dict[str, list[Guidance]]:
-    """The methods among `names` that learn from the real set."""
-    labels = real.labels.tolist() if backbone.num_classes is not None else None
-    plain = np.random.default_rng(1).permutation(len(real.images))[:_PLAIN_SAMPLES]
-    made: dict[str, Callable[[], Guidance]] = {
-        "minority-guidance": lambda: train_minority_guidance(
-            backbone.denoiser, backbone.schedule, real.images, labels=labels, scale=3.0, settings=settings
-        ),
-        "low-density": lambda: train_low_density(
-            real.images,
+def learnt(
+    backbone: Backbone, real: RealImages, settings: SamplerSettings, *, budget: NoiseAwareSettings, device: str
+) -> dict[str, Parts]:
+    """What the methods of a sampler learn from the real set, within a budget."""
+    lessons = Lessons(
+        backbone=backbone.to(device),
+        images=real.images,
+        labels=real.labels,
+        draw_plain=lambda labels: (
             draw(
                 backbone,
                 seed=99,
-                indices=range(len(plain)),
-                labels=real.labels[plain].tolist() if backbone.num_classes is not None else None,
+                indices=range(len(labels)),
+                labels=None if backbone.num_classes is None else labels.tolist(),
                 settings=SamplerSettings(),
-            ).images,
-            schedule=backbone.schedule,
-            labels=real.labels,
-            hardness_scale=1.5,
-            realism_scale=0.5,
-            settings=settings,
+                device=device,
+            ).images
         ),
-        "jepa": lambda: label_encoder_guidance(backbone, real, settings),
-    }
-    methods = {name: [made[name]()] for name in names if name in made}
-    prune = PruneByFeatures(reference=RealReference.fit(pixel_features(real.images)), points=(0.5, 0.7))
-    guide = SelfGuidance(scale=2.0, perturbation=0.5, jacobian=False)
-    pruned: dict[str, list[Guidance]] = {
-        "prune-by-features": [prune],
-        "guide-and-prune-by-features": [guide, prune],
-        "boost-and-prune-by-features": [BoostAndSkip(boost=4.0, skip=0.12), prune],
-    }
-    return methods | pruned
-
-
-def label_encoder_guidance(backbone: Backbone, real: RealImages, settings: NoiseAwareSettings) -> Guidance:
-    """JEPA guidance by a classifier's features of nearly clean images."""
-    network = train_noise_aware(
-        real.images,
-        real.labels,
-        num_outputs=int(real.labels.max()) + 1,
-        schedule=backbone.schedule,
-        settings=settings,
+        device=device,
     )
-
-    def encode(x: torch.Tensor) -> torch.Tensor:
-        return network.features(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
-
-    return JepaGuidance(encoder=encode, scale=2.0, top=5, scaling="variance", interval=5, jacobian=False)
+    found: dict[str, Parts] = {}
+    for method in settings.guidance:
+        if isinstance(method, TrainedMethod):
+            parts: dict[str, Tensors] = {}
+            for name in method.part_names:
+                parts[name] = replace(method, training=budget).train(name, lessons, parts)
+            found[method.key] = parts
+    return found
 
 
 def measure(
@@ -136,7 +97,7 @@ def measure(
     *,
     num: int,
     seed: int,
-    guidance: Sequence[Guidance],
+    budget: NoiseAwareSettings,
     batch_size: int,
     device: str,
 ) -> dict[str, object]:
@@ -144,14 +105,22 @@ def measure(
     classes = backbone.num_classes
     # Runs of equal labels, so that families of chains have one label.
     labels = None if classes is None else [i * classes // num for i in range(num)]
-    settings = replace(NAMED_SAMPLERS.get(name, SamplerSettings()), batch_size=batch_size)
+    settings = replace(NAMED_SAMPLERS[name], batch_size=batch_size)
+    reference = RealReference.fit(pixel_features(real.images))
+    parts = learnt(backbone, real, settings, budget=budget, device=device)
     memory = PeakMemory(device)
     start = clock(device)
     drawn = draw(
-        backbone, seed=seed, indices=range(num), labels=labels, settings=settings, guidance=guidance, device=device
+        backbone,
+        seed=seed,
+        indices=range(num),
+        labels=labels,
+        settings=settings,
+        reference=reference,
+        parts=parts,
+        device=device,
     )
     seconds = clock(device) - start
-    reference = RealReference.fit(pixel_features(real.images))
     own, place = reference.own, reference.judge(pixel_features(drawn.images))
     rare = place.knn_distance > np.quantile(own.knn_distance, 0.9)
     new = place.nearest_distance > np.quantile(own.nearest_distance, 0.01)
@@ -217,7 +186,7 @@ def main() -> None:
     parser.add_argument("--backbone", required=True, help="a diffusers folder")
     parser.add_argument("--real", required=True, help="a preset of backbone/: its training split, e.g. digits")
     parser.add_argument("--num", type=int, default=400, help="samples a sampler")
-    parser.add_argument("--samplers", default=",".join([*NAMED_SAMPLERS, *TRAINED]), help="names, comma-separated")
+    parser.add_argument("--samplers", default=",".join(NAMED_SAMPLERS), help="names, comma-separated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--limit", type=int, default=5000, help="real images, at most")
@@ -231,7 +200,6 @@ def main() -> None:
     if backbone.num_classes is None or getattr(backbone.denoiser, "no_label", None) is None:
         names = [name for name in names if name != "classifier-free"]  # the backbone knows no "no label"
     budget = NoiseAwareSettings(steps=arguments.method_steps, width=arguments.method_width)
-    methods = trained_methods(backbone, real, names, settings=budget)
     rows = []
     for name in names:
         rows.append(
@@ -241,7 +209,7 @@ def main() -> None:
                 real,
                 num=arguments.num,
                 seed=arguments.seed,
-                guidance=methods.get(name, []),
+                budget=budget,
                 batch_size=arguments.batch_size,
                 device=arguments.device,
             )

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates
 from tasks.augment.counters import count_units
+from tasks.augment.learning import TrainedMethod, learn_guidance
 from tasks.augment.lease import running
 from tasks.augment.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
 from tasks.augment.plans import settle_plan
@@ -21,6 +22,7 @@ from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
 from tasks.inputs.fitting import fit_once
+from tasks.inputs.guidance_parts import methods_to_learn
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Workspace, open_workspace
 from tasks.report.publish import RunSummary, write_report
@@ -52,6 +54,7 @@ def generate(workspace: Workspace) -> int:
     config, real = workspace.config, workspace.real
     wanted = quotas(real, config.plan)
     store = open_run_store(workspace.run)
+    learn(methods_to_learn([config.sampler]), config)
     draw(settle_plan(plan_real(config.plan, real), store), config, what="real images")
     candidates = Candidates(workspace, store)
     round_number = 0
@@ -70,6 +73,21 @@ def generate(workspace: Workspace) -> int:
         candidates.add(plan)
         round_number += 1
     return round_number
+
+
+def learn(methods: list[TrainedMethod], config: AugmentConfig) -> None:
+    """Let guidance methods learn from the real images what is not in the store, once for all workers."""
+    if not methods:
+        return
+    with stage("guidance", unit="methods") as on_done:
+        fan_out(
+            partial(learn_guidance.submit, config=config),
+            methods,
+            what="trainings",
+            name=lambda method: method.key,
+            demand=Demand(workers=config.workers, device=config.device),
+            on_done=on_done,
+        )
 
 
 def draw(plan: RoundPlan, config: AugmentConfig, *, what: str) -> None:

@@ -6,8 +6,16 @@ from typing import Any
 from prefect import flow
 from prefect.logging import get_run_logger
 
+from flows.augment import learn
 from tasks.calibration.result import CalibrationSummary, write_calibration
-from tasks.calibration.search import Measurement, check_budget, measure_candidate, plan_rung, plan_verification
+from tasks.calibration.search import (
+    Measurement,
+    check_budget,
+    measure_candidate,
+    methods_of,
+    plan_rung,
+    plan_verification,
+)
 from tasks.checks import account_of_images, check_models
 from tasks.config.presets import validate
 from tasks.config.runs import CalibrateConfig, placed
@@ -26,10 +34,11 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
         overrides: Single settings to change, dotted: {"calibration.budget": 200000}.
     """
     config = placed(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
-    check_budget(config)
     check_models(config.augment())
+    check_budget(config)
     get_run_logger().info(account_of_images(config.dataset))
     fit_once(config.augment(), scores=False)
+    learn(methods_of(config), config.augment())
     searched: list[Measurement] = []
     rung = 0
     while orders := plan_rung(config, searched, rung=rung):

@@ -2,23 +2,30 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.shell import BACKBONE, Flags, errors_in_one_line
+from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line
 
 tools = typer.Typer()
 
 
 @tools.command()
 def sample(
-    backbone: Annotated[str, typer.Option(help=BACKBONE)],
-    out: Annotated[Path, typer.Option(help="Folder that receives grid.png and one file a sample.")],
+    backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="An augment preset instead: its backbone and sampler, and real images for what needs them."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that receives grid.png and one file a sample.")] = None,
     num: Annotated[int, typer.Option(min=1, max=10**7, help="Samples to draw.")] = 16,
     guidance: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Sampler setting, e.g. self_guidance.scale=2, steps=50. Repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Sampler setting, e.g. name=sgms, self_guidance.scale=2, steps=50. Repeatable.",
+        ),
     ] = None,
     compare: Annotated[
         str | None,
@@ -27,37 +34,46 @@ def sample(
     label: Annotated[list[int] | None, typer.Option(help="Labels to go through; all of them by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
     flag: Flags = None,
+    assignments: Settings = None,
+    names: Annotated[bool, typer.Option("--list", help="List the named samplers with their papers, and end.")] = False,
 ) -> None:
     """Draw images from a backbone, without the pipeline.
 
     Example: `minority sample --backbone backbones/digits --num 40 --out rare --guidance self_guidance.scale=6`
 
     Side by side: `minority sample --backbone backbones/digits --num 20 --out rows --compare ancestral,jacobian-free`
+
+    With what learns from real images: `minority sample --preset digits --out low --guidance name=low-density`
     """
     with errors_in_one_line():
-        from tasks.commands.images import compare_to_folder, draw_to_folder
+        from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers
         from tasks.config.presets import parse_overrides
         from tasks.errors import InputError
 
-        flags = parse_overrides(flag or [])
+        if names:
+            for line in list_samplers():
+                typer.echo(line)
+            return
+        if out is None:
+            raise InputError("--out is not set; name the folder that receives the samples.")
+        if compare is not None and guidance:
+            raise InputError("--compare draws named samplers as they are; leave --guidance out.")
+        drawing: dict[str, Any] = {
+            "num": num,
+            "labels": label,
+            "seed": seed,
+            "flags": parse_overrides(flag or []),
+            "preset": preset,
+            "changes": parse_overrides(assignments or []),
+        }
         if compare is not None:
-            if guidance:
-                raise InputError("--compare draws named samplers as they are; leave --guidance out.")
-            names = [name.strip() for name in compare.split(",")]
-            costs = compare_to_folder(backbone, out, names, num=num, labels=label, seed=seed, flags=flags)
+            chosen = [name.strip() for name in compare.split(",")]
+            costs = compare_to_folder(backbone, out, chosen, **drawing)
             for name, evaluations in costs.items():
                 typer.echo(f"{name}: {num} samples, {evaluations:g} evaluations each")
             typer.echo(f"side by side: {out / 'grid.png'}")
             return
-        count = draw_to_folder(
-            backbone,
-            out,
-            num=num,
-            sampler=parse_overrides(guidance or []),
-            labels=label,
-            seed=seed,
-            flags=flags,
-        )
+        count = draw_to_folder(backbone, out, sampler=parse_overrides(guidance or []), **drawing)
         typer.echo(f"{count} samples and grid.png in {out}")
 
 

@@ -1,6 +1,7 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
 from datasets.storage.store import Store
+from minority.sampling.draw import check_backbone
 from tasks.augment.planning import quotas
 from tasks.config.limits import MOST_CANDIDATES
 from tasks.config.runs import AugmentConfig
@@ -74,8 +75,8 @@ def _check_plan(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        open_backbone(config.backbone)
-    except InputError as error:
+        check_backbone(open_backbone(config.backbone), config.sampler)
+    except ValueError as error:
         return str(error)
     return None
 

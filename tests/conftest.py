@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config, log):
     return ByRoom(config, log)
 
 
-def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, seed=0):
+def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, label_dropout=False, seed=0):
     """A U-Net with random weights as a backbone folder: it draws noise, in a moment. Returns the folder's name."""
     from diffusers import UNet2DModel
 
@@ -59,7 +59,7 @@ def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, seed=0):
             up_block_types=("UpBlock2D", "UpBlock2D"),
             layers_per_block=1,
             norm_num_groups=4,
-            num_class_embeds=num_classes,
+            num_class_embeds=num_classes + 1 if label_dropout else num_classes,  # the last one for no label
         )
     settings = UNetSettings(num_classes=num_classes)
     return str(save_folder(folder, unet, schedule=NoiseSchedule.cosine(100), settings=settings))

@@ -65,7 +65,7 @@ def publish(
         metadata: One row of METADATA_SCHEMA a candidate, kept or not: a table, or what gives them a part at a time, so
             that they are never all in memory; it is called twice.
         samples_per_shard: Images a tar, at least 1.
-        weights: One row of WEIGHTS_SCHEMA a published image, see `balance.group_weights`; None writes no such file.
+        weights: One row of WEIGHTS_SCHEMA a published image; None writes no such file.
 
     Returns:
         The manifest that was written, or that of the run where it was published already.

@@ -100,6 +100,11 @@ class Backbone:
         """
         return (states, 0.0) if self.codec is None else self.codec.finish(states, seed, indices, label)
 
+    @property
+    def finish_evaluations(self) -> float:
+        """The network calls a sample that `finish` takes."""
+        return 0.0 if self.codec is None else self.codec.finish_evaluations
+
     def to(self, device: torch.device | str) -> "Backbone":
         """The same backbone on a device. This one stays where it is, so that workers can share it."""
         if not isinstance(self.denoiser, nn.Module):

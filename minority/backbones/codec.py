@@ -35,6 +35,11 @@ class Codec(Protocol):
         """The images (B, *image_shape) of drawn states, and network calls a sample; see `Backbone.finish`."""
         ...
 
+    @property
+    def finish_evaluations(self) -> float:
+        """The network calls a sample that `finish` takes."""
+        ...
+
     def to(self, device: torch.device) -> "Codec":
         """The same codec on a device; this one stays where it is."""
         ...

@@ -55,6 +55,11 @@ class AutoencoderCodec:
         """The images of drawn latents. Decoding takes no network calls of the chain and no noise."""
         return self.decode(states), 0.0
 
+    @property
+    def finish_evaluations(self) -> float:
+        """None, of the chain's network."""
+        return 0.0
+
     def to(self, device: torch.device) -> "AutoencoderCodec":
         """The same codec on a device."""
         return AutoencoderCodec(copy.deepcopy(self.autoencoder).to(device), self.state_shape)

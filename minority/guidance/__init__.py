@@ -9,15 +9,29 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.schedule import NoiseSchedule
+from minority.guidance.materials import Materials
 from minority.solvers import Solver
 
 
 class Guidance:
     """Leaves the chain as it is. Methods override what they need."""
+
+    def ready(self, backbone: Backbone, materials: Materials) -> "Guidance":
+        """What guides the chain: these settings themselves, or together with what they need beside themselves.
+
+        Args:
+            backbone: The backbone that is guided.
+            materials: Real images and trained parts, where there are any.
+
+        Raises:
+            ValueError: Something that the method cannot do without is not there.
+        """
+        return self
 
     @property
     def needs_gradient(self) -> bool:
@@ -66,19 +80,27 @@ class Guidance:
         return None
 
 
+def combination_problem(guidance: Sequence[Guidance], solver: Solver) -> str | None:
+    """Which methods cannot work together or with the solver, and why; None where all can."""
+    for i, method in enumerate(guidance):
+        others = [*guidance[:i], *guidance[i + 1 :]]
+        reason = method.conflict(others, solver)
+        if reason is not None:
+            return f"{type(method).__name__} cannot be used here: {reason}"
+    if sum(method.family > 1 for method in guidance) > 1:
+        return "two guidance methods want to prune and branch the chains; leave one of them out."
+    return None
+
+
 def check_combination(guidance: Sequence[Guidance], solver: Solver) -> None:
     """Refuse methods that cannot work together.
 
     Raises:
         ValueError: Naming the methods and why.
     """
-    for i, method in enumerate(guidance):
-        others = [*guidance[:i], *guidance[i + 1 :]]
-        reason = method.conflict(others, solver)
-        if reason is not None:
-            raise ValueError(f"{type(method).__name__} cannot be used here: {reason}")
-    if sum(method.family > 1 for method in guidance) > 1:
-        raise ValueError("two guidance methods want to prune and branch the chains; leave one of them out.")
+    problem = combination_problem(guidance, solver)
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def family_of(guidance: Sequence[Guidance]) -> int:
@@ -86,4 +108,4 @@ def family_of(guidance: Sequence[Guidance]) -> int:
     return max((method.family for method in guidance), default=1)
 
 
-__all__ = ["Guidance", "check_combination", "family_of"]
+__all__ = ["Guidance", "check_combination", "combination_problem", "family_of"]

@@ -10,23 +10,51 @@ Shapes: B samples, C channels, H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.guidance import Guidance
+from minority.guidance.method import Method, Stage
 from minority.solvers import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierFree(Guidance):
+class ClassifierFree(Method):
     """Doubles the network calls, also of those that other methods make.
 
     Attributes:
         scale: 1 is the plain conditional prediction, 0 the unconditional one.
     """
 
+    key: ClassVar[str] = "classifier_free"
+    paper: ClassVar[str] = "Ho & Salimans, 2022, arXiv 2207.12598"
+    line: ClassVar[str] = "amplifies what the label adds to the prediction; doubles every network call"
+    stage: ClassVar[Stage] = "prediction"
+    shown_when_absent: ClassVar[bool] = True
+
     scale: float = 1.5
+
+    @property
+    def calls(self) -> int:
+        """One with the label and one without."""
+        return 2
+
+    def refusal(self, backbone: Backbone) -> str | None:
+        """Needs a network that knows what no label is."""
+        if backbone.num_classes is None:
+            return (
+                f"backbone {backbone.name} takes no labels; classifier-free guidance needs one that was trained with "
+                "labels, some of them left out."
+            )
+        if getattr(backbone.denoiser, "no_label", 0) is None:
+            return (
+                f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs "
+                "one that was trained with labels left out."
+            )
+        return None
 
     def conflict(self, others: Sequence[Guidance], solver: Solver) -> str | None:
         """One scale is enough."""

@@ -10,17 +10,23 @@ a backward pass, J v by a backward pass through that one.
 Shapes: B samples, C channels, H x W pixels, P = C H W, D features, R probes; images are in [-1, 1].
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.noise import NoiseSource
+from minority.features.encoders import load_encoder
 from minority.guidance import Guidance
 from minority.guidance.gradients import finite, through_denoiser, unit_peak
+from minority.guidance.materials import Lessons, Materials, Parts, Tensors
+from minority.guidance.method import TrainedMethod
+from minority.guidance.noise_aware_network import NoiseAwareSettings, load_network, train_on_states
 
 Encoder = Callable[[Tensor], Tensor]  # (B, C, H, W) in [-1, 1] -> (B, D)
 
@@ -83,6 +89,128 @@ class JepaGuidance(Guidance):
         gradient = through_denoiser(gradient, estimate, chain) if self.jacobian else finite(gradient)
         push = -self.scale * unit_peak(gradient)
         return push * estimate.variance.detach() if self.scaling == "variance" else push
+
+
+@dataclass(frozen=True, kw_only=True)
+class JepaGuidanceSettings(TrainedMethod):
+    """JEPA guidance by an encoder from a file, or by a small classifier that learns the labels first.
+
+    Attributes:
+        scale: w, at least 0; published: 0.5 for latent text-to-image chains.
+        top: k, the singular values that count, at least 1; published: 9.
+        oversampling: Probes beyond k, at least 0.
+        iterations: Subspace iterations, at least 0.
+        interval: Steps whose index is a multiple of it are guided; at least 1.
+        below: Guide only below this fraction of the chain (towards images), in (0, 1]; published: 0.8.
+        scaling: "fixed" as published, or times the step's "variance".
+        jacobian: Differentiate through the denoiser (as published), or take the gradient at x0_hat.
+        weights: The path of an encoder's weights (minority/features/encoders.py); None: the features, without noise,
+            of a noise-aware classifier that learns the labels of the real training images.
+        network: What torchvision calls that encoder; without effect where there are no weights.
+        size: Side in pixels of that encoder's input.
+        training: The budget of the classifier.
+    """
+
+    key: ClassVar[str] = "jepa_guidance"
+    paper: ClassVar[str] = "Park & Um, ICML 2026"
+    line: ClassVar[str] = "lowers the density that an encoder's Jacobian gives the clean estimate"
+    steering: ClassVar[tuple[str, ...]] = (
+        "scale",
+        "top",
+        "oversampling",
+        "iterations",
+        "interval",
+        "below",
+        "scaling",
+        "jacobian",
+        "weights",
+        "network",
+        "size",
+    )
+
+    scale: float = 0.5
+    top: int = 9
+    oversampling: int = 2
+    iterations: int = 2
+    interval: int = 1
+    below: float = 0.8
+    scaling: Literal["variance", "fixed"] = "fixed"
+    jacobian: bool = True
+    weights: str | None = None
+    network: str = "resnet18"
+    size: int = 224
+    training: NoiseAwareSettings = field(default_factory=NoiseAwareSettings)
+
+    def __post_init__(self) -> None:
+        self._guidance(_no_encoder)  # refuses what cannot work
+
+    @classmethod
+    def samplers(cls) -> Mapping[str, Self]:
+        """As published, and cheaper settings that suit the digits."""
+        return {
+            "jepa-published": cls(),
+            "jepa": cls(scale=2.0, top=5, scaling="variance", interval=5, jacobian=False),
+        }
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The classifier, unless the encoder comes from a file."""
+        return ("classifier",) if self.weights is None else ()
+
+    def train(self, part: str, lessons: Lessons, done: Parts) -> Tensors:
+        """Train the classifier.
+
+        Raises:
+            ValueError: There is one class alone.
+        """
+        if len(np.unique(lessons.labels)) < 2:
+            raise ValueError(
+                "jepa_guidance learns an encoder from labels, and the real images have one class; give weights and "
+                "network of an encoder."
+            )
+        return train_on_states(
+            lessons.states,
+            lessons.labels,
+            num_outputs=int(lessons.labels.max()) + 1,
+            schedule=lessons.backbone.schedule,
+            settings=self.training,
+            device=lessons.device,
+        ).state_dict()
+
+    def extra_evaluations(self, step: int, num_steps: int) -> float:
+        """A backward pass at a guided step, with the Jacobian; the encoder's passes are not the denoiser's."""
+        return 2.0 if self.jacobian and self._guidance(_no_encoder).acts_at(step, num_steps) else 0.0
+
+    def ready(self, backbone: Backbone, materials: Materials) -> Guidance:
+        """The guidance with its encoder."""
+        if self.weights is not None:
+            network = load_encoder(self.network, self.weights, size=self.size).to(materials.device)
+            to_images = backbone.to(materials.device).space.to_images
+            return self._guidance(lambda states: network(to_images(states)))
+        tensors = self.learnt(materials)["classifier"]
+        classifier = load_network(tensors, state_shape=backbone.state_shape).to(materials.device)
+        return self._guidance(
+            lambda states: classifier.features(
+                states, torch.zeros(len(states), dtype=torch.int64, device=states.device)
+            )
+        )
+
+    def _guidance(self, encoder: Encoder) -> JepaGuidance:
+        return JepaGuidance(
+            encoder=encoder,
+            scale=self.scale,
+            top=self.top,
+            oversampling=self.oversampling,
+            iterations=self.iterations,
+            interval=self.interval,
+            below=self.below,
+            scaling=self.scaling,
+            jacobian=self.jacobian,
+        )
+
+
+def _no_encoder(states: Tensor) -> Tensor:
+    raise AssertionError("settings alone encode nothing")
 
 
 def top_singular_values(encoder: Encoder, x: Tensor, probes: Tensor, *, top: int, iterations: int) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: N training images, B samples, C channels, H x W pixels, D features, K ou
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minority.diffusion.pixels import from_pixels
 from minority.diffusion.schedule import NoiseSchedule
 
 
@@ -108,8 +108,25 @@ class _Stage(nn.Module):
         return out
 
 
-def train_noise_aware(
-    images: NDArray[np.uint8],
+def load_network(tensors: Mapping[str, Tensor], *, state_shape: tuple[int, int, int]) -> NoiseAwareNetwork:
+    """A trained network from its state dict.
+
+    Args:
+        tensors: As `NoiseAwareNetwork.state_dict` gives them.
+        state_shape: (C, H, W) of the states that it reads.
+
+    Returns:
+        The network in eval mode on the CPU, its parameters without gradients.
+    """
+    width, num_outputs = len(tensors["enter.bias"]), len(tensors["head.bias"])
+    with torch.random.fork_rng(devices=[]):
+        network = NoiseAwareNetwork(state_shape, num_outputs=num_outputs, width=width)
+    network.load_state_dict(dict(tensors))
+    return network.eval().requires_grad_(False)
+
+
+def train_on_states(
+    x_0: Tensor,
     targets: NDArray[np.int64],
     *,
     num_outputs: int,
@@ -118,13 +135,13 @@ def train_noise_aware(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> NoiseAwareNetwork:
-    """Train a classifier of noisy images, all noise levels alike.
+    """Train a classifier of noisy states, all noise levels alike.
 
     Args:
-        images: (N, H, W, C) uint8.
+        x_0: (N, C, H, W) clean states of the backbone that will be guided, on the CPU.
         targets: (N,) integers in [0, num_outputs).
         num_outputs: K, at least 2.
-        schedule: All trained noise levels of the backbone that will be guided.
+        schedule: All trained noise levels of that backbone.
         settings: The budget.
         seed: Decides start weights, batches and noise; torch's global random state is left alone.
         device: Where to train.
@@ -133,16 +150,16 @@ def train_noise_aware(
         The network in eval mode, its parameters without gradients.
 
     Raises:
-        ValueError: Where images and targets do not fit one another.
+        ValueError: Where states and targets do not fit one another.
     """
-    if len(images) == 0 or len(images) != len(targets):
-        raise ValueError(f"every image needs one target, got {len(images)} images and {len(targets)} targets.")
+    if len(x_0) == 0 or len(x_0) != len(targets):
+        raise ValueError(f"every image needs one target, got {len(x_0)} images and {len(targets)} targets.")
     if num_outputs < 2 or targets.min() < 0 or targets.max() >= num_outputs:
         raise ValueError(
             f"targets must lie in 0 ... {num_outputs - 1} with at least 2 outputs, got {targets.min()} ... "
             f"{targets.max()}."
         )
-    x_0, wanted = from_pixels(images), torch.from_numpy(np.ascontiguousarray(targets))
+    wanted = torch.from_numpy(np.ascontiguousarray(targets))
     shape: tuple[int, int, int] = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

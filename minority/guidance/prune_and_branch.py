@@ -8,22 +8,25 @@ function of its family's indices, label and settings, whatever else is in the ba
 Shapes: B samples, F = B / family families, C channels, H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.metric import renoise_and_denoise, squared_error
 from minority.diffusion.noise import NoiseSource
 from minority.guidance import Guidance
+from minority.guidance.materials import Materials
+from minority.guidance.method import Method, Stage
 from minority.solvers import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneAndBranch(Guidance):
+class PruneAndBranch(Method):
     """Judges every chain by its clean estimate.
 
     Attributes:
@@ -39,6 +42,13 @@ class PruneAndBranch(Guidance):
         max_siblings: How many chains may continue one parent, the parent included; at least 2. What exceeds it goes
             on as it was, in the order of promise.
     """
+
+    key: ClassVar[str] = "prune_and_branch"
+    paper: ClassVar[str] = "this project's; particles as in sequential Monte Carlo"
+    line: ClassVar[str] = "lets promising chains continue in the place of hopeless ones of the same label"
+    stage: ClassVar[Stage] = "chains"
+    grids = ({"judge": ("features",), "points": ((0.5,), (0.5, 0.7))},)
+    shown_when_absent: ClassVar[bool] = True
 
     judge: Literal["metric", "features"] = "metric"
     family: int = 4
@@ -64,6 +74,36 @@ class PruneAndBranch(Guidance):
                 "PruneAndBranch.draws must be at least 1 and .max_siblings at least 2, got "
                 f"{self.draws} and {self.max_siblings}."
             )
+
+    @classmethod
+    def samplers(cls) -> Mapping[str, Self]:
+        """By the metric, and by features."""
+        return {
+            "prune-and-branch": cls(points=(0.5, 0.7), perturbation=0.3, draws=4),
+            "prune-by-features": cls(judge="features", points=(0.5, 0.7)),
+        }
+
+    def describe(self) -> str:
+        """Judge and points."""
+        return f"prune by {self.judge} at {' '.join(f'{point:g}' for point in self.points)}"
+
+    @property
+    def needs_real_images(self) -> bool:
+        """Where chains are judged by features."""
+        return self.judge == "features"
+
+    def ready(self, backbone: Backbone, materials: Materials) -> Guidance:
+        """The same settings, with the real images at hand where chains are judged by features."""
+        if self.judge != "features" or materials.reference is None:
+            return self
+        from minority.guidance.prune_by_features import PruneByFeatures  # which builds on this file
+
+        return PruneByFeatures.bind(self, materials.reference, extract=materials.extract)
+
+    def extra_evaluations(self, step: int, num_steps: int) -> float:
+        """One prediction a draw at each point, where chains are judged by the metric."""
+        judged = self.judge == "metric" and step > 0 and step in self.judged_steps(num_steps)
+        return float(self.draws) if judged else 0.0
 
     def conflict(self, others: Sequence[Guidance], solver: Solver) -> str | None:
         """Branches part by the noise of later steps only."""
@@ -138,43 +178,3 @@ def choose_parents(promise: Tensor, *, family: int, keep: int, max_siblings: int
         for place, survivor in zip(reversed(empty), seats, strict=False):
             parents[f, place] = f * family + survivor
     return parents.view(-1).to(promise.device)
-
-
-def whole_families(
-    indices: Sequence[int], labels: Sequence[int] | None, *, family: int
-) -> tuple[list[int], list[int] | None, list[int]]:
-    """Complete a list of samples to whole families.
-
-    Sample i belongs to the family of the indices i // family * family onwards, each drawn with i's label.
-
-    Args:
-        indices: Sample indices, in any order.
-        labels: One a sample, or None.
-        family: Chains a family.
-
-    Returns:
-        Indices and labels of all members, family by family, and for every requested sample its position among them.
-    """
-    keys = [(index // family, None if labels is None else labels[i]) for i, index in enumerate(indices)]
-    order = list(dict.fromkeys(keys))
-    rank = {key: position for position, key in enumerate(order)}
-    members = [first * family + j for first, _ in order for j in range(family)]
-    member_labels = (
-        None if labels is None else [label for _, label in order for _ in range(family) if label is not None]
-    )
-    positions = [rank[key] * family + index % family for key, index in zip(keys, indices, strict=True)]
-    return members, member_labels, positions
-
-
-def founders(parents: Sequence[Tensor | None], batch: int) -> Tensor:
-    """Follow branches back to the chain that each sample descends from at the first point, (B,) int64.
-
-    Args:
-        parents: `Arrival.parents` of every step, in the order walked.
-        batch: B.
-    """
-    origin = torch.arange(batch)
-    for choice in parents:
-        if choice is not None:
-            origin = origin[choice.cpu()]
-    return origin

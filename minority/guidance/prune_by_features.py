@@ -6,22 +6,21 @@ farther it lies from its real neighbours, as long as it stays inside their manif
 Shapes: B samples, C channels, H x W pixels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.pixels import to_pixels
 from minority.features.pixel_features import pixel_features
+from minority.guidance import Guidance
+from minority.guidance.materials import Extractor, Materials
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.neighbours.reference import RealReference
-
-Extractor = Callable[[NDArray[np.uint8]], NDArray[np.floating]]  # (B, H, W, C) -> (B, D)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +36,10 @@ class PruneByFeatures(PruneAndBranch):
     reference: RealReference
     extract: Extractor = pixel_features
     realism_floor: float = 1.0
+
+    def ready(self, backbone: Backbone, materials: Materials) -> Guidance:
+        """Itself: it has its reference."""
+        return self
 
     def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """Mean distance to the nearest real images, (B,); below 0 where the estimate does not look real."""

@@ -11,8 +11,9 @@ backward pass through the network and keeps no activations.
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -21,20 +22,20 @@ from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.metric import Distance, renoise_and_denoise
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.space import PIXELS
-from minority.guidance import Guidance
 from minority.guidance.distances import DistanceName, distance_by_name
 from minority.guidance.gradients import finite, through_denoiser, unit_peak
+from minority.guidance.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfGuidance(Guidance):
+class SelfGuidance(Method):
     """Pushes each guided step uphill on the minority metric.
 
     Attributes:
         scale: Guidance scale w. With scaling "variance" in multiples of the step's variance. Published: 0.4 for
             CelebA-64; the best value differs from backbone to backbone.
-        interval: Guidance interval n: steps whose index is a multiple of it are guided.
         perturbation: Perturbation step s as a fraction of the chain, [0, 1).
+        interval: Guidance interval n: steps whose index is a multiple of it are guided.
         above: Guide only steps above this fraction of the chain (towards noise); -1 guides to the very end.
         draws: How many noises the metric is averaged over.
         distance: "l2" (the norm with power `norm`, not squared), "squared" (sum of squared errors), "lpips", or
@@ -50,9 +51,30 @@ class SelfGuidance(Guidance):
         jacobian: Differentiate through the denoiser (as published), or take the gradient at x0_hat.
     """
 
+    key: ClassVar[str] = "self_guidance"
+    paper: ClassVar[str] = "Um & Ye, ECCV 2024, arXiv 2407.11555"
+    line: ClassVar[str] = "climbs the minority metric, with or without the denoiser's Jacobian"
+    grids = (
+        {
+            "scale": (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0),
+            "perturbation": (0.35, 0.5, 0.65, 0.8),
+            "interval": (2, 5),
+            "above": (-1.0, 0.3),
+            "jacobian": (False,),
+        },
+        {
+            "scale": (0.4, 1.0, 4.0),
+            "perturbation": (0.35, 0.5, 0.65, 0.8),
+            "interval": (2,),
+            "above": (-1.0,),
+            "jacobian": (True,),
+        },
+    )
+    shown_when_absent: ClassVar[bool] = True
+
     scale: float
-    interval: int = 5
     perturbation: float = 0.8
+    interval: int = 5
     above: float = -1.0
     draws: int = 1
     distance: DistanceName = "l2"
@@ -78,6 +100,30 @@ class SelfGuidance(Guidance):
             raise ValueError(f"SelfGuidance.norm must be at least 1, got {self.norm}.")
         if self.space not in ("state", "image"):
             raise ValueError(f"SelfGuidance.space must be state or image, got {self.space!r}.")
+
+    @classmethod
+    def samplers(cls) -> Mapping[str, Self]:
+        """The paper's scale for CelebA-64, and the ones that suit the digits."""
+        return {
+            "sgms-published": cls(scale=0.4),
+            "sgms": cls(scale=3.0, perturbation=0.5),
+            "jacobian-free": cls(scale=3.0, perturbation=0.5, jacobian=False),
+        }
+
+    @classmethod
+    def published(cls) -> Self | None:
+        """The paper's, for CelebA-64."""
+        return cls(scale=0.4, interval=5, perturbation=0.8)
+
+    def describe(self) -> str:
+        """The settings that a calibration searches."""
+        kind = "w/ Jacobian" if self.jacobian else "no Jacobian"
+        until = "" if self.above < 0 else f" above {self.above:g}"
+        return f"w {self.scale:g} s {self.perturbation:g} n {self.interval}{until}, {kind}"
+
+    def extra_evaluations(self, step: int, num_steps: int) -> float:
+        """At a guided step one prediction a draw, and a backward pass with the Jacobian."""
+        return self.draws + 2.0 * self.jacobian if self.acts_at(step, num_steps) else 0.0
 
     @property
     def needs_gradient(self) -> bool:

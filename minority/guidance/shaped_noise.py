@@ -7,17 +7,19 @@ Shapes: B samples, C channels, H x W pixels.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from minority.diffusion.noise import NoiseSource
-from minority.guidance import Guidance
+from minority.guidance.method import Method, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapedNoise(Guidance):
+class ShapedNoise(Method):
     """Changes the noise that a chain starts from and that its steps add; that of scores and metrics stays as it is.
 
     Attributes:
@@ -25,6 +27,12 @@ class ShapedNoise(Guidance):
         ancestral_scale: Factor on the noise that the steps add, >= 0: a temperature, 1 is plain sampling.
         truncate: Largest absolute value of both, in standard deviations, > 0; None for the whole normal.
     """
+
+    key: ClassVar[str] = "shaped_noise"
+    paper: ClassVar[str] = "a baseline; truncation after Brock, Donahue & Simonyan, ICLR 2019, arXiv 1809.11096"
+    line: ClassVar[str] = "louder, quieter or truncated noise; costs nothing"
+    stage: ClassVar[Stage] = "noise"
+    shown_when_absent: ClassVar[bool] = True
 
     start_scale: float = 1.0
     ancestral_scale: float = 1.0
@@ -37,6 +45,11 @@ class ShapedNoise(Guidance):
             raise ValueError(f"ShapedNoise.ancestral_scale must not be negative, got {self.ancestral_scale}.")
         if self.truncate is not None and not self.truncate > 0:
             raise ValueError(f"ShapedNoise.truncate must be positive or None, got {self.truncate}.")
+
+    @classmethod
+    def samplers(cls) -> Mapping[str, Self]:
+        """Louder steps, and noise without tails."""
+        return {"temperature": cls(ancestral_scale=1.1), "truncated": cls(truncate=1.5)}
 
     def wrap_noise(self, noise: NoiseSource) -> NoiseSource:
         """The same streams, shaped."""

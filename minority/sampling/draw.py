@@ -3,7 +3,7 @@
 Shapes: B samples, C channels, H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,9 @@ from minority.diffusion.score import minority_score, negative_elbo
 from minority.engine.prepare import EngineSettings, prepared
 from minority.features.pixel_features import pixel_features
 from minority.guidance import Guidance, family_of
-from minority.guidance.prune_and_branch import PruneAndBranch, whole_families
-from minority.guidance.prune_and_branch import founders as founders_of
-from minority.guidance.prune_by_features import Extractor, PruneByFeatures
+from minority.guidance.families import founders as founders_of
+from minority.guidance.families import whole_families
+from minority.guidance.materials import Extractor, Materials, Parts
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_turn
 from minority.runtime.memory import in_batches
@@ -99,6 +99,7 @@ def draw(
     guidance: Sequence[Guidance] = (),
     reference: RealReference | None = None,
     extract: Extractor = pixel_features,
+    parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> Drawn:
     """Draw the samples with the given indices.
@@ -112,28 +113,21 @@ def draw(
         indices: Sample indices; each decides its own noise.
         labels: One a sample for a class-conditional backbone, None for an unconditional one.
         settings: How.
-        guidance: Methods beside those of the settings: ones that have trained parts.
+        guidance: Methods beside those of the settings: ones that are no settings.
         reference: The real training images, for settings that judge chains by features.
         extract: The features that the reference was fitted on.
+        parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
 
     Raises:
         ValueError: Where labels do not go with the backbone, or methods not with one another.
     """
     _check_labels(backbone, indices, labels)
-    if settings.classifier_free is not None and getattr(backbone.denoiser, "no_label", 0) is None:
-        raise ValueError(
-            f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs one "
-            "that was trained with labels left out."
-        )
+    check_backbone(backbone, settings)
     backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
-    methods = [
-        PruneByFeatures.bind(method, reference, extract=extract)
-        if isinstance(method, PruneAndBranch) and method.judge == "features" and reference is not None
-        else method
-        for method in (*settings.guidance, *guidance)
-    ]
+    materials = Materials(reference=reference, extract=extract, parts=parts or {}, device=device)
+    methods = [method.ready(backbone, materials) for method in (*settings.guidance, *guidance)]
     family = family_of(methods)
     members, member_labels, positions = whole_families(indices, labels, family=family)
     size = max(1, settings.batch_size // family) * family
@@ -176,11 +170,21 @@ def draw_images(
     labels: Sequence[int] | None,
     settings: SamplerSettings,
     reference: RealReference | None = None,
+    extract: Extractor = pixel_features,
+    parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
     """Images (B, H, W, C) uint8 and evaluations a sample; see `draw`."""
     drawn = draw(
-        backbone, seed=seed, indices=indices, labels=labels, settings=settings, reference=reference, device=device
+        backbone,
+        seed=seed,
+        indices=indices,
+        labels=labels,
+        settings=settings,
+        reference=reference,
+        extract=extract,
+        parts=parts,
+        device=device,
     )
     return drawn.images, drawn.evaluations
 
@@ -242,6 +246,18 @@ def score_images(
     return Scores(minority_score=torch.cat(minority).numpy(), negative_elbo=torch.cat(elbo).numpy())
 
 
+def check_backbone(backbone: Backbone, settings: SamplerSettings) -> None:
+    """Refuse a backbone that a method of the settings cannot guide.
+
+    Raises:
+        ValueError: Naming the backbone and why.
+    """
+    for method in settings.guidance:
+        reason = method.refusal(backbone)
+        if reason is not None:
+            raise ValueError(reason)
+
+
 def _check_labels(backbone: Backbone, indices: Sequence[int], labels: Sequence[int] | None) -> None:
     if (labels is None) != (backbone.num_classes is None):
         raise ValueError(
@@ -261,6 +277,7 @@ __all__ = [
     "SamplerSettings",
     "ScoreSettings",
     "Scores",
+    "check_backbone",
     "draw",
     "draw_images",
     "from_pixels",

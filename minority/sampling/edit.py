@@ -7,7 +7,7 @@ survived is for the judge to say, as with every candidate.
 Shapes: B samples, C channels, H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.diffusion.schedule import NoiseSchedule
 from minority.engine.prepare import prepared
 from minority.guidance import Guidance
+from minority.guidance.materials import Materials, Parts
+from minority.sampling.draw import check_backbone
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
 
@@ -100,6 +102,7 @@ def edit_images(
     labels: Sequence[int] | None,
     settings: SamplerSettings,
     fraction: float,
+    parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
     """Draw a variant of every image.
@@ -112,6 +115,7 @@ def edit_images(
         labels: One an image for a class-conditional backbone, None for an unconditional one.
         settings: How the chain is walked and guided; a boosted start does not go with this one, nor does pruning.
         fraction: How far up the chain the images are noised, in [0, 1).
+        parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
 
     Returns:
@@ -126,10 +130,13 @@ def edit_images(
         )
     if len(indices) != len(images) or (labels is not None and len(labels) != len(images)) or len(images) == 0:
         raise ValueError(f"{len(images)} images need as many indices and labels, and there must be one at least.")
-    if settings.prune_and_branch is not None:
-        raise ValueError("pruned chains take another image's place and label; leave prune_and_branch out.")
+    pruning = [method.key for method in settings.guidance if method.family > 1]
+    if pruning:
+        raise ValueError(f"pruned chains take another image's place and label; leave {pruning[0]} out.")
+    check_backbone(backbone, settings)
     backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
+    methods = [method.ready(backbone, Materials(parts=parts or {}, device=device)) for method in settings.guidance]
     made, evaluations = [], 0.0
     for start in range(0, len(images), settings.batch_size):
         part = slice(start, start + settings.batch_size)
@@ -141,7 +148,7 @@ def edit_images(
             schedule,
             SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
             label=label,
-            guidance=[*settings.guidance, StartFromImages(images=states, fraction=fraction)],
+            guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
             variance=settings.variance,
             solver=settings.walk,
             space=backbone.space,

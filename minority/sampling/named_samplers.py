@@ -7,45 +7,102 @@ Shapes: N samples, C channels, H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from minority.backbones import Backbone
+from minority.features.pixel_features import pixel_features
 from minority.guidance.boost_and_skip import BoostAndSkip
-from minority.guidance.classifier_free import ClassifierFree
+from minority.guidance.materials import Extractor, Parts
 from minority.guidance.prune_and_branch import PruneAndBranch
+from minority.guidance.registry import METHODS
 from minority.guidance.self_guidance import SelfGuidance
-from minority.guidance.shaped_noise import ShapedNoise
+from minority.neighbours.reference import RealReference
 from minority.sampling.draw import Drawn, draw
 from minority.sampling.settings import SamplerSettings
 
-_SELF = SelfGuidance(scale=3.0, perturbation=0.5)
-_FREE = SelfGuidance(scale=3.0, perturbation=0.5, jacobian=False)
-_PRUNE = PruneAndBranch(points=(0.5, 0.7), perturbation=0.3, draws=4)
 
-NAMED_SAMPLERS: Mapping[str, SamplerSettings] = {
-    "ancestral": SamplerSettings(),
-    "ddim": SamplerSettings(solver="ddim"),
-    "dpm-solver": SamplerSettings(solver="dpm_solver", steps="logsnr20"),
-    "boosted-solver": SamplerSettings(
-        solver="dpm_solver", steps="logsnr8", boost_and_skip=BoostAndSkip(boost=1.2, skip=0.0)
-    ),
-    "sgms-published": SamplerSettings(self_guidance=SelfGuidance(scale=0.4)),
-    "sgms": SamplerSettings(self_guidance=_SELF),
-    "jacobian-free": SamplerSettings(self_guidance=_FREE),
-    "boost-and-skip": SamplerSettings(boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12)),
-    "boost-and-guide": SamplerSettings(
-        boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12),
-        self_guidance=SelfGuidance(scale=1.5, perturbation=0.5, jacobian=False),
-    ),
-    "prune-and-branch": SamplerSettings(prune_and_branch=_PRUNE),
-    "boost-and-prune": SamplerSettings(boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12), prune_and_branch=_PRUNE),
-    "temperature": SamplerSettings(shaped_noise=ShapedNoise(ancestral_scale=1.1)),
-    "truncated": SamplerSettings(shaped_noise=ShapedNoise(truncate=1.5)),
-    "classifier-free": SamplerSettings(classifier_free=ClassifierFree(scale=1.5)),
-}
+@dataclass(frozen=True, kw_only=True)
+class NamedSampler:
+    """A sampler that has a name.
+
+    Attributes:
+        settings: How it draws.
+        paper: Where it is published.
+        line: What it does, in a line.
+    """
+
+    settings: SamplerSettings
+    paper: str
+    line: str
+
+
+_OURS = "this project's combination"
+_BOOST = BoostAndSkip(boost=4.0, skip=0.12)
+_BY_METRIC = PruneAndBranch(points=(0.5, 0.7), perturbation=0.3, draws=4)
+_BY_FEATURES = PruneAndBranch(judge="features", points=(0.5, 0.7))
+
+
+def _solvers() -> dict[str, NamedSampler]:
+    return {
+        "ancestral": NamedSampler(
+            settings=SamplerSettings(),
+            paper="Ho, Jain & Abbeel, NeurIPS 2020, arXiv 2006.11239",
+            line="plain sampling: the reverse chain of DDPM, without guidance",
+        ),
+        "ddim": NamedSampler(
+            settings=SamplerSettings(solver="ddim"),
+            paper="Song, Meng & Ermon, ICLR 2021, arXiv 2010.02502",
+            line="the same marginals without noise on the way",
+        ),
+        "dpm-solver": NamedSampler(
+            settings=SamplerSettings(solver="dpm_solver", steps="logsnr20"),
+            paper="Lu et al., 2022, arXiv 2211.01095",
+            line="DPM-Solver++, second order, multistep, in 20 steps",
+        ),
+    }
+
+
+def _methods() -> dict[str, NamedSampler]:
+    """Every method of the registry, alone, under the names that its file gives."""
+    return {
+        name: NamedSampler(settings=SamplerSettings().guided(settings), paper=method.paper, line=method.line)
+        for method in METHODS.values()
+        for name, settings in method.samplers().items()
+    }
+
+
+def _combined() -> dict[str, NamedSampler]:
+    guide = SelfGuidance(scale=2.0, perturbation=0.5, jacobian=False)
+    softer = SelfGuidance(scale=1.5, perturbation=0.5, jacobian=False)
+    quick = SamplerSettings(solver="dpm_solver", steps="logsnr8")
+    combined = {
+        "boosted-solver": (
+            quick.guided(BoostAndSkip(boost=1.2, skip=0.0)),
+            "DPM-Solver++ in 8 steps, from a louder start",
+        ),
+        "boost-and-guide": (SamplerSettings().guided(_BOOST, softer), "a boosted start, then the minority metric"),
+        "boost-and-prune": (SamplerSettings().guided(_BOOST, _BY_METRIC), "a boosted start, pruned by the metric"),
+        "boost-and-prune-by-features": (
+            SamplerSettings().guided(_BOOST, _BY_FEATURES),
+            "a boosted start, pruned by where the estimates lie among real images",
+        ),
+        "guide-and-prune-by-features": (
+            SamplerSettings().guided(guide, _BY_FEATURES),
+            "the minority metric, pruned by where the estimates lie among real images",
+        ),
+    }
+    return {
+        name: NamedSampler(settings=settings, paper=_OURS, line=line) for name, (settings, line) in combined.items()
+    }
+
+
+#: Every sampler by name, with its paper and a line: solvers, methods, combinations.
+SAMPLERS: Mapping[str, NamedSampler] = _solvers() | _methods() | _combined()
+NAMED_SAMPLERS: Mapping[str, SamplerSettings] = {name: sampler.settings for name, sampler in SAMPLERS.items()}
 
 
 def named_sampler(name: str) -> SamplerSettings:
@@ -70,6 +127,9 @@ def compare(
     seed: int,
     indices: Sequence[int],
     labels: Sequence[int] | None,
+    reference: RealReference | None = None,
+    extract: Extractor = pixel_features,
+    parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Drawn]:
     """Draw the same samples by several samplers: same indices, same labels, same noise.
@@ -80,6 +140,9 @@ def compare(
         seed: The run's seed.
         indices: Sample indices.
         labels: One a sample for a class-conditional backbone, else None.
+        reference: The real training images, for samplers that judge chains by features.
+        extract: The features that the reference was fitted on.
+        parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
 
     Raises:
@@ -87,7 +150,17 @@ def compare(
     """
     chosen = {name: named_sampler(name) for name in names}
     return {
-        name: draw(backbone, seed=seed, indices=indices, labels=labels, settings=settings, device=device)
+        name: draw(
+            backbone,
+            seed=seed,
+            indices=indices,
+            labels=labels,
+            settings=settings,
+            reference=reference,
+            extract=extract,
+            parts=parts,
+            device=device,
+        )
         for name, settings in chosen.items()
     }
 

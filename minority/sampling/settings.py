@@ -1,17 +1,18 @@
-"""How samples are drawn, as one order form: every knob is declared beside the code that obeys it."""
+"""How samples are drawn, as one order form: every knob is declared beside the code that obeys it.
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+The guidance methods are no list here: every method of minority/guidance/registry.py is a setting of its own name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from minority.backbones.backbone import Precision
 from minority.diffusion.chain import Variance
 from minority.engine.prepare import EngineSettings
-from minority.guidance import Guidance, check_combination, family_of
-from minority.guidance.boost_and_skip import BoostAndSkip
-from minority.guidance.classifier_free import ClassifierFree
-from minority.guidance.prune_and_branch import PruneAndBranch
-from minority.guidance.self_guidance import SelfGuidance
-from minority.guidance.shaped_noise import ShapedNoise
+from minority.guidance import check_combination, family_of
+from minority.guidance.method import Method
+from minority.guidance.registry import METHODS
 from minority.solvers import Solver
 from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
@@ -19,33 +20,41 @@ from minority.solvers.dpm_solver import DpmSolver
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplerSettings:
-    """How samples are drawn.
+class _ChainSettings:
+    """How the chain is walked; the first part of SamplerSettings."""
+
+    steps: int | str = 50
+    variance: Variance = "learned_range"
+    solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
+    eta: float = 0.0
+
+
+if TYPE_CHECKING:
+    _WithMethods = _ChainSettings
+else:
+    _WithMethods = make_dataclass(
+        "_WithMethods",
+        [(key, method | None, field(default=None)) for key, method in METHODS.items()],
+        bases=(_ChainSettings,),
+        frozen=True,
+        kw_only=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings(_WithMethods):
+    """How samples are drawn. Beside the attributes below, every guidance method is one: its settings, or None.
 
     Attributes:
         steps: Steps of the respaced chain: a number, or sections such as "10,15" or "ddim25".
         variance: Reverse variance (minority/diffusion/chain.py).
         solver: How the chain is walked (minority/solvers).
         eta: Noise of the solver "ddim", >= 0; without effect on others.
-        self_guidance: Climb the minority metric, or None.
-        boost_and_skip: Start from boosted noise some steps down, or None.
-        prune_and_branch: Let promising chains replace hopeless ones, or None.
-        classifier_free: Amplify what the label adds, or None.
-        shaped_noise: Louder, quieter or truncated noise, or None.
         precision: Of the network's weights and activations; everything else is fp32.
         engine: How the network is run. Changes images at most in the last bit.
         batch_size: Samples a network call. Costs memory; changes images at most in the last bit.
     """
 
-    steps: int | str = 50
-    variance: Variance = "learned_range"
-    solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
-    eta: float = 0.0
-    self_guidance: SelfGuidance | None = None
-    boost_and_skip: BoostAndSkip | None = None
-    prune_and_branch: PruneAndBranch | None = None
-    classifier_free: ClassifierFree | None = None
-    shaped_noise: ShapedNoise | None = None
     precision: Precision = "fp32"
     engine: EngineSettings = field(default_factory=EngineSettings)
     batch_size: int = 64
@@ -58,16 +67,19 @@ class SamplerSettings:
         check_combination(self.guidance, self.walk)
 
     @property
-    def guidance(self) -> list[Guidance]:
-        """The methods that steer the chain, possibly none."""
-        methods = (
-            self.boost_and_skip,
-            self.self_guidance,
-            self.prune_and_branch,
-            self.classifier_free,
-            self.shaped_noise,
-        )
-        return [method for method in methods if method is not None]
+    def guidance(self) -> list[Method]:
+        """The methods that steer the chain, possibly none, in the order of the registry."""
+        return [method for key in METHODS if (method := self.method(key)) is not None]
+
+    def method(self, key: str) -> Method | None:
+        """The settings of one method, by its key; None where it is not used."""
+        found: Method | None = getattr(self, key)
+        return found
+
+    def guided(self, *methods: Method) -> Self:
+        """The same settings with these methods, each in the place of its key."""
+        chosen: dict[str, Any] = {method.key: method for method in methods}
+        return replace(self, **chosen)
 
     @property
     def family(self) -> int:
@@ -81,13 +93,23 @@ class SamplerSettings:
             return Ddim(eta=self.eta)
         return DpmSolver() if self.solver == "dpm_solver" else Ancestral()
 
-    def plain(self) -> "SamplerSettings":
+    def plain(self) -> Self:
         """The same chain without guidance: plain ancestral sampling, unless another solver is chosen."""
-        return replace(
-            self,
-            self_guidance=None,
-            boost_and_skip=None,
-            prune_and_branch=None,
-            classifier_free=None,
-            shaped_noise=None,
-        )
+        nothing: dict[str, Any] = dict.fromkeys(METHODS)
+        return replace(self, **nothing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for recipes and files; see `without_absent_methods`."""
+        return without_absent_methods(asdict(self))
+
+
+def without_absent_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as plain values, less the methods that are not used and need not be shown.
+
+    So a method that is added to the registry changes no recipe that does without it.
+    """
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None or name not in METHODS or METHODS[name].shown_when_absent
+    }

@@ -103,6 +103,11 @@ class UpsamplerCodec:
         )
         return images, cost.evaluations()
 
+    @property
+    def finish_evaluations(self) -> float:
+        """A call a step of the second stage's respaced chain."""
+        return float(self.upsampler.schedule.respaced(self.settings.steps).num_steps)
+
     def to(self, device: torch.device) -> "UpsamplerCodec":
         """The same codec on a device."""
         return replace(self, upsampler=self.upsampler.to(device))

@@ -1,4 +1,10 @@
-"""The ancestral solver of DDPM (Ho et al. 2020, algorithm 2): draw from q(x_{t-1} | x_t, x0_hat)."""
+"""The ancestral solver of DDPM (Ho, Jain & Abbeel, NeurIPS 2020, algorithm 2): draw from q(x_{t-1} | x_t, x0_hat).
+
+The mean of that normal is their eq. 7 at the clean estimate; with the clean estimate that the predicted noise gives,
+it is their eq. 11.
+
+Shapes: B samples, C channels, H x W pixels.
+"""
 
 from dataclasses import dataclass
 
@@ -18,10 +24,16 @@ class Ancestral:
 
     @property
     def is_stochastic(self) -> bool:
-        """Always."""
+        """True: every step but the last adds noise."""
         return True
 
     def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
-        """The posterior mean at the clean estimate, and the reverse deviation."""
+        """The posterior mean at the clean estimate (eq. 7; unclipped, eq. 11), and the reverse deviation.
+
+        Args:
+            chain: The denoiser and its schedule.
+            estimate: What the denoiser says about the present state, (B, C, H, W).
+            previous: Not needed.
+        """
         x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
         return Move(mean=chain.posterior_mean(estimate, x0), deviation=(0.5 * estimate.log_variance).exp(), x0=x0)

@@ -1,4 +1,12 @@
-"""DDIM (Song, Meng & Ermon, ICLR 2021): the same marginals with as little noise on the way as wanted."""
+"""DDIM (Song, Meng & Ermon, ICLR 2021): the same marginals with as little noise on the way as wanted.
+
+A step is their eq. 12, with the deviation sigma of their eq. 16; abar here is alpha there:
+
+    x_next = sqrt(abar_next) x0_hat + sqrt(1 - abar_next - sigma^2) eps + sigma z          (12)
+    sigma = eta sqrt((1 - abar_next) / (1 - abar)) sqrt(1 - abar / abar_next)              (16)
+
+Shapes: B samples, C channels, H x W pixels.
+"""
 
 import math
 from dataclasses import dataclass
@@ -29,16 +37,22 @@ class Ddim:
 
     @property
     def is_stochastic(self) -> bool:
-        """Where eta is positive."""
+        """Whether eta is positive."""
         return self.eta > 0
 
     def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
-        """x0_hat and the predicted noise, mixed for the next noise level."""
+        """x0_hat and the predicted noise, mixed for the next noise level (eq. 12).
+
+        Args:
+            chain: The denoiser and its schedule.
+            estimate: What the denoiser says about the present state, (B, C, H, W).
+            previous: Not needed.
+        """
         schedule, step = chain.schedule, estimate.step
         x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
         eps = schedule.eps_from_x0(estimate.x_t, step, x0)
         room = 1.0 - float(schedule.abar_previous[step])
-        variance = min(self.eta**2 * float(schedule.posterior_variance[step]), room)
+        variance = min(self.eta**2 * float(schedule.posterior_variance[step]), room)  # eq. 16, squared
         mean = math.sqrt(schedule.abar_previous[step]) * x0 + math.sqrt(room - variance) * eps
         deviation = torch.full((1, 1, 1, 1), math.sqrt(variance), device=x0.device) if self.is_stochastic else None
         return Move(mean=mean, deviation=deviation, x0=x0)

@@ -1,4 +1,4 @@
-"""DPM-Solver++ (Lu et al. 2022), second order, multistep: good images in 10 to 25 steps.
+"""DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): second order, multistep, 10 to 25 steps.
 
 It wants steps evenly spaced in log-SNR (`NoiseSchedule.respaced("logsnr20")`): on steps evenly spaced in time the
 last ones grow so fast in l that extrapolating over them gains nothing on DDIM.
@@ -33,11 +33,17 @@ class DpmSolver:
 
     @property
     def is_stochastic(self) -> bool:
-        """Never."""
+        """False: it solves an ordinary differential equation."""
         return False
 
     def move(self, chain: Chain, estimate: Estimate, previous: Arrival | None) -> Move:
-        """Solve from this step's noise level to the next cleaner one."""
+        """Solve from this step's noise level to the next cleaner one (algorithm 2; its first step is DDIM's).
+
+        Args:
+            chain: The denoiser and its schedule.
+            estimate: What the denoiser says about the present state, (B, C, H, W).
+            previous: The step before, from which the clean estimate is extrapolated; None at the start.
+        """
         schedule, step = chain.schedule, estimate.step
         x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
         if step == 0:

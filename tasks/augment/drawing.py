@@ -9,6 +9,7 @@ from minority.sampling.draw import draw
 from minority.sampling.edit import choose_sources, edit_images
 from minority.sampling.settings import SamplerSettings
 from tasks.augment.planning import UnitPlan
+from tasks.inputs.guidance_parts import open_parts
 from tasks.inputs.workspace import Workspace
 
 
@@ -41,6 +42,7 @@ def draw_candidates(
         labels: One a sample for a class-conditional backbone, else None.
     """
     backbone, device, seed = workspace.backbone, workspace.device, workspace.config.seed
+    parts = open_parts(workspace, sampler.guidance)
     edit = workspace.config.edit if plan.sampler == "minority" else None
     if edit is None:
         drawn = draw(
@@ -51,6 +53,7 @@ def draw_candidates(
             settings=sampler,
             reference=workspace.judge.reference,
             extract=workspace.extract,
+            parts=parts,
             device=device,
         )
         return DrawnUnit(drawn.images, drawn.evaluations, drawn.founders)
@@ -63,6 +66,7 @@ def draw_candidates(
         labels=labels,
         settings=sampler,
         fraction=edit.fraction,
+        parts=parts,
         device=device,
     )
     return DrawnUnit(images, evaluations, np.array(plan.indices, dtype=np.int64), sources)

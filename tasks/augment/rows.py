@@ -1,7 +1,6 @@
 """The rows of a unit: candidates with their verdicts, and real images."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +45,7 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "source": ["synthetic"] * plan.num_samples,
         "sample_index": list(plan.indices),
         "seed": [config.seed] * plan.num_samples,
-        "guidance": [json.dumps(asdict(sampler), sort_keys=True)] * plan.num_samples,
+        "guidance": [json.dumps(sampler.to_dict(), sort_keys=True)] * plan.num_samples,
         "founder": drawn.founders,
         "evaluations": [drawn.evaluations] * plan.num_samples,
         "kept": [False] * plan.num_samples,

@@ -1,7 +1,7 @@
 """What a calibration found: figures with their uncertainty, a picture, and a preset to paste."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import yaml
@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from datasets.storage.canonical import canonical_json
 from minority.calibration.outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
 from minority.calibration.space import PLAIN, Candidate
+from minority.guidance.method import default_of
 from minority.sampling.settings import SamplerSettings
 from tasks.augment.judging import judge_images
 from tasks.calibration.frontier_plot import Point, frontier_picture
@@ -168,13 +169,12 @@ def _share(found: Measured, count: int) -> str:
 
 def _preset(sampler: SamplerSettings) -> str:
     """The settings that differ from the defaults, as YAML."""
-    plain = asdict(SamplerSettings())
-    changed = {name: value for name, value in asdict(sampler).items() if value != plain[name] or name == "steps"}
-    for name, value in changed.items():
-        if isinstance(value, dict):
-            kind = type(getattr(sampler, name))
-            defaults = {f.name: f.default for f in fields(kind)}
-            changed[name] = {key: entry for key, entry in value.items() if entry != defaults[key]}
+    plain = SamplerSettings().to_dict()
+    changed = {name: value for name, value in sampler.to_dict().items() if value != plain.get(name) or name == "steps"}
+    for method in sampler.guidance:
+        kind = type(method)
+        settings = changed[method.key].items()
+        changed[method.key] = {key: value for key, value in settings if getattr(method, key) != default_of(kind, key)}
     return yaml.safe_dump({"sampler": changed}, sort_keys=False)
 
 
@@ -187,7 +187,7 @@ def _result(
     return {
         "config": config.model_dump(mode="json", exclude={"store", "device", "workers"}),
         "candidates": [
-            {"name": candidate.name, "sampler": asdict(candidate.sampler), "measured": asdict(found)}
+            {"name": candidate.name, "sampler": candidate.sampler.to_dict(), "measured": asdict(found)}
             | {"floors_probability": floors_probability(config.calibration.floors, found)}
             for candidate, found in zip(candidates, searched, strict=True)
             if found.samples

@@ -15,7 +15,9 @@ from datasets.storage.store import Store
 from minority.calibration.outcome import OBJECTIVES, Measured, Objective, best
 from minority.calibration.search import Draw, least_budget, next_rung, rung_sizes, whole
 from minority.calibration.search import plan_rung as plan_draws
-from minority.calibration.space import Candidate, baselines, common_family, expected_cost
+from minority.calibration.space import Candidate, baselines, common_family
+from minority.guidance.method import TrainedMethod
+from minority.sampling.cost import expected_cost
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from minority.selection.diversity import mean_nearest_distance
@@ -23,6 +25,7 @@ from tasks.augment.judging import judge_images
 from tasks.config.runs import CalibrateConfig
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.guidance_parts import methods_to_learn, open_parts
 from tasks.inputs.workspace import Workspace, open_workspace
 
 #: Verification draws from indices that no search uses.
@@ -73,7 +76,7 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         survivors = next_rung(settings, measured, survivors, to=sizes[rung], untried=untried)
     draws = plan_draws(
         settings,
-        _costs(candidates, measured),
+        _costs(config, measured),
         measured,
         survivors if rung > 0 else start,
         rungs=len(sizes),
@@ -93,7 +96,7 @@ def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objec
 def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> list[Measurement]:
     """Measurements of both winners and the baselines on indices that the search did not use."""
     candidates, measured = candidates_of(config), read_measured(config, done)
-    costs = _costs(candidates, measured)
+    costs = _costs(config, measured)
     found = [i for i in winners(config, measured).values() if i is not None]
     chosen = sorted({*range(len(baselines(config.sampler))), *found})
     budget = config.calibration.budget * config.calibration.verification
@@ -113,13 +116,19 @@ def check_budget(config: CalibrateConfig) -> None:
     """
     settings, candidates = config.calibration, candidates_of(config)
     start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
-    costs = [expected_cost(candidates[i].sampler) for i in start]
+    backbone = open_workspace(config.augment()).backbone
+    costs = [expected_cost(candidates[i].sampler, backbone) for i in start]
     least = least_budget(settings, costs, family=common_family(candidates))
     if settings.budget < least:
         raise InputError(
             f"calibration.budget is {settings.budget} denoiser evaluations, but its first rung has {len(start)} "
             f"candidates; raise it to {least} at least, or lower calibration.candidates."
         )
+
+
+def methods_of(config: CalibrateConfig) -> list[TrainedMethod]:
+    """The guidance methods among the candidates that learn before they are measured."""
+    return methods_to_learn(candidate.sampler for candidate in candidates_of(config))
 
 
 @task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
@@ -174,6 +183,7 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
         settings=sampler,
         reference=workspace.judge.reference,
         extract=workspace.extract,
+        parts=open_parts(workspace, sampler.guidance),
         device=workspace.device,
     )
     judged = judge_images(workspace, drawn.images, groups)
@@ -215,11 +225,12 @@ def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
     return Store(config.store).child(config.name).child("calibrations").child(recipe)
 
 
-def _costs(candidates: Sequence[Candidate], measured: Sequence[Measured]) -> list[float]:
+def _costs(config: CalibrateConfig, measured: Sequence[Measured]) -> list[float]:
     """Denoiser evaluations a sample: as measured, or as expected where nothing is measured."""
+    backbone = open_workspace(config.augment()).backbone
     return [
-        found.evaluations / found.samples if found.samples else expected_cost(candidate.sampler)
-        for candidate, found in zip(candidates, measured, strict=True)
+        found.evaluations / found.samples if found.samples else expected_cost(candidate.sampler, backbone)
+        for candidate, found in zip(candidates_of(config), measured, strict=True)
     ]
 
 

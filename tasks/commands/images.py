@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,80 @@ from pydantic import BaseModel, ConfigDict
 
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
-from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
-from minority.sampling.named_samplers import compare, contact_sheet
+from minority.sampling.draw import Drawn, SamplerSettings, ScoreSettings, draw_images, score_images
+from minority.sampling.named_samplers import SAMPLERS, compare, contact_sheet, named_sampler
 from tasks.commands.folder_images import labels_of, no_label_of, open_folder, passed_over, pixels_of
-from tasks.config.presets import validate
+from tasks.config.presets import load_preset, validate
+from tasks.config.runs import AugmentConfig, placed
+from tasks.config.sections import Sampler
 from tasks.errors import InputError
-from tasks.inputs.workspace import choose_device, open_named_backbone
+from tasks.inputs.guidance_parts import open_parts
+from tasks.inputs.workspace import Workspace, choose_device, open_named_backbone, open_workspace
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source:
+    """What is drawn from: a backbone alone, or a preset's backbone with the preset's real images beside it.
+
+    Attributes:
+        backbone: The backbone.
+        sampler: The preset's sampler; plain sampling where there is no preset.
+        workspace: The preset's real images; None where there is no preset.
+    """
+
+    backbone: Backbone
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    workspace: Workspace | None = None
+
+    def materials(self, sampler: SamplerSettings) -> dict[str, Any]:
+        """What a sampler needs beside its settings, as `draw` takes it; methods that learn do so once.
+
+        Raises:
+            InputError: It needs real images, and there is no preset.
+        """
+        needy = [method.key for method in sampler.guidance if method.needs_real_images]
+        if self.workspace is None and needy:
+            raise InputError(
+                f"{needy[0]} needs real images, and a backbone alone has none; name an augment preset that has them: "
+                "--preset NAME (see minority presets)."
+            )
+        if self.workspace is None or not needy:
+            return {}
+        return {
+            "reference": self.workspace.judge.reference,
+            "extract": self.workspace.extract,
+            "parts": open_parts(self.workspace, sampler.guidance),
+        }
+
+
+def open_source(
+    backbone: str | None, preset: str | None, *, flags: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> Source:
+    """What to draw from.
+
+    Args:
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section; None for the preset's.
+        preset: An augment preset: its backbone, its sampler and its real images.
+        flags: ADM flags of the backbone.
+        changes: Settings of the preset to change, dotted.
+
+    Raises:
+        InputError: Both or neither are given, or something is missing or does not fit.
+    """
+    if (backbone is None) == (preset is None):
+        raise InputError("give either --backbone or --preset: a preset brings its backbone along.")
+    if backbone is not None:
+        if changes:
+            raise InputError("--set changes settings of a preset; name one (--preset), or leave --set out.")
+        return Source(backbone=open_named_backbone(backbone, flags))
+    assert preset is not None, "one of the two is given"
+    flagged = {f"backbone.flags.{name}": value for name, value in flags.items()}
+    workspace = open_workspace(placed(load_preset(AugmentConfig, preset, overrides={**(changes or {}), **flagged})))
+    return Source(backbone=workspace.backbone, sampler=workspace.config.sampler, workspace=workspace)
 
 
 def draw_to_folder(
-    backbone: str,
+    backbone: str | None,
     out: Path,
     *,
     num: int,
@@ -29,17 +94,21 @@ def draw_to_folder(
     labels: Sequence[int] | None,
     seed: int,
     flags: Mapping[str, Any],
+    preset: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> int:
     """Draw samples into `out`: grid.png and `<index>.png`, or `<index>-<label>.png` where there are labels.
 
     Args:
-        backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section; None for the preset's.
         out: The folder, made where it is missing.
         num: How many.
-        sampler: Dotted settings of SamplerSettings.
+        sampler: Dotted settings of SamplerSettings, over those of the preset; a name takes the place of the latter.
         labels: Labels to go through; None for all that the backbone knows.
         seed: Decides all noise.
         flags: ADM flags.
+        preset: See `open_source`.
+        changes: See `open_source`.
 
     Returns:
         How many were drawn.
@@ -47,11 +116,18 @@ def draw_to_folder(
     Raises:
         InputError: A setting, label or path that is not possible.
     """
-    settings = _sampler_settings(sampler)
-    model = open_named_backbone(backbone, flags)
+    source = open_source(backbone, preset, flags=flags, changes=changes)
+    settings = _sampler_settings(source.sampler, sampler)
+    model = source.backbone
     chosen = _labels(model, labels, num=num)
     images, _ = draw_images(
-        model, seed=seed, indices=range(num), labels=chosen, settings=settings, device=choose_device("auto")
+        model,
+        seed=seed,
+        indices=range(num),
+        labels=chosen,
+        settings=settings,
+        device=choose_device("auto"),
+        **source.materials(settings),
     )
     _write_images(images, out, chosen)
     (out / "grid.png").write_bytes(encode_png(_grid(images)))
@@ -59,7 +135,7 @@ def draw_to_folder(
 
 
 def compare_to_folder(
-    backbone: str,
+    backbone: str | None,
     out: Path,
     names: Sequence[str],
     *,
@@ -67,17 +143,21 @@ def compare_to_folder(
     labels: Sequence[int] | None,
     seed: int,
     flags: Mapping[str, Any],
+    preset: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Draw the same seeds and labels by several samplers into `out`: a folder and a row of grid.png for each.
 
     Args:
-        backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
+        backbone: Its path, hub id or entry point, or the YAML file of a backbone section; None for the preset's.
         out: The folder, made where it is missing.
         names: Samplers by name (minority/sampling/named_samplers.py); the grid's rows are in this order.
         num: How many samples of each.
         labels: Labels to go through; None for all that the backbone knows.
         seed: Decides all noise.
         flags: ADM flags.
+        preset: See `open_source`.
+        changes: See `open_source`.
 
     Returns:
         Denoiser evaluations a sample, by sampler.
@@ -85,10 +165,22 @@ def compare_to_folder(
     Raises:
         InputError: A name, label or path that is not possible.
     """
-    model = open_named_backbone(backbone, flags)
+    source = open_source(backbone, preset, flags=flags, changes=changes)
+    model = source.backbone
+    drawn: dict[str, Drawn] = {}
     chosen = _labels(model, labels, num=num)
     try:
-        drawn = compare(model, names, seed=seed, indices=range(num), labels=chosen, device=choose_device("auto"))
+        given = {name: source.materials(named_sampler(name)) for name in names}
+        for name in names:
+            drawn |= compare(
+                model,
+                [name],
+                seed=seed,
+                indices=range(num),
+                labels=chosen,
+                device=choose_device("auto"),
+                **given[name],
+            )
     except ValueError as error:
         raise InputError(str(error)) from error
     for name, result in drawn.items():
@@ -97,6 +189,15 @@ def compare_to_folder(
     enlarge = max(1, 32 // rows[0].shape[1])
     (out / "grid.png").write_bytes(encode_png(contact_sheet(rows, enlarge=enlarge)))
     return {name: result.evaluations for name, result in drawn.items()}
+
+
+def list_samplers() -> list[str]:
+    """Every named sampler: its name, what it needs beside a backbone, what it does, and its paper."""
+    found = []
+    for name, sampler in SAMPLERS.items():
+        needs = any(method.needs_real_images for method in sampler.settings.guidance)
+        found.append(f"{name}{' (needs --preset)' if needs else ''}\n    {sampler.line}\n    {sampler.paper}")
+    return found
 
 
 def score_folder(
@@ -166,7 +267,7 @@ class _Drawing(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sampler: SamplerSettings
+    sampler: Sampler
 
 
 def _write_images(images: NDArray[np.uint8], out: Path, labels: Sequence[int] | None) -> None:
@@ -182,10 +283,11 @@ def _told(model: Backbone, labels: list[int] | None, *, count: int) -> list[int]
     return labels if labels is not None or no_label is None else [no_label] * count
 
 
-def _sampler_settings(dotted: Mapping[str, Any]) -> SamplerSettings:
+def _sampler_settings(own: SamplerSettings, dotted: Mapping[str, Any]) -> SamplerSettings:
     overrides = {f"sampler.{key}": value for key, value in dotted.items()}
+    below = {} if "name" in dotted else own.to_dict()
     try:
-        return validate(_Drawing, {"sampler": {}}, overrides=overrides).sampler
+        return validate(_Drawing, {"sampler": below}, overrides=overrides).sampler
     except InputError as error:
         raise InputError(f"--guidance: {error}") from error
 

@@ -26,9 +26,11 @@ from tasks.config.sections import (
     ArmsConfig,
     Backbone,
     BackboneArchitecture,
+    Calibration,
     DatasetConfig,
     PlanConfig,
     PublishConfig,
+    Sampler,
     Section,
 )
 from tasks.execution.capacity import Workers
@@ -72,7 +74,9 @@ class AugmentConfig(_Run):
     name: Annotated[Name, Field(description="The dataset's name in the store.")]
     dataset: DatasetConfig
     backbone: Backbone
-    sampler: SamplerSettings = SamplerSettings()
+    sampler: Annotated[
+        Sampler, Field(description="How samples are drawn: settings, or a name of `minority sample --list`.")
+    ] = SamplerSettings()
     edit: Annotated[
         EditSettings | None, Field(description="Vary labelled real images instead of drawing from noise; none: draw.")
     ] = None
@@ -111,7 +115,7 @@ class AugmentConfig(_Run):
 
     @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
-        starts = [name for name in ("boost_and_skip", "prune_and_branch") if getattr(self.sampler, name) is not None]
+        starts = [method.key for method in self.sampler.guidance if method.stage == "start" or method.family > 1]
         if self.edit is not None and starts:
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self
@@ -149,13 +153,13 @@ class CalibrateConfig(_Run):
     name: Annotated[Name, Field(description="The preset's name.")]
     dataset: DatasetConfig
     backbone: Backbone
-    sampler: Annotated[
-        SamplerSettings, Field(description="In use now: compared with, and kept where not searched.")
-    ] = SamplerSettings()
+    sampler: Annotated[Sampler, Field(description="In use now: compared with, and kept where not searched.")] = (
+        SamplerSettings()
+    )
     features: ExtractorSettings = ExtractorSettings()
     selection: SelectionSettings = SelectionSettings()
     labeller: ClassifierSettings = ClassifierSettings()
-    calibration: CalibrationSettings = CalibrationSettings()
+    calibration: Calibration = CalibrationSettings()
     unit_size: Annotated[int, Field(ge=1, description="Samples a task: the grain of retry and resume.")] = 256
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Decides all noise, and the draw from the space.")] = 0
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    WrapSerializer,
     model_serializer,
     model_validator,
 )
@@ -20,7 +21,11 @@ from datasets.readers.table_settings import TableSettings, read_table_settings, 
 from datasets.splits.stratified import SplitSettings
 from datasets.storage.store_url import holds_secret
 from datasets.storage.yaml_text import load_yaml, plain
+from minority.calibration.search import CalibrationSettings
+from minority.calibration.space import without_empty_grids
 from minority.downstream.settings import DownstreamSettings
+from minority.sampling.named_samplers import named_sampler
+from minority.sampling.settings import SamplerSettings, without_absent_methods
 from minority.sampling.two_stage import UpsamplerSettings
 from minority.selection.policy import Policy
 from tasks.config.paths import project_path
@@ -199,6 +204,43 @@ def read_yaml_section(path: str) -> dict[str, Any]:
 
 #: A backbone section in any of its forms.
 Backbone = Annotated[BackboneConfig, BeforeValidator(_backbone, json_schema_input_type=BackboneConfig | str)]
+
+
+def _sampler(value: Any) -> Any:
+    """Sampler settings: keys and values, a sampler's name, or a name with settings that differ from the sampler's."""
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, dict) or "name" not in given:
+        return given
+    settings = {key: setting for key, setting in given.items() if key != "name"}
+    return _over(named_sampler(str(given["name"])).to_dict(), settings)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others over them, group by group."""
+    merged = {}
+    for key, value in (below | above).items():
+        both = isinstance(below.get(key), dict) and isinstance(value, dict)
+        merged[key] = _over(below[key], value) if both else value
+    return merged
+
+
+def _shown_sampler(value: SamplerSettings, settings_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    return without_absent_methods(settings_of(value))
+
+
+def _shown_calibration(value: CalibrationSettings, settings_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    settings: dict[str, Any] = settings_of(value)
+    return settings | {"space": without_empty_grids(settings["space"])}
+
+
+#: How samples are drawn, in any of its forms.
+Sampler = Annotated[
+    SamplerSettings,
+    BeforeValidator(_sampler, json_schema_input_type=SamplerSettings | str | dict[str, Any]),
+    WrapSerializer(_shown_sampler),
+]
+#: How sampler settings are searched.
+Calibration = Annotated[CalibrationSettings, WrapSerializer(_shown_calibration)]
 
 
 class PlanConfig(Section):

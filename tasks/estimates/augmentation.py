@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from datasets.runs.shards import encode_png
 from datasets.storage.store import Store
-from minority.calibration.space import expected_cost
+from minority.sampling.cost import expected_cost
 from minority.sampling.pace import evaluations_of_scores, seconds_a_call
 from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
 from tasks.config.runs import AugmentConfig
@@ -82,7 +82,7 @@ def forecast(config: AugmentConfig) -> Forecast:
     drawn = sum(plan.num_samples for plan in rounds)
     budget = int(config.plan.candidates_per_image * sum(wanted))
     scoring = evaluations_of_scores(config.scores)
-    guided, plain = expected_cost(config.sampler), expected_cost(config.sampler.plain())
+    guided, plain = expected_cost(config.sampler, backbone), expected_cost(config.sampler.plain(), backbone)
     fixed = baseline * (plain + scoring) + plan_real(config.plan, real).num_samples * scoring
     fixed += min(len(real.validation), config.scores.held_out) * scoring
     batch = min(config.sampler.batch_size, config.plan.unit_size)

@@ -15,10 +15,10 @@ import pytest
 from datasets.readers.imageset import ImageSet
 from datasets.runs.manifest import RunFacts
 from datasets.runs.publish import publish
-from datasets.runs.real_rows import real_rows, real_samples
 from datasets.runs.shards import Sample
 from datasets.runs.tables import conform_rows
 from datasets.storage.store import Store
+from tests.real_rows import real_rows, real_samples
 
 
 @pytest.fixture(autouse=True)

@@ -19,13 +19,13 @@ from datasets.readers.image_table import read_image_table
 from datasets.readers.table_settings import read_table_settings
 from datasets.runs.manifest import RunFacts
 from datasets.runs.publish import publish
-from datasets.runs.real_rows import real_rows, real_samples
 from datasets.runs.verify import verify
 from datasets.splits.identity_split import split_set, straddling
 from datasets.splits.stratified import SplitSettings
 from datasets.storage.store import Store
 from datasets.streaming.published import read_published
 from datasets.streaming.stream import PublishedStream, StreamSettings
+from tests.real_rows import real_rows, real_samples
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "sets"
 PLACE = os.environ.get("MINORITY_DATA", "")

@@ -13,6 +13,11 @@ from minority.diffusion.noise import SampleNoise
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.score import negative_elbo
 from minority.diffusion.space import StateSpace
+from minority.guidance.jepa_guidance import JepaGuidanceSettings
+from minority.guidance.low_density import LowDensitySettings
+from minority.guidance.materials import Lessons
+from minority.guidance.minority_guidance import MinorityGuidanceSettings
+from minority.guidance.noise_aware_network import NoiseAwareSettings
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
 from minority.neighbours.reference import RealReference
@@ -86,6 +91,39 @@ def test_every_method_draws_decoded_images(backbone, settings):
 
     assert drawn.images.shape == (4, 16, 16, 3)
     assert drawn.images.dtype == np.uint8
+
+
+SHORT = NoiseAwareSettings(width=8, steps=2, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        MinorityGuidanceSettings(levels=2, draws=1, training=SHORT, scale=50.0),
+        LowDensitySettings(plain_samples=4, training=SHORT),
+        JepaGuidanceSettings(top=2, interval=1, training=SHORT),
+    ],
+    ids=lambda method: method.key,
+)
+def test_what_learns_from_images_learns_from_their_latents(backbone, method):
+    rng = np.random.default_rng(0)
+    every = {"seed": 0, "indices": range(2), "labels": None}
+    lessons = Lessons(
+        backbone=backbone,
+        images=rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+        labels=np.arange(12) % 2,
+        draw_plain=lambda labels: rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8),
+    )
+    parts = {}
+    for name in method.part_names:
+        parts[name] = method.train(name, lessons, parts)
+    sampler = SamplerSettings(steps=4)
+
+    guided = draw(backbone, settings=sampler.guided(method), parts={method.key: parts}, **every)
+
+    assert lessons.states.shape[1:] == backbone.state_shape != (3, 16, 16)
+    assert guided.images.shape == (2, 16, 16, 3)
+    assert not np.array_equal(guided.images, draw(backbone, settings=sampler, **every).images)
 
 
 def test_a_latent_sample_does_not_depend_on_its_batch(backbone):

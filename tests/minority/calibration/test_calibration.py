@@ -1,13 +1,14 @@
 """The search for sampler settings, on candidates whose yields are known."""
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minority.calibration.grids import GRIDS
 from minority.calibration.outcome import (
     Measured,
     best,
@@ -25,12 +26,21 @@ from minority.calibration.search import (
     plan_rung,
     rung_sizes,
 )
-from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family, expected_cost
+from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family
 from minority.evaluation.intervals import bootstrap_interval, wilson
+from minority.guidance.classifier_free import ClassifierFree
+from minority.guidance.low_density import LowDensitySettings
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
+from minority.guidance.shaped_noise import ShapedNoise
 from minority.neighbours.reference import RealReference
+from minority.sampling.cost import expected_cost
 from minority.sampling.settings import SamplerSettings
+
+
+def grid(key, **axes):
+    """One grid of a method, as a space takes it."""
+    return (GRIDS[key](**axes),)
 
 
 def nobody(parent):
@@ -303,7 +313,8 @@ def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
-    space = CalibrationSpace(walks=(Walk(),), boost=(2.0,), skip=(0.1,), scale=(), jacobian_scale=(), pruning=())
+    boost = grid("boost_and_skip", boost=(2.0,), skip=(0.1,))
+    space = CalibrationSpace(walks=(Walk(),), boost_and_skip=boost, self_guidance=(), prune_and_branch=())
 
     assert space.start(SamplerSettings(), limit=48, seed=0) == [0, 1, 2, 3]
     assert len(space.candidates(SamplerSettings())) == 4
@@ -340,8 +351,85 @@ def test_neighbours_differ_in_a_single_respect():
 
 
 def test_values_that_do_not_ascend_are_refused():
-    with pytest.raises(ValueError, match=r"CalibrationSpace\.scale must ascend"):
-        CalibrationSpace(scale=(2.0, 1.0))
+    with pytest.raises(ValueError, match=r"CalibrationSpace\.self_guidance\.scale must ascend .* got \(2\.0, 1\.0\)"):
+        CalibrationSpace(self_guidance=grid("self_guidance", scale=(2.0, 1.0)))
+    with pytest.raises(ValueError, match=r"CalibrationSpace\.classifier_free lists no values"):
+        CalibrationSpace(classifier_free=grid("classifier_free"))
+
+
+def test_what_is_not_searched_is_kept_as_the_preset_has_it():
+    guide = SelfGuidance(scale=6.0, distance="squared", draws=3)
+    base = SamplerSettings(steps=30, variance="fixed_large").guided(
+        ClassifierFree(scale=1.7), ShapedNoise(truncate=2.0), LowDensitySettings(hardness_scale=2.0), guide
+    )
+
+    candidates = CalibrationSpace().candidates(base)
+
+    searched = [candidate.sampler for candidate in candidates if candidate.name not in BASELINES]
+    assert len(searched) > 1000
+    for sampler in searched:
+        for key in ("classifier_free", "shaped_noise", "low_density"):
+            assert sampler.method(key) == base.method(key)
+        assert sampler.variance == "fixed_large"
+        found = sampler.self_guidance
+        assert found is None or (found.distance, found.draws) == ("squared", 3)
+    names = [candidate.name for candidate in candidates]
+    assert "ancestral 20, low density hardness_scale 2, classifier free scale 1.7, shaped noise truncate 2" in names
+    # Plain sampling and the published settings stay what they are.
+    assert [candidate.sampler.guidance for candidate in candidates[:1]] == [[]]
+    assert all(len(candidate.sampler.guidance) == 1 for candidate in candidates[1:3])
+
+
+def test_any_setting_of_any_method_can_be_searched():
+    grids = {
+        "classifier_free": grid("classifier_free", scale=(1.0, 1.5, 2.0)),
+        "low_density": grid("low_density", hardness_scale=(1.0, 2.0), realism_scale=(0.0, 0.5)),
+    }
+    nothing = {"self_guidance": (), "boost_and_skip": (), "prune_and_branch": ()}
+    space = CalibrationSpace(walks=(Walk(steps=20), Walk()), **nothing, **grids)
+
+    candidates = space.candidates(SamplerSettings())
+
+    # With two walks, without or with one of three scales, and without or with one of four pairs; plain is a baseline.
+    assert len(candidates) == 3 + 2 * 4 * 5 - 1
+    names = {candidate.name: i for i, candidate in enumerate(candidates)}
+    place = names["ancestral 20, low density hardness_scale 2, classifier free scale 2"]
+    assert {candidates[i].name for i in space.neighbours(SamplerSettings(), place, seed=0)} == {
+        "ancestral 50, low density hardness_scale 2, classifier free scale 2",
+        "ancestral 20, low density, classifier free scale 2",
+        "ancestral 20, low density hardness_scale 2 realism_scale 0, classifier free scale 2",
+        "ancestral 20, low density hardness_scale 2, classifier free",
+        "ancestral 20, low density hardness_scale 2",
+        "ancestral 20, classifier free scale 2",
+    }
+
+
+def test_the_space_of_a_preset_without_one_has_the_combinations_of_the_papers_settings():
+    candidates = CalibrationSpace().candidates(SamplerSettings())
+
+    walks = [("ancestral", 20), ("ancestral", 50), ("ddim", 25), ("dpm_solver", "logsnr20")]
+    starts = [None, *((b, s) for b in (2.0, 3.0, 4.0) for s in (0.06, 0.12))]
+    free = product((0.5, 1, 2, 3, 4, 6, 8, 12), (0.35, 0.5, 0.65, 0.8), (2, 5), (-1, 0.3), [False])
+    through = product((0.4, 1, 4), (0.35, 0.5, 0.65, 0.8), (2,), (-1,), [True])
+    wanted = {
+        (walk, start, guide, points)
+        for walk, start, guide in product(walks, starts, [None, *free, *through])
+        for points in (None, *(((0.5,), (0.5, 0.7)) if walk[0] == "ancestral" else ()))
+    }
+
+    def found(sampler):
+        start, guide, prune = sampler.boost_and_skip, sampler.self_guidance, sampler.prune_and_branch
+        names = ("scale", "perturbation", "interval", "above", "jacobian")
+        return (
+            (sampler.solver, sampler.steps),
+            start and (start.boost, start.skip),
+            guide and tuple(getattr(guide, name) for name in names),
+            prune and prune.points,
+        )
+
+    searched = [candidate.sampler for candidate in candidates if candidate.name not in BASELINES[1:]]
+    assert len(searched) == len(wanted)
+    assert {found(sampler) for sampler in searched} == wanted
 
 
 def test_walks_without_noise_are_never_pruned():
@@ -350,7 +438,7 @@ def test_walks_without_noise_are_never_pruned():
 
 
 def test_pruning_has_the_families_of_the_settings_in_use():
-    space = CalibrationSpace(walks=(Walk(),), scale=(1.0,))
+    space = CalibrationSpace(walks=(Walk(),), self_guidance=grid("self_guidance", scale=(1.0,)))
     for base, family in ((SamplerSettings(), 4), (SamplerSettings(prune_and_branch=PruneAndBranch(family=6)), 6)):
         candidates = space.candidates(base)
 
@@ -390,7 +478,7 @@ def test_the_least_budget_has_one_family_for_everybody_who_starts():
 def test_points_of_pruning_that_are_none_are_refused():
     for points in ((1.5,), ()):
         with pytest.raises(ValueError, match=r"PruneAndBranch\.points"):
-            CalibrationSpace(pruning=(points,))
+            CalibrationSpace(prune_and_branch=grid("prune_and_branch", judge=("features",), points=(points,)))
 
 
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
@@ -416,7 +504,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
                 reference=reference,
             )
         )
-        assert expected_cost(candidate.sampler) == drawn[-1].evaluations
+        assert expected_cost(candidate.sampler, backbone) == drawn[-1].evaluations
     assert any(len(set(found.founders)) < 4 for found in drawn)
 
 

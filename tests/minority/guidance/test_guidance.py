@@ -1,20 +1,22 @@
 """Guidance methods on the exact denoiser of a mixture with one rare mode."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
+from minority.backbones import Backbone
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import to_pixels
 from minority.guidance import Guidance
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.jepa_guidance import JepaGuidance
-from minority.guidance.low_density import LowDensity, train_low_density
-from minority.guidance.minority_guidance import MinorityGuidance, rarity_levels, train_minority_guidance
+from minority.guidance.low_density import LowDensity, LowDensitySettings
+from minority.guidance.materials import Lessons, Materials
+from minority.guidance.minority_guidance import MinorityGuidance, MinorityGuidanceSettings, rarity_levels
 from minority.guidance.noise_aware_network import NoiseAwareSettings
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
@@ -45,6 +47,17 @@ def schedule(trained):
 @pytest.fixture
 def plain_share(mixture, schedule):
     return rare_share(mixture, draw(mixture, schedule, []))
+
+
+def learnt(method, mixture, trained, images, *, labels=None, plain=None):
+    """A method with what it learns from images and plain samples."""
+    backbone = Backbone("mixture", mixture, trained, image_shape=SHAPE, num_classes=None, sha256="0" * 64)
+    labels = np.zeros(len(images), dtype=np.int64) if labels is None else labels
+    lessons = Lessons(backbone=backbone, images=images, labels=labels, draw_plain=lambda wanted: plain[: len(wanted)])
+    parts = {}
+    for name in method.part_names:
+        parts[name] = method.train(name, lessons, parts)
+    return method.ready(backbone, Materials(parts={method.key: parts}))
 
 
 def real_images(mixture, count=300):
@@ -162,7 +175,7 @@ def test_truncated_noise_has_the_truncated_normal_s_quantiles():
 
 def test_minority_guidance_learns_what_is_rare(mixture, schedule, trained, plain_share):
     images, _ = real_images(mixture)
-    guidance = train_minority_guidance(mixture, trained, images, levels=5, scale=3.0, draws=2, settings=SMALL)
+    guidance = learnt(MinorityGuidanceSettings(levels=5, scale=3.0, draws=2, training=SMALL), mixture, trained, images)
 
     share = rare_share(mixture, draw(mixture, schedule, [guidance]))
 
@@ -184,9 +197,8 @@ def test_rarity_levels_are_of_equal_size_with_the_rarest_last():
 def test_low_density_guidance_leaves_the_middle(mixture, schedule, trained, plain_share):
     images, _ = real_images(mixture)
     generated = to_pixels(draw(mixture, schedule, [], indices=range(1000, 1200)))
-    guidance = train_low_density(
-        images, generated, schedule=trained, hardness_scale=3.0, realism_scale=0.5, settings=SMALL
-    )
+    settings = LowDensitySettings(hardness_scale=3.0, realism_scale=0.5, plain_samples=200, training=SMALL)
+    guidance = learnt(settings, mixture, trained, images, plain=generated)
 
     share = rare_share(mixture, draw(mixture, schedule, [guidance]))
 
@@ -195,9 +207,8 @@ def test_low_density_guidance_leaves_the_middle(mixture, schedule, trained, plai
 
 def test_low_density_hardness_is_the_gaussian_s_negative_log_likelihood(mixture, trained):
     images, mode = real_images(mixture)
-    guidance = train_low_density(
-        images, images[:50], schedule=trained, labels=mode, settings=NoiseAwareSettings(width=8, steps=3)
-    )
+    settings = LowDensitySettings(plain_samples=50, training=NoiseAwareSettings(width=8, steps=3))
+    guidance = learnt(settings, mixture, trained, images, labels=mode, plain=images)
     gaussians, features = guidance.gaussians, torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 
     hardness = gaussians.hardness(features, int(gaussians.timesteps[2]), torch.tensor([0, 1, 0, 1, 0, 1]))
@@ -212,9 +223,8 @@ def test_low_density_hardness_is_the_gaussian_s_negative_log_likelihood(mixture,
 
 def test_without_labels_the_hardness_is_that_of_all_classes(mixture, trained):
     images, mode = real_images(mixture)
-    guidance = train_low_density(
-        images, images[:50], schedule=trained, labels=mode, settings=NoiseAwareSettings(width=8, steps=3)
-    )
+    settings = LowDensitySettings(plain_samples=50, training=NoiseAwareSettings(width=8, steps=3))
+    guidance = learnt(settings, mixture, trained, images, labels=mode, plain=images)
     features, gaussians = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)), guidance.gaussians
 
     apart = [gaussians.hardness(features, 0, torch.full((6,), label)) for label in (0, 1)]
@@ -246,8 +256,9 @@ def test_settings_that_cannot_work_are_refused(make, message):
 
 def test_a_level_that_does_not_exist_is_refused(mixture, trained):
     images, _ = real_images(mixture, count=20)
-    guidance = train_minority_guidance(
-        mixture, trained, images, levels=2, draws=1, settings=NoiseAwareSettings(width=8, steps=1)
-    )
+    settings = MinorityGuidanceSettings(levels=2, draws=1, training=NoiseAwareSettings(width=8, steps=1))
+    guidance = learnt(settings, mixture, trained, images)
+    with pytest.raises(ValueError, match="level must be one of 2 levels, got 5"):
+        replace(settings, level=5)
     with pytest.raises(ValueError, match="level must be one of 2 levels, got 5"):
         MinorityGuidance(classifier=guidance.classifier, level=5)

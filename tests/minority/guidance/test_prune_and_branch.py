@@ -10,7 +10,8 @@ from minority.backbones import Backbone
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import to_pixels
 from minority.features.pixel_features import pixel_features
-from minority.guidance.prune_and_branch import PruneAndBranch, choose_parents, founders, whole_families
+from minority.guidance.families import founders, whole_families
+from minority.guidance.prune_and_branch import PruneAndBranch, choose_parents
 from minority.guidance.prune_by_features import PruneByFeatures
 from minority.neighbours.reference import RealReference
 from minority.sampling.draw import SamplerSettings, draw

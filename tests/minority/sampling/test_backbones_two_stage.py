@@ -6,6 +6,7 @@ from minority.backbones import BackboneError, load_backbone
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.guidance.self_guidance import SelfGuidance
+from minority.sampling.cost import expected_cost
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.edit import edit_images
 from minority.sampling.sampler import sample
@@ -37,7 +38,7 @@ def test_two_stages_draw_large_images_as_one_backbone(stages, both):
     assert (both.image_shape, both.state_shape, both.num_classes) == ((3, 16, 16), (3, 8, 8), 7)
     assert both.name == "first+upsampler"
     # Three steps of which one or two are guided by one more call, then four of the second stage.
-    assert evaluations == draw(stages[0], range(3))[1] + 4
+    assert evaluations == draw(stages[0], range(3))[1] + 4 == expected_cost(QUICK, both)
 
 
 def test_a_sample_of_two_stages_does_not_depend_on_its_batch(both):

@@ -8,9 +8,16 @@ from scipy import stats
 
 from minority.backbones import Backbone
 from minority.diffusion.noise import SampleNoise
+from minority.features.pixel_features import pixel_features
+from minority.guidance.materials import Lessons
+from minority.guidance.method import TrainedMethod
+from minority.guidance.noise_aware_network import NoiseAwareSettings
+from minority.guidance.registry import METHODS
+from minority.neighbours.reference import RealReference
 from minority.sampling.draw import draw, draw_images
-from minority.sampling.named_samplers import NAMED_SAMPLERS, compare, contact_sheet, named_sampler
+from minority.sampling.named_samplers import NAMED_SAMPLERS, SAMPLERS, compare, contact_sheet, named_sampler
 from minority.sampling.sampler import sample
+from minority.sampling.settings import SamplerSettings
 
 
 @pytest.fixture
@@ -18,14 +25,54 @@ def backbone(mixture, trained):
     return Backbone("mixture", mixture, trained, image_shape=(1, 4, 4), num_classes=2, sha256="0" * 64)
 
 
+def needs_images(name):
+    return any(method.needs_real_images for method in NAMED_SAMPLERS[name].guidance)
+
+
+def learnt_parts(backbone, pictures, labels, settings):
+    """What the methods of a sampler learn, in a moment."""
+    lessons = Lessons(
+        backbone=backbone,
+        images=pictures,
+        labels=labels,
+        draw_plain=lambda wanted: draw_images(
+            backbone, seed=9, indices=range(len(wanted)), labels=wanted.tolist(), settings=SamplerSettings(steps=4)
+        )[0],
+    )
+    found = {}
+    for method in settings.guidance:
+        if isinstance(method, TrainedMethod):
+            short = replace(method, training=NoiseAwareSettings(width=8, steps=2, batch_size=8))
+            parts = found.setdefault(method.key, {})
+            for name in method.part_names:
+                parts[name] = short.train(name, lessons, parts)
+    return found
+
+
 def test_every_named_sampler_draws_images(backbone):
-    drawn = compare(backbone, list(NAMED_SAMPLERS), seed=0, indices=range(4), labels=[1] * 4)
+    rng = np.random.default_rng(0)
+    pictures, labels = rng.integers(0, 256, (24, 4, 4, 1), dtype=np.uint8), np.arange(24) % 2
+    every = {"seed": 0, "indices": range(4), "labels": [1] * 4}
+    given = {"reference": RealReference.fit(pixel_features(pictures), k=5)}
+    drawn = {}
+    for name, settings in NAMED_SAMPLERS.items():
+        parts = learnt_parts(backbone, pictures, labels, settings)
+        drawn |= compare(backbone, [name], parts=parts, **every, **given)
 
     assert list(drawn) == list(NAMED_SAMPLERS)
     for result in drawn.values():
         assert result.images.shape == (4, 4, 4, 1)
         assert result.evaluations > 0
     assert not np.array_equal(drawn["ancestral"].images, drawn["sgms"].images)
+    for name in ("low-density", "minority-guidance", "jepa"):
+        assert not np.array_equal(drawn["ancestral"].images, drawn[name].images)
+        with pytest.raises(ValueError, match=r"learns from real images before it guides.*\(minority sample --preset\)"):
+            compare(backbone, [name], **every)
+
+
+def test_every_named_sampler_says_its_paper_and_what_it_does():
+    assert all(sampler.paper and sampler.line and "\n" not in sampler.line for sampler in SAMPLERS.values())
+    assert {name for kind in METHODS.values() for name in kind.samplers()} <= SAMPLERS.keys()
 
 
 def test_a_comparison_shows_what_each_sampler_draws_alone(backbone):
@@ -36,7 +83,7 @@ def test_a_comparison_shows_what_each_sampler_draws_alone(backbone):
     assert both["ancestral"].evaluations == cost
 
 
-@pytest.mark.parametrize("name", NAMED_SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in NAMED_SAMPLERS if not needs_images(name)])
 def test_a_sample_does_not_depend_on_its_batch(name, backbone):
     settings = replace(named_sampler(name), batch_size=64)
 
@@ -80,7 +127,11 @@ def test_the_fast_solver_draws_from_the_distribution_in_twenty_steps(make_mixtur
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, settings in NAMED_SAMPLERS.items() if settings.guidance and name != "truncated"],
+    [
+        name
+        for name, settings in NAMED_SAMPLERS.items()
+        if settings.guidance and name != "truncated" and not needs_images(name)
+    ],
 )
 def test_guided_samplers_raise_the_rare_share(name, mixture, trained):
     settings, label = named_sampler(name), 1 if name == "classifier-free" else None

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.commands.images import compare_to_folder, draw_to_folder, score_folder
+from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, score_folder
 from tasks.errors import InputError
 
 QUICK = {"steps": 3}
@@ -268,3 +268,45 @@ def test_all_damaged_images_are_named_at_once(tiny_backbone, photos, tmp_path):
 
     with pytest.raises(InputError, match=r"2 of 6 images cannot be used: .*1/0\.png is an empty .*7/1\.png cannot be"):
         score_folder(photos, tiny_backbone, tmp_path / "scores.parquet", seed=0, flags={})
+
+
+def test_what_needs_real_images_says_so_without_a_preset(tiny_backbone, tmp_path):
+    for name in ("low-density", "minority-guidance", "jepa", "prune-by-features"):
+        with pytest.raises(InputError, match=r"needs real images, and a backbone alone has none.* --preset NAME"):
+            draw(tiny_backbone, tmp_path / "out", sampler={"name": name, **QUICK})
+    with pytest.raises(InputError, match="either --backbone or --preset"):
+        draw(None, tmp_path / "out")
+    with pytest.raises(InputError, match="either --backbone or --preset"):
+        draw(tiny_backbone, tmp_path / "out", preset="digits")
+    with pytest.raises(InputError, match="--set changes settings of a preset"):
+        draw(tiny_backbone, tmp_path / "out", changes={"seed": 1})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preset_brings_its_real_images_along(tiny_overrides, tmp_path):
+    given = {
+        "preset": "digits",
+        "changes": tiny_overrides | {"store": str(tmp_path / "store")},
+        "num": 3,
+        "labels": [1],
+    }
+    quick = {"steps": 3, "low_density.training": {"width": 8, "steps": 2}, "low_density.plain_samples": 8}
+
+    draw(None, tmp_path / "low", sampler={"name": "low-density", **quick}, **given)
+    draw(None, tmp_path / "plain", sampler={"name": "ancestral"} | QUICK, **given)
+    draw(None, tmp_path / "own", sampler={}, **given)
+
+    low, plain, own = (pixels(tmp_path / name)["000000-1.png"] for name in ("low", "plain", "own"))
+    assert not np.array_equal(low, plain)
+    assert not np.array_equal(own, plain)
+    assert len(list((tmp_path / "store" / "digits" / "guidance").rglob("*.safetensors"))) == 4
+
+
+def test_every_sampler_is_listed_with_its_paper():
+    listed = {entry.split("\n")[0].split(" ")[0]: entry for entry in list_samplers()}
+
+    for name, paper in {"sgms": "ECCV 2024", "boost-and-skip": "ICML 2025", "low-density": "CVPR 2022"}.items():
+        assert paper in listed[name]
+    for name in ("minority-guidance", "jepa", "prune-by-features", "low-density"):
+        assert f"{name} (needs --preset)" in listed[name]
+    assert "needs --preset" not in listed["sgms"]

@@ -8,7 +8,6 @@ import torch
 from datasets.readers.imageset import ImageSet
 from datasets.runs.manifest import RunFacts
 from datasets.runs.publish import publish
-from datasets.runs.real_rows import real_rows, real_samples
 from datasets.runs.shards import Sample
 from datasets.runs.tables import conform_rows
 from datasets.storage.store import Store
@@ -22,6 +21,7 @@ from tasks.config.runs import TrainBackboneConfig
 from tasks.config.sections import DatasetConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data
+from tests.real_rows import real_rows, real_samples
 
 GROUPS = {"cat, indoors": 14, "cat, outdoors": 6, "dog, indoors": 12}
 SPLIT = {"imbalance": None, "test_fraction": 0.25, "validation_fraction": 0.25}
