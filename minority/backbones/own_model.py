@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
+from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.network import NetworkDenoiser, PredictionType
 from minority.diffusion.schedule import NoiseSchedule
 from minority.weights import file_sha256, joint_sha256
@@ -107,7 +107,6 @@ def is_entry_point(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", text) is not None
 
 
-@backbone_errors()
 def load_own_model(entry_point: str) -> Backbone:
     """Call an entry point and make a backbone of what it returns; the network is tried once, on one empty image.
 
