@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from datasets.storage.names import require_name
+from datasets.storage.yaml_limits import require_bounded_yaml
 
 _PART_NAMES = {
     "train": "train",
@@ -139,6 +140,7 @@ def read_table_settings(path: str | Path) -> TableSettings:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text ({error}).") from error
     try:
+        require_bounded_yaml(text)
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}.") from error

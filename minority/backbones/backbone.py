@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from minority.backbones.codec import Codec
 from minority.diffusion.denoiser import Denoiser
+from minority.diffusion.finite import require_finite
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.space import StateSpace
 from minority.weights import WeightsError, joint_sha256
@@ -120,3 +121,25 @@ class Backbone:
                 )
         codec = None if self.codec is None else self.codec.in_precision(precision)
         return replace(self, denoiser=denoiser, codec=codec)
+
+
+def learned_variance(backbone: Backbone) -> str | None:
+    """How a backbone learned its reverse variance, by what its network says of one empty state.
+
+    Returns:
+        "within a range", "freely", or None where it learned none; there scores take "fixed_large".
+
+    Raises:
+        ValueError: What it says is NaN or infinite, or it is an upsampler, which needs an image.
+    """
+    network = backbone.denoiser
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    label = None if backbone.num_classes is None else torch.zeros(1, dtype=torch.int64, device=device)
+    empty = torch.zeros((1, *backbone.state_shape), device=device)
+    with torch.no_grad():
+        said = backbone.denoiser(empty, torch.zeros(1, dtype=torch.int64, device=device), label)
+    require_finite(said.eps, f"the answer of {backbone.name} to an empty state")
+    if said.variance_fraction is not None:
+        return "within a range"
+    return None if said.log_variance is None else "freely"

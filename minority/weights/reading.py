@@ -51,7 +51,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     content = read_file(path)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} is not a flat table of tensors ({outline(content)}); save the state dict alone.")
-    require_finite(content, source=path)
+    require_finite_tensors(content, source=path)
     return dict(content)
 
 
@@ -69,7 +69,7 @@ def read_file(path: Path) -> Any:
     return _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
 
 
-def require_finite(tensors: Mapping[str, Tensor], *, source: object) -> None:
+def require_finite_tensors(tensors: Mapping[str, Tensor], *, source: object) -> None:
     """Refuse weights that hold NaN or infinity: a network with one of them answers nothing else.
 
     Args:

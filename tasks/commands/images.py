@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from datasets.readers.folder import read_folder
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
+from minority.diffusion.chain import Variance
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.named_samplers import compare, contact_sheet
 from tasks.config.presets import validate
@@ -99,7 +100,15 @@ def compare_to_folder(
     return {name: result.evaluations for name, result in drawn.items()}
 
 
-def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Mapping[str, Any]) -> int:
+def score_folder(
+    folder: Path,
+    backbone: str,
+    out: Path,
+    *,
+    seed: int,
+    flags: Mapping[str, Any],
+    settings: ScoreSettings | None = None,
+) -> int:
     """Score every image of a folder into a Parquet file.
 
     Args:
@@ -109,6 +118,7 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
         out: The Parquet file: file, label, minority_score, negative_elbo.
         seed: Decides all noise.
         flags: ADM flags.
+        settings: How; None: with the variance that suits the backbone.
 
     Returns:
         How many were scored.
@@ -128,14 +138,13 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
         raise InputError(
             f"{folder} has {len(images.class_names)} class folders, backbone {model.name} knows {model.num_classes}."
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     scores = score_images(
         model,
         images.images(range(len(images))),
         seed=seed,
         indices=range(len(images)),
         labels=None if model.num_classes is None else images.labels.tolist(),
-        settings=ScoreSettings(),
+        settings=settings or ScoreSettings(),
         device=choose_device("auto"),
     )
     table = pd.DataFrame(
@@ -146,8 +155,24 @@ def score_folder(folder: Path, backbone: str, out: Path, *, seed: int, flags: Ma
             "negative_elbo": scores.negative_elbo,
         }
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out, index=False)
     return len(table)
+
+
+def score_settings(*, variance: str, elbo_steps: int) -> ScoreSettings:
+    """The settings of scores by the command line's options.
+
+    Args:
+        variance: Reverse variance of the bound's chain: auto, learned_range, fixed_small or fixed_large.
+        elbo_steps: Steps of that chain.
+
+    Raises:
+        InputError: A variance that there is not.
+    """
+    if variance not in get_args(Variance):
+        raise InputError(f"--variance must be one of {', '.join(get_args(Variance))}, got {variance!r}.")
+    return ScoreSettings(variance=cast("Variance", variance), elbo_steps=elbo_steps)
 
 
 class _Drawing(BaseModel):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from datasets.storage.yaml_limits import require_bounded_yaml
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
 
@@ -107,18 +108,21 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
         try:
+            require_bounded_yaml(value)
             overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
+        except (ValueError, yaml.YAMLError) as error:
+            raise InputError(f"the value of {key.strip()} is not readable: {value!r:.200}.") from error
     return overrides
 
 
 def _deployments() -> list[dict[str, Any]]:
     try:
-        content = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))
+        text = PREFECT_FILE.read_text(encoding="utf-8")
+        require_bounded_yaml(text)
+        content = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise InputError(f"{PREFECT_FILE} is missing; run from a complete checkout of the project.") from error
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"{PREFECT_FILE} is not readable YAML ({error}); repair it.") from error
     deployments: list[dict[str, Any]] = content["deployments"]
     return deployments

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.stratified import SplitSettings
+from datasets.storage.yaml_limits import require_bounded_yaml
 from minority.downstream.settings import DownstreamSettings
 from minority.sampling.two_stage import UpsamplerSettings
 from tasks.config.paths import project_path
@@ -116,9 +117,12 @@ def read_yaml_section(path: str) -> dict[str, Any]:
         ValueError: Where the file is missing, is no YAML, or holds no keys and values.
     """
     try:
-        content = yaml.safe_load(project_path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
+        text = project_path(path).read_text(encoding="utf-8")
+        require_bounded_yaml(text)
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be read as YAML ({reason}); look at the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {content!r}.")
     return content

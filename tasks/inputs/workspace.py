@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from datasets.storage.store import Store
-from minority.backbones import Backbone, BackboneError, load_backbone
+from minority.backbones import Backbone, BackboneError
 from minority.features import Extractor, build_extractor
 from minority.sampling.two_stage import join_stages
 from minority.selection.judge import Judge
 from minority.selection.labelling import Labeller, confidence_floor
-from tasks.config.paths import project_path
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
+from tasks.inputs.backbone_files import load_stage
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.real_features import real_features
 
@@ -198,11 +198,8 @@ class _Named(BaseModel):
 
 
 def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
-    path = project_path(config.path)
     try:
-        backbone = load_backbone(
-            path if path.exists() else config.path, revision=config.revision, download=config.download, **config.flags
-        )
+        backbone = load_stage(config)
     except BackboneError as error:
         raise InputError(f"{setting}: {error}") from error
     if config.sha256 is not None and backbone.sha256 != config.sha256:
