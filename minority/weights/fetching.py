@@ -1,5 +1,6 @@
 """Weights by path or by URL. Of what a server sends, the size, the pace, the end and the content are checked."""
 
+import contextlib
 import hashlib
 import http.client
 import logging
@@ -80,7 +81,10 @@ def _checked(path: Path, sha256: str | None) -> Path:
 
 
 def _from_url(url: str, *, sha256: str | None, cache: Path, largest: int) -> Path:
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise WeightsError(f"{url} is no URL ({error}); correct it.") from error
     shown = urllib.parse.urlunsplit(parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2]))
     if sha256 is None:
         raise WeightsError(f"the weights at {shown} need a SHA-256 checksum beside their URL; add it.")
@@ -114,7 +118,8 @@ def _from_url(url: str, *, sha256: str | None, cache: Path, largest: int) -> Pat
             "TORCH_HOME."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or its folder is what is wrong
+            partial.unlink()
     return path
 
 
@@ -131,6 +136,8 @@ def _sent(url: str, *, shown: str, largest: int, room: int) -> Iterator[bytes]:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         # URLError and TimeoutError are OSErrors; a host name or port that is none is a ValueError.
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise WeightsError(
             f"{shown} cannot be read ({first_line(error)}); fetch it yourself and give its path."
         ) from error

@@ -43,12 +43,12 @@ def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
     bound = "not clipped" if backbone.bound is None else f"clipped to +-{backbone.bound:g}"
     return [
         f"ok backbone: {backbone.name}",
-        *(f"ok {line}" for line in backbone.found),
         f"ok images: {_shape(backbone.image_shape)}, {labels}",
         f"ok chain: {backbone.schedule.num_steps} noise levels, states of {_shape(backbone.state_shape)}, {bound}",
-        f"ok variance: {_variance(backbone)}",
         f"ok scores: {_scores(backbone)}",
         f"ok sha256: {backbone.sha256}",
+        *(f"ok {line}" for line in backbone.found),
+        f"ok variance: {_variance(backbone)}",
     ]
 
 
