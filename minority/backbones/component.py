@@ -23,6 +23,7 @@ _VARIANTS = (
     rf"{_STEM}\.(safetensors|bin)\.(?P<variant>\w+)\.index\.json",
     rf"{_STEM}\.(safetensors|bin)\.index\.(?P<variant>\w+)\.json",
 )
+_MOST_LAYERS = 1000
 _PREFERRED = ("fp32", "ema", "fp16", "bf16")
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
@@ -85,9 +86,23 @@ def load_component(model_class: Any, folder: Path, config: Mapping[str, Any], *,
 
 
 def build_on_meta(model_class: Any, config: Mapping[str, Any]) -> Any:
-    """A model whose parameters have shapes but no memory; fill it by `load_state_dict(assign=True)`."""
-    with torch.device("meta"):
-        return model_class.from_config(dict(config))
+    """A model whose parameters have shapes but no memory; fill it by `load_state_dict(assign=True)`.
+
+    Raises:
+        BackboneError: Where no model can be made of the config.
+    """
+    for name in ("layers_per_block", "num_layers"):
+        value = config.get(name)
+        if isinstance(value, int | float) and not 0 <= value <= _MOST_LAYERS:
+            raise BackboneError(f"a config with {name} = {value!r:.60} makes no {model_class.__name__}; correct it.")
+    try:
+        with torch.device("meta"):
+            return model_class.from_config(dict(config))
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+        raise BackboneError(
+            f"no {model_class.__name__} can be made of its config.json ({reason}); correct it."
+        ) from error
 
 
 def list_differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:

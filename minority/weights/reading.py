@@ -51,6 +51,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     content = read_file(path)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} is not a flat table of tensors ({outline(content)}); save the state dict alone.")
+    require_honest_size(content, source=path, stored=path.stat().st_size)
     require_finite_tensors(content, source=path)
     return dict(content)
 
@@ -67,6 +68,27 @@ def read_file(path: Path) -> Any:
         raise WeightsError(f"{path} is empty; fetch or copy it again.")
     refuse_pointer(path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
+
+
+def require_honest_size(tensors: Mapping[str, Tensor], *, source: Path, stored: int) -> None:
+    """Refuse tensors that stand for far more numbers than their file holds, before anything is computed of them.
+
+    A pickle can say that one stored number is a tensor of any shape.
+
+    Args:
+        tensors: By name.
+        source: The file, for the message.
+        stored: Its bytes; those of all shards where there are several.
+
+    Raises:
+        WeightsError: Where they are more than ten times as large.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if size > 10 * stored:
+        raise WeightsError(
+            f"{source} has {stored / 1e6:.3g} MB and stands for tensors of {size / 1e6:.3g} MB, which no training "
+            "saves; take the weights from a source you trust."
+        )
 
 
 def require_finite_tensors(tensors: Mapping[str, Tensor], *, source: object) -> None:

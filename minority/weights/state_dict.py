@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from minority.weights.errors import WeightsError
-from minority.weights.reading import outline, read_file, require_finite_tensors
+from minority.weights.reading import outline, read_file, require_finite_tensors, require_honest_size
 
 _COMPILED = "_orig_mod."
 _DEEPEST = 6  # tables within tables
@@ -73,6 +73,7 @@ def read_state_dict(
     prefixes = {name.removesuffix(landmark) for name in tensors if f".{name}".endswith(f".{landmark}")}
     prefix = _chosen(path, sorted(prefixes), pick=pick, remedy=remedy)
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    require_honest_size(own, source=path, stored=sum(file.stat().st_size for file in files))
     require_finite_tensors(own, source=path)
     taken_off = stored.get(prefix + landmark, "").removesuffix(landmark)
     return StateDict(own, prefix=taken_off, left_out=len(tensors) - len(own))

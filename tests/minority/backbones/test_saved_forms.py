@@ -237,3 +237,26 @@ def test_a_learned_variance_is_told_from_none(adm, folder):
 
     assert learned_variance(load_backbone(first, **flags["first"])) == "within a range"
     assert learned_variance(load_backbone(folder)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 10**12),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", None),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 0),
+        ("scheduler/scheduler_config.json", "beta_start", None),
+        ("scheduler/scheduler_config.json", "beta_start", []),
+        ("unet/config.json", "layers_per_block", 10**9),
+        ("unet/config.json", "block_out_channels", []),
+        ("unet/config.json", "block_out_channels", None),
+        ("unet/config.json", "down_block_types", ["NoBlock", "NoBlock"]),
+        ("unet/config.json", "attention_head_dim", 0),
+    ],
+)
+def test_an_absurd_setting_of_a_folder_is_refused_in_one_line(folder, name, key, value):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+    with pytest.raises(BackboneError, match=r"^[^\n]+\.$"):
+        load_backbone(folder)

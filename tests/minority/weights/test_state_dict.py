@@ -124,3 +124,22 @@ def test_a_pointer_is_told_with_the_remedy(tmp_path, ending, server):
 
     with pytest.raises(WeightsError, match=rf"model{ending} is a Git LFS pointer, .*; run git lfs pull"):
         read(path)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_few_bytes_that_stand_for_terabytes_are_refused_before_they_are_looked_at(tmp_path, nested):
+    huge = TENSORS | {"in.weight": torch.zeros(1).expand(10**6, 10**6)}
+    path = saved(tmp_path / "bomb.pt", {"ema": huge} if nested else huge)
+
+    with pytest.raises(WeightsError, match=r"bomb\.pt has 0\.\d+ MB and stands for tensors of 4e\+06 MB"):
+        read(path)
+    if not nested:
+        with pytest.raises(WeightsError, match=r"stands for tensors of 4e\+06 MB"):
+            read_tensors(path)
+
+
+def test_tied_tensors_are_no_bomb(tmp_path):
+    tied = torch.randn(1000)
+    path = saved(tmp_path / "tied.pt", TENSORS | {f"copy{i}.weight": tied for i in range(3)})
+
+    assert read(path).tensors.keys() > TENSORS.keys()
