@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from minority.backbones import OwnModel
+from minority.backbones import OwnModel, entry_point
 
 
 class Network(nn.Module):
@@ -18,6 +18,7 @@ class Network(nn.Module):
         return self.mix(x_t) + (self.classes(y) + self.time(t))[:, :, None, None]
 
 
+@entry_point
 def load() -> OwnModel:
     torch.manual_seed(0)  # yours: network.load_state_dict(torch.load("weights.pt", weights_only=True))
     return OwnModel(Network(), image_shape=(1, 8, 8), schedule="cosine", prediction_type="epsilon", num_classes=10)

@@ -102,6 +102,13 @@ def score(
     backbone: Annotated[str, typer.Option(help=BACKBONE)],
     out: Annotated[Path, typer.Option(help="Parquet file that receives one row an image.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
+    variance: Annotated[
+        str,
+        typer.Option(help="Reverse variance of the bound: auto (learned, else fixed_large), fixed_small, fixed_large."),
+    ] = "auto",
+    elbo_steps: Annotated[
+        int, typer.Option(min=1, help="Steps of the bound's chain: more make it tighter, each costs a network call.")
+    ] = 10,
     flag: Flags = None,
 ) -> None:
     """Score a folder of images: minority score (larger = rarer) and negative ELBO in bits/dim.
@@ -111,11 +118,13 @@ def score(
     Example: `minority score photos/ --backbone backbones/digits --out scores.parquet`
     """
     with errors_in_one_line():
-        from tasks.commands.images import score_folder
+        from tasks.commands.images import score_folder, score_settings
         from tasks.config.presets import parse_overrides
 
+        settings = score_settings(variance=variance, elbo_steps=elbo_steps)
+        flags = parse_overrides(flag or [])
         tell = partial(typer.echo, err=True)
-        count = score_folder(folder, backbone, out, seed=seed, flags=parse_overrides(flag or []), tell=tell)
+        count = score_folder(folder, backbone, out, seed=seed, flags=flags, settings=settings, tell=tell)
         typer.echo(f"{count} images scored: {out}")
 
 

@@ -9,7 +9,7 @@ from minority.backbones.adm_flags import PRESETS, AdmFlags
 from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.folder import load_folder, save_folder
 from minority.backbones.loading import load_backbone
-from minority.backbones.own_model import OwnModel
+from minority.backbones.own_model import OwnModel, entry_point
 from minority.backbones.unet import UNetDenoiser, UNetSettings
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "UNetDenoiser",
     "UNetSettings",
     "convert",
+    "entry_point",
     "load_adm",
     "load_backbone",
     "load_folder",

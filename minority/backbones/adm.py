@@ -15,29 +15,32 @@ from torch import Tensor
 
 from minority.backbones.adm_flags import PRESETS, AdmFlags, read_flag
 from minority.backbones.adm_layout import Layout, Shapes, expected_shapes, read_layout, rename, unet_config
-from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
+from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.component import build_on_meta, list_differences
 from minority.backbones.unet import UNetDenoiser, UNetSettings, set_attention_heads
 from minority.diffusion.schedule import NoiseSchedule
-from minority.weights import file_sha256, read_tensors
+from minority.weights import file_sha256, read_state_dict
 
+_LANDMARK = "time_embed.0.weight"
 _PUBLISHED_CLASSES = 1000  # what class_cond means in the published code
 
 
-@backbone_errors()
-def load_adm(path: Path | str, *, preset: str | None = None, **flags: object) -> Backbone:
+def load_adm(path: Path | str, *, preset: str | None = None, weights: str | None = None, **flags: object) -> Backbone:
     """Load an ADM checkpoint.
 
     Args:
         path: The `.pt` file (or the same table of tensors as `.safetensors`).
         preset: One of PRESETS.
+        weights: Which model is meant where the file holds several, e.g. "ema".
         **flags: Fields of AdmFlags; they complete or override the preset.
 
     Raises:
         BackboneError: Where the file, the preset, the flags or the tensors do not fit.
     """
     path = Path(path)
-    tensors = read_tensors(path)
+    remedy = "say which one is meant by the flag weights, e.g. weights=ema"
+    read = read_state_dict([path], landmark=_LANDMARK, pick=None if weights is None else str(weights), remedy=remedy)
+    tensors = read.tensors
     chosen = _chosen_flags(path, _shapes(tensors), preset=preset, flags=flags)
     unet = convert(tensors, chosen, source=str(path))
     schedule = getattr(NoiseSchedule, chosen.noise_schedule)(chosen.diffusion_steps)
@@ -56,6 +59,10 @@ def load_adm(path: Path | str, *, preset: str | None = None, **flags: object) ->
         image_shape=denoiser.state_shape,
         num_classes=settings.num_classes,
         sha256=file_sha256(path),
+        found=(
+            f"family: ADM U-Net, {chosen.noise_schedule} schedule, predicts {settings.prediction_type}",
+            ", ".join([f"weights: {path.name}", *read.notes()]),
+        ),
     )
 
 

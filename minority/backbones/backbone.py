@@ -4,8 +4,7 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from minority.backbones.codec import Codec
 from minority.diffusion.denoiser import Denoiser
+from minority.diffusion.finite import require_finite
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.space import StateSpace
 from minority.weights import WeightsError, joint_sha256
@@ -22,19 +22,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class BackboneError(WeightsError):
-    """A backbone cannot be loaded or saved; one line that names the file, the reason and the remedy."""
-
-
-@contextmanager
-def backbone_errors() -> Iterator[None]:
-    """Raise what is wrong with the weights' files as a BackboneError; serves as a decorator, too."""
-    try:
-        yield
-    except BackboneError:
-        raise
-    except WeightsError as error:
-        raise BackboneError(str(error)) from error
+#: A backbone cannot be loaded or saved; one line that names the file, the reason and the remedy.
+BackboneError = WeightsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +40,7 @@ class Backbone:
         settings_sha256: The same of the files beside the weights that decide what they mean.
         bound: Largest absolute value of a clean state, to which samplers clip; None where nothing is clipped.
         codec: Between images and the states that the chain walks; None where these are the images.
+        found: What was found in its files, one line a thing, for people: "family: ...", "weights: ...".
     """
 
     name: str
@@ -62,6 +52,7 @@ class Backbone:
     settings_sha256: str = ""
     bound: float | None = 1.0
     codec: Codec | None = None
+    found: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -117,12 +108,43 @@ class Backbone:
         return replace(self, denoiser=copy.deepcopy(self.denoiser).to(device), codec=codec)
 
     def in_precision(self, precision: Precision) -> "Backbone":
-        """The same backbone with its network's parameters in bf16 or fp16; the schedule's arithmetic stays fp32."""
+        """The same backbone with its network's parameters in bf16 or fp16; the schedule's arithmetic stays fp32.
+
+        Raises:
+            BackboneError: Where a parameter is too large for the precision.
+        """
         dtype = _DTYPES[precision]
         if not isinstance(self.denoiser, nn.Module) or all(p.dtype == dtype for p in self.denoiser.parameters()):
             return self
         denoiser = copy.deepcopy(self.denoiser)
-        for parameter in denoiser.parameters():
+        for name, parameter in denoiser.named_parameters():
             parameter.data = parameter.data.to(dtype)
+            if not torch.isfinite(parameter).all():
+                raise BackboneError(
+                    f"backbone {self.name}: {name} holds numbers beyond the {torch.finfo(dtype).max:g} of {precision}; "
+                    "set precision to bf16 or fp32."
+                )
         codec = None if self.codec is None else self.codec.in_precision(precision)
         return replace(self, denoiser=denoiser, codec=codec)
+
+
+def learned_variance(backbone: Backbone) -> str | None:
+    """How a backbone learned its reverse variance, by what its network says of one empty state.
+
+    Returns:
+        "within a range", "freely", or None where it learned none; there scores take "fixed_large".
+
+    Raises:
+        ValueError: What it says is NaN or infinite, or it is an upsampler, which needs an image.
+    """
+    network = backbone.denoiser
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    label = None if backbone.num_classes is None else torch.zeros(1, dtype=torch.int64, device=device)
+    empty = torch.zeros((1, *backbone.state_shape), device=device)
+    with torch.no_grad():
+        said = backbone.denoiser(empty, torch.zeros(1, dtype=torch.int64, device=device), label)
+    require_finite(said.eps, f"the answer of {backbone.name} to an empty state")
+    if said.variance_fraction is not None:
+        return "within a range"
+    return None if said.log_variance is None else "freely"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from diffusers import DDPMPipeline, DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 
-from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
+from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.dit import DiTDenoiser
 from minority.backbones.latent import load_autoencoder
@@ -34,7 +34,6 @@ from minority.weights import joint_sha256
 _SETTINGS = "minority.json"
 
 
-@backbone_errors()
 def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
     """Load a diffusers folder: in pixel space or of latents, with or without labels.
 
@@ -57,11 +56,12 @@ def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
     configs = {"network": read_json(network / "config.json"), "scheduler": read_json(scheduler)}
     stored = read_json(path / _SETTINGS) if (path / _SETTINGS).is_file() else {}
     trained = read_scheduler(configs["scheduler"], source=scheduler)
-    denoiser = _denoiser(path, network, configs["network"], trained, stored)
+    found: list[str] = []
+    denoiser = _denoiser(path, network, configs["network"], trained, stored, found=found)
     weights = {"network": weights_sha256(network)}
     codec, autoencoder = None, _part(path, "vae", "vqvae")
     if autoencoder is not None:
-        codec = load_autoencoder(autoencoder, state_shape=denoiser.state_shape)
+        codec = load_autoencoder(autoencoder, state_shape=denoiser.state_shape, found=found)
         configs["autoencoder"] = read_json(autoencoder / "config.json")
         weights["autoencoder"] = weights_sha256(autoencoder)
     return Backbone(
@@ -74,10 +74,10 @@ def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
         settings_sha256=_settings_sha256(configs, stored),
         bound=trained.bound,
         codec=codec,
+        found=(f"family: {_kind_of(configs, trained)}", *found),
     )
 
 
-@backbone_errors()
 def save_folder(
     path: Path | str,
     unet: UNet2DModel,
@@ -134,7 +134,13 @@ def _part(path: Path, *names: str) -> Path | None:
 
 
 def _denoiser(
-    path: Path, network: Path, config: Mapping[str, Any], trained: TrainedNoise, stored: Mapping[str, Any]
+    path: Path,
+    network: Path,
+    config: Mapping[str, Any],
+    trained: TrainedNoise,
+    stored: Mapping[str, Any],
+    *,
+    found: list[str],
 ) -> UNetDenoiser | SigmaUNetDenoiser | DiTDenoiser:
     family = _family(path, network, config)
     if family is UNet2DModel:
@@ -144,7 +150,7 @@ def _denoiser(
             raise BackboneError(
                 f"{network / 'config.json'} has a fourier time embedding, which goes with a ScoreSdeVeScheduler only."
             )
-    model = load_component(family, network, config)
+    model = load_component(family, network, config, found=found)
     try:
         if family is DiTTransformer2DModel:
             return DiTDenoiser(model, trained, num_classes=stored.get("num_classes"))
@@ -169,6 +175,14 @@ def _family(path: Path, network: Path, config: Mapping[str, Any]) -> Any:
         f"{network / 'config.json'} is of a {name} (of a {pipeline}); only UNet2DModel and DiTTransformer2DModel are "
         "supported, without text."
     )
+
+
+def _kind_of(configs: Mapping[str, Mapping[str, Any]], trained: TrainedNoise) -> str:
+    """A pipeline's family, in words."""
+    noise = {"numbered": "numbered noise levels", "ve": "variance exploding", "vp": "variance preserving", "edm": "EDM"}
+    network = configs["network"].get("_class_name", "UNet2DModel")
+    latent = f", latents of {configs['autoencoder']['_class_name']}" if "autoencoder" in configs else ""
+    return f"{network}, {noise[trained.family]}, predicts {trained.prediction_type}{latent}"
 
 
 def _settings_sha256(configs: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Any]) -> str:

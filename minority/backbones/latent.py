@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor
 
-from minority.backbones.backbone import BackboneError, backbone_errors
+from minority.backbones.backbone import BackboneError
 from minority.backbones.component import load_component, read_json
 
 _CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -77,13 +77,15 @@ class AutoencoderCodec:
         return float(self.autoencoder.config.get("shift_factor") or 0.0)
 
 
-@backbone_errors()
-def load_autoencoder(folder: Path, *, state_shape: tuple[int, int, int]) -> AutoencoderCodec:
+def load_autoencoder(
+    folder: Path, *, state_shape: tuple[int, int, int], found: list[str] | None = None
+) -> AutoencoderCodec:
     """Read the autoencoder of a latent pipeline.
 
     Args:
         folder: Its folder, `vae` or `vqvae`.
         state_shape: (C, H, W) of the latents that the chain walks.
+        found: Receives, in words, which weights were read.
 
     Raises:
         BackboneError: Where it is of another kind, broken, or makes latents of other channels.
@@ -92,7 +94,7 @@ def load_autoencoder(folder: Path, *, state_shape: tuple[int, int, int]) -> Auto
     family = config.get("_class_name")
     if family not in _CLASSES:
         raise BackboneError(f"{folder / 'config.json'} is of a {family}; it must be AutoencoderKL or VQModel.")
-    autoencoder = load_component(_CLASSES[family], folder, config)
+    autoencoder = load_component(_CLASSES[family], folder, config, found=found)
     channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config.latent_channels
     if channels != state_shape[0]:
         raise BackboneError(

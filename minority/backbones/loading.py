@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from minority.backbones.adm import load_adm
-from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
+from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.folder import load_folder
 from minority.backbones.hub import is_hub_id, load_from_hub
 from minority.backbones.own_model import is_entry_point, load_own_model
 
 
-@backbone_errors()
 def load_backbone(
     source: str | Path, *, revision: str | None = None, download: bool = False, **flags: object
 ) -> Backbone:

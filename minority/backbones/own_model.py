@@ -1,7 +1,7 @@
 """Any network of one's own as a backbone, named by an entry point such as `my_package.my_model:load`.
 
-The entry point is a function without arguments that returns an `OwnModel`. It is the user's own code and is run: name
-none that you do not trust.
+The entry point is a function without arguments that returns an `OwnModel`, and is marked by `@entry_point`: no other
+function is ever called. Its module is imported, which runs it: name none that you do not trust.
 
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
@@ -11,20 +11,22 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from minority.backbones.backbone import Backbone, BackboneError, backbone_errors
+from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.network import NetworkDenoiser, PredictionType
+from minority.diffusion.finite import require_finite
 from minority.diffusion.schedule import NoiseSchedule
-from minority.weights import file_sha256, joint_sha256
+from minority.weights import file_sha256, joint_sha256, require_finite_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,22 @@ class OwnModel:
             raise BackboneError(
                 f'OwnModel.schedule must be "linear", "cosine" or a NoiseSchedule, got {self.schedule!r}.'
             )
+
+
+_marked: WeakSet[Callable[[], Any]] = WeakSet()
+
+
+def entry_point(function: Callable[[], OwnModel]) -> Callable[[], OwnModel]:
+    """Mark a function as one that a backbone may be made of; a config can name it, and no other function.
+
+    Args:
+        function: Takes no arguments and returns an `OwnModel`.
+
+    Returns:
+        The function itself.
+    """
+    _marked.add(function)
+    return function
 
 
 class OwnDenoiser(NetworkDenoiser):
@@ -107,46 +125,53 @@ def is_entry_point(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", text) is not None
 
 
-@backbone_errors()
-def load_own_model(entry_point: str) -> Backbone:
+def load_own_model(named: str) -> Backbone:
     """Call an entry point and make a backbone of what it returns; the network is tried once, on one empty image.
 
     The module is looked for where Python looks, then in the current folder. The checksum covers the module's source
     file and every parameter and buffer of the network, wherever they came from; not other modules that it imports.
 
     Args:
-        entry_point: package.module:function.
+        named: package.module:function.
 
     Raises:
-        BackboneError: Where module or function are missing, it returns no `OwnModel`, or the network cannot be called
-            as it must be. What the user's own code raises is passed on.
+        BackboneError: Where module or function are missing, it is not marked by `entry_point`, it returns no
+            `OwnModel`, or the network cannot be called as it must be, holds or answers NaN or infinity. What the
+            user's own code raises is passed on.
     """
-    module_name, _, name = entry_point.partition(":")
+    module_name, _, name = named.partition(":")
     with _current_folder_on_path():
-        module = _import(module_name, entry_point)
+        module = _import(module_name, named)
         function = getattr(module, name, None)
-        if not callable(function):
-            raise BackboneError(f"{entry_point}: {module.__file__} has no function {name}; look at its spelling.")
+        if not inspect.isfunction(function):
+            place = getattr(module, "__file__", None) or module_name
+            raise BackboneError(f"{named}: {place} has no function {name}; look at its spelling.")
+        if function not in _marked:
+            raise BackboneError(
+                f"{named} is not marked as an entry point, so it is not called; if it is yours and returns an "
+                "OwnModel, put @minority.backbones.entry_point above it."
+            )
         model = function()
     if not isinstance(model, OwnModel):
-        raise BackboneError(
-            f"{entry_point} must return a minority.backbones.OwnModel, it returned a {type(model).__name__}."
-        )
+        raise BackboneError(f"{named} must return a minority.backbones.OwnModel, it returned a {type(model).__name__}.")
     try:
         denoiser = OwnDenoiser(model)
+        require_finite_tensors(dict(model.network.named_parameters()), source=type(model.network).__name__)
         with torch.no_grad():
             label = None if model.num_classes is None else torch.zeros(1, dtype=torch.int64)
-            denoiser(torch.zeros(1, *model.image_shape), torch.zeros(1, dtype=torch.int64), label)
+            answer = denoiser(torch.zeros(1, *model.image_shape), torch.zeros(1, dtype=torch.int64), label)
+        require_finite(answer.eps, f"the answer of {type(model.network).__name__} to an empty image")
     except ValueError as error:
-        raise BackboneError(f"{entry_point}: {error}") from error
+        raise BackboneError(f"{named}: {error}") from error
     return Backbone(
-        name=entry_point,
+        name=named,
         denoiser=denoiser,
         schedule=_schedule(model),
         image_shape=model.image_shape,
         num_classes=model.num_classes,
         sha256=joint_sha256({"source": _source_sha256(module), "network": _network_sha256(model.network)}),
         bound=model.bound,
+        found=(f"family: {type(model.network).__name__} of {module_name}, predicts {model.prediction_type}",),
     )
 
 
@@ -166,14 +191,14 @@ def _current_folder_on_path() -> Iterator[None]:
         sys.path.remove(here)
 
 
-def _import(module_name: str, entry_point: str) -> ModuleType:
+def _import(module_name: str, named: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise BackboneError(f"{entry_point} needs the module {error.name}, which is not installed.") from error
+            raise BackboneError(f"{named} needs the module {error.name}, which is not installed.") from error
         raise BackboneError(
-            f"{entry_point}: there is no module {error.name}; install it, or start in the folder that holds it "
+            f"{named}: there is no module {error.name}; install it, or start in the folder that holds it "
             f"({Path.cwd()} does not)."
         ) from error
 

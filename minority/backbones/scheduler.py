@@ -45,6 +45,7 @@ _BY_SIGMA: dict[str, Family] = {
     "EDMEulerScheduler": "edm",
     "EDMDPMSolverMultistepScheduler": "edm",
 }
+_MOST_TIMESTEPS = 1_000_000
 _REFUSED = {
     "rescale_betas_zero_snr": "use another model",
     "thresholding": "set it to false to clip to a fixed range instead",
@@ -97,6 +98,9 @@ def read_scheduler(config: Mapping[str, Any], *, source: Path) -> TrainedNoise:
     for setting, remedy in _REFUSED.items():
         if full.get(setting):
             raise BackboneError(f"{source} asks for {setting}, which is not supported; {remedy}.")
+    steps = full.get("num_train_timesteps")
+    if not isinstance(steps, int) or not 1 <= steps <= _MOST_TIMESTEPS:
+        raise BackboneError(f"{source}: num_train_timesteps must be 1 ... {_MOST_TIMESTEPS}, got {steps!r:.60}.")
     family: Family = _BY_SIGMA.get(name, "numbered")
     prediction_type = full.get("prediction_type", "epsilon")
     try:
@@ -104,6 +108,8 @@ def read_scheduler(config: Mapping[str, Any], *, source: Path) -> TrainedNoise:
         schedule = _SCHEDULES[family](full)
     except ValueError as error:
         raise BackboneError(f"{source}: {error}") from error
+    except (TypeError, OverflowError) as error:
+        raise BackboneError(f"{source} has a number that is none ({error}); correct it.") from error
     bound = float(full.get("clip_sample_range", 1.0)) if full.get("clip_sample") else None
     return TrainedNoise(family, schedule, prediction_type, bound, full)
 

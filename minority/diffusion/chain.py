@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from minority.diffusion.denoiser import Denoiser, Prediction
+from minority.diffusion.finite import require_finite
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.space import PIXELS, StateSpace
 from minority.runtime.interruption import stop_if_interrupted
 
-Variance = Literal["learned_range", "fixed_small", "fixed_large"]
+Variance = Literal["auto", "learned_range", "fixed_small", "fixed_large"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,8 @@ class Chain:
         label: (B,) int64 labels, or None.
         variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta
             ("fixed_large", what guided-diffusion samples with unless told otherwise). "learned_range" takes the
-            network's own, whether learned within the range of these two or freely, and falls back to "fixed_small".
+            network's own, whether learned within the range of these two or freely, and falls back to "fixed_small";
+            "auto" does the same and falls back to "fixed_large", which gives the tighter likelihood bound.
         space: Where clean states lie.
     """
 
@@ -108,14 +110,17 @@ class Chain:
 
         Raises:
             Interrupted: Nobody waits for the result any more (minority/runtime/interruption.py).
+            NotFiniteError: The first answer of the network is NaN or infinite somewhere.
         """
         stop_if_interrupted()
         timestep = self.schedule.timestep(step, len(x_t), x_t.device)
         earlier = self.cost.forwards
         prediction = self.predict(x_t, timestep, self.label)
+        if earlier == 0:
+            _require_finite(prediction, step)
         x0_hat = prediction.x0_hat
         log_variance = self._learned_log_variance(step, prediction)
-        is_zero = step == 0 and log_variance is None and self.variance != "fixed_large"
+        is_zero = step == 0 and log_variance is None and not self._is_large
         if log_variance is None:
             log_variance = self._fixed_log_variance(step, like=x_t)
         return Estimate(
@@ -140,9 +145,14 @@ class Chain:
             + float(self.schedule.posterior_mean_xt_weight[step]) * estimate.x_t
         )
 
+    @property
+    def _is_large(self) -> bool:
+        """Whether a variance that is not learned is beta."""
+        return self.variance in ("fixed_large", "auto")
+
     def _learned_log_variance(self, step: int, prediction: Prediction) -> Tensor | None:
         """The network's own, (B, C, H, W); None where it has none or is not asked for it."""
-        if self.variance != "learned_range":
+        if self.variance not in ("learned_range", "auto"):
             return None
         if prediction.variance_fraction is None:
             return prediction.log_variance
@@ -152,8 +162,14 @@ class Chain:
     def _fixed_log_variance(self, step: int, *, like: Tensor) -> Tensor:
         """The posterior's or beta, (1, 1, 1, 1)."""
         value = float(self.schedule.posterior_log_variance[step])
-        if self.variance == "fixed_large":
+        if self._is_large:
             # Step 0 borrows the posterior variance of step 1, as published.
             first = step == 0 and self.schedule.num_steps > 1
             value = float(self.schedule.posterior_log_variance[1]) if first else math.log(self.schedule.beta[step])
         return torch.full((1, 1, 1, 1), value, dtype=torch.float32, device=like.device)
+
+
+def _require_finite(prediction: Prediction, step: int) -> None:
+    for name, value in prediction._asdict().items():
+        if value is not None:
+            require_finite(value, f"the network's first answer ({name} at step {step})")

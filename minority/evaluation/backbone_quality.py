@@ -199,25 +199,16 @@ def bound_of(
         device: Where to compute.
     """
     backbone = backbone.to(device)
-    learned = _learns_variance(backbone, device)
     scores = score_images(
         backbone,
         images,
         seed=seed,
         indices=range(len(images)),
         labels=None if backbone.num_classes is None else labels.tolist(),
-        settings=ScoreSettings(draws=1, elbo_steps=steps, variance="learned_range" if learned else "fixed_large"),
+        settings=ScoreSettings(draws=1, elbo_steps=steps),
         device=device,
     )
     return scores.negative_elbo
-
-
-def _learns_variance(backbone: Backbone, device: torch.device | str) -> bool:
-    label = None if backbone.num_classes is None else torch.zeros(1, dtype=torch.int64, device=device)
-    clean = torch.zeros(1, dtype=torch.int64, device=device)
-    with torch.no_grad():
-        said = backbone.denoiser(torch.zeros((1, *backbone.state_shape), device=device), clean, label)
-    return said.variance_fraction is not None
 
 
 def _code_lengths(

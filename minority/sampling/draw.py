@@ -13,6 +13,7 @@ from torch import Tensor
 
 from minority.backbones import Backbone
 from minority.diffusion.chain import Variance
+from minority.diffusion.finite import require_finite
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.diffusion.score import minority_score, negative_elbo
@@ -25,6 +26,7 @@ from minority.guidance.materials import Extractor, Materials, Parts
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_turn
 from minority.runtime.memory import in_batches
+from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
@@ -38,15 +40,16 @@ class ScoreSettings:
         perturbation: Perturbation step of the minority score as a fraction of the chain, in [0, 1).
         draws: Noises that the minority score is averaged over.
         elbo_steps: Steps of the respaced chain whose negative ELBO is computed; each costs one evaluation.
-        variance: Reverse variance of that chain (minority/diffusion/chain.py). Where the backbone does not learn its
-            variance, "fixed_large" gives the tighter bound, above all for few steps.
+        variance: Reverse variance of that chain (minority/diffusion/chain.py). "auto" is the one that the backbone
+            learned; where it learned none "fixed_large", which gives the tighter bound, above all for few steps
+            ("fixed_small" is loose by up to hundreds of bits there).
         held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
     """
 
     perturbation: float = 0.5
     draws: int = 4
     elbo_steps: int = 10
-    variance: Variance = "learned_range"
+    variance: Variance = "auto"
     held_out: int = 200
 
     def __post_init__(self) -> None:
@@ -120,7 +123,8 @@ def draw(
         device: Where to compute.
 
     Raises:
-        ValueError: Where labels do not go with the backbone, or methods not with one another.
+        ValueError: Where labels do not go with the backbone, or methods not with one another, or where the network
+            answers NaN or infinity.
     """
     _check_labels(backbone, indices, labels)
     check_backbone(backbone, settings)
@@ -148,13 +152,16 @@ def draw(
                 space=backbone.space,
                 on_step=lambda arrival: parents.append(arrival.parents),
             )
+            require_finite(x, "the end of a chain")
             with torch.no_grad():
                 x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
+            require_finite(x, "a finished image")
             images = to_pixels(x)
         origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
         return images, origins.astype(np.int64), cost.evaluations() + extra
 
-    batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
+    with finite_states(backbone, precision=settings.precision):
+        batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
     return Drawn(
         images=np.concatenate([images for images, _, _ in batches])[positions],
         evaluations=batches[-1][2] * len(members) / len(indices),
@@ -216,6 +223,9 @@ def score_images(
         batch_size: Images a network call.
         engine: How the network is run; None: as it is.
         device: Where to compute.
+
+    Raises:
+        ValueError: Where labels do not go with the backbone, or the network's first answer is NaN or infinite.
     """
     _check_labels(backbone, indices, labels)
     backbone = prepared(backbone, device=device, engine=engine)
@@ -228,6 +238,7 @@ def score_images(
         with device_turn(device):
             with torch.no_grad():
                 batch = backbone.encode(x[part].to(device))
+            require_finite(batch, "the encoded image")
             minority = minority_score(
                 backbone.denoiser,
                 chain,
@@ -242,7 +253,8 @@ def score_images(
             )
             return minority.cpu(), bound.total.cpu()
 
-    minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)
+    with finite_states(backbone):
+        minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)
     return Scores(minority_score=torch.cat(minority).numpy(), negative_elbo=torch.cat(elbo).numpy())
 
 

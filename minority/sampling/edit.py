@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minority.backbones import Backbone
+from minority.diffusion.finite import require_finite
 from minority.diffusion.noise import NoiseSource, SampleNoise
 from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.diffusion.schedule import NoiseSchedule
@@ -23,6 +24,7 @@ from minority.engine.prepare import prepared
 from minority.guidance import Guidance
 from minority.guidance.materials import Materials, Parts
 from minority.sampling.draw import check_backbone
+from minority.sampling.finite_states import finite_states
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
 
@@ -122,7 +124,8 @@ def edit_images(
         (B, H, W, C) uint8, and denoiser evaluations a sample.
 
     Raises:
-        ValueError: Where labels do not go with the backbone, counts differ, or methods cannot be combined.
+        ValueError: Where labels do not go with the backbone, counts differ, methods cannot be combined, or the network
+            answers NaN or infinity.
     """
     if (labels is None) != (backbone.num_classes is None):
         raise ValueError(
@@ -141,20 +144,24 @@ def edit_images(
     for start in range(0, len(images), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         label = None if labels is None else torch.tensor(labels[part], dtype=torch.int64, device=device)
-        with torch.no_grad():
-            states = backbone.encode(from_pixels(images[part]).to(device))
-        x, cost = sample(
-            backbone.denoiser,
-            schedule,
-            SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
-            label=label,
-            guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
-            variance=settings.variance,
-            solver=settings.walk,
-            space=backbone.space,
-        )
-        with torch.no_grad():
-            x, extra = backbone.finish(x, seed=seed, indices=indices[part], label=label)
+        with finite_states(backbone, precision=settings.precision):
+            with torch.no_grad():
+                states = backbone.encode(from_pixels(images[part]).to(device))
+            require_finite(states, "the encoded image")
+            x, cost = sample(
+                backbone.denoiser,
+                schedule,
+                SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
+                label=label,
+                guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
+                variance=settings.variance,
+                solver=settings.walk,
+                space=backbone.space,
+            )
+            require_finite(x, "the end of a chain")
+            with torch.no_grad():
+                x, extra = backbone.finish(x, seed=seed, indices=indices[part], label=label)
+            require_finite(x, "a finished image")
         made.append(to_pixels(x))
         evaluations = cost.evaluations() + extra
     return np.concatenate(made), evaluations

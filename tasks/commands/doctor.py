@@ -10,6 +10,7 @@ import torch
 
 from datasets.storage.store import Store
 from minority.backbones import Backbone
+from minority.backbones.backbone import learned_variance
 from tasks.config.paths import project_path
 from tasks.config.presets import FLOWS, list_presets, load_preset
 from tasks.config.runs import AugmentConfig
@@ -46,7 +47,20 @@ def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
         f"ok chain: {backbone.schedule.num_steps} noise levels, states of {_shape(backbone.state_shape)}, {bound}",
         f"ok scores: {_scores(backbone)}",
         f"ok sha256: {backbone.sha256}",
+        *(f"ok {line}" for line in backbone.found),
+        f"ok variance: {_variance(backbone)}",
     ]
+
+
+def _variance(backbone: Backbone) -> str:
+    """Whether its network learned its reverse variance; it is asked once, so that one that answers NaN is found."""
+    if getattr(getattr(backbone.denoiser, "settings", None), "low_resolution", False):
+        return "that of an upsampler, which gets no scores of its own"
+    try:
+        kind = learned_variance(backbone)
+    except ValueError as error:
+        raise InputError(f"backbone: {error}") from error
+    return f"learned ({kind})" if kind else "not learned; bits/dim take beta (fixed_large)"
 
 
 def _scores(backbone: Backbone) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
+from minority.diffusion.chain import Variance
 from minority.sampling.draw import Drawn, SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.sampling.named_samplers import SAMPLERS, compare, contact_sheet, named_sampler
 from tasks.commands.folder_images import labels_of, no_label_of, open_folder, passed_over, pixels_of
@@ -207,6 +208,7 @@ def score_folder(
     *,
     seed: int,
     flags: Mapping[str, Any],
+    settings: ScoreSettings | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Score every image of a folder into a Parquet file.
@@ -220,6 +222,7 @@ def score_folder(
         out: The Parquet file: file, label (null where the backbone was told none), minority_score, negative_elbo.
         seed: Decides all noise.
         flags: ADM flags.
+        settings: How; None: with the variance that suits the backbone.
         tell: Takes a line for each reason for which files are passed over.
 
     Returns:
@@ -247,7 +250,7 @@ def score_folder(
         seed=seed,
         indices=range(len(images)),
         labels=_told(model, labels, count=len(images)),
-        settings=ScoreSettings(),
+        settings=settings or ScoreSettings(),
         device=choose_device("auto"),
     )
     table = pd.DataFrame(
@@ -258,8 +261,24 @@ def score_folder(
             "negative_elbo": scores.negative_elbo,
         }
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out, index=False)
     return len(table)
+
+
+def score_settings(*, variance: str, elbo_steps: int) -> ScoreSettings:
+    """The settings of scores by the command line's options.
+
+    Args:
+        variance: Reverse variance of the bound's chain: auto, learned_range, fixed_small or fixed_large.
+        elbo_steps: Steps of that chain.
+
+    Raises:
+        InputError: A variance that there is not.
+    """
+    if variance not in get_args(Variance):
+        raise InputError(f"--variance must be one of {', '.join(get_args(Variance))}, got {variance!r}.")
+    return ScoreSettings(variance=cast("Variance", variance), elbo_steps=elbo_steps)
 
 
 class _Drawing(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat
 from datasets.storage.store import Store
-from minority.backbones import Backbone, BackboneError, load_backbone
+from minority.backbones import Backbone, BackboneError
 from minority.features import Extractor, build_extractor
 from minority.sampling.two_stage import join_stages
 from minority.selection.labelling import Labeller
@@ -24,6 +24,7 @@ from tasks.config.presets import training_of, validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
+from tasks.inputs.backbone_files import load_stage
 from tasks.inputs.fitted import fitted_judge, fitted_label_floor, fitted_labeller
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.real_features import real_features
@@ -281,13 +282,10 @@ class _Named(BaseModel):
 
 
 def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
-    path = project_path(config.path)
-    if not path.exists() and (command := training_of(config.path)) is not None:
+    if not project_path(config.path).exists() and (command := training_of(config.path)) is not None:
         raise InputError(f"{setting}: {config.path} is not trained yet; run {command} first, or name another backbone.")
     try:
-        backbone = load_backbone(
-            path if path.exists() else config.path, revision=config.revision, download=config.download, **config.flags
-        )
+        backbone = load_stage(config)
     except BackboneError as error:
         raise InputError(f"{setting}: {error}") from error
     if config.sha256 is not None and backbone.sha256 != config.sha256:

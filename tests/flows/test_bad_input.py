@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from flows.command_line import app
@@ -64,6 +65,36 @@ def test_a_store_of_an_unknown_protocol(augment_tiny):
 
 def test_an_assignment_without_a_value(minority):
     refused(minority("augment", "digits", "--set", "seed"), "--set takes key=value", "'seed'")
+
+
+def spoiled(backbone, folder, **values):
+    """A copy of a backbone in which single tensors are filled with a value."""
+    copied = Path(shutil.copytree(backbone, folder))
+    tensors = load_file(copied / WEIGHTS)
+    for name, value in values.items():
+        tensors[name].fill_(value)
+    save_file(tensors, copied / WEIGHTS)
+    return copied
+
+
+def test_a_checkpoint_that_holds_nan(augment_tiny, tiny_backbone, tmp_path):
+    folder = spoiled(tiny_backbone, tmp_path / "diverged", **{"conv_out.bias": float("nan")})
+
+    command = augment_tiny(tmp_path / "store", {"backbone.path": str(folder)})
+
+    refused(command, "holds NaN or infinity in 1 of", "conv_out.bias")
+    nothing_published(tmp_path)
+    assert list((tmp_path / "store").rglob("*.tar")) == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"edit.fraction": 0.5}], ids=["augment", "edit"])
+def test_a_network_that_answers_no_number(augment_tiny, tiny_backbone, tmp_path, settings):
+    folder = spoiled(tiny_backbone, tmp_path / "huge", **{"conv_in.weight": 3e38, "conv_in.bias": 3e38})
+
+    command = augment_tiny(tmp_path / "store", settings | {"backbone.path": str(folder)})
+
+    refused(command, "backbone huge in fp32: the network's first answer", "is NaN or infinite", "another checkpoint")
+    nothing_published(tmp_path)
 
 
 def test_a_truncated_checkpoint(augment_tiny, tiny_backbone, tmp_path):

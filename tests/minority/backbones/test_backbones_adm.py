@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minority.backbones import PRESETS, AdmFlags, BackboneError, convert, load_adm, load_backbone
+from minority.backbones import PRESETS, AdmFlags, BackboneError, convert, load_backbone
 from minority.backbones.adm import layout_of
 from minority.backbones.adm_layout import expected_shapes
 
@@ -253,13 +253,6 @@ def test_another_archive_is_named(tmp_path):
 
     with pytest.raises(BackboneError, match=r"archive\.pt is truncated or not a checkpoint"):
         load_backbone(tmp_path / "archive.pt", preset="celeba64")
-
-
-def test_a_training_state_is_refused_with_its_entries(tiny_tensors, tmp_path):
-    torch.save({"model": tiny_tensors, "step": 3}, tmp_path / "state.pt")
-
-    with pytest.raises(BackboneError, match=r"not a flat table of tensors \(its entries are model, step\)"):
-        load_adm(tmp_path / "state.pt", preset="celeba64")
 
 
 def test_a_missing_path_is_named(tmp_path):

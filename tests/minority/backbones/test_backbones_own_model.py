@@ -11,7 +11,7 @@ from minority.sampling.draw import SamplerSettings, draw_images
 MODULE = """
 import torch
 from torch import nn
-from minority.backbones import OwnModel
+from minority.backbones import OwnModel, entry_point
 
 class Network(nn.Module):
     def __init__(self):
@@ -21,9 +21,11 @@ class Network(nn.Module):
     def forward(self, x_t, t{label}):
         return {output}
 
+@entry_point
 def load():
     return OwnModel(Network(), image_shape=(3, 8, 8), {settings})
 
+@entry_point
 def nothing():
     return None
 
@@ -173,7 +175,8 @@ def test_a_module_that_its_code_lacks_is_named(write, tmp_path):
 
 def test_what_the_users_code_raises_is_passed_on(write, tmp_path):
     write("broken")
-    (tmp_path / "broken.py").write_text("def load():\n    raise KeyError('mine')\n")
+    text = "from minority.backbones import entry_point\n\n@entry_point\ndef load():\n    raise KeyError('mine')\n"
+    (tmp_path / "broken.py").write_text(text)
 
     with pytest.raises(KeyError, match="mine"):
         load_backbone("broken:load")
@@ -193,3 +196,51 @@ def test_an_image_shape_that_is_none_is_refused(shape):
 def test_a_function_is_no_network():
     with pytest.raises(BackboneError, match="must be a torch module, got a function"):
         OwnModel(lambda x, t: x, image_shape=(1, 8, 8))
+
+
+def test_a_function_that_is_not_marked_is_never_called(write, tmp_path):
+    write("bystander")
+    path = tmp_path / "bystander.py"
+    path.write_text(path.read_text() + "\ndef wipe():\n    open('it ran', 'w')\n    return load()\n")
+
+    for named in ("bystander:wipe", "os:getcwd", "shutil:rmtree", "antigravity_of_nobody:fly"):
+        with pytest.raises(
+            BackboneError, match=r"is not marked as an entry point, so it is not called|no (module|func)"
+        ):
+            load_backbone(named)
+
+    assert not (tmp_path / "it ran").exists()
+    assert load_backbone("bystander:load").image_shape == (3, 8, 8)
+
+
+def test_a_marked_function_that_is_wrapped_is_not_marked_itself(write, tmp_path):
+    write("wrapped")
+    path = tmp_path / "wrapped.py"
+    wrapper = "@functools.wraps(load)\ndef other():\n    open('it ran', 'w')\n"
+    path.write_text(path.read_text() + f"\nimport functools\n{wrapper}")
+
+    with pytest.raises(BackboneError, match="wrapped:other is not marked as an entry point"):
+        load_backbone("wrapped:other")
+
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("x_t / 0", "the answer of Network to an empty image is NaN or infinite in 100.00% of its numbers"),
+        ("(x_t + self.weight).log() * 1e39", "the answer of Network to an empty image is NaN or infinite"),
+    ],
+)
+def test_a_network_that_answers_no_numbers_is_refused_when_it_is_loaded(write, output, words):
+    with pytest.raises(BackboneError, match=words):
+        load_backbone(write("diverged", output=output))
+
+
+def test_parameters_that_are_no_numbers_are_named(write, tmp_path):
+    write("burst")
+    path = tmp_path / "burst.py"
+    path.write_text(path.read_text().replace("(1,), 0.5", "(1,), float('inf')"))
+
+    with pytest.raises(BackboneError, match=r"Network holds NaN or infinity in 1 of 1 tensors \(weight\)"):
+        load_backbone("burst:load")

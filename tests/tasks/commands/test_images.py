@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, score_folder
+from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, score_folder, score_settings
 from tasks.errors import InputError
 
 QUICK = {"steps": 3}
@@ -310,3 +313,58 @@ def test_every_sampler_is_listed_with_its_paper():
     for name in ("minority-guidance", "jepa", "prune-by-features", "low-density"):
         assert f"{name} (needs --preset)" in listed[name]
     assert "needs --preset" not in listed["sgms"]
+
+
+def spoil(folder):
+    """Put NaN into a backbone's last weights, as a diverged training leaves it. Returns the folder."""
+    path = Path(folder) / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_out.bias"][0] = float("nan")
+    save_file(tensors, path)
+    return folder
+
+
+def test_a_network_that_diverged_writes_no_image(make_backbone, photos, tmp_path):
+    bad = spoil(make_backbone(tmp_path / "bad"))
+
+    with pytest.raises(InputError, match=r"holds NaN or infinity in 1 of \d+ tensors \(conv_out\.bias\)"):
+        draw(bad, tmp_path / "out")
+    with pytest.raises(InputError, match=r"conv_out\.bias"):
+        compare_to_folder(bad, tmp_path / "out", ["ancestral"], num=1, labels=None, seed=0, flags={})
+    with pytest.raises(InputError, match=r"conv_out\.bias"):
+        score_folder(photos, bad, tmp_path / "out" / "scores.parquet", seed=0, flags={})
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_answer_no_number_though_they_are_numbers_write_no_image(make_backbone, photos, tmp_path):
+    huge = make_backbone(tmp_path / "huge")
+    path = Path(huge) / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_in.weight"].fill_(3e38)
+    save_file(tensors, path)
+
+    with pytest.raises(
+        ValueError, match=r"^backbone huge in fp32: the network's first answer \(eps at step 2\) is NaN"
+    ):
+        draw(huge, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^backbone huge in fp32: the network's first answer"):
+        score_folder(photos, huge, tmp_path / "out" / "scores.parquet", seed=0, flags={})
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_bits_take_the_variance_that_was_asked_for(tiny_backbone, photos, tmp_path):
+    def bits(**options):
+        settings = score_settings(**{"variance": "auto", "elbo_steps": 10} | options)
+        score_folder(photos, tiny_backbone, tmp_path / "scores", seed=0, flags={}, settings=settings)
+        return pd.read_parquet(tmp_path / "scores")["negative_elbo"].to_numpy()
+
+    default = bits()
+    np.testing.assert_array_equal(default, bits(variance="fixed_large"))
+    assert (bits(variance="fixed_small") > default + 20).all()
+    assert not np.array_equal(default, bits(elbo_steps=5))
+    with pytest.raises(
+        InputError, match="--variance must be one of auto, learned_range, fixed_small, fixed_large, got"
+    ):
+        score_settings(variance="large", elbo_steps=10)
