@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from flows.own_data import own_data
-from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line  # sets Prefect up before anything imports it
+from flows.shell import (  # sets Prefect up before anything imports it
+    BACKBONE,
+    Flags,
+    Settings,
+    end_on_term,
+    errors_in_one_line,
+    ready_streams,
+)
 from flows.tools import tools
 
 app = typer.Typer(
@@ -22,6 +29,8 @@ app.add_typer(tools)
 
 def main() -> None:
     """Run the command line."""
+    ready_streams()
+    end_on_term()
     app()
 
 
@@ -41,6 +50,9 @@ def augment(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        from flows.server import require_server
+
+        require_server()
         from tasks.checks import account_of_images, check_inputs
 
         check_inputs(config)
@@ -67,6 +79,9 @@ def downstream(
 
         overrides = parse_overrides(assignments or [])
         config = load_preset(DownstreamConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        from flows.server import require_server
+
+        require_server()
         from tasks.downstream.trainings import resolved
 
         config = resolved(config)
@@ -90,6 +105,9 @@ def train_backbone(
         from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
+        from flows.server import require_server
+
+        require_server()
         from tasks.checks import account_of_images
 
         typer.echo(account_of_images(config.dataset), err=True)
@@ -135,6 +153,9 @@ def calibrate(
 
         overrides = parse_overrides(assignments or [])
         config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        from flows.server import require_server
+
+        require_server()
         from tasks.checks import account_of_images, check_models
 
         check_models(config.augment())
