@@ -124,13 +124,15 @@ def test_a_sound_celeba_folder_is_augmented(augment_celeba, tmp_path):
     assert len(list((tmp_path / "store").rglob("manifest.json"))) == 1
 
 
-def test_a_truncated_face(augment_celeba, tiny_celeba, tmp_path):
+def test_a_truncated_face_is_left_out_and_named(augment_celeba, tiny_celeba, tmp_path):
     face = tiny_celeba / "img_align_celeba" / "000007.jpg"
     face.write_bytes(face.read_bytes()[:600])
 
-    refused(augment_celeba(), face)
+    finished = augment_celeba()
 
-    nothing_published(tmp_path)
+    assert (finished.code, finished.stderr) == (0, "")
+    assert "1 images: image that cannot be read (celeba/000007)." in finished.stdout
+    assert len(list((tmp_path / "store").rglob("manifest.json"))) == 1
 
 
 def test_a_celeba_folder_without_its_lists(augment_celeba, tiny_celeba, tmp_path):
