@@ -56,7 +56,7 @@ def augment(
         from tasks.checks import account_of_images, check_inputs
 
         check_inputs(config)
-        typer.echo(account_of_images(config.dataset), err=True)
+        typer.echo(account_of_images(config.dataset))
         from flows.augment import augment as run
         from flows.result_table import print_summary
 
@@ -110,7 +110,7 @@ def train_backbone(
         require_server()
         from tasks.checks import account_of_images
 
-        typer.echo(account_of_images(config.dataset), err=True)
+        typer.echo(account_of_images(config.dataset))
         from flows.train_backbone import train_backbone as run
 
         typer.echo(f"backbone: {run(config)}")
@@ -159,7 +159,7 @@ def calibrate(
         from tasks.checks import account_of_images, check_models
 
         check_models(config.augment())
-        typer.echo(account_of_images(config.dataset), err=True)
+        typer.echo(account_of_images(config.dataset))
         from flows.calibrate import calibrate as run
         from flows.result_table import print_calibration
 

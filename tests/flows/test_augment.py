@@ -41,6 +41,12 @@ def identity(folder):
 def test_a_run_ends_with_a_table_and_the_places_of_manifest_and_report(undisturbed):
     printed = undisturbed.command.stdout
 
+    assert printed.startswith("1,797 images: 91 train, 1 validation, 1,618 test, 87 in no part. 87 images: thinned")
+    assert (
+        "| left out: thinned by the long tail (split.imbalance) | 87 |"
+        in (undisturbed.folder / "README.md").read_text()
+    )
+    assert "87 in no part" in (undisturbed.folder / "report" / "report.html").read_text()
     assert f"manifest: {undisturbed.folder / 'manifest.json'}" in printed
     assert f"report:   {undisturbed.folder / 'report' / 'report.html'}" in printed
     assert "real+minority" in printed

@@ -25,7 +25,8 @@ from datasets.storage.store import Store
 def even_weights(rows):
     """A table of weights that gives every published row the weight 1."""
     kept = rows.filter(rows["kept"])
-    columns = [kept["key"], kept["source_id"], kept["group"], pa.array([1.0] * kept.num_rows, pa.float64())]
+    sources = pa.nulls(kept.num_rows, pa.string())
+    columns = [kept["key"], sources, kept["group"], pa.array([1.0] * kept.num_rows, pa.float64())]
     return pa.Table.from_arrays(columns, schema=WEIGHTS_SCHEMA)
 
 
