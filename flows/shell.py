@@ -1,5 +1,6 @@
 """What all commands of the command line share: Prefect's environment, options, and errors in one line."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ Flags = Annotated[
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn what went wrong into one line and an exit code."""
+    """Turn what went wrong into one line and an exit code; what was mended on the way is told, a line each."""
+    _tell_warnings()
     # Errors known here: InputError (ValueError) and OSError are the caller's, RunIncompleteError is the run's.
     try:
         yield
@@ -60,3 +62,14 @@ def errors_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to go on.", err=True)
         sys.exit(130)
+
+
+def _tell_warnings() -> None:
+    """Show warnings of this project's own code, e.g. of a damaged file that is made again; Prefect's stay off."""
+    for room in ("tasks", "minority", "datasets"):
+        logger = logging.getLogger(room)
+        if not logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setLevel(logging.WARNING)
+            handler.setFormatter(logging.Formatter("warning: %(message)s"))
+            logger.addHandler(handler)
