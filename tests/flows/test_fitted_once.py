@@ -17,7 +17,7 @@ def test_a_damaged_discriminator_is_named_and_fitted_again_and_the_published_run
 
     assert again.code == 0, again.stderr
     (line,) = again.stderr.splitlines()
-    assert line.startswith(f"warning: {fitted} is not what its checksum says")
+    assert line.startswith(f"warning: run {manifest.parent.name}: {fitted} is not what its checksum says")
     assert line.endswith("The discriminator is fitted again.")
     assert fitted.read_bytes() == whole
     assert manifest.read_bytes() == published
