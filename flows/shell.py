@@ -2,6 +2,7 @@
 
 import io
 import linecache
+import logging
 import os
 import signal
 import sys
@@ -46,8 +47,10 @@ def errors_in_one_line() -> Iterator[None]:
 
     What the caller can mend (an InputError, an OSError, a ValueError that the project itself raises) ends with exit
     code 2, a run that failed with 1, an interruption with 130. A ValueError that comes out of a library is a bug of
-    this project: it is shown as one, with its traceback, and ends with 1.
+    this project: it is shown as one, with its traceback, and ends with 1. What was mended on the way is told, a line
+    each.
     """
+    _tell_warnings()
     try:
         yield
     except (ValueError, OSError) as error:
@@ -176,3 +179,14 @@ def end_on_term() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+def _tell_warnings() -> None:
+    """Show warnings of this project's own code, e.g. of a damaged file that is made again; Prefect's stay off."""
+    for room in ("tasks", "minority", "datasets"):
+        logger = logging.getLogger(room)
+        if not logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setLevel(logging.WARNING)
+            handler.setFormatter(logging.Formatter("warning: %(message)s"))
+            logger.addHandler(handler)
