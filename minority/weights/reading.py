@@ -15,6 +15,7 @@ from torch import Tensor
 from minority.weights.errors import WeightsError
 
 _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
+_SMALL_ENOUGH = 32 * 10**9  # bytes that repeated numbers may stand for
 _LARGEST_POINTER = 1024  # bytes, by the format's own rule
 
 
@@ -81,10 +82,10 @@ def require_honest_size(tensors: Mapping[str, Tensor], *, source: Path, stored: 
         stored: Its bytes; those of all shards where there are several.
 
     Raises:
-        WeightsError: Where they are more than ten times as large.
+        WeightsError: Where they are more than ten times as large, and larger than most memories.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > 10 * stored:
+    if size > max(10 * stored, _SMALL_ENOUGH):
         raise WeightsError(
             f"{source} has {stored / 1e6:.3g} MB and stands for tensors of {size / 1e6:.3g} MB, which no training "
             "saves; take the weights from a source you trust."
