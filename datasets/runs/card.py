@@ -26,7 +26,6 @@ COLUMN_MEANINGS = {
     "nearest_source_id": "that training image",
     "realism": "above 1: inside the neighbourhood of real images",
     "label_agreement": "in 0..1, how much nearer the own label's training images are than the others'",
-    "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",
     "rare": "verdict: rarer than the asked quantile of real images",
     "valid": "verdict: looks real",
     "new": "verdict: no near-copy of a training image",
@@ -56,6 +55,7 @@ COLUMN_MEANINGS = {
     "founder": "sample index of the chain that it descends from; siblings share it",
     "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",
     "edited_fraction": "how far up the chain that image was noised",
+    "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",
 }
 
 
