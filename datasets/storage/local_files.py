@@ -5,7 +5,6 @@ it out and a later process can tell whether its writer still lives.
 """
 
 import errno
-import fcntl
 import os
 import platform
 import re
@@ -16,15 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from datasets.storage.locks import LOCK_PREFIX
+
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[A-Za-z0-9._]+)-(?P<pid>\d+)-[0-9a-f]+")
-_LOCK_PREFIX = ".lock-"
 _FOREIGN_LEFTOVER_SECONDS = 24 * 3600.0
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def is_bookkeeping(name: str) -> bool:
     """Whether a file name is that of a temporary copy or a lock, which are no part of a store's contents."""
-    return name.startswith(_LOCK_PREFIX) or _TEMPORARY.fullmatch(name) is not None
+    return name.startswith(LOCK_PREFIX) or _TEMPORARY.fullmatch(name) is not None
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -56,23 +55,6 @@ def create_file(path: Path, data: bytes) -> bool:
             return False
     _sync_folder(path.parent)
     return True
-
-
-@contextmanager
-def locked_folder(folder: Path, name: str) -> Iterator[None]:
-    """Hold an exclusive lock among threads and processes; the kernel lets go of it when its holder dies.
-
-    Where the file system knows no locks the block runs without one: correctness rests on atomic renames and checksums,
-    the lock only keeps two writers from doing the same work.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{_LOCK_PREFIX}{name}").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
 
 
 def require_plain(path: Path) -> None:
@@ -116,7 +98,7 @@ def find_leftovers(folder: Path) -> list[Path]:
 def remove_emptied(folder: Path) -> None:
     """Remove a folder and those below it as far as they hold nothing but locks; a file that is there stays."""
     for root, _, names in os.walk(folder, topdown=False):
-        if all(name.startswith(_LOCK_PREFIX) for name in names):
+        if all(name.startswith(LOCK_PREFIX) for name in names):
             for name in names:
                 Path(root, name).unlink(missing_ok=True)
             with suppress(OSError):  # a folder below it, or a file that has just come, keeps it

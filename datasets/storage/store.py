@@ -17,11 +17,11 @@ from fsspec.implementations.local import LocalFileSystem
 from datasets.storage.local_files import (
     create_file,
     list_files,
-    locked_folder,
     remove_leftovers,
     replace_file,
     require_plain,
 )
+from datasets.storage.locks import locked_folder
 from datasets.storage.store_url import require_no_secret
 
 _REMEDIES = {
