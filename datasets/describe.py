@@ -14,6 +14,7 @@ from datasets.readers.imageset import DAMAGED_IMAGE, PARTS, ImageSet, Problem
 from datasets.splits.account import Account, take_account
 from datasets.splits.identity_split import IN_NO_PART, straddling
 from datasets.splits.stratified import Split
+from datasets.storage.escaping import for_markdown
 
 _MOST_LISTED = 20
 _EXAMPLES_A_GROUP = 8
@@ -194,7 +195,7 @@ def _table(head: str, counts: dict[str, dict[str, int]]) -> str:
     lines = [f"| {head} | {' | '.join(parts)} | all |", "|---" * (len(parts) + 2) + "|"]
     for name, row in counts.items():
         cells = [str(row[part]) for part in parts]
-        lines.append(f"| {' '.join(name.split()).replace('|', '/')} | {' | '.join(cells)} | {sum(row.values())} |")
+        lines.append(f"| {for_markdown(' '.join(name.split()))} | {' | '.join(cells)} | {sum(row.values())} |")
     return "\n".join(lines)
 
 
@@ -218,7 +219,7 @@ def _lines(entries: list[str], *, most: int = _MOST_LISTED) -> str:
     if not entries:
         return "None."
     more = [f"and {len(entries) - most} more"] if len(entries) > most else []
-    return "\n".join(f"- {' '.join(entry.split())}" for entry in entries[:most] + more)
+    return "\n".join(f"- {for_markdown(' '.join(entry.split()))}" for entry in entries[:most] + more)
 
 
 def _duplicate_line(duplicate: Duplicate) -> str:

@@ -13,6 +13,8 @@ from flows.shell import (  # sets Prefect up before anything imports it
     end_on_term,
     errors_in_one_line,
     ready_streams,
+    require_plain_arguments,
+    say,
 )
 from flows.tools import tools
 
@@ -30,6 +32,7 @@ app.add_typer(tools)
 def main() -> None:
     """Run the command line."""
     ready_streams()
+    require_plain_arguments()
     end_on_term()
     app()
 
@@ -56,7 +59,7 @@ def augment(
         from tasks.checks import account_of_images, check_inputs
 
         check_inputs(config)
-        typer.echo(account_of_images(config.dataset))
+        say(account_of_images(config.dataset))
         from flows.augment import augment as run
         from flows.result_table import print_summary
 
@@ -110,10 +113,10 @@ def train_backbone(
         require_server()
         from tasks.checks import account_of_images
 
-        typer.echo(account_of_images(config.dataset))
+        say(account_of_images(config.dataset))
         from flows.train_backbone import train_backbone as run
 
-        typer.echo(f"backbone: {run(config)}")
+        say(f"backbone: {run(config)}")
 
 
 @app.command(name="judge-backbone")
@@ -134,7 +137,7 @@ def judge_backbone(
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
         from tasks.backbone.train import judge
 
-        typer.echo(f"model card: {judge(config)}")
+        say(f"model card: {judge(config)}")
 
 
 @app.command()
@@ -159,7 +162,7 @@ def calibrate(
         from tasks.checks import account_of_images, check_models
 
         check_models(config.augment())
-        typer.echo(account_of_images(config.dataset))
+        say(account_of_images(config.dataset))
         from flows.calibrate import calibrate as run
         from flows.result_table import print_calibration
 
@@ -176,7 +179,7 @@ def presets() -> None:
         from tasks.config.presets import list_presets
 
         for flow, name, description in list_presets():
-            typer.echo(f"{flow}/{name}\n    {description}")
+            say(f"{flow}/{name}\n    {description}")
 
 
 @app.command()
@@ -196,7 +199,7 @@ def describe(
         from tasks.config.dataset_file import load_dataset
         from tasks.config.presets import parse_overrides
 
-        typer.echo(describe_dataset(load_dataset(preset, overrides=parse_overrides(assignments or [])), out))
+        say(describe_dataset(load_dataset(preset, overrides=parse_overrides(assignments or [])), out))
 
 
 @app.command()
@@ -216,6 +219,6 @@ def doctor(
 
         findings = examine() if backbone is None else examine_backbone(backbone, parse_overrides(flag or []))
     for finding in findings:
-        typer.echo(finding)
+        say(finding)
     if any(finding.startswith("MISSING") for finding in findings):
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.shell import Settings, errors_in_one_line
+from flows.shell import Settings, errors_in_one_line, say
 
 if TYPE_CHECKING:
     from tasks.commands.init import Survey, Wishes
@@ -57,7 +57,7 @@ def init(
             raise InputError(f"{preset_path(name)} exists, and is not overwritten; edit it, or choose another name.")
         seen = look(images, table)
         for line in described(seen):
-            typer.echo(line, err=dry_run)
+            say(line, err=dry_run)
         on_gpu = choose_device("auto") == "cuda"
         wishes = Wishes(
             label=label,
@@ -75,14 +75,14 @@ def init(
         choices = _asked(name, seen, wishes, on_gpu=on_gpu) if ask else choose(name, seen, wishes, on_gpu=on_gpu)
         text = checked_text(choices, on_gpu=on_gpu)
         for line in [*_chosen(choices), parts(text)]:
-            typer.echo(line, err=dry_run)
+            say(line, err=dry_run)
         if dry_run:
-            typer.echo(text)
+            say(text)
             return
-        typer.echo(f"written: {write_preset(name, text)}")
+        say(f"written: {write_preset(name, text)}")
         minutes = _training_minutes(name) if backbone is None else ""
         for command in commands_of(choices):
-            typer.echo(f"  minority {command} {name}{minutes if command == 'train-backbone' else ''}")
+            say(f"  minority {command} {name}{minutes if command == 'train-backbone' else ''}")
 
 
 def _asked(name: str, seen: "Survey", wishes: "Wishes", *, on_gpu: bool) -> "Choices":
@@ -172,19 +172,15 @@ def plan(
         overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
         found = forecast(load_preset(AugmentConfig, name, overrides=overrides))
         for group in found.groups:
-            typer.echo(
-                f"{group.group}: {group.real} real, {group.wanted} wanted, {group.candidates} in the first round"
-            )
+            say(f"{group.group}: {group.real} real, {group.wanted} wanted, {group.candidates} in the first round")
         rounds = " + ".join(map(str, found.rounds)) or "none"
-        typer.echo(
-            f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples"
-        )
-        typer.echo(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
-        typer.echo(f"time of drawing and scoring: {_time(found.seconds)} at one place; disk: {found.disk / 1e6:.1f} MB")
+        say(f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples")
+        say(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
+        say(f"time of drawing and scoring: {_time(found.seconds)} at one place; disk: {found.disk / 1e6:.1f} MB")
         for training in found.trainings:
-            typer.echo(f"trains {training}")
+            say(f"trains {training}")
         for warning in found.warnings:
-            typer.echo(f"NOTE {warning}")
+            say(f"NOTE {warning}")
 
 
 @own_data.command()
@@ -211,11 +207,11 @@ def headroom(
         config = load_preset(AugmentConfig, name, overrides=parse_overrides(assignments or []))
         for found in measure_headroom(config, seeds=seeds, arm=recipe, on_done=_trained):
             curve = " -> ".join(f"{value:.0%}" for value in found.accuracy)
-            typer.echo(f"{found.group}: {found.images} images, accuracy {curve}: {found.verdict} ({found.reason})")
+            say(f"{found.group}: {found.images} images, accuracy {curve}: {found.verdict} ({found.reason})")
             if found.verdict != "too few to measure":
                 low, high = found.interval
                 points = f"{100 * found.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
-                typer.echo(f"    twice as many: {points}")
+                say(f"    twice as many: {points}")
 
 
 def _trained(done: int, total: int) -> None:
@@ -223,7 +219,7 @@ def _trained(done: int, total: int) -> None:
     if sys.stderr.isatty():
         typer.echo(f"\r{done} of {total} trainings", nl=done == total, err=True)
     elif done == total or done * 4 // total > (done - 1) * 4 // total:
-        typer.echo(f"{done} of {total} trainings", err=True)
+        say(f"{done} of {total} trainings", err=True)
 
 
 @own_data.command()
@@ -243,6 +239,6 @@ def deploy(
             command += ["--name", f"{flow}/{name}"]
         ended = subprocess.run(command, check=False)
         if ended.returncode:
-            typer.echo(f"failed: prefect deploy ended with exit code {ended.returncode}.", err=True)
+            say(f"failed: prefect deploy ended with exit code {ended.returncode}.", err=True)
             raise typer.Exit(1)
-        typer.echo(f"deployed: {', '.join(f'{flow}/{name}' for flow in flows)}")
+        say(f"deployed: {', '.join(f'{flow}/{name}' for flow in flows)}")

@@ -14,6 +14,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from datasets.storage.escaping import for_terminal
+
 # Set before anything imports Prefect. A user's own settings win.
 _PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("flows", "tasks", "minority", "datasets")
@@ -96,8 +98,21 @@ def _is_told(error: ValueError) -> bool:
 
 
 def _visible(error: BaseException) -> str:
-    """An error's text in one line."""
-    return " ".join(str(error).split())
+    """An error's text in one line, without what a terminal would obey."""
+    return for_terminal(" ".join(str(error).split()))
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print text, which may hold names from outside: what a terminal would obey is written out."""
+    typer.echo(for_terminal(str(text)), err=err)
+
+
+def require_plain_arguments() -> None:
+    """End with one line where an argument holds control characters: whatever repeats it would send them on."""
+    for argument in sys.argv[1:]:
+        if for_terminal(argument) != argument:
+            say(f"error: the argument {argument!r:.200} holds control characters; leave them out.", err=True)
+            sys.exit(2)
 
 
 def ready_streams() -> None:
@@ -181,6 +196,14 @@ def end_on_term() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+class _OneLine(logging.Formatter):
+    """A line of the log without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return for_terminal(super().format(record))
+
+
 def _tell_warnings() -> None:
     """Show warnings of this project's own code, e.g. of a damaged file that is made again; Prefect's stay off."""
     for room in ("tasks", "minority", "datasets"):
@@ -188,5 +211,5 @@ def _tell_warnings() -> None:
         if not logger.handlers:
             handler = logging.StreamHandler()
             handler.setLevel(logging.WARNING)
-            handler.setFormatter(logging.Formatter("warning: %(message)s"))
+            handler.setFormatter(_OneLine("warning: %(message)s"))
             logger.addHandler(handler)

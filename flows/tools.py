@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line
+from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line, say
 
 tools = typer.Typer()
 
@@ -52,7 +52,7 @@ def sample(
 
         if names:
             for line in list_samplers():
-                typer.echo(line)
+                say(line)
             return
         if out is None:
             raise InputError("--out is not set; name the folder that receives the samples.")
@@ -70,11 +70,11 @@ def sample(
             chosen = [name.strip() for name in compare.split(",")]
             costs = compare_to_folder(backbone, out, chosen, **drawing)
             for name, evaluations in costs.items():
-                typer.echo(f"{name}: {num} samples, {evaluations:g} evaluations each")
-            typer.echo(f"side by side: {out / 'grid.png'}")
+                say(f"{name}: {num} samples, {evaluations:g} evaluations each")
+            say(f"side by side: {out / 'grid.png'}")
             return
         count = draw_to_folder(backbone, out, sampler=parse_overrides(guidance or []), **drawing)
-        typer.echo(f"{count} samples and grid.png in {out}")
+        say(f"{count} samples and grid.png in {out}")
 
 
 @tools.command()
@@ -91,7 +91,7 @@ def convert(
         from tasks.commands.conversion import convert_to_folder
         from tasks.config.presets import parse_overrides
 
-        typer.echo(f"diffusers folder: {convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))}")
+        say(f"diffusers folder: {convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))}")
 
 
 @tools.command()
@@ -123,9 +123,9 @@ def score(
 
         settings = score_settings(variance=variance, elbo_steps=elbo_steps)
         flags = parse_overrides(flag or [])
-        tell = partial(typer.echo, err=True)
+        tell = partial(say, err=True)
         count = score_folder(folder, backbone, out, seed=seed, flags=flags, settings=settings, tell=tell)
-        typer.echo(f"{count} images scored: {out}")
+        say(f"{count} images scored: {out}")
 
 
 @tools.command()
@@ -175,10 +175,10 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
 
         problems = find_problems(manifest)
     for problem in problems:
-        typer.echo(problem, err=True)
+        say(problem, err=True)
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"sound: {manifest}")
+    say(f"sound: {manifest}")
 
 
 @tools.command()
@@ -197,4 +197,4 @@ def clean(
         from tasks.commands.cleaning import clean_store, parse_age
 
         for line in clean_store(store, older_than=parse_age(older_than), delete=delete):
-            typer.echo(line)
+            say(line)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from datasets.runs.manifest import METADATA_FILE, RunFacts, ShardEntry
+from datasets.storage.escaping import for_markdown
 
 # In the order of METADATA_SCHEMA; a test holds the two together.
 COLUMN_MEANINGS = {
@@ -83,14 +84,14 @@ def card_text(
         f"# {facts.dataset}, run {facts.run_id}",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
         f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
-        f"`{facts.backbone.get('name', 'none')}`. Trust only what `manifest.json` names.",
+        f"`{for_markdown(str(facts.backbone.get('name', 'none')))}`. Trust only what `manifest.json` names.",
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",
         "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
         "## Weights\n\n" + _WEIGHTS if weighted else "",
         "## How to open\n\n" + _how_to_open(shards),
-        "## Origin and licence\n\n" + facts.provenance.strip(),
+        "## Origin and licence\n\n" + for_markdown(facts.provenance.strip(), keep_lines=True),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -106,14 +107,14 @@ def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
     lines = [f"| class | {' | '.join(sources)} | all |", "|---" * (len(sources) + 2) + "|"]
     for name, row in counts.items():
         cells = [str(row.get(source, 0)) for source in sources]
-        lines.append(f"| {_cell(name)} | {' | '.join(cells)} | {sum(row.values())} |")
+        lines.append(f"| {for_markdown(name)} | {' | '.join(cells)} | {sum(row.values())} |")
     return "\n".join(lines)
 
 
 def _quotas_table(quotas: Mapping[str, Mapping[str, int]]) -> str:
     lines = ["| group | asked | kept | shortfall |", "|---|---|---|---|"]
     for name, row in sorted(quotas.items()):
-        lines.append(f"| {_cell(name)} | {row['asked']} | {row['kept']} | {row['shortfall']} |")
+        lines.append(f"| {for_markdown(name)} | {row['asked']} | {row['kept']} | {row['shortfall']} |")
     return "\n".join(lines)
 
 
@@ -128,7 +129,3 @@ def _how_to_open(shards: Sequence[ShardEntry]) -> str:
         "samples = shards.decode('pil').to_tuple('png;webp;jpg', 'cls', 'json')\n"
         "```"
     )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

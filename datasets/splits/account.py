@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datasets.readers.imageset import DAMAGED_IMAGE, ImageSet, Problem
 from datasets.readers.text_forms import look_alikes
 from datasets.splits.identity_split import straddling_sets
+from datasets.storage.escaping import for_markdown
 
 BEYOND_CAP = "above dataset.max_images"
 # Words for "nothing" in some tables, for a class in others.
@@ -82,9 +83,13 @@ class Account:
             *((f"left out: {entry.reason}", entry.images, entry.rows) for entry in self.left_out),
             ("all", self.num_images, self.num_rows),
         ]
-        lines += [f"| {where} | {images} |" + f" {rows} |" * with_rows for where, images, rows in entries]
-        named = [f"- {entry.reason}: {entry.example}" for entry in self.left_out if entry.example and examples]
-        return "\n\n".join(["\n".join(lines), *filter(None, ["\n".join(named)]), *self.notes])
+        lines += [f"| {for_markdown(where)} | {images} |" + f" {rows} |" * with_rows for where, images, rows in entries]
+        named = [
+            f"- {for_markdown(entry.reason)}: {for_markdown(entry.example)}"
+            for entry in self.left_out
+            if entry.example and examples
+        ]
+        return "\n\n".join(["\n".join(lines), *filter(None, ["\n".join(named)]), *map(for_markdown, self.notes)])
 
 
 def take_account(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.storage.escaping import for_markdown
 from minority.evaluation.backbone_quality import QualitySettings
 from minority.evaluation.backbone_quality_figures import MEMORISED_BELOW, BackboneQuality, CodeLengths
 from tasks.config.presets import load_preset
@@ -45,7 +46,7 @@ for images of {height}x{width}x{channels}, {len(real.train.class_names)} classes
 
 - **Data**: the training split alone, {len(real.train)} images; by class: {", ".join(map(str, counts.tolist()))}. \
 It saw no validation or test image.
-- **Licence of the data**: {real.licence}
+- **Licence of the data**: {for_markdown(real.licence)}
 - **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
 schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 - **Made by**: `{command("train-backbone", config)}`

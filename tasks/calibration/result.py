@@ -9,6 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from datasets.storage.canonical import canonical_json
+from datasets.storage.escaping import for_markdown
 from minority.calibration.outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
 from minority.calibration.space import PLAIN, Candidate
 from minority.guidance.method import default_of
@@ -199,7 +200,7 @@ def _result(
 def _markdown(summary: CalibrationSummary) -> str:
     columns = list(summary.rows[0])
     table = [columns, ["-"] * len(columns), *([row[name] for name in columns] for row in summary.rows)]
-    lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    lines = ["| " + " | ".join(map(for_markdown, cells)) + " |" for cells in table]
     unsure = "none is sure to reach the floors"
     found = [f"- {objective}: **{name or unsure}**" for objective, name in summary.winners.items()]
     spent = f"{summary.samples} samples, {summary.spent:.0f} denoiser evaluations"

@@ -12,6 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from datasets.storage.canonical import parse_json
 from datasets.storage.checked import checked_json, parse_checked_json
+from datasets.storage.escaping import for_markdown
 from minority.downstream.metrics import results_table
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
@@ -192,10 +193,19 @@ def _shortfall(run: PublishedRun) -> dict[str, int]:
     return {group: count for group, count in missing.items() if count > 0}
 
 
+def _as_text(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of an artifact, whose cells Prefect shows as Markdown."""
+    return [{for_markdown(key): for_markdown(value) for key, value in row.items()} for row in rows]
+
+
 def _show(summary: RunSummary, *, picture: bytes) -> None:
-    create_table_artifact(key=f"{summary.dataset}-samplers", table=summary.samplers, description="Samplers compared")
+    create_table_artifact(
+        key=f"{summary.dataset}-samplers", table=_as_text(summary.samplers), description="Samplers compared"
+    )
     if summary.arms:
-        create_table_artifact(key=f"{summary.dataset}-arms", table=summary.arms, description=summary.verdict)
+        create_table_artifact(
+            key=f"{summary.dataset}-arms", table=_as_text(summary.arms), description=for_markdown(summary.verdict)
+        )
     encoded = base64.b64encode(picture).decode()
     create_markdown_artifact(
         key=f"{summary.dataset}-samples",

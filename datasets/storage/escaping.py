@@ -1,0 +1,50 @@
+"""Text from outside (names of classes, groups and files, paths) as it may be shown: one function a target.
+
+HTML is escaped by the report's templates themselves.
+"""
+
+import html
+import re
+import unicodedata
+
+#: Format characters that turn or hide what stands beside them (bidirectional control, and zero-width ones).
+_HIDING = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_MARKDOWN = re.compile(r"[|`*]|(?<=\])\(|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+
+
+def for_terminal(text: str) -> str:
+    r"""Text without anything that a terminal would obey: control characters are written out, e.g. as \x1b.
+
+    Args:
+        text: Any; line ends and tabs stay.
+
+    Example:
+        >>> for_terminal("\x1b[31mred")
+        '\\x1b[31mred'
+    """
+    written = "".join(_written(character) if _is_control(character) else character for character in text)
+    return _HIDING.sub(lambda found: _written(found[0]), written)
+
+
+def for_markdown(text: str, *, keep_lines: bool = False) -> str:
+    r"""Text that Markdown shows as it is: no markup, no HTML, no cell's end.
+
+    Args:
+        text: Any.
+        keep_lines: Whether line ends stay; in a table or a list they would end it.
+
+    Example:
+        >>> for_markdown("a|b [x](y) <img>")
+        'a\\|b [x]\\(y) &lt;img&gt;'
+    """
+    shown = for_terminal(text if keep_lines else " ".join(text.split("\n")))
+    return html.escape(_MARKDOWN.sub(lambda found: f"\\{found[0]}", shown), quote=False)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+
+
+def _written(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
