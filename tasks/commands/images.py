@@ -243,7 +243,6 @@ def score_folder(
     pixels = pixels_of(images)
     for line in passed_over(images, folder=folder):
         tell(line)
-    out.parent.mkdir(parents=True, exist_ok=True)
     scores = score_images(
         model,
         pixels,

@@ -72,7 +72,9 @@ def test_a_name_is_the_same_run_as_its_settings_spelled_out(preset):
 
     assert named == spelled
     assert preset("sgms") == preset({"name": "sgms"}) != named
-    assert named.recipe(backbone_identity="x") == spelled.recipe(backbone_identity="x")
+    assert named.recipe(backbone_identity="x", real_digest="y") == spelled.recipe(
+        backbone_identity="x", real_digest="y"
+    )
     assert AugmentConfig.model_validate_json(named.model_dump_json()) == named
     with pytest.raises(InputError, match=r"sampler: there is no sampler 'sgsm'; take one of ancestral, ddim"):
         preset("sgsm")
@@ -89,7 +91,7 @@ def test_methods_that_are_not_used_are_not_named(preset):
 
 
 def test_a_backbone_that_a_method_cannot_guide_is_refused_before_anything_is_drawn(preset):
-    from tasks.checks import check_workspace
+    from tasks.checks import check_models
 
     with pytest.raises(InputError, match="trained with a label for every image; classifier-free guidance needs"):
-        check_workspace(preset("classifier-free"))
+        check_models(preset("classifier-free"))

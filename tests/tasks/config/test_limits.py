@@ -21,7 +21,6 @@ from tasks.errors import InputError
         (AugmentConfig, "sampler.self_guidance.scale", 1e30, "1,000,000,000"),
         (AugmentConfig, "scores.draws", 10**9, "100,000"),
         (AugmentConfig, "labeller.width", 10**7, "10,000"),
-        (AugmentConfig, "dataset.image_size", 10**6, "4,096"),
         (CalibrateConfig, "calibration.budget", 10**20, "10,000,000,000,000"),
         (CalibrateConfig, "unit_size", 10**9, "100,000"),
         (DownstreamConfig, "downstream.seeds", 10**6, "1,000"),
@@ -34,6 +33,11 @@ def test_absurd_numbers_are_refused_with_the_limit(kind, setting, value, most):
         load_preset(kind, "digits", overrides={setting: value})
 
     assert "\n" not in str(caught.value)
+
+
+def test_an_absurd_side_is_refused_where_the_reader_takes_one():
+    with pytest.raises(InputError, match=r"dataset\.image_size must be at most 4,096, got "):
+        load_preset(AugmentConfig, "celeba", overrides={"dataset.image_size": 10**6})
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])

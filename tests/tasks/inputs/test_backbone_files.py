@@ -86,6 +86,6 @@ def test_a_bomb_in_a_backbone_section_is_told_in_one_line(tmp_path):
     (tmp_path / "bomb.yaml").write_text("\n".join(lines))
 
     with pytest.raises(
-        InputError, match=r"^backbone: .*bomb\.yaml cannot be read as YAML \(its aliases stand for more"
+        InputError, match=r"^backbone: .*bomb\.yaml cannot be read as YAML \(its aliases unfold to more"
     ):
         open_named_backbone(str(tmp_path / "bomb.yaml"), {})
