@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minority.backbones.codec import Codec
+from minority.backbones.text.prompts import Prompts
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.space import StateSpace
@@ -51,6 +52,9 @@ class Backbone:
         settings_sha256: The same of the files beside the weights that decide what they mean.
         bound: Largest absolute value of a clean state, to which samplers clip; None where nothing is clipped.
         codec: Between images and the states that the chain walks; None where these are the images.
+        prompts: What its labels stand for, of a text-to-image backbone; None of others.
+        distilled: Why its clean estimates are no means but ends of samples, as of models distilled to a few steps, so
+            that it has no likelihood bound and takes no classifier-free guidance; None of others.
     """
 
     name: str
@@ -62,6 +66,8 @@ class Backbone:
     settings_sha256: str = ""
     bound: float | None = 1.0
     codec: Codec | None = None
+    prompts: Prompts | None = None
+    distilled: str | None = None
 
     @property
     def identity(self) -> str:
@@ -79,6 +85,22 @@ class Backbone:
         if self.codec is None:
             return StateSpace(bound=self.bound)
         return StateSpace(bound=self.bound, to_images=self.codec.decode, discretised=self.codec.discretised)
+
+    def condition(self, seed: int, indices: Sequence[int], label: Tensor | None) -> Tensor | None:
+        """What the network is told of samples: their labels, or the rows of their prompts.
+
+        Args:
+            seed: The run's seed.
+            indices: (B,) sample indices.
+            label: (B,) int64 labels, or None.
+
+        Returns:
+            (B,) int64, or None.
+        """
+        if self.prompts is None or label is None:
+            return label
+        rows = self.prompts.rows(seed, indices, label.tolist())
+        return torch.tensor(rows, dtype=torch.int64, device=label.device)
 
     def encode(self, images: Tensor) -> Tensor:
         """The clean states (B, *state_shape) that stand for images (B, *image_shape)."""

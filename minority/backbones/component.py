@@ -40,23 +40,24 @@ def weights_sha256(folder: Path) -> str:
     return file_sha256(files[0]) if len(files) == 1 else joint_sha256({file.name: file_sha256(file) for file in files})
 
 
-def load_component(model_class: Any, folder: Path, config: Mapping[str, Any]) -> Any:
+def load_component(model_class: Any, folder: Path, config: Mapping[str, Any], *, keep_dtype: bool = False) -> Any:
     """Build a model of diffusers and fill it.
 
     Args:
         model_class: E.g. UNet2DModel.
         folder: Holds its weights.
         config: Its config.
+        keep_dtype: Whether weights keep the precision that they are stored in.
 
     Returns:
-        The model on the CPU in fp32 for evaluation, its parameters without gradients.
+        The model on the CPU for evaluation, in fp32 unless told otherwise, its parameters without gradients.
 
     Raises:
         BackboneError: Where weights are missing, broken, or do not fit the config.
     """
     files = _weights_files(folder)
     tensors = {
-        _modern_name(name): tensor.float() if tensor.is_floating_point() else tensor
+        _modern_name(name): tensor if keep_dtype or not tensor.is_floating_point() else tensor.float()
         for file in files
         for name, tensor in read_tensors(file).items()
     }

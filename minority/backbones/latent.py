@@ -4,9 +4,10 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, VQModel
@@ -35,7 +36,7 @@ class AutoencoderCodec:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         _, height, width = self.state_shape
-        factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        factor = reduction_of(self.autoencoder.config)
         return self.autoencoder.config.out_channels, height * factor, width * factor
 
     def encode(self, images: Tensor) -> Tensor:
@@ -70,6 +71,12 @@ class AutoencoderCodec:
     @property
     def _shift(self) -> float:
         return float(self.autoencoder.config.get("shift_factor") or 0.0)
+
+
+def reduction_of(config: Mapping[str, Any]) -> int:
+    """Image pixels a latent pixel of an autoencoder with this config."""
+    widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
+    return int(2 ** (len(widths) - 1))
 
 
 @backbone_errors()

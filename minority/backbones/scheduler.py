@@ -5,7 +5,7 @@ How a scheduler spaces its steps when it samples is of no interest here: our sam
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ _NUMBERED = (
     "SASolverScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
     "HeunDiscreteScheduler",
     "KDPM2DiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
@@ -105,6 +107,7 @@ def read_scheduler(config: Mapping[str, Any], *, source: Path) -> TrainedNoise:
     except ValueError as error:
         raise BackboneError(f"{source}: {error}") from error
     bound = float(full.get("clip_sample_range", 1.0)) if full.get("clip_sample") else None
+    schedule = replace(schedule, steps_offset=int(full.get("steps_offset") or 0))
     return TrainedNoise(family, schedule, prediction_type, bound, full)
 
 
