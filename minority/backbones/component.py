@@ -108,13 +108,23 @@ def _weights_files(folder: Path) -> list[Path]:
 
 def _fill_buffers(model: nn.Module, model_class: Any, config: Mapping[str, Any]) -> None:
     """Give a model the buffers that follow from its config and are not among its weights, such as positions."""
-    if not any(buffer.is_meta for buffer in model.buffers()):
+    tables = [(name, key) for name, part in model.named_modules() for key, own in vars(part).items() if _is_meta(own)]
+    if not tables and not any(buffer.is_meta for buffer in model.buffers()):
         return
-    computed = dict(model_class.from_config(dict(config)).named_buffers())
+    whole = model_class.from_config(dict(config))
+    computed = dict(whole.named_buffers())
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, computed[name])
+    for owner, key in tables:  # kept as plain attributes, such as Lumina's rotations
+        setattr(model.get_submodule(owner), key, getattr(whole.get_submodule(owner), key))
+
+
+def _is_meta(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_meta, value))
+    return isinstance(value, torch.Tensor) and value.is_meta
 
 
 def _modern_name(name: str) -> str:

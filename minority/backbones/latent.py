@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, VQModel
+from diffusers import AutoencoderDC, AutoencoderKL, VQModel
 from torch import Tensor
 
 from minority.backbones.backbone import BackboneError, backbone_errors
 from minority.backbones.component import load_component, read_json
 
-_CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+_CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "AutoencoderDC": AutoencoderDC}
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,11 @@ class AutoencoderCodec:
     """An autoencoder as a codec, in fp32.
 
     Attributes:
-        autoencoder: AutoencoderKL or VQModel.
+        autoencoder: AutoencoderKL, VQModel or AutoencoderDC.
         state_shape: (C, H, W) of one latent.
     """
 
-    autoencoder: AutoencoderKL | VQModel
+    autoencoder: AutoencoderKL | VQModel | AutoencoderDC
     state_shape: tuple[int, int, int]
     discretised: bool = False
 
@@ -37,12 +37,15 @@ class AutoencoderCodec:
         """(C, H, W) of one image."""
         _, height, width = self.state_shape
         factor = reduction_of(self.autoencoder.config)
-        return self.autoencoder.config.out_channels, height * factor, width * factor
+        channels = self.autoencoder.config.get("out_channels") or self.autoencoder.config.in_channels
+        return channels, height * factor, width * factor
 
     def encode(self, images: Tensor) -> Tensor:
         """The latents of images, scaled as the chain walks them; of a KL autoencoder the mode, so nothing is drawn."""
         if isinstance(self.autoencoder, VQModel):
             latents = self.autoencoder.encode(images).latents
+        elif isinstance(self.autoencoder, AutoencoderDC):
+            latents = self.autoencoder.encode(images).latent
         else:
             latents = self.autoencoder.encode(images).latent_dist.mode()
         return (latents - self._shift) * self._scale
@@ -93,7 +96,11 @@ def load_autoencoder(folder: Path, *, state_shape: tuple[int, int, int]) -> Auto
     config = read_json(folder / "config.json")
     family = config.get("_class_name")
     if family not in _CLASSES:
-        raise BackboneError(f"{folder / 'config.json'} is of a {family}; it must be AutoencoderKL or VQModel.")
+        raise BackboneError(
+            f"{folder / 'config.json'} is of a {family}; it must be AutoencoderKL, VQModel or AutoencoderDC."
+        )
+    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+        raise BackboneError(f"{folder} scales every channel on its own (latents_mean), which is not supported.")
     autoencoder = load_component(_CLASSES[family], folder, config)
     channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config.latent_channels
     if channels != state_shape[0]:

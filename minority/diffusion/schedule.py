@@ -83,8 +83,8 @@ class NoiseSchedule:
     def told_late(self) -> "NoiseSchedule":
         """The same levels, each told to the network as the next noisier one.
 
-        So the published loops of MinorityPrompt walk Stable Diffusion's chain (Um & Ye, CVPR 2025): the level is that of
-        timestep t - 1 while the network is told t.
+        So the published loops of MinorityPrompt walk Stable Diffusion's chain (Um & Ye, CVPR 2025): the level is that
+        of timestep t - 1 while the network is told t.
         """
         return replace(self, timesteps=self.timesteps + 1, source=self)
 

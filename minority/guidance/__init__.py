@@ -1,8 +1,9 @@
 """What turns a chain towards rare images: one file a method, one contract for all.
 
 A guidance method may do any of six things, and by default does none: choose where the chain starts, change what the
-network is told before a step, change what the denoiser says, change the noise that is drawn, shift the state that a step arrives at, and let some chains die while
-others branch. The sampler knows no method by name; a new method is a new file here.
+network is told before a step, change what the denoiser says, change the noise that is drawn, shift the state that a
+step arrives at, and let some chains die while others branch. The sampler knows no method by name; a new method is a new
+file here.
 """
 
 from collections.abc import Sequence

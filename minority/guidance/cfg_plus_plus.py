@@ -1,6 +1,7 @@
 """CFG++ (Chung et al., ICLR 2025): guided towards the prompt, and noised again by the prediction without it.
 
-    x0_hat from eps = eps(x_t) + scale (eps(x_t, label) - eps(x_t)),   x_{t-1} = sqrt(abar) x0_hat + sqrt(1 - abar) eps(x_t)
+    x0_hat from eps = eps(x_t) + scale (eps(x_t, label) - eps(x_t))
+    x_{t-1} = sqrt(abar) x0_hat + sqrt(1 - abar) eps(x_t)
 
 Scales lie in [0, 1]; 0.6 does what classifier-free guidance does at about 7.5.
 

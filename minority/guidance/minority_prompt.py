@@ -1,6 +1,6 @@
-"""MinorityPrompt (Um & Ye, CVPR 2025): a word is added to the prompt, and learned towards rarity while an image is drawn.
+"""MinorityPrompt (Um & Ye, CVPR 2025): a word is added to the prompt and learned towards rarity along the chain.
 
-Before a step, N times, with v the embedding of the new word or words and C(v), C the prompt's embedding with and without:
+Before a step, N times, with v the embedding of the new words and C(v), C that of the prompt with and without them:
 
     z  = x0_hat(x_t, C(v)),   x_s = sqrt(abar_s) z + sqrt(1 - abar_s) eps,   z' = x0_hat(x_s, C)
     v <- Adam step uphill on |stop(z) - z'| + balance |z - stop(z')|
@@ -161,7 +161,7 @@ class MinorityPrompt(Guidance):
 
 
 def _position(schedule: NoiseSchedule, step: int) -> float:
-    """A step among the trained timesteps; of a flow, whose steps lie between them, where evenly spaced ones would be."""
+    """A step among the trained timesteps; of a flow, whose steps lie between them, where even ones would be."""
     if np.issubdtype(schedule.timesteps.dtype, np.integer):
         return float(schedule.timesteps[step])
     return (step + 1) * (schedule.trained.num_steps // schedule.num_steps) - 1.0

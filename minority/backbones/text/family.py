@@ -26,38 +26,44 @@ class Family:
         network_class: The class of the denoising network.
         part: The folder that holds it.
         process: Whether it was trained on "numbered" noise levels or as a rectified "flow".
-        limits: Tokenizers by name and the tokens that a prompt may have of each; None takes the tokenizer's own limit.
+        limits: Tokenizers and the tokens that a prompt may have of each; None takes the tokenizer's own limit.
         multiple: Latent pixels that a side must be a multiple of.
 
     Args:
+        config: Of the denoising network.
         factor: Image pixels a latent pixel, as the autoencoder has them.
+        guidance: The guidance scale that a network is told which takes one as input; None is the pipeline's own.
     """
 
     pipelines: ClassVar[tuple[str, ...]]
     network_class: ClassVar[Any]
     part: ClassVar[str] = "transformer"
     process: ClassVar[Literal["numbered", "flow"]] = "flow"
-    limits: ClassVar[Mapping[str, int | None]] = {}
+    limits: ClassVar[tuple[tuple[str, int | None], ...]] = ()
     multiple: ClassVar[int] = 2
 
-    def __init__(self, factor: int = 8) -> None:
-        self.factor = factor
+    def __init__(self, config: Mapping[str, Any], *, factor: int = 8, guidance: float | None = None) -> None:
+        self.config, self.factor, self.guidance = config, factor, guidance
 
-    def refusal(self, config: Mapping[str, Any]) -> str | None:
+    @property
+    def refusal(self) -> str | None:
         """Why a network with this config is not supported; None where it is."""
         return None
 
-    def distilled(self, config: Mapping[str, Any]) -> str | None:
+    @property
+    def distilled(self) -> str | None:
         """Why its clean estimate is no mean, as its config tells; None where nothing says so."""
         return None
 
-    def latent_side(self, config: Mapping[str, Any]) -> int:
+    @property
+    def latent_side(self) -> int:
         """Side of a latent at the family's own size."""
-        return int(config.get("sample_size") or 128)
+        return int(self.config.get("sample_size") or 128)
 
-    def channels(self, config: Mapping[str, Any]) -> int:
+    @property
+    def channels(self) -> int:
         """Channels of a latent."""
-        return int(config["in_channels"])
+        return int(self.config["in_channels"])
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network as it is called: with tensors alone, the batch first."""
@@ -99,9 +105,10 @@ class Family:
         raise NotImplementedError
 
     def sigmas(self, scheduler: Any, num_steps: int, shape: tuple[int, int, int]) -> Tensor:
-        """(N,) of a flow: the shares of noise of a chain of N steps, from noise to clean, as its pipeline takes them."""
+        """(N,) of a flow: the shares of noise of a chain of N steps, from noise to clean, as its pipeline has them."""
         scheduler.set_timesteps(num_steps)
-        return scheduler.sigmas[:-1]
+        sigmas: Tensor = scheduler.sigmas[:-1]
+        return sigmas
 
     def check(self, parts: Any, texts: Sequence[str]) -> None:
         """Refuse prompts that the pipeline would cut.
@@ -109,7 +116,7 @@ class Family:
         Raises:
             BackboneError: With the prompt and the limit.
         """
-        for name, own in self.limits.items():
+        for name, own in self.limits:
             tokenizer = getattr(parts, name, None)
             if tokenizer is None:
                 continue
@@ -123,7 +130,7 @@ class Family:
 
 
 def load_parts(path: Path, family: Family) -> Any:
-    """The text parts of a pipeline: tokenizers and encoders in fp32 for evaluation, and neither network nor autoencoder.
+    """The text parts of a pipeline: tokenizers, and encoders in fp32 for evaluation; no network, no autoencoder.
 
     Raises:
         BackboneError: Where transformers is missing, or the folder lacks a text encoder.
@@ -141,7 +148,7 @@ def load_parts(path: Path, family: Family) -> Any:
     dropped = {
         name: None
         for name, value in index.items()
-        if not name.startswith("_") and name not in kept and name != "scheduler" and isinstance(value, list)
+        if isinstance(value, list) and name != "scheduler" and (name not in kept or value[0] is None)
     }
     weights = [p for name in kept for p in (path / name).glob("*model*")]
     only_half = bool(weights) and all(".fp16." in p.name for p in weights if p.suffix in (".safetensors", ".bin"))
@@ -174,3 +181,17 @@ def _no_progress_bars() -> Iterator[None]:
         for logging, was_shown in zip(both, shown, strict=True):
             if was_shown:
                 logging.enable_progress_bar()
+
+
+def dynamic_shift(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float:
+    """The shift of a flow by the number of its tokens, as diffusers' pipelines draw a line through two of them.
+
+    Args:
+        config: Of the scheduler.
+        tokens: How many a latent has.
+        max_shift: At `max_image_seq_len` tokens, where the config does not say.
+    """
+    fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", max_shift)
+    slope = (high - low) / (most - fewest)
+    return float(tokens * slope + low - slope * fewest)

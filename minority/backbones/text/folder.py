@@ -31,13 +31,15 @@ class TextToImage:
     Attributes:
         prompts: What its labels stand for.
         size: Side of its images in pixels; None is the one that the network was trained for.
-        distilled: Whether it was distilled to a few steps (Turbo, Lightning), which nothing in such a folder tells. None
-            takes what the family tells: LCM and FLUX.1-schnell are.
+        distilled: Whether it was distilled to a few steps (Turbo, Lightning), which nothing in such a folder tells.
+            None takes what the folder tells: LCM and FLUX.1-schnell are.
+        guidance: The guidance scale that FLUX.1-dev is told as an input; None is its pipeline's own, 3.5.
     """
 
     prompts: Prompts
     size: int | None = None
     distilled: bool | None = None
+    guidance: float | None = None
 
 
 def family_of(path: Path) -> type[Family] | None:
@@ -71,11 +73,10 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         raise BackboneError(f"{path} is no text-to-image pipeline that is known here; see docs/backbones.md.")
     config = read_json(path / kind.part / "config.json")
     autoencoder = read_json(path / "vae" / "config.json")
-    family = kind(reduction_of(autoencoder))
-    reason = family.refusal(config)
-    if reason is not None:
-        raise BackboneError(f"{path / kind.part} is not supported: {reason}.")
-    state_shape = _state_shape(path, family, config, settings.size)
+    family = kind(config, factor=reduction_of(autoencoder), guidance=settings.guidance)
+    if family.refusal is not None:
+        raise BackboneError(f"{path / kind.part} is not supported: {family.refusal}.")
+    state_shape = _state_shape(path, family, settings.size)
     scheduler_file = path / "scheduler" / "scheduler_config.json"
     scheduler = read_json(scheduler_file)
     trained = None if family.process == "flow" else read_scheduler(scheduler, source=scheduler_file)
@@ -106,16 +107,16 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         bound=None if trained is None else trained.bound,
         codec=codec,
         prompts=settings.prompts,
-        distilled=_distilled(family, config, scheduler, settings),
+        distilled=_distilled(family, scheduler, settings),
     )
 
 
-def _state_shape(path: Path, family: Family, config: Mapping[str, Any], size: int | None) -> tuple[int, int, int]:
+def _state_shape(path: Path, family: Family, size: int | None) -> tuple[int, int, int]:
     step = family.factor * family.multiple
     if size is not None and (size < step or size % step):
         raise BackboneError(f"{path} makes images whose side is a multiple of {step} pixels, not of {size}.")
-    side = family.latent_side(config) if size is None else size // family.factor
-    return family.channels(config), side, side
+    side = family.latent_side if size is None else size // family.factor
+    return family.channels, side, side
 
 
 def _embedded(path: Path, family: Family, prompts: Prompts) -> Embedding:
@@ -146,14 +147,12 @@ def _flow_schedule(
     return FlowSchedule.of(even if full.config.use_dynamic_shifting else shifted(even, full.config.shift), law)
 
 
-def _distilled(
-    family: Family, config: Mapping[str, Any], scheduler: Mapping[str, Any], settings: TextToImage
-) -> str | None:
+def _distilled(family: Family, scheduler: Mapping[str, Any], settings: TextToImage) -> str | None:
     if settings.distilled is not None:
         return "its config says so (backbone.distilled)" if settings.distilled else None
     if scheduler.get("_class_name") in ("LCMScheduler", "TCDScheduler"):
         return f"its scheduler is a {scheduler['_class_name']}"
-    return family.distilled(config)
+    return family.distilled
 
 
 def _weights(path: Path, family: type[Family]) -> dict[str, str]:
@@ -167,7 +166,7 @@ def _weights(path: Path, family: type[Family]) -> dict[str, str]:
 
 def _settings_sha256(path: Path, settings: TextToImage) -> str:
     parts = {
-        "prompts": json.dumps([settings.prompts.texts, settings.prompts.negative, settings.size, settings.distilled])
+        "prompts": json.dumps([settings.prompts.texts, settings.prompts.negative, settings.size, settings.guidance])
     }
     for file in sorted(path.glob("*/*.json")) + sorted(path.glob("*/merges.txt")):
         if file.name.endswith(".index.json"):

@@ -1,6 +1,6 @@
-"""Stable Diffusion XL (Podell et al. 2023), also Turbo and Lightning: two CLIP encoders, a pooled embedding and sizes."""
+"""Stable Diffusion XL (Podell et al. 2023), Turbo and Lightning: two CLIP encoders, a pooled embedding and sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,13 @@ class StableDiffusionXL(Family):
     network_class = UNet2DConditionModel
     part = "unet"
     process = "numbered"
-    limits = {"tokenizer": None, "tokenizer_2": None}
+    limits = (("tokenizer", None), ("tokenizer_2", None))
     multiple = 1
 
-    def refusal(self, config: Mapping[str, Any]) -> str | None:
+    @property
+    def refusal(self) -> str | None:
         """Inpainting networks see more than the latent; refiners have other conditions."""
+        config = self.config
         if config["in_channels"] != config["out_channels"]:
             return "it sees more than the latent, as inpainting networks do"
         if config.get("addition_embed_type") != "text_time":

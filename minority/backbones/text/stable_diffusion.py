@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): one CLIP encoder, numbered noise levels, noise or v predicted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -18,12 +18,13 @@ class StableDiffusion(Family):
     network_class = UNet2DConditionModel
     part = "unet"
     process = "numbered"
-    limits = {"tokenizer": None}
+    limits = (("tokenizer", None),)
     multiple = 1
 
-    def refusal(self, config: Mapping[str, Any]) -> str | None:
+    @property
+    def refusal(self) -> str | None:
         """Inpainting and upscaling networks see more than the latent."""
-        if config["in_channels"] != config["out_channels"]:
+        if self.config["in_channels"] != self.config["out_channels"]:
             return "it sees more than the latent, as inpainting and upscaling networks do"
         return None
 
