@@ -177,4 +177,5 @@ class Chain:
             # Step 0 borrows the posterior variance of step 1, as published.
             first = step == 0 and self.schedule.num_steps > 1
             value = float(self.schedule.posterior_log_variance[1]) if first else math.log(self.schedule.beta[step])
-        return torch.full((1, 1, 1, 1), value, dtype=torch.float32, device=like.device)
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.full((1, 1, 1, 1), value, dtype=dtype, device=like.device)
