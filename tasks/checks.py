@@ -50,7 +50,8 @@ def _check_data(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        open_backbone(config.backbone)
+        real = None if _check_data(config) is not None else load_real_data(config.dataset)
+        open_backbone(config.backbone, real)
     except InputError as error:
         return str(error)
     return None

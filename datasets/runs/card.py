@@ -55,6 +55,7 @@ COLUMN_MEANINGS = {
     "founder": "sample index of the chain that it descends from; siblings share it",
     "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",
     "edited_fraction": "how far up the chain that image was noised",
+    "prompt": "the text that it was drawn by; null where the backbone takes none",
 }
 
 

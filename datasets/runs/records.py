@@ -69,6 +69,8 @@ METADATA_SCHEMA = pa.schema(
         # Of variants of real images (edit).
         pa.field("edited_source_id", pa.string()),  # the training image that it is a variant of
         pa.field("edited_fraction", pa.float32()),  # t0 / T: how far up the chain that image was noised
+        # Of text-to-image backbones.
+        pa.field("prompt", pa.string()),  # what it was drawn by
     ]
 )
 

@@ -17,6 +17,7 @@ from minority.backbones.backbone import BackboneError, backbone_errors
 from minority.backbones.component import load_component, read_json
 
 _CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "AutoencoderDC": AutoencoderDC}
+_DECODED_AT_ONCE = 64  # latents; more of them would hold more memory than the chain itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,9 @@ class AutoencoderCodec:
 
     def finish(self, states: Tensor, seed: int, indices: Sequence[int], label: Tensor | None) -> tuple[Tensor, float]:
         """The images of drawn latents. Decoding takes no network calls of the chain and no noise."""
-        return self.decode(states), 0.0
+        if len(states) <= _DECODED_AT_ONCE:
+            return self.decode(states), 0.0
+        return torch.cat([self.decode(part) for part in states.split(_DECODED_AT_ONCE)]), 0.0
 
     def to(self, device: torch.device) -> "AutoencoderCodec":
         """The same codec on a device."""

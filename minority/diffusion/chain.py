@@ -8,7 +8,7 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -101,6 +101,7 @@ class Chain:
     condition: Condition = None
     given: Condition = field(init=False)  # the condition before guidance touched it
     kept: dict[str, list[Tensor]] = field(default_factory=dict)  # what a method keeps from step to step, samples first
+    notes: dict[str, Any] = field(default_factory=dict)  # the same of what does not belong to single samples
     predict: Denoiser = field(init=False)  # the denoiser, counted; guidance may wrap it
     pullbacks: int = 0  # how many methods will ask for the gradient of the present estimate
 

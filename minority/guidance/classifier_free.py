@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from minority.diffusion.condition import Condition
 from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.guidance import Guidance
 from minority.solvers import Solver
@@ -41,7 +42,7 @@ class ClassifierFree(Guidance):
             ValueError: At the first step, where there are no labels, or the backbone knows no "no label".
         """
 
-        def guided(x_t: Tensor, timestep: Tensor, label: Tensor | None) -> Prediction:
+        def guided(x_t: Tensor, timestep: Tensor, label: Condition, /) -> Prediction:
             if label is None:
                 raise ValueError("classifier-free guidance needs a label for every sample, got None.")
             free, labelled = denoiser(x_t, timestep, None), denoiser(x_t, timestep, label)

@@ -121,11 +121,7 @@ def draw(
         ValueError: Where labels do not go with the backbone, or methods not with one another.
     """
     _check_labels(backbone, indices, labels)
-    if settings.classifier_free is not None and getattr(backbone.denoiser, "no_label", 0) is None:
-        raise ValueError(
-            f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs one "
-            "that was trained with labels left out."
-        )
+    check_classifier_free(backbone, settings)
     backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
     methods = [
@@ -148,6 +144,7 @@ def draw(
                 schedule,
                 noise,
                 label=label,
+                condition=backbone.condition(seed, part, label),
                 guidance=methods,
                 variance=settings.variance,
                 solver=settings.walk,
@@ -202,6 +199,9 @@ def score_images(
     Where its chain walks no images, it is the images' states that are scored: latents, whose negative ELBO is that of a
     density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
 
+    The negative ELBO of a distilled backbone is not a number (NaN): its clean estimates are ends of samples, no means,
+    and bound nothing.
+
     Args:
         backbone: On any device.
         images: (B, H, W, C) uint8.
@@ -219,7 +219,7 @@ def score_images(
     x = from_pixels(images)
 
     def score_batch(part: slice) -> tuple[Tensor, Tensor]:
-        label = _labels_of(labels, part, device=device)
+        label = backbone.condition(seed, indices[part], _labels_of(labels, part, device=device))
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
         with device_turn(device):
             with torch.no_grad():
@@ -233,6 +233,8 @@ def score_images(
                 perturbations=(settings.perturbation,),
                 draws=settings.draws,
             )
+            if backbone.distilled is not None:
+                return minority.cpu(), torch.full((len(batch),), torch.nan)
             bound = negative_elbo(
                 backbone.denoiser, short, batch, noise, label=label, variance=settings.variance, space=backbone.space
             )
@@ -240,6 +242,27 @@ def score_images(
 
     minority, elbo = zip(*in_batches(len(indices), size=batch_size, work=score_batch, what="images"), strict=True)
     return Scores(minority_score=torch.cat(minority).numpy(), negative_elbo=torch.cat(elbo).numpy())
+
+
+def check_classifier_free(backbone: Backbone, settings: SamplerSettings) -> None:
+    """Refuse classifier-free guidance where the backbone cannot be asked without a label, or has it distilled in.
+
+    Raises:
+        ValueError: In one line, why.
+    """
+    free, plus_plus = settings.classifier_free, settings.cfg_plus_plus
+    if free is None and plus_plus is None:
+        return
+    if getattr(backbone.denoiser, "no_label", 0) is None:
+        raise ValueError(
+            f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs one "
+            "that was trained with labels left out."
+        )
+    if backbone.distilled is not None and (plus_plus is not None or (free is not None and free.scale != 1)):
+        raise ValueError(
+            f"backbone {backbone.name} has its guidance distilled in ({backbone.distilled}); classifier-free guidance "
+            "would ruin its images, leave it out."
+        )
 
 
 def _check_labels(backbone: Backbone, indices: Sequence[int], labels: Sequence[int] | None) -> None:

@@ -21,6 +21,7 @@ from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.diffusion.schedule import NoiseSchedule
 from minority.engine.prepare import prepared
 from minority.guidance import Guidance
+from minority.sampling.draw import check_classifier_free
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
 
@@ -128,6 +129,7 @@ def edit_images(
         raise ValueError(f"{len(images)} images need as many indices and labels, and there must be one at least.")
     if settings.prune_and_branch is not None:
         raise ValueError("pruned chains take another image's place and label; leave prune_and_branch out.")
+    check_classifier_free(backbone, settings)
     backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
     made, evaluations = [], 0.0
@@ -141,6 +143,7 @@ def edit_images(
             schedule,
             SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
             label=label,
+            condition=backbone.condition(seed, indices[part], label),
             guidance=[*settings.guidance, StartFromImages(images=states, fraction=fraction)],
             variance=settings.variance,
             solver=settings.walk,

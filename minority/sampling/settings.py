@@ -1,14 +1,17 @@
 """How samples are drawn, as one order form: every knob is declared beside the code that obeys it."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from minority.backbones.backbone import Precision
 from minority.diffusion.chain import Variance
 from minority.engine.prepare import EngineSettings
 from minority.guidance import Guidance, check_combination, family_of
 from minority.guidance.boost_and_skip import BoostAndSkip
+from minority.guidance.cads import Cads
+from minority.guidance.cfg_plus_plus import CfgPlusPlus
 from minority.guidance.classifier_free import ClassifierFree
+from minority.guidance.minority_prompt import MinorityPrompt
 from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
 from minority.guidance.shaped_noise import ShapedNoise
@@ -17,13 +20,16 @@ from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
 
+#: Methods that settings name only where they are used, so that they change no recipe that does without them.
+_SHOWN_IN_USE = ("minority_prompt", "cads", "cfg_plus_plus")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
     """How samples are drawn.
 
     Attributes:
-        steps: Steps of the respaced chain: a number, or sections such as "10,15" or "ddim25".
+        steps: Steps of the respaced chain: a number, or sections such as "10,15", "ddim25", "leading50" or "trailing4".
         variance: Reverse variance (minority/diffusion/chain.py).
         solver: How the chain is walked (minority/solvers).
         eta: Noise of the solver "ddim", >= 0; without effect on others.
@@ -32,6 +38,9 @@ class SamplerSettings:
         prune_and_branch: Let promising chains replace hopeless ones, or None.
         classifier_free: Amplify what the label adds, or None.
         shaped_noise: Louder, quieter or truncated noise, or None.
+        minority_prompt: Learn a word of the prompt towards rarity, or None.
+        cads: Noise the prompt early on, or None.
+        cfg_plus_plus: Classifier-free guidance that stays on the data's manifold, or None.
         precision: Of the network's weights and activations; everything else is fp32.
         engine: How the network is run. Changes images at most in the last bit.
         batch_size: Samples a network call. Costs memory; changes images at most in the last bit.
@@ -46,6 +55,9 @@ class SamplerSettings:
     prune_and_branch: PruneAndBranch | None = None
     classifier_free: ClassifierFree | None = None
     shaped_noise: ShapedNoise | None = None
+    minority_prompt: MinorityPrompt | None = None
+    cads: Cads | None = None
+    cfg_plus_plus: CfgPlusPlus | None = None
     precision: Precision = "fp32"
     engine: EngineSettings = field(default_factory=EngineSettings)
     batch_size: int = 64
@@ -66,6 +78,9 @@ class SamplerSettings:
             self.prune_and_branch,
             self.classifier_free,
             self.shaped_noise,
+            self.minority_prompt,
+            self.cads,
+            self.cfg_plus_plus,
         )
         return [method for method in methods if method is not None]
 
@@ -90,4 +105,11 @@ class SamplerSettings:
             prune_and_branch=None,
             classifier_free=None,
             shaped_noise=None,
+            minority_prompt=None,
+            cads=None,
+            cfg_plus_plus=None,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for recipes and files."""
+        return {key: value for key, value in asdict(self).items() if value is not None or key not in _SHOWN_IN_USE}

@@ -48,6 +48,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
     """Choose among the candidates of all rounds and write the dataset, a unit at a time."""
     real, config = workspace.real, workspace.config
     wanted = quotas(real, config.plan)
+    how = "which was trained on the training split alone" if workspace.backbone.prompts is None else "by prompts"
     facts = RunFacts(
         dataset=config.name,
         run_id=workspace.run_id,
@@ -58,7 +59,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         class_names=list(real.train.class_names),
         quotas=dict(zip(real.groups, wanted, strict=True)),
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
-        "which was trained on the training split alone.",
+        f"{how}.",
     )
     plans = run_plans(workspace, store, rounds=rounds)
     candidates = Candidates(workspace, store)

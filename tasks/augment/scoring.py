@@ -18,23 +18,21 @@ VALIDATION_INDEX = 2**62 + 2**61
 _scoring = threading.Lock()
 
 
-def score(
-    workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], labels: NDArray[np.int64]
-) -> Scores:
+def score(workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], told: list[int] | None) -> Scores:
     """Minority score and negative ELBO of images.
 
     Args:
         workspace: The run.
         images: (N, H, W, C) uint8.
         indices: N distinct ones that decide each image's noise.
-        labels: (N,) their classes; passed on where the backbone is class-conditional.
+        told: What the backbone is told of each (`Workspace.told`).
     """
     return score_images(
         workspace.backbone,
         images,
         seed=workspace.config.seed,
         indices=indices,
-        labels=None if workspace.backbone.num_classes is None else labels.tolist(),
+        labels=told,
         settings=workspace.config.scores,
         batch_size=workspace.config.sampler.batch_size,
         engine=workspace.config.sampler.engine,
@@ -77,5 +75,10 @@ def _validation_scores(workspace: Workspace) -> Scores | None:
         workspace,
         validation.images(positions.tolist()),
         indices=[VALIDATION_INDEX + int(position) for position in positions],
-        labels=validation.labels[positions],
+        told=workspace.told(
+            labels=validation.labels[positions].tolist(),
+            groups=[workspace.real.groups.index(validation.groups[position]) for position in positions],
+        )
+        if workspace.backbone.num_classes is not None
+        else None,
     )

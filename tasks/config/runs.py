@@ -118,7 +118,7 @@ class AugmentConfig(_Run):
             backbone_identity: `Backbone.identity` of the backbone that is used.
         """
         beside_the_images = {"store", "run_id", "device", "workers", "units_a_task", "downstream", "backbone"}
-        decisive = self.model_dump(mode="json", exclude=beside_the_images)
+        decisive = self.model_dump(mode="json", exclude=beside_the_images) | {"sampler": self.sampler.to_dict()}
         if self.edit is None:
             del decisive["edit"]
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
@@ -182,6 +182,7 @@ class CalibrateConfig(_Run):
             backbone_identity: `Backbone.identity` of the backbone that is used.
         """
         decisive = self.model_dump(mode="json", exclude={"store", "device", "workers", "backbone"})
+        decisive["sampler"] = self.sampler.to_dict()
         decisive |= {"version": RECIPE_VERSION, "backbone": [backbone_identity, self.backbone.decisive]}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -66,8 +66,8 @@ class ClipEncoder:
             if len(words) + 2 + learnable > length:
                 extra = f" and {learnable} learnable ones" if learnable else ""
                 raise BackboneError(
-                    f"the prompt {text!r} has {len(words)} tokens{extra}, the text encoder takes {length - 2}; shorten "
-                    "it."
+                    f"the prompt {text!r:.80} has {len(words)} tokens{extra}, the text encoder takes "
+                    f"{length - 2}; shorten it."
                 )
             own = [len(self.vocabulary) + sample * learnable + i for i in range(learnable)]
             words = [*own, *words] if place == "start" else [*words, *own]

@@ -125,7 +125,7 @@ class Family:
                 count = len(tokenizer(text, truncation=False).input_ids)
                 if count > limit:
                     raise BackboneError(
-                        f"the prompt {text!r} has {count} tokens, {name} takes {limit} at most; shorten it."
+                        f"the prompt {text!r:.80} has {count} tokens, {name} takes {limit} at most; shorten it."
                     )
 
 
