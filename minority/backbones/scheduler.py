@@ -34,8 +34,6 @@ _NUMBERED = (
     "SASolverScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
-    "LCMScheduler",
-    "TCDScheduler",
     "HeunDiscreteScheduler",
     "KDPM2DiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",

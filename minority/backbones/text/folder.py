@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 
@@ -22,6 +23,7 @@ from minority.diffusion.condition import Embedding
 from minority.weights import file_sha256, joint_sha256
 
 _ROWS_AT_ONCE = 16
+_DISTILLED = ("LCMScheduler", "TCDScheduler")  # of models that were distilled to a few steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
     state_shape = _state_shape(path, family, settings.size)
     scheduler_file = path / "scheduler" / "scheduler_config.json"
     scheduler = read_json(scheduler_file)
-    trained = None if family.process == "flow" else read_scheduler(scheduler, source=scheduler_file)
+    trained = None if family.process == "flow" else read_scheduler(_as_trained(scheduler), source=scheduler_file)
     table = _embedded(path, family, settings.prompts)
     network = load_component(kind.network_class, path / kind.part, config, keep_dtype=True)
     told: dict[str, Any] = {
@@ -119,6 +121,17 @@ def _state_shape(path: Path, family: Family, size: int | None) -> tuple[int, int
     return family.channels, side, side
 
 
+def _as_trained(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's config, of distilled models by the noise levels of the model that was distilled."""
+    name = scheduler.get("_class_name")
+    if name not in _DISTILLED:
+        return dict(scheduler)
+    defaults = dict(getattr(diffusers, str(name))().config)
+    known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+    levels = {key: value for key, value in (defaults | dict(scheduler)).items() if key in (*known, "steps_offset")}
+    return levels | {"_class_name": "DDIMScheduler", "clip_sample": False}
+
+
 def _embedded(path: Path, family: Family, prompts: Prompts) -> Embedding:
     parts = load_parts(path, family)
     family.check(parts, [*prompts.flat, prompts.negative or ""])
@@ -131,8 +144,6 @@ def _embedded(path: Path, family: Family, prompts: Prompts) -> Embedding:
 def _flow_schedule(
     family: Family, config: Mapping[str, Any], shape: tuple[int, int, int], *, source: Path
 ) -> FlowSchedule:
-    import diffusers
-
     name = config.get("_class_name")
     if name != "FlowMatchEulerDiscreteScheduler":
         raise BackboneError(f"{source} is of a {name}; a flow needs a FlowMatchEulerDiscreteScheduler.")
@@ -150,7 +161,7 @@ def _flow_schedule(
 def _distilled(family: Family, scheduler: Mapping[str, Any], settings: TextToImage) -> str | None:
     if settings.distilled is not None:
         return "its config says so (backbone.distilled)" if settings.distilled else None
-    if scheduler.get("_class_name") in ("LCMScheduler", "TCDScheduler"):
+    if scheduler.get("_class_name") in _DISTILLED:
         return f"its scheduler is a {scheduler['_class_name']}"
     return family.distilled
 

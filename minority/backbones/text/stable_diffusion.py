@@ -26,6 +26,10 @@ class StableDiffusion(Family):
         """Inpainting and upscaling networks see more than the latent."""
         if self.config["in_channels"] != self.config["out_channels"]:
             return "it sees more than the latent, as inpainting and upscaling networks do"
+        if self.config.get("time_cond_proj_dim") is not None:
+            return "it is told a guidance scale (time_cond_proj_dim), as distilled LCM networks are"
+        if self.config.get("addition_embed_type") is not None or self.config.get("class_embed_type") is not None:
+            return "it is told more than the prompt (addition_embed_type, class_embed_type)"
         return None
 
     def embed(self, parts: Any, texts: Sequence[str]) -> Embedding:
