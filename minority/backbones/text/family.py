@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import diffusers
+import torch
 from torch import Tensor, nn
 
 from minority.backbones.backbone import BackboneError
@@ -181,6 +182,11 @@ def _no_progress_bars() -> Iterator[None]:
         for logging, was_shown in zip(both, shown, strict=True):
             if was_shown:
                 logging.enable_progress_bar()
+
+
+def told_time(time: Tensor, x: Tensor) -> Tensor:
+    """A time as networks take it: in fp32 also where they compute in half precision, in which 999 would be 1000."""
+    return time.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def dynamic_shift(config: Mapping[str, Any], tokens: int, *, max_shift: float = 1.15) -> float:

@@ -8,6 +8,7 @@ import torch
 
 from minority.backbones.text.folder import TextToImage, load_text_to_image
 from minority.backbones.text.prompts import Prompts
+from minority.engine.prepare import EngineSettings, prepared
 from minority.guidance.classifier_free import ClassifierFree
 from minority.sampling.sampler import sample
 from minority.solvers.ddim import Ddim
@@ -153,3 +154,33 @@ def test_images_come_back_from_their_latents_as_the_pipeline_decodes_them(opened
     assert (images - expected).abs().max() <= 1e-5
     assert images.shape[1:] == backbone.image_shape
     assert again.shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux-dev", "pixart-sizes", "sd3"])
+def test_engine_and_precision_reach_the_network_alone(opened, name):
+    _, backbone = opened(name)
+    x = start_of(backbone)
+    told, rows = backbone.schedule.timestep(500, 2), torch.tensor([0, 1])
+
+    def gradient(denoiser):
+        state = x.clone().requires_grad_(True)
+        prediction = denoiser(state, told, rows)
+        clean = prediction.eps if prediction.x0_hat is None else prediction.x0_hat
+        return torch.autograd.grad(clean.square().sum(), state)[0]
+
+    checkpointed = prepared(backbone, engine=EngineSettings(checkpoint=True)).denoiser
+    padded = prepared(backbone, engine=EngineSettings(cuda_graphs=True)).denoiser
+    half = prepared(backbone, precision="bf16").denoiser
+
+    expected = gradient(backbone.denoiser)
+    assert (gradient(checkpointed) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    with torch.no_grad():
+        eps = padded(x, told, rows).eps
+        alone = padded(x[:1], told[:1], rows[:1]).eps
+        rough = half(x, told, rows).eps
+    assert (eps - backbone.denoiser(x, told, rows).eps).abs().max() <= 1e-5
+    assert (alone - eps[:1]).abs().max() <= 1e-5
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    # FLUX.1 rounds its time to bf16, as in its own pipeline.
+    assert 0 < (rough - eps).square().mean() < 0.1 * eps.square().mean()
+    assert {parameter.dtype for parameter in backbone.denoiser.parameters()} == {torch.float32}
