@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +269,25 @@ def test_an_image_is_edited_into_another_groups_prompt(backbone):
         for label in (0, 1)
     ]
     assert (made[0] != made[1]).any()
+
+
+def test_everything_else_works_without_transformers(tiny_backbone):
+    code = f"""
+import sys
+sys.modules["transformers"] = sys.modules["peft"] = None
+from minority.backbones import BackboneError, load_backbone
+from minority.backbones.text.folder import TextToImage
+from minority.backbones.text.prompts import Prompts
+import minority.sampling.draw, tasks.inputs.workspace
+print(load_backbone({str(tiny_backbone)!r}).image_shape)
+try:
+    load_backbone({str(GOLDEN / "sd")!r}, text=TextToImage(prompts=Prompts(texts=(("a dog",),))))
+except BackboneError as error:
+    print(error)
+"""
+    root = Path(__file__).parents[3]
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+
+    shape, message = ran.stdout.splitlines()
+    assert shape == "(1, 8, 8)"
+    assert "pip install 'minority-augment[t2i]'" in message
