@@ -75,7 +75,8 @@ def _check_plan(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        check_backbone(open_backbone(config.backbone), config.sampler)
+        real = None if _check_data(config) is not None else load_real_data(config.dataset)
+        check_backbone(open_backbone(config.backbone, real), config.sampler)
     except ValueError as error:
         return str(error)
     return None

@@ -147,3 +147,15 @@ def tiny_celeba(tmp_path):
     (folder / "list_attr_celeba.txt").write_text("\n".join(["40", "Blond_Hair Male", *rows]) + "\n")
     (folder / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_text_pipelines():
+    """The module that builds and saves tiny text-to-image pipelines; skips where transformers is missing."""
+    pytest.importorskip("transformers")
+    spec = importlib.util.spec_from_file_location(
+        "tiny_text_pipelines", Path(__file__).with_name("tiny_text_pipelines.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

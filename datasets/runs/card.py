@@ -57,6 +57,7 @@ COLUMN_MEANINGS = {
     "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",
     "edited_fraction": "how far up the chain that image was noised",
     "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",
+    "prompt": "the text that it was drawn by; null where the backbone takes none",
 }
 
 

@@ -71,6 +71,8 @@ METADATA_SCHEMA = pa.schema(
         pa.field("edited_fraction", pa.float32()),  # t0 / T: how far up the chain that image was noised
         # Where groups were recognised. Tables without this column have it in label_agreement.
         pa.field("labeller_confidence", pa.float32()),  # in [0, 1]: how sure the ensemble is of the group
+        # Of text-to-image backbones.
+        pa.field("prompt", pa.string()),  # what it was drawn by
     ]
 )
 

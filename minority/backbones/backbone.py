@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minority.backbones.codec import Codec
+from minority.backbones.text.prompts import Prompts
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.finite import require_finite
 from minority.diffusion.schedule import NoiseSchedule
@@ -41,6 +42,9 @@ class Backbone:
         bound: Largest absolute value of a clean state, to which samplers clip; None where nothing is clipped.
         codec: Between images and the states that the chain walks; None where these are the images.
         found: What was found in its files, one line a thing, for people: "family: ...", "weights: ...".
+        prompts: What its labels stand for, of a text-to-image backbone; None of others.
+        distilled: Why its clean estimates are no means but ends of samples, as of models distilled to a few steps, so
+            that it has no likelihood bound and takes no classifier-free guidance; None of others.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Backbone:
     bound: float | None = 1.0
     codec: Codec | None = None
     found: tuple[str, ...] = ()
+    prompts: Prompts | None = None
+    distilled: str | None = None
 
     @property
     def identity(self) -> str:
@@ -70,6 +76,22 @@ class Backbone:
         if self.codec is None:
             return StateSpace(bound=self.bound)
         return StateSpace(bound=self.bound, to_images=self.codec.decode, discretised=self.codec.discretised)
+
+    def condition(self, seed: int, indices: Sequence[int], label: Tensor | None) -> Tensor | None:
+        """What the network is told of samples: their labels, or the rows of their prompts.
+
+        Args:
+            seed: The run's seed.
+            indices: (B,) sample indices.
+            label: (B,) int64 labels, or None.
+
+        Returns:
+            (B,) int64, or None.
+        """
+        if self.prompts is None or label is None:
+            return label
+        rows = self.prompts.rows(seed, indices, label.tolist())
+        return torch.tensor(rows, dtype=torch.int64, device=label.device)
 
     def encode(self, images: Tensor) -> Tensor:
         """The clean states (B, *state_shape) that stand for images (B, *image_shape)."""

@@ -52,7 +52,14 @@ def weights_sha256(folder: Path) -> str:
     return file_sha256(files[0]) if len(files) == 1 else joint_sha256({file.name: file_sha256(file) for file in files})
 
 
-def load_component(model_class: Any, folder: Path, config: Mapping[str, Any], *, found: list[str] | None = None) -> Any:
+def load_component(
+    model_class: Any,
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    found: list[str] | None = None,
+    keep_dtype: bool = False,
+) -> Any:
     """Build a model of diffusers and fill it.
 
     Args:
@@ -60,9 +67,10 @@ def load_component(model_class: Any, folder: Path, config: Mapping[str, Any], *,
         folder: Holds its weights.
         config: Its config.
         found: Receives, in words, which weights were read.
+        keep_dtype: Whether weights keep the precision that they are stored in.
 
     Returns:
-        The model on the CPU in fp32 for evaluation, its parameters without gradients.
+        The model on the CPU for evaluation, in fp32 unless told otherwise, its parameters without gradients.
 
     Raises:
         BackboneError: Where weights are missing, broken, not finite, or do not fit the config.
@@ -72,7 +80,10 @@ def load_component(model_class: Any, folder: Path, config: Mapping[str, Any], *,
     files, variant = _weights_files(folder)
     remedy = "save the one that is wanted alone, with torch.save or safetensors"
     read = read_state_dict(files, landmark=next(iter(expected)), rename=_modern_name, remedy=remedy)
-    tensors = {name: value.float() if value.is_floating_point() else value for name, value in read.tensors.items()}
+    tensors = {
+        name: value if keep_dtype or not value.is_floating_point() else value.float()
+        for name, value in read.tensors.items()
+    }
     difference = list_differences(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     if difference:
         raise BackboneError(
@@ -165,13 +176,23 @@ def _in_words(folder: Path, files: Sequence[Path], variant: str, notes: Sequence
 
 def _fill_buffers(model: nn.Module, model_class: Any, config: Mapping[str, Any]) -> None:
     """Give a model the buffers that follow from its config and are not among its weights, such as positions."""
-    if not any(buffer.is_meta for buffer in model.buffers()):
+    tables = [(name, key) for name, part in model.named_modules() for key, own in vars(part).items() if _is_meta(own)]
+    if not tables and not any(buffer.is_meta for buffer in model.buffers()):
         return
-    computed = dict(model_class.from_config(dict(config)).named_buffers())
+    whole = model_class.from_config(dict(config))
+    computed = dict(whole.named_buffers())
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, computed[name])
+    for owner, key in tables:  # kept as plain attributes, such as Lumina's rotations
+        setattr(model.get_submodule(owner), key, getattr(whole.get_submodule(owner), key))
+
+
+def _is_meta(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_meta, value))
+    return isinstance(value, torch.Tensor) and value.is_meta
 
 
 def _modern_name(name: str) -> str:

@@ -27,6 +27,7 @@ from minority.backbones.dit import DiTDenoiser
 from minority.backbones.latent import load_autoencoder
 from minority.backbones.scheduler import TrainedNoise, read_scheduler
 from minority.backbones.sigma_unet import SigmaUNetDenoiser
+from minority.backbones.text.folder import TextToImage, family_of, load_text_to_image
 from minority.backbones.unet import UNetDenoiser, UNetSettings
 from minority.diffusion.schedule import NoiseSchedule
 from minority.weights import joint_sha256
@@ -34,15 +35,16 @@ from minority.weights import joint_sha256
 _SETTINGS = "minority.json"
 
 
-def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
+def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage | None = None) -> Backbone:
     """Load a diffusers folder: in pixel space or of latents, with or without labels.
 
     Args:
         path: The folder.
         name: What messages call the backbone; None is the folder's name.
+        text: Prompts, and what else a text-to-image folder needs.
 
     Returns:
-        The backbone on the CPU in fp32, its parameters without gradients.
+        The backbone on the CPU, in fp32 unless it draws by prompts, its parameters without gradients.
 
     Raises:
         BackboneError: Where a file is missing or broken, the weights do not fit the config, or the pipeline is of
@@ -51,6 +53,15 @@ def load_folder(path: Path | str, *, name: str | None = None) -> Backbone:
     path = Path(path)
     if not path.is_dir():
         raise BackboneError(f"{path} does not exist or is not a folder; give the path of a diffusers folder.")
+    if family_of(path) is not None:
+        if text is None:
+            raise BackboneError(f"{path} is a text-to-image pipeline, which draws by prompts; set backbone.prompts.")
+        return load_text_to_image(path, text, name=name)
+    if text is not None:
+        raise BackboneError(
+            f"{path} is no text-to-image pipeline that is supported, so it takes no prompts; leave prompts out, or see "
+            "docs/backbones.md."
+        )
     network = _part(path, "transformer", "unet") or path
     scheduler = (_part(path, "scheduler") or path) / "scheduler_config.json"
     configs = {"network": read_json(network / "config.json"), "scheduler": read_json(scheduler)}
@@ -172,8 +183,8 @@ def _family(path: Path, network: Path, config: Mapping[str, Any]) -> Any:
     index = path / "model_index.json"
     pipeline = read_json(index).get("_class_name", "pipeline") if index.is_file() else "pipeline"
     raise BackboneError(
-        f"{network / 'config.json'} is of a {name} (of a {pipeline}); only UNet2DModel and DiTTransformer2DModel are "
-        "supported, without text."
+        f"{network / 'config.json'} is of a {name} (of a {pipeline}); supported are UNet2DModel, "
+        "DiTTransformer2DModel and the text-to-image pipelines listed in docs/backbones.md."
     )
 
 

@@ -9,8 +9,10 @@ from huggingface_hub.errors import HFValidationError
 
 from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.folder import load_folder
+from minority.backbones.text.folder import TextToImage
 
 _WEIGHTS = "diffusion_pytorch_model"
+_TEXT = ("tokenizer*/*.txt", "tokenizer*/*.model", "text_encoder*/*.safetensors")  # vocabularies and encoders
 _FILE_ENDS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".yaml", ".yml", ".json")
 
 
@@ -20,7 +22,12 @@ def is_hub_id(text: str) -> bool:
 
 
 def load_from_hub(
-    repo_id: str, *, revision: str | None = None, download: bool = False, cache: Path | None = None
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    download: bool = False,
+    cache: Path | None = None,
+    text: TextToImage | None = None,
 ) -> Backbone:
     """Load a diffusers pipeline by its hub id.
 
@@ -28,12 +35,17 @@ def load_from_hub(
         repo_id: owner/name.
         revision: Branch, tag or commit; None is the main branch as it was cached.
         download: Whether what is missing may be fetched.
+        text: Of a text-to-image pipeline only: its prompts, and what else it needs.
         cache: The hub's cache; None is its own ($HF_HUB_CACHE, or hub in $HF_HOME).
 
     Raises:
         BackboneError: Where it is not in the cache and must not or cannot be fetched, or is no backbone.
     """
-    folder = _fetch(repo_id, revision, cache) if download else _in_cache(repo_id, revision, cache)
+    folder = (
+        _fetch(repo_id, revision, cache, with_text=text is not None)
+        if download
+        else _in_cache(repo_id, revision, cache)
+    )
     if folder is None:
         raise BackboneError(
             f"{repo_id} is neither a folder nor a file here, and as a hub id it is not in the hub's cache "
@@ -41,7 +53,7 @@ def load_from_hub(
             "there is a network, or set download: true."
         )
     try:
-        return load_folder(folder, name=repo_id)
+        return load_folder(folder, name=repo_id, text=text)
     except BackboneError as error:
         raise BackboneError(
             f"{repo_id}, as it lies in the hub's cache: {error} Where files are missing, `hf download {repo_id}` "
@@ -57,11 +69,11 @@ def _in_cache(repo_id: str, revision: str | None, cache: Path | None) -> Path | 
     return None
 
 
-def _fetch(repo_id: str, revision: str | None, cache: Path | None) -> Path:
+def _fetch(repo_id: str, revision: str | None, cache: Path | None, *, with_text: bool) -> Path:
     logging.getLogger(__name__).warning("looking for %s on the hub, and fetching what is missing", repo_id)
     try:
         for weights in ([f"*{_WEIGHTS}.safetensors", f"*{_WEIGHTS}-*.safetensors"], [f"*{_WEIGHTS}.bin"]):
-            patterns = ["*.json", "*.md", *weights]
+            patterns = ["*.json", "*.md", *weights, *(_TEXT if with_text else ())]
             folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache, allow_patterns=patterns))
             if any(found for pattern in weights for found in folder.rglob(pattern)):
                 break

@@ -4,18 +4,20 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, VQModel
+from diffusers import AutoencoderDC, AutoencoderKL, VQModel
 from torch import Tensor
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.component import load_component, read_json
 
-_CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+_CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "AutoencoderDC": AutoencoderDC}
+_DECODED_AT_ONCE = 64  # latents; more of them would hold more memory than the chain itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +25,11 @@ class AutoencoderCodec:
     """An autoencoder as a codec, in fp32.
 
     Attributes:
-        autoencoder: AutoencoderKL or VQModel.
+        autoencoder: AutoencoderKL, VQModel or AutoencoderDC.
         state_shape: (C, H, W) of one latent.
     """
 
-    autoencoder: AutoencoderKL | VQModel
+    autoencoder: AutoencoderKL | VQModel | AutoencoderDC
     state_shape: tuple[int, int, int]
     discretised: bool = False
 
@@ -35,13 +37,16 @@ class AutoencoderCodec:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         _, height, width = self.state_shape
-        factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return self.autoencoder.config.out_channels, height * factor, width * factor
+        factor = reduction_of(self.autoencoder.config)
+        channels = self.autoencoder.config.get("out_channels") or self.autoencoder.config.in_channels
+        return channels, height * factor, width * factor
 
     def encode(self, images: Tensor) -> Tensor:
         """The latents of images, scaled as the chain walks them; of a KL autoencoder the mode, so nothing is drawn."""
         if isinstance(self.autoencoder, VQModel):
             latents = self.autoencoder.encode(images).latents
+        elif isinstance(self.autoencoder, AutoencoderDC):
+            latents = self.autoencoder.encode(images).latent
         else:
             latents = self.autoencoder.encode(images).latent_dist.mode()
         return (latents - self._shift) * self._scale
@@ -53,7 +58,9 @@ class AutoencoderCodec:
 
     def finish(self, states: Tensor, seed: int, indices: Sequence[int], label: Tensor | None) -> tuple[Tensor, float]:
         """The images of drawn latents. Decoding takes no network calls of the chain and no noise."""
-        return self.decode(states), 0.0
+        if len(states) <= _DECODED_AT_ONCE:
+            return self.decode(states), 0.0
+        return torch.cat([self.decode(part) for part in states.split(_DECODED_AT_ONCE)]), 0.0
 
     @property
     def finish_evaluations(self) -> float:
@@ -77,6 +84,12 @@ class AutoencoderCodec:
         return float(self.autoencoder.config.get("shift_factor") or 0.0)
 
 
+def reduction_of(config: Mapping[str, Any]) -> int:
+    """Image pixels a latent pixel of an autoencoder with this config."""
+    widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
+    return int(2 ** (len(widths) - 1))
+
+
 def load_autoencoder(
     folder: Path, *, state_shape: tuple[int, int, int], found: list[str] | None = None
 ) -> AutoencoderCodec:
@@ -93,7 +106,11 @@ def load_autoencoder(
     config = read_json(folder / "config.json")
     family = config.get("_class_name")
     if family not in _CLASSES:
-        raise BackboneError(f"{folder / 'config.json'} is of a {family}; it must be AutoencoderKL or VQModel.")
+        raise BackboneError(
+            f"{folder / 'config.json'} is of a {family}; it must be AutoencoderKL, VQModel or AutoencoderDC."
+        )
+    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+        raise BackboneError(f"{folder} scales every channel on its own (latents_mean), which is not supported.")
     autoencoder = load_component(_CLASSES[family], folder, config, found=found)
     channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config.latent_channels
     if channels != state_shape[0]:

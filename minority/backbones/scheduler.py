@@ -5,7 +5,7 @@ How a scheduler spaces its steps when it samples is of no interest here: our sam
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +111,7 @@ def read_scheduler(config: Mapping[str, Any], *, source: Path) -> TrainedNoise:
     except (TypeError, OverflowError) as error:
         raise BackboneError(f"{source} has a number that is none ({error}); correct it.") from error
     bound = float(full.get("clip_sample_range", 1.0)) if full.get("clip_sample") else None
+    schedule = replace(schedule, steps_offset=int(full.get("steps_offset") or 0))
     return TrainedNoise(family, schedule, prediction_type, bound, full)
 
 

@@ -4,6 +4,7 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,7 @@ class UNetDenoiser(NetworkDenoiser):
         if not self.settings.low_resolution:
             raise ValueError("this backbone takes no low-resolution image; call it directly.")
 
-        def denoise(x_t: Tensor, timestep: Tensor, label: Tensor | None) -> Prediction:
+        def denoise(x_t: Tensor, timestep: Tensor, label: Any, /) -> Prediction:
             enlarged = F.interpolate(
                 low_resolution.to(x_t), size=x_t.shape[-2:], mode="bilinear", align_corners=False, antialias=False
             )

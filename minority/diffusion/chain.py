@@ -8,11 +8,12 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from minority.diffusion.condition import Condition
 from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.diffusion.finite import require_finite
 from minority.diffusion.schedule import NoiseSchedule
@@ -35,6 +36,7 @@ class Estimate:
         variance: The variance itself, as guidance scales with it. At step 0 the posterior's is 0, and only its
             logarithm borrows the value of step 1.
         calls: Network calls that the estimate took; more than 1 with classifier-free guidance.
+        renoise: (B, C, H, W) noise that a deterministic step adds again instead of eps, or None.
     """
 
     x_t: Tensor
@@ -44,6 +46,7 @@ class Estimate:
     log_variance: Tensor
     variance: Tensor
     calls: int = 1
+    renoise: Tensor | None = None
 
     def detach(self) -> "Estimate":
         """The same numbers without their history of gradients."""
@@ -54,6 +57,7 @@ class Estimate:
             x0_hat=self.x0_hat.detach(),
             log_variance=self.log_variance.detach(),
             variance=self.variance.detach(),
+            renoise=None if self.renoise is None else self.renoise.detach(),
         )
 
 
@@ -82,6 +86,7 @@ class Chain:
         denoiser: The network.
         schedule: The steps that are walked.
         label: (B,) int64 labels, or None.
+        condition: What the network is told: the label unless something else is given. Guidance may replace it.
         variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta
             ("fixed_large", what guided-diffusion samples with unless told otherwise). "learned_range" takes the
             network's own, whether learned within the range of these two or freely, and falls back to "fixed_small";
@@ -95,11 +100,18 @@ class Chain:
     variance: Variance = "learned_range"
     space: StateSpace = PIXELS
     cost: Cost = field(default_factory=Cost)
+    condition: Condition = None
+    given: Condition = field(init=False)  # the condition before guidance touched it
+    kept: dict[str, list[Tensor]] = field(default_factory=dict)  # what a method keeps from step to step, samples first
+    notes: dict[str, Any] = field(default_factory=dict)  # the same of what does not belong to single samples
     predict: Denoiser = field(init=False)  # the denoiser, counted; guidance may wrap it
     pullbacks: int = 0  # how many methods will ask for the gradient of the present estimate
 
     def __post_init__(self) -> None:
-        self.predict = self._counted
+        self.predict = self.ask
+        if self.condition is None:
+            self.condition = self.label
+        self.given = self.condition
 
     def estimate(self, x_t: Tensor, step: int) -> Estimate:
         """Denoise a state once.
@@ -115,7 +127,7 @@ class Chain:
         stop_if_interrupted()
         timestep = self.schedule.timestep(step, len(x_t), x_t.device)
         earlier = self.cost.forwards
-        prediction = self.predict(x_t, timestep, self.label)
+        prediction = self.predict(x_t, timestep, self.condition)
         if earlier == 0:
             _require_finite(prediction, step)
         x0_hat = prediction.x0_hat
@@ -131,11 +143,21 @@ class Chain:
             log_variance=log_variance,
             variance=torch.zeros_like(log_variance) if is_zero else log_variance.exp(),
             calls=self.cost.forwards - earlier,
+            renoise=prediction.renoise,
         )
 
-    def _counted(self, x_t: Tensor, timestep: Tensor, label: Tensor | None) -> Prediction:
+    def ask(self, x_t: Tensor, timestep: Tensor, condition: Condition, /) -> Prediction:
+        """What the denoiser says before any guidance, at any level and condition; counted."""
         self.cost.forwards += 1
-        return self.denoiser(x_t, timestep, label)
+        return self.denoiser(x_t, timestep, condition)
+
+    def follow(self, parents: Tensor) -> None:
+        """Reorder what belongs to the samples, where each continues the chain of its parent, (B,) int64."""
+        if self.condition is not None:
+            self.condition = self.condition[parents]
+        if self.given is not None:
+            self.given = self.given[parents]
+        self.kept = {name: [tensor[parents] for tensor in tensors] for name, tensors in self.kept.items()}
 
     def posterior_mean(self, estimate: Estimate, x0: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0) at a clean estimate (Ho et al. 2020, eq. 7), (B, C, H, W)."""
@@ -166,7 +188,8 @@ class Chain:
             # Step 0 borrows the posterior variance of step 1, as published.
             first = step == 0 and self.schedule.num_steps > 1
             value = float(self.schedule.posterior_log_variance[1]) if first else math.log(self.schedule.beta[step])
-        return torch.full((1, 1, 1, 1), value, dtype=torch.float32, device=like.device)
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.full((1, 1, 1, 1), value, dtype=dtype, device=like.device)
 
 
 def _require_finite(prediction: Prediction, step: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 # The purposes of a draw, and the distance between those of two stages. They are part of every sample's identity: never
 # renumber them.
-_START, _ANCESTRAL, _PERTURBATION, _SCORE, _JUDGEMENT, _PROBE = range(6)
+_START, _ANCESTRAL, _PERTURBATION, _SCORE, _JUDGEMENT, _PROBE, _CONDITION = range(7)
 _STAGES = 2**32
 
 
@@ -45,6 +45,10 @@ class NoiseSource(Protocol):
 
     def probe(self, step: int, draw: int) -> Tensor:
         """A random direction along which an encoder is probed at `step`."""
+        ...
+
+    def condition(self, step: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        """Noise (B, *shape) for what the network is told at `step`, such as a prompt's embedding."""
         ...
 
 
@@ -97,13 +101,17 @@ class SampleNoise:
         """A random direction along which an encoder is probed at `step`."""
         return self._draw(_PROBE, step, draw)
 
-    def _draw(self, purpose: int, step: int, draw: int) -> Tensor:
+    def condition(self, step: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        """Noise (B, *shape) for what the network is told at `step`."""
+        return self._draw(_CONDITION, step, draw, shape)
+
+    def _draw(self, purpose: int, step: int, draw: int, shape: tuple[int, ...] | None = None) -> Tensor:
         # The lowest of the four counter words counts the blocks within one draw.
         counter = np.array([0, draw, step, purpose + self._stage * _STAGES], dtype=np.uint64)
         noise = np.stack(
             [
                 np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(
-                    self._shape, dtype=np.float32
+                    self._shape if shape is None else shape, dtype=np.float32
                 )
                 for key in self._keys
             ]

@@ -12,7 +12,7 @@ All arithmetic is float64 on the CPU; `at` hands out float32 scalars that broadc
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -29,11 +29,16 @@ class NoiseSchedule:
 
     Attributes:
         abar: (T,) float64 share of signal variance at each step, strictly decreasing, inside (0, 1).
-        timesteps: (T,) int64 the trained timestep of each step.
+        timesteps: (T,) what the network is told at each step: int64 numbers of trained levels, or float64 times of a
+            process in continuous time.
+        steps_offset: Added to every timestep of "leadingN", as the pretrained model's scheduler has it.
+        source: The schedule that this one was respaced from; None of a schedule that was not.
     """
 
     abar: Float64
-    timesteps: NDArray[np.int64]
+    timesteps: NDArray[np.int64] | Float64
+    steps_offset: int = 0
+    source: "NoiseSchedule | None" = None
 
     def __post_init__(self) -> None:
         if self.abar.ndim != 1 or self.abar.shape != self.timesteps.shape or len(self.abar) == 0:
@@ -70,6 +75,19 @@ class NoiseSchedule:
         """Length of the chain."""
         return len(self.abar)
 
+    @property
+    def trained(self) -> "NoiseSchedule":
+        """All levels that the network was trained on: those that this chain's were taken from."""
+        return self if self.source is None else self.source.trained
+
+    def told_late(self) -> "NoiseSchedule":
+        """The same levels, each told to the network as the next noisier one.
+
+        So the published loops of MinorityPrompt walk Stable Diffusion's chain (Um & Ye, CVPR 2025): the level is that
+        of timestep t - 1 while the network is told t.
+        """
+        return replace(self, timesteps=self.timesteps + 1, source=self)
+
     def respaced(self, sections: int | str | Sequence[int]) -> "NoiseSchedule":
         """Keep a subsequence of the steps.
 
@@ -77,7 +95,9 @@ class NoiseSchedule:
             sections: How many steps to keep, evenly spaced from the first to the last; or several counts (also as
                 a string, "10,15"), one for each of as many equal parts of the chain; or "ddimN" for N steps of one
                 fixed whole stride (Song et al. 2021); or "logsnrN" for N steps evenly spaced in log(abar / (1 - abar))
-                (Lu et al. 2022), which fast solvers want. Fractions of the chain then mean other noise levels.
+                (Lu et al. 2022), which fast solvers want. Fractions of the chain then mean other noise levels; or
+                "leadingN" and "trailingN" for the timesteps that diffusers' schedulers take by those names, the first
+                with the scheduler's offset; "late-" before them tells the network the next noisier level (`told_late`).
 
         Raises:
             ValueError: Where the chain is too short for the request.
@@ -89,17 +109,28 @@ class NoiseSchedule:
             >>> short.timesteps.tolist()
             [0, 333, 666, 999]
         """
-        if isinstance(sections, str) and sections.startswith("logsnr"):
+        if isinstance(sections, str) and sections.startswith("late-"):
+            return self.told_late().respaced(sections.removeprefix("late-"))
+        if isinstance(sections, str) and sections.startswith(("leading", "trailing")):
+            kept = self._of_timesteps(_named_timesteps(sections, self.trained.num_steps, offset=self.steps_offset))
+        elif isinstance(sections, str) and sections.startswith("logsnr"):
             kept = _even_log_snr(self.abar, _count(sections, "logsnr"))
         else:
             kept = _spaced_steps(self.num_steps, sections)
-        return NoiseSchedule(abar=self.abar[kept], timesteps=self.timesteps[kept])
+        return replace(self, abar=self.abar[kept], timesteps=self.timesteps[kept], source=self)
 
     def truncated(self, num_steps: int) -> "NoiseSchedule":
         """Keep the cleanest `num_steps` steps."""
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"cannot keep {num_steps} of {self.num_steps} steps.")
-        return NoiseSchedule(abar=self.abar[:num_steps], timesteps=self.timesteps[:num_steps])
+        return replace(self, abar=self.abar[:num_steps], timesteps=self.timesteps[:num_steps], source=self)
+
+    def _of_timesteps(self, timesteps: list[int]) -> list[int]:
+        """The steps at which the network is told these timesteps."""
+        position = {int(timestep): step for step, timestep in enumerate(self.timesteps)}
+        if not set(timesteps) <= set(position) or len(set(timesteps)) < len(timesteps):
+            raise ValueError(f"cannot keep {len(timesteps)} of {self.num_steps} steps at timesteps {timesteps}.")
+        return [position[timestep] for timestep in timesteps]
 
     def step_at(self, fraction: float) -> int:
         """The step at a fraction of the chain, 0 = cleanest: int(T * fraction), as published.
@@ -164,26 +195,48 @@ class NoiseSchedule:
         return math.sqrt(1.0 / abar) * x_t - math.sqrt(1.0 / abar - 1.0) * eps
 
     def eps_from_x0(self, x_t: Tensor, step: int, x0: Tensor) -> Tensor:
-        """The noise that leads from x0 to x_t, (B, C, H, W)."""
+        """The noise that leads from x0 to x_t, (B, C, H, W); x_t itself where no signal is left."""
         abar = self.abar[step]
+        if abar == 0:
+            return x_t
         return (math.sqrt(1.0 / abar) * x_t - x0) / math.sqrt(1.0 / abar - 1.0)
 
     def timestep(self, step: int, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        """(B,) int64: the trained timestep of a step, once for every sample."""
-        return torch.full((batch,), int(self.timesteps[step]), dtype=torch.int64, device=device)
+        """(B,) int64 or float64: what the network is told at a step, once for every sample."""
+        told = self.timesteps[step]
+        dtype = torch.float64 if np.issubdtype(self.timesteps.dtype, np.floating) else torch.int64
+        return torch.full((batch,), told.item(), dtype=dtype, device=device)
 
 
 def _count(text: str, prefix: str) -> int:
     digits = text.removeprefix(prefix).strip()
     if not digits.isdecimal():
-        raise ValueError(f'steps must be a number, "10,15", "ddim25" or "logsnr20", got {text!r}.')
+        raise ValueError(
+            f'steps must be a number, "10,15", "ddim25", "logsnr20", "leading50" or "trailing4", got {text!r}.'
+        )
     return int(digits)
+
+
+def _named_timesteps(name: str, num_trained: int, *, offset: int) -> list[int]:
+    """Timesteps as diffusers' schedulers space them, from clean to noisy."""
+    if name.startswith("leading"):
+        count = _count(name, "leading")
+        stride = num_trained // max(1, count)
+        timesteps = [i * stride + offset for i in range(count)]
+    else:
+        count = _count(name, "trailing")
+        stride_up = num_trained / max(1, count)
+        timesteps = [int(level) - 1 for level in np.arange(num_trained, 0, -stride_up).round()[:count][::-1]]
+    if not 1 <= count <= num_trained:
+        raise ValueError(f"cannot keep {count} of {num_trained} steps.")
+    return timesteps
 
 
 def _even_log_snr(abar: Float64, count: int) -> list[int]:
     if not 2 <= count <= len(abar):
         raise ValueError(f"cannot keep {count} of {len(abar)} steps evenly in log-SNR; keep 2 ... {len(abar)}.")
-    half_log_snr = 0.5 * (np.log(abar) - np.log1p(-abar))
+    with np.errstate(divide="ignore"):  # minus infinity where no signal is left
+        half_log_snr = 0.5 * (np.log(abar) - np.log1p(-abar))
     # Below -5.1 there is nothing but noise; the last step goes there alone.
     wanted = np.linspace(half_log_snr[0], max(float(half_log_snr[-1]), -5.1), count)
     kept = [int(np.abs(half_log_snr - value).argmin()) for value in wanted]

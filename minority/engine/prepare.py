@@ -87,6 +87,8 @@ def _prepare(backbone: Backbone, engine: EngineSettings, *, original: Backbone) 
     if engine.channels_last:
         denoiser.to(memory_format=torch.channels_last)
     for name, network in list(denoiser.named_children()):
+        if next(network.parameters(), None) is None:  # a table, not a network
+            continue
         setattr(denoiser, name, _equip(network, engine, name=f"{backbone.name}.{name}"))
     return replace(backbone, denoiser=denoiser)
 

@@ -1,8 +1,9 @@
 """What turns a chain towards rare images: one file a method, one contract for all.
 
-A guidance method may do any of five things, and by default does none: choose where the chain starts, change what the
-denoiser says, change the noise that is drawn, shift the state that a step arrives at, and let some chains die while
-others branch. The sampler knows no method by name; a new method is a new file here.
+A guidance method may do any of six things, and by default does none: choose where the chain starts, change what the
+network is told before a step, change what the denoiser says, change the noise that is drawn, shift the state that a
+step arrives at, and let some chains die while others branch. The sampler knows no method by name; a new method is a new
+file here.
 """
 
 from collections.abc import Sequence
@@ -54,6 +55,16 @@ class Guidance:
             The first state (B, C, H, W) and its step; None to leave the start alone.
         """
         return None
+
+    def condition(self, x_t: Tensor, step: int, chain: Chain, noise: NoiseSource) -> None:
+        """Act before the estimate of a step: may replace `chain.condition`, what the network is told.
+
+        Args:
+            x_t: (B, C, H, W) the state, without gradients.
+            step: Its position on the chain.
+            chain: The denoiser and its schedule; `chain.given` is the condition as it was at the start.
+            noise: The batch's noise.
+        """
 
     def wrap_denoiser(self, denoiser: Denoiser) -> Denoiser:
         """Change what the denoiser says, everywhere in the chain."""

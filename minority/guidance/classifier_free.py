@@ -15,6 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from minority.backbones import Backbone
+from minority.diffusion.condition import Condition
 from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.guidance import Guidance
 from minority.guidance.method import Method, Stage
@@ -44,17 +45,9 @@ class ClassifierFree(Method):
 
     def refusal(self, backbone: Backbone) -> str | None:
         """Needs a network that knows what no label is."""
-        if backbone.num_classes is None:
-            return (
-                f"backbone {backbone.name} takes no labels; classifier-free guidance needs one that was trained with "
-                "labels, some of them left out."
-            )
-        if getattr(backbone.denoiser, "no_label", 0) is None:
-            return (
-                f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs "
-                "one that was trained with labels left out."
-            )
-        return None
+        if backbone.distilled is not None and self.scale == 1:
+            return None
+        return refusal_of_free_guidance(backbone)
 
     def conflict(self, others: Sequence[Guidance], solver: Solver) -> str | None:
         """One scale is enough."""
@@ -69,7 +62,7 @@ class ClassifierFree(Method):
             ValueError: At the first step, where there are no labels, or the backbone knows no "no label".
         """
 
-        def guided(x_t: Tensor, timestep: Tensor, label: Tensor | None) -> Prediction:
+        def guided(x_t: Tensor, timestep: Tensor, label: Condition, /) -> Prediction:
             if label is None:
                 raise ValueError("classifier-free guidance needs a label for every sample, got None.")
             free, labelled = denoiser(x_t, timestep, None), denoiser(x_t, timestep, label)
@@ -84,3 +77,23 @@ class ClassifierFree(Method):
             )
 
         return guided
+
+
+def refusal_of_free_guidance(backbone: Backbone) -> str | None:
+    """Why a backbone cannot be asked without a label, or has its guidance distilled in; None where it can."""
+    if backbone.num_classes is None:
+        return (
+            f"backbone {backbone.name} takes no labels; classifier-free guidance needs one that was trained with "
+            "labels, some of them left out."
+        )
+    if getattr(backbone.denoiser, "no_label", 0) is None:
+        return (
+            f"backbone {backbone.name} was trained with a label for every image; classifier-free guidance needs "
+            "one that was trained with labels left out."
+        )
+    if backbone.distilled is not None:
+        return (
+            f"backbone {backbone.name} has its guidance distilled in ({backbone.distilled}); classifier-free guidance "
+            "would ruin its images, leave it out."
+        )
+    return None

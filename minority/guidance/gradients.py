@@ -37,7 +37,8 @@ def through_denoiser(gradient: Tensor, estimate: Estimate, chain: Chain) -> Tens
     """
     gradient = finite(gradient)
     peak = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
-    amplified = peak / float(chain.schedule.abar[estimate.step]) ** 0.5
+    signal = float(chain.schedule.abar[estimate.step]) ** 0.5
+    amplified = peak / signal if signal > 0 else peak  # without signal x0_hat does not come from a division by it
     # 2 ** -exponent brings the peak into [0.5, 1); a flat gradient stays as it is.
     exponent = torch.where(amplified > 0, torch.frexp(amplified.clamp(min=1e-30)).exponent, 0)
     (pulled,) = torch.autograd.grad(

@@ -80,6 +80,9 @@ class _Shaped:
     def probe(self, step: int, draw: int) -> Tensor:
         return self._noise.probe(step, draw)
 
+    def condition(self, step: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        return self._noise.condition(step, draw, shape)
+
 
 def truncated(noise: Tensor, limit: float | None) -> Tensor:
     """Map standard normal noise to the normal cut off at +-limit, quantile by quantile.

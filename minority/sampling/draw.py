@@ -146,6 +146,7 @@ def draw(
                 schedule,
                 noise,
                 label=label,
+                condition=backbone.condition(seed, part, label),
                 guidance=methods,
                 variance=settings.variance,
                 solver=settings.walk,
@@ -213,6 +214,9 @@ def score_images(
     Where its chain walks no images, it is the images' states that are scored: latents, whose negative ELBO is that of a
     density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
 
+    The negative ELBO of a distilled backbone is not a number (NaN): its clean estimates are ends of samples, no means,
+    and bound nothing.
+
     Args:
         backbone: On any device.
         images: (B, H, W, C) uint8.
@@ -233,7 +237,7 @@ def score_images(
     x = from_pixels(images)
 
     def score_batch(part: slice) -> tuple[Tensor, Tensor]:
-        label = _labels_of(labels, part, device=device)
+        label = backbone.condition(seed, indices[part], _labels_of(labels, part, device=device))
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
         with device_turn(device):
             with torch.no_grad():
@@ -248,6 +252,8 @@ def score_images(
                 perturbations=(settings.perturbation,),
                 draws=settings.draws,
             )
+            if backbone.distilled is not None:
+                return minority.cpu(), torch.full((len(batch),), torch.nan)
             bound = negative_elbo(
                 backbone.denoiser, short, batch, noise, label=label, variance=settings.variance, space=backbone.space
             )

@@ -153,6 +153,7 @@ def edit_images(
                 schedule,
                 SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
                 label=label,
+                condition=backbone.condition(seed, indices[part], label),
                 guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
                 variance=settings.variance,
                 solver=settings.walk,

@@ -69,6 +69,10 @@ class NoiseAhead:
         """A random direction along which an encoder is probed at `step`."""
         return self._source.probe(step, draw)
 
+    def condition(self, step: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        """Noise for what the network is told at `step`."""
+        return self._source.condition(step, draw, shape)
+
     def _take(self, kind: str, *numbers: int) -> Tensor:
         coming = self._coming.pop((kind, numbers), None)
         return self._drawer(kind)(*numbers) if coming is None else coming.result()

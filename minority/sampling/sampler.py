@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minority.diffusion.chain import Chain, Cost, Estimate, Variance
+from minority.diffusion.condition import Condition
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.schedule import NoiseSchedule
@@ -28,6 +29,7 @@ def sample(
     noise: NoiseSource,
     *,
     label: Tensor | None = None,
+    condition: Condition = None,
     guidance: Sequence[Guidance] = (),
     variance: Variance = "learned_range",
     solver: Solver = _ANCESTRAL,
@@ -41,6 +43,7 @@ def sample(
         schedule: The (respaced) chain to walk.
         noise: The batch's noise; its shape decides B, C, H, W.
         label: (B,) int64 labels for a class-conditional backbone.
+        condition: What the network is told instead of the labels: rows of a table of prompts, or embeddings.
         guidance: Methods that steer the chain; at most one of them may choose its start.
         variance: The reverse variance (minority/diffusion/chain.py).
         solver: How the chain is walked (minority/solvers).
@@ -54,13 +57,15 @@ def sample(
         ValueError: Where methods cannot be combined with one another or with the solver.
     """
     check_combination(guidance, solver)
-    chain = Chain(denoiser, schedule, label, variance=variance, space=space)
+    chain = Chain(denoiser, schedule, label, variance=variance, space=space, condition=condition)
     for method in guidance:
         chain.predict, noise = method.wrap_denoiser(chain.predict), method.wrap_noise(noise)
     x_t, first = _start(schedule, noise, guidance)
     arrival: Arrival | None = None
     for step in range(first, -1, -1):
         active = [method for method in guidance if method.acts_at(step, schedule.num_steps)]
+        for method in guidance:
+            method.condition(x_t.detach(), step, chain, noise)
         chain.pullbacks = sum(method.needs_gradient for method in active)
         with torch.set_grad_enabled(chain.pullbacks > 0):
             estimate = chain.estimate(x_t.detach().requires_grad_(chain.pullbacks > 0), step)
@@ -68,7 +73,10 @@ def sample(
         estimate = estimate.detach()
         with torch.no_grad():
             move = solver.move(chain, estimate, arrival)
-            arrival = _land(move, step, shifts, _parents(guidance, estimate, chain, noise), noise)
+            parents = _parents(guidance, estimate, chain, noise)
+            arrival = _land(move, step, shifts, parents, noise)
+            if parents is not None:
+                chain.follow(parents)
         x_t = arrival.x
         if on_step is not None:
             on_step(arrival)

@@ -18,6 +18,9 @@ from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
 
+#: Methods that settings name only where they are used, so that they change no recipe that does without them.
+_SHOWN_IN_USE = ("minority_prompt", "cads", "cfg_plus_plus")
+
 
 @dataclass(frozen=True, kw_only=True)
 class _ChainSettings:
@@ -46,7 +49,7 @@ class SamplerSettings(_WithMethods):
     """How samples are drawn. Beside the attributes below, every guidance method is one: its settings, or None.
 
     Attributes:
-        steps: Steps of the respaced chain: a number, or sections such as "10,15" or "ddim25".
+        steps: Steps of the respaced chain: a number, or sections such as "10,15", "ddim25", "leading50" or "trailing4".
         variance: Reverse variance (minority/diffusion/chain.py).
         solver: How the chain is walked (minority/solvers).
         eta: Noise of the solver "ddim", >= 0; without effect on others.

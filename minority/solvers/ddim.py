@@ -50,7 +50,7 @@ class Ddim:
         """
         schedule, step = chain.schedule, estimate.step
         x0 = chain.space.clipped(estimate.x0_hat) if self.clip_x0 else estimate.x0_hat
-        eps = schedule.eps_from_x0(estimate.x_t, step, x0)
+        eps = schedule.eps_from_x0(estimate.x_t, step, x0) if estimate.renoise is None else estimate.renoise
         room = 1.0 - float(schedule.abar_previous[step])
         variance = min(self.eta**2 * float(schedule.posterior_variance[step]), room)  # eq. 16, squared
         mean = math.sqrt(schedule.abar_previous[step]) * x0 + math.sqrt(room - variance) * eps

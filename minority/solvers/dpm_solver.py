@@ -61,4 +61,6 @@ class DpmSolver:
 
 def _half_log_snr(schedule: NoiseSchedule, step: int) -> float:
     abar = float(schedule.abar[step])
+    if abar == 0:
+        return -math.inf
     return 0.5 * (math.log(abar) - math.log1p(-abar))

@@ -36,20 +36,21 @@ def judge_images(
         images: (N, H, W, C) uint8.
         planned_groups: (N,) the groups that they were drawn for.
         inherited: They are variants of real images and have these images' groups: a group is not given by the labeller
-            then, but must be confirmed by it.
+            then, but must be confirmed by it. So is the group of a prompt, which may not have been obeyed.
     """
     group_labels = np.array(workspace.real.group_labels)
     groups, confidence = planned_groups, None
     if workspace.labeller is not None:
         groups, confidence = workspace.labeller.label(images)
     recognised = groups
-    if inherited:
+    confirmed = inherited or workspace.backbone.prompts is not None
+    if confirmed:
         groups = planned_groups
     labels, features = group_labels[groups], workspace.extract(images)
     verdicts = workspace.judge.judge(features, labels, images=images)
     if confidence is not None:
         kept = confidence >= workspace.label_floor
-        if inherited:
+        if confirmed:
             kept &= recognised == planned_groups
         elif workspace.backbone.num_classes is not None:
             kept &= labels == group_labels[planned_groups]

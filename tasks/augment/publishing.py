@@ -48,6 +48,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
     """Choose among the candidates of all rounds and write the dataset, a unit at a time."""
     real, config = workspace.real, workspace.config
     wanted = quotas(real, config.plan)
+    how = "which was trained on the training split alone" if workspace.backbone.prompts is None else "by prompts"
     facts = RunFacts(
         dataset=config.name,
         run_id=workspace.run.run_id,
@@ -59,7 +60,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         quotas=dict(zip(real.groups, wanted, strict=True)),
         real_digest=real.digest,
         provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
-        "which was trained on the training split alone.",
+        f"{how}.",
         real_images=real.account.to_markdown(examples=False),
     )
     plans = run_plans(workspace.run, store, rounds=rounds)

@@ -162,7 +162,7 @@ def groups_in_turn(
     """Groups of samples, every group equally often and a family in one group; labels where the backbone takes any."""
     real = workspace.real
     groups = np.array([index // family % len(real.groups) for index in indices])
-    return groups, None if workspace.backbone.num_classes is None else [real.group_labels[group] for group in groups]
+    return groups, workspace.told(labels=[real.group_labels[group] for group in groups], groups=groups.tolist())
 
 
 def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, family: int = 1) -> Measured:

@@ -11,6 +11,7 @@ import torch
 from datasets.storage.store import Store
 from minority.backbones import Backbone
 from minority.backbones.backbone import learned_variance
+from minority.backbones.flow import FlowDenoiser
 from tasks.config.paths import project_path
 from tasks.config.presets import FLOWS, list_presets, load_preset
 from tasks.config.runs import AugmentConfig
@@ -38,18 +39,29 @@ def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
     Raises:
         InputError: It cannot be loaded; in one line, why and the way out.
     """
-    backbone = open_named_backbone(source, flags)
-    labels = "no labels" if backbone.num_classes is None else f"labels 0 ... {backbone.num_classes - 1}"
+    backbone = open_named_backbone(source, flags, without_prompts=True)
+    labels = f"labels 0 ... {backbone.num_classes - 1}" if backbone.num_classes else "no labels"
     bound = "not clipped" if backbone.bound is None else f"clipped to +-{backbone.bound:g}"
     return [
         f"ok backbone: {backbone.name}",
         f"ok images: {_shape(backbone.image_shape)}, {labels}",
         f"ok chain: {backbone.schedule.num_steps} noise levels, states of {_shape(backbone.state_shape)}, {bound}",
+        *_prompts(backbone),
         f"ok scores: {_scores(backbone)}",
         f"ok sha256: {backbone.sha256}",
         *(f"ok {line}" for line in backbone.found),
         f"ok variance: {_variance(backbone)}",
     ]
+
+
+def _prompts(backbone: Backbone) -> list[str]:
+    if backbone.prompts is None:
+        return []
+    rows = len(backbone.prompts.flat)
+    negative = "the pipeline's own" if backbone.prompts.negative is None else repr(backbone.prompts.negative)
+    kind = "flow" if isinstance(backbone.denoiser, FlowDenoiser) else "numbered noise levels"
+    free = "takes classifier-free guidance" if backbone.distilled is None else f"distilled: {backbone.distilled}"
+    return [f"ok prompts: {rows}, negative prompt {negative}; {kind}; {free}"]
 
 
 def _variance(backbone: Backbone) -> str:
@@ -64,6 +76,11 @@ def _variance(backbone: Backbone) -> str:
 
 
 def _scores(backbone: Backbone) -> str:
+    if backbone.distilled is not None:
+        return (
+            f"minority score of latents; no negative ELBO, as estimates of a distilled model ({backbone.distilled}) "
+            "are no means"
+        )
     if not backbone.space.discretised:
         return "of latents; the negative ELBO is that of a density, in bits a latent dimension, and may be negative"
     if backbone.state_shape != backbone.image_shape:
@@ -108,7 +125,7 @@ def _preset(name: str) -> str:
     problems = []
     for look in (
         lambda: load_real_data(config.dataset),
-        lambda: open_backbone(config.backbone),
+        lambda: open_backbone(config.backbone, load_real_data(config.dataset)),
         lambda: Store(config.store).check_writable(config.name),
     ):
         try:

@@ -29,6 +29,7 @@ from minority.sampling.settings import SamplerSettings, without_absent_methods
 from minority.sampling.two_stage import UpsamplerSettings
 from minority.selection.policy import Policy
 from tasks.config.paths import project_path
+from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
 from tasks.config.written import settled
 
@@ -169,6 +170,24 @@ class UpsamplerConfig(StageConfig):
 class BackboneConfig(StageConfig):
     """The pretrained diffusion model, in one stage or in two. A YAML file may hold the whole section."""
 
+    prompts: Annotated[
+        PromptsConfig | None, Field(description="Of a text-to-image model: what the groups are called; none of others.")
+    ] = None
+    size: Annotated[
+        int | None, Field(ge=8, description="Side in pixels that a text-to-image model draws at; none: its own.")
+    ] = None
+    fit: Annotated[
+        bool,
+        Field(description="Whether images are resized, and grey or coloured, between the model's size and the set's."),
+    ] = False
+    distilled: Annotated[
+        bool | None,
+        Field(description="Whether a text-to-image model was distilled to few steps (Turbo, Lightning); none: ask it."),
+    ] = None
+    told_guidance: Annotated[
+        float | None, Field(ge=0, description="Guidance scale that FLUX.1-dev is told as an input; none: 3.5.")
+    ] = None
+
     upsampler: Annotated[
         UpsamplerConfig | None, Field(description="Makes the images of `path`, which are drawn and guided, larger.")
     ] = None
@@ -177,6 +196,13 @@ class BackboneConfig(StageConfig):
     def decisive(self) -> dict[str, Any]:
         """What decides its images beside its files, in both stages."""
         return super().decisive | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
+        content: dict[str, Any] = serialise(self)
+        defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "told_guidance": None}
+        return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
 def _backbone(value: Any) -> Any:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from minority.backbones import Backbone, load_backbone
+from minority.backbones.text.folder import TextToImage
 from minority.weights import FileState, file_state, is_settled
 from tasks.config.paths import project_path
 from tasks.config.sections import StageConfig
@@ -13,10 +14,14 @@ from tasks.config.sections import StageConfig
 _loading = threading.Lock()
 
 
-def load_stage(config: StageConfig) -> Backbone:
+def load_stage(config: StageConfig, *, text: TextToImage | None = None) -> Backbone:
     """Load one pretrained model, or return it from this process's memory where it comes from files on disk.
 
     Networks of one's own and models of the hub are loaded anew every time: what they are read from is not known here.
+
+    Args:
+        config: Which.
+        text: The prompts of a text-to-image pipeline; it is loaded anew every time.
 
     Raises:
         BackboneError: In one line, what is wrong with it.
@@ -24,10 +29,10 @@ def load_stage(config: StageConfig) -> Backbone:
     path = project_path(config.path)
     files = _files(path)
     with _loading:
-        if files and all(is_settled(file) for file in files):
+        if text is None and files and all(is_settled(file) for file in files):
             return _load_once(str(path), files, json.dumps(config.model_dump(mode="json")["flags"]))
     source = path if path.exists() else config.path
-    return load_backbone(source, revision=config.revision, download=config.download, **config.flags)
+    return load_backbone(source, revision=config.revision, download=config.download, text=text, **config.flags)
 
 
 @lru_cache(maxsize=2)  # both stages of one backbone

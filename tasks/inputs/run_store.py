@@ -28,4 +28,4 @@ def published_config(config: AugmentConfig) -> dict[str, object]:
     content: dict[str, object] = config.model_dump(
         mode="json", exclude={"store", "device", "workers", "units_a_task", "downstream"}
     )
-    return content
+    return content | {"sampler": config.sampler.to_dict()}

@@ -21,21 +21,21 @@ VALIDATION_INDEX = 2**62 + 2**61
 _scoring = threading.Lock()
 
 
-def score(models: Models, images: NDArray[np.uint8], *, indices: Sequence[int], labels: NDArray[np.int64]) -> Scores:
+def score(models: Models, images: NDArray[np.uint8], *, indices: Sequence[int], told: list[int] | None) -> Scores:
     """Minority score and negative ELBO of images.
 
     Args:
         models: The run's.
         images: (N, H, W, C) uint8.
         indices: N distinct ones that decide each image's noise.
-        labels: (N,) their classes; passed on where the backbone is class-conditional.
+        told: What the backbone is told of each (`Models.told`).
     """
     return score_images(
         models.backbone,
         images,
         seed=models.config.seed,
         indices=indices,
-        labels=None if models.backbone.num_classes is None else labels.tolist(),
+        labels=told,
         settings=models.config.scores,
         batch_size=models.config.sampler.batch_size,
         engine=models.config.sampler.engine,
@@ -90,7 +90,11 @@ def _validation_scores(models: Models) -> Scores | None:
 
     def fit() -> bytes:
         indices = [VALIDATION_INDEX + int(position) for position in positions]
-        return array_bytes(vars(score(models, images, indices=indices, labels=labels)))
+        told = None
+        if models.backbone.num_classes is not None:
+            groups = [models.real.groups.index(validation.groups[position]) for position in positions]
+            told = models.told(labels=labels.tolist(), groups=groups)
+        return array_bytes(vars(score(models, images, indices=indices, told=told)))
 
     decided_by = {
         "images": digest_of(images, labels),

@@ -15,6 +15,9 @@ from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError
+from minority.backbones.fitted import fitted
+from minority.backbones.text.folder import TextToImage, family_of
+from minority.backbones.text.prompts import Prompts
 from minority.features import Extractor, build_extractor
 from minority.sampling.two_stage import join_stages
 from minority.selection.labelling import Labeller
@@ -26,6 +29,7 @@ from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
 from tasks.inputs.backbone_files import load_stage
 from tasks.inputs.fitted import fitted_judge, fitted_label_floor, fitted_labeller
+from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.real_features import real_features
 from tasks.inputs.run_identity import RunIdentity
@@ -77,9 +81,19 @@ class Models:
 
     @property
     def needs_labeller(self) -> bool:
-        """Whether groups have to be recognised: there are several, and the backbone's label does not tell them."""
-        label_tells = self.backbone.num_classes is not None and self.real.has_one_group_a_label
+        """Whether groups have to be recognised: there are several, and the backbone's label does not tell them.
+
+        A prompt does not: it may not have been obeyed.
+        """
+        is_told = self.backbone.num_classes is not None and self.backbone.prompts is None
+        label_tells = is_told and self.real.has_one_group_a_label
         return len(self.real.groups) > 1 and not label_tells
+
+    def told(self, *, labels: list[int], groups: list[int]) -> list[int] | None:
+        """What the backbone is told of images: their labels, their groups where it draws by prompts, or nothing."""
+        if self.backbone.num_classes is None:
+            return None
+        return labels if self.backbone.prompts is None else groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +155,7 @@ def _open_models(config_json: str) -> Models:
     config = AugmentConfig.model_validate_json(config_json)
     device = prepare_device(config.device)
     real = load_real_data(config.dataset)
-    backbone = open_backbone(config.backbone)
-    _require_fit(backbone, real)
+    backbone = open_fitting_backbone(config.backbone, real)
     images = _read_all(real)
     backbone = backbone.to(device)
     recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
@@ -241,13 +254,35 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def open_backbone(config: BackboneConfig) -> Backbone:
+def open_fitting_backbone(config: BackboneConfig, real: RealData) -> Backbone:
+    """Load the backbone that is to draw for a set, brought to the set's images where the config says so.
+
+    Raises:
+        InputError: In one line, what is wrong with it, or why it does not fit.
+    """
+    backbone = open_backbone(config, real)
+    height, width, channels = real.train.image_shape
+    if config.fit and backbone.image_shape != (channels, height, width):
+        try:
+            backbone = fitted(backbone, (channels, height, width))
+        except BackboneError as error:
+            raise InputError(f"backbone.fit: {error}") from error
+    _require_fit(backbone, real)
+    return backbone
+
+
+def open_backbone(config: BackboneConfig, real: RealData | None = None, *, without_prompts: bool = False) -> Backbone:
     """Load a backbone and check its checksum.
+
+    Args:
+        config: Which.
+        real: The set whose groups its prompts are for; None where there is none.
+        without_prompts: Open a text-to-image folder although no prompts are given; it then draws for no label.
 
     Raises:
         InputError: In one line, what is wrong with it.
     """
-    first = _open_stage(config, setting="backbone")
+    first = _open_stage(config, setting="backbone", text=_text_settings(config, real, without_prompts=without_prompts))
     if config.upsampler is None:
         return first
     upsampler = _open_stage(config.upsampler, setting="backbone.upsampler")
@@ -257,12 +292,13 @@ def open_backbone(config: BackboneConfig) -> Backbone:
         raise InputError(f"backbone.upsampler: {error}") from error
 
 
-def open_named_backbone(source: str, flags: Mapping[str, Any]) -> Backbone:
+def open_named_backbone(source: str, flags: Mapping[str, Any], *, without_prompts: bool = False) -> Backbone:
     """Load a backbone by what the command line calls it.
 
     Args:
         source: The path of a backbone section, or the YAML file of a whole one.
         flags: ADM flags, over those of the file.
+        without_prompts: Open a text-to-image model although no prompts are given; it then draws for no label.
 
     Raises:
         InputError: In one line, what is wrong with it.
@@ -272,7 +308,8 @@ def open_named_backbone(source: str, flags: Mapping[str, Any]) -> Backbone:
         section = read_yaml_section(source) if source.endswith((".yaml", ".yml")) else {"path": source}
     except ValueError as error:
         raise InputError(f"backbone: {error}") from error
-    return open_backbone(validate(_Named, {"backbone": section}, overrides=overrides).backbone)
+    config = validate(_Named, {"backbone": section}, overrides=overrides).backbone
+    return open_backbone(config, without_prompts=without_prompts)
 
 
 class _Named(BaseModel):
@@ -281,11 +318,28 @@ class _Named(BaseModel):
     backbone: BackboneConfig
 
 
-def _open_stage(config: StageConfig, *, setting: str) -> Backbone:
+def _text_settings(config: BackboneConfig, real: RealData | None, *, without_prompts: bool) -> TextToImage | None:
+    if config.prompts is None and without_prompts and family_of(project_path(config.path)) is not None:
+        prompts = Prompts(texts=())
+        return TextToImage(prompts=prompts, size=config.size, distilled=config.distilled, guidance=config.told_guidance)
+    if config.prompts is None:
+        lost = [name for name in ("size", "distilled", "told_guidance") if getattr(config, name) is not None]
+        if lost:
+            raise InputError(f"backbone.{lost[0]} is of text-to-image models; set backbone.prompts, too.")
+        return None
+    return TextToImage(
+        prompts=prompts_for(config.prompts, real),
+        size=config.size,
+        distilled=config.distilled,
+        guidance=config.told_guidance,
+    )
+
+
+def _open_stage(config: StageConfig, *, setting: str, text: TextToImage | None = None) -> Backbone:
     if not project_path(config.path).exists() and (command := training_of(config.path)) is not None:
         raise InputError(f"{setting}: {config.path} is not trained yet; run {command} first, or name another backbone.")
     try:
-        backbone = load_stage(config)
+        backbone = load_stage(config, text=text)
     except BackboneError as error:
         raise InputError(f"{setting}: {error}") from error
     if config.sha256 is not None and backbone.sha256 != config.sha256:
@@ -301,11 +355,13 @@ def _require_fit(backbone: Backbone, real: RealData) -> None:
     if backbone.image_shape != (channels, height, width):
         raise InputError(
             f"backbone {backbone.name} makes images of {backbone.image_shape} (C, H, W), the dataset has "
-            f"{(channels, height, width)}; choose a backbone of that shape or another image size."
+            f"{(channels, height, width)}; choose a backbone of that shape or another image size, or set "
+            "backbone.fit where it is a latent one."
         )
-    if backbone.num_classes is not None and backbone.num_classes < len(real.train.class_names):
+    known = None if backbone.prompts is not None else backbone.num_classes
+    if known is not None and known < len(real.train.class_names):
         raise InputError(
-            f"backbone {backbone.name} knows {backbone.num_classes} classes, the dataset has "
+            f"backbone {backbone.name} knows {known} classes, the dataset has "
             f"{len(real.train.class_names)}; choose a backbone trained on all of them."
         )
     if backbone.num_classes is not None and is_flat(real.train):

@@ -246,7 +246,11 @@ SCHEDULER, VAE, INDEX = "scheduler/scheduler_config.json", "vae/config.json", "m
         (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler"}, "tells no noise levels that are known here"),
         (SCHEDULER, {"_class_name": "EDMEulerScheduler"}, "a DiT of the edm family is not supported"),
         (SCHEDULER, {"thresholding": True}, "asks for thresholding, which is not supported; set it to false"),
-        (VAE, {"_class_name": "AutoencoderTiny"}, "is of a AutoencoderTiny; it must be AutoencoderKL or VQModel"),
+        (
+            VAE,
+            {"_class_name": "AutoencoderTiny"},
+            "is of a AutoencoderTiny; it must be AutoencoderKL, VQModel",
+        ),
         (VAE, {"latent_channels": 3}, "does not fit the config.json beside it"),
         (
             "transformer/config.json",

@@ -91,8 +91,8 @@ def test_a_candidate_has_every_column_but_its_shard(run):
 
     synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - CRITIC
     empty = {name for name in synthetic if rows[name].null_count}
-    # Nothing was edited here, and the backbone's label tells the group.
-    assert empty == {"edited_source_id", "edited_fraction", "labeller_confidence"}
+    # Nothing was edited or drawn by a prompt here, and the backbone's label tells the group.
+    assert empty == {"edited_source_id", "edited_fraction", "labeller_confidence", "prompt"}
     assert rows["sample_index"].to_pylist() == list(plan.indices)
     assert rows["label"].to_pylist() == [workspace.real.group_labels[group] for group in plan.groups]
     assert all(np.isfinite(rows[name].to_numpy()).all() for name in SCORES)
