@@ -79,7 +79,7 @@ def load_component(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     files, variant = _weights_files(folder)
     remedy = "save the one that is wanted alone, with torch.save or safetensors"
-    read = read_state_dict(files, landmark=next(iter(expected)), rename=_modern_name, remedy=remedy)
+    read = read_state_dict(files, landmark=_landmark(expected), rename=_modern_name, remedy=remedy)
     tensors = {
         name: value if keep_dtype or not value.is_floating_point() else value.float()
         for name, value in read.tensors.items()
@@ -207,3 +207,8 @@ def _first(names: list[str]) -> str:
 
 def _by(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape) or "scalar"
+
+
+def _landmark(names: Mapping[str, object]) -> str:
+    """A tensor by whose name the model is found in a file: one that no part of the model has under the same name."""
+    return next(name for name in names if not any(other.endswith(f".{name}") for other in names))

@@ -37,7 +37,7 @@ def first_unit(workspace):
 
 def test_candidates_have_the_sets_shape_and_the_prompt_that_they_were_drawn_by(open_text):
     workspace = open_text()
-    plan, store = first_unit(workspace), open_run_store(workspace)
+    plan, store = first_unit(workspace), open_run_store(workspace.run)
 
     make_unit(plan, workspace, store)
     images, rows = read_unit(store, plan.unit)
@@ -58,7 +58,7 @@ def test_candidates_have_the_sets_shape_and_the_prompt_that_they_were_drawn_by(o
 
 def test_real_images_are_scored_by_their_groups_prompts_and_have_no_prompt_themselves(open_text):
     workspace = open_text()
-    plan, store = plan_real(workspace.config.plan, workspace.real)[0], open_run_store(workspace)
+    plan, store = plan_real(workspace.config.plan, workspace.real)[0], open_run_store(workspace.run)
 
     make_unit(plan, workspace, store)
     _, rows = read_unit(store, plan.unit)
