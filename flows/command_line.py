@@ -1,5 +1,7 @@
 """The command line: `minority COMMAND`. Exits 0 when done, 1 when a run failed, 2 on bad input, with one clear line."""
 
+import importlib.metadata
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +23,29 @@ from flows.tools import tools
 app = typer.Typer(
     help="Generate, select and publish the rare samples that a training set lacks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 app.add_typer(own_data)
 app.add_typer(tools)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"minority-augment {importlib.metadata.version('minority-augment')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error beside its line.")] = False,
+) -> None:
+    """Generate, select and publish the rare samples that a training set lacks."""
+    if debug:
+        os.environ["MINORITY_DEBUG"] = "1"
 
 
 def main() -> None:
@@ -176,7 +195,7 @@ def presets() -> None:
     Example: `minority presets`
     """
     with errors_in_one_line():
-        from tasks.config.presets import list_presets
+        from tasks.config.preset_files import list_presets
 
         for flow, name, description in list_presets():
             say(f"{flow}/{name}\n    {description}")

@@ -231,7 +231,7 @@ def deploy(
     Example: `minority deploy faces`
     """
     with errors_in_one_line():
-        from tasks.config.presets import deployments_of
+        from tasks.config.preset_files import deployments_of
 
         file, flows = deployments_of(name)
         command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", "deploy", "--prefect-file", str(file)]

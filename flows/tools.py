@@ -171,8 +171,10 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
     Example: `minority verify runs/digits/runs/0a1b2c3d4e5f/manifest.json`
     """
     with errors_in_one_line():
+        from datasets.runs.verify import require_manifest
         from datasets.runs.verify import verify as find_problems
 
+        require_manifest(manifest)
         problems = find_problems(manifest)
     for problem in problems:
         say(problem, err=True)

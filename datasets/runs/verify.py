@@ -52,6 +52,18 @@ def verify(manifest_url: str) -> list[str]:
     return findings.lines()
 
 
+def require_manifest(manifest_url: str) -> None:
+    """Refuse a path or URL at which nothing lies: that is no damage, but another place than was meant.
+
+    Raises:
+        FileNotFoundError: There is nothing, or a folder.
+    """
+    folder, _, file_name = str(manifest_url).rpartition("/")
+    store = Store(folder or ("/" if str(manifest_url).startswith("/") else "."))
+    if not file_name or not store.exists(file_name):
+        raise FileNotFoundError(f"{manifest_url} does not exist or is a folder; name the manifest.json of a run.")
+
+
 class _Findings:
     """Problems by file; a file with many shows the first few and the number of the rest."""
 

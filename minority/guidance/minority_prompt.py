@@ -95,9 +95,7 @@ class MinorityPrompt(Method):
     def refusal(self, backbone: Backbone) -> str | None:
         """Needs a backbone that is told prompts."""
         if backbone.prompts is None:
-            return (
-                f"backbone {backbone.name} draws by no prompts, so it learns no word; leave minority_prompt out."
-            )
+            return f"backbone {backbone.name} draws by no prompts, so it learns no word; leave minority_prompt out."
         return None
 
     def extra_evaluations(self, step: int, num_steps: int) -> float:

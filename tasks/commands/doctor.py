@@ -13,7 +13,8 @@ from minority.backbones import Backbone
 from minority.backbones.backbone import learned_variance
 from minority.backbones.flow import FlowDenoiser
 from tasks.config.paths import project_path
-from tasks.config.presets import FLOWS, list_presets, load_preset
+from tasks.config.preset_files import list_presets
+from tasks.config.presets import FLOWS, load_preset
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data

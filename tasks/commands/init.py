@@ -8,7 +8,8 @@ from pathlib import Path
 from datasets.survey import Survey, survey
 from tasks.commands.preset_choices import Choices, class_counts, default_edges, default_quota, default_side
 from tasks.commands.preset_file import preset_text
-from tasks.config.presets import FLOWS, own_presets_folder, preset_files, presets_in, validate
+from tasks.config.preset_files import own_presets_folder, preset_files
+from tasks.config.presets import FLOWS, presets_in, validate
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data

@@ -4,22 +4,19 @@ A preset is read, overridden and checked in the same way by the command line and
 """
 
 import copy
-import difflib
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from datasets.storage.yaml_text import Written, load_yaml, plain
+from tasks.config.preset_files import entries, entries_in, flow_of, options
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import settled, settled_at
 from tasks.errors import InputError
 
-PREFECT_FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 #: Flow name -> the model of its config.
 FLOWS: dict[str, type[BaseModel]] = {
     "augment": AugmentConfig,
@@ -29,11 +26,6 @@ FLOWS: dict[str, type[BaseModel]] = {
 }
 
 Config = TypeVar("Config", bound=BaseModel)
-
-
-def list_presets() -> list[tuple[str, str, str]]:
-    """Every preset as (flow, name, description), in the order of prefect.yaml."""
-    return [(_flow_of(entry), entry["name"], " ".join(entry["description"].split())) for entry in _deployments()]
 
 
 def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -49,7 +41,7 @@ def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] |
     """
     flow = next(flow for flow, model in FLOWS.items() if model is kind)
     wanted = name.removeprefix(f"{flow}/")
-    presets = {entry["name"]: entry for entry in _deployments() if _flow_of(entry) == flow}
+    presets = {entry["name"]: entry for entry in _deployments() if flow_of(entry) == flow}
     if wanted not in presets:
         raise InputError(f"there is no preset {flow}/{wanted}; {options(wanted, sorted(presets))}.")
     return validate(kind, presets[wanted]["parameters"]["config"], overrides=overrides or {})
@@ -128,34 +120,16 @@ def _of_setting(key: str, value: Any) -> Any:
     return plain(value)
 
 
-def own_presets_folder() -> Path:
-    """Where users keep files of presets of their own, one a set: $MINORITY_PRESETS, or presets/ in the checkout."""
-    return Path(os.environ.get("MINORITY_PRESETS") or PREFECT_FILE.parent / "presets")
-
-
-def deployments_of(name: str) -> tuple[Path, list[str]]:
-    """The file that holds the presets of a name, and their flows.
-
-    Raises:
-        InputError: There is none.
-    """
-    for path in preset_files():
-        flows = [_flow_of(entry) for entry in _read(path) if entry["name"] == name]
-        if flows:
-            return path, flows
-    raise InputError(f"there is no preset {name}; {options(name, sorted({e['name'] for e in _deployments()}))}.")
-
-
 def training_of(backbone: str) -> str | None:
     """The command that trains a backbone: that of the preset whose `out` names its folder; None where there is none."""
     for entry in _deployments():
-        if _flow_of(entry) == "backbone" and entry["parameters"]["config"].get("out") == backbone:
+        if flow_of(entry) == "backbone" and entry["parameters"]["config"].get("out") == backbone:
             return f"minority train-backbone {entry['name']}"
     return None
 
 
 def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every preset of a file's content, as (flow, deployment).
+    """Every preset of a file's content, as (flow, deployment), with the texts of its config as they were written.
 
     Args:
         text: YAML with a list `deployments`, as `prefect deploy` takes it.
@@ -164,23 +138,7 @@ def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         InputError: It is no such YAML.
     """
-    try:
-        content = load_yaml(text)
-    except ValueError as error:
-        raise InputError(f"{place} is not readable YAML ({error}); repair it.") from error
-    entries = content.get("deployments") if isinstance(content, Mapping) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise InputError(f"{place} has no list of deployments; write one as prefect.yaml does.")
-    for number, entry in enumerate(entries, start=1):
-        lacking = [key for key in ("name", "entrypoint", "parameters") if key not in entry]
-        if lacking:
-            raise InputError(
-                f"deployment {number} of {place} lacks {', '.join(lacking)}; write it as prefect.yaml does."
-            )
-        if _flow_of(entry) not in FLOWS:
-            known = ", ".join(f"flows.{flow}" for flow in FLOWS)
-            raise InputError(f"deployment {number} of {place} runs {entry['entrypoint']}, which is none of {known}.")
-    return [(_flow_of(entry), _in_words(entry)) for entry in entries]
+    return [(flow_of(entry), _in_words(entry)) for entry in entries_in(text, place=place)]
 
 
 def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,39 +146,13 @@ def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
     words = {key: entry[key].text for key in ("name", "description") if isinstance(entry.get(key), Written)}
     parameters = plain(entry["parameters"])
     if isinstance(parameters, dict) and "config" in parameters:
-        parameters["config"] = settled(entry["parameters"]["config"], FLOWS[_flow_of(entry)])
+        parameters["config"] = settled(entry["parameters"]["config"], FLOWS[flow_of(entry)])
     return {**plain(entry), **words, "parameters": parameters}
 
 
 def _deployments() -> list[dict[str, Any]]:
     """Of prefect.yaml, then of the user's own files."""
-    found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
-    for path in preset_files():
-        for entry in _read(path):
-            key = (_flow_of(entry), str(entry["name"]))
-            if key in found:
-                raise InputError(f"{'/'.join(key)} stands in {found[key][0]} and in {path}; rename one of the two.")
-            found[key] = (path, entry)
-    return [entry for _, entry in found.values()]
-
-
-def preset_files() -> list[Path]:
-    """prefect.yaml, and the files of users' own presets."""
-    return [PREFECT_FILE, *sorted(own_presets_folder().glob("*.yaml"))]
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; run from a complete checkout of the project.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({error}); repair it.") from error
-    return [{"description": "", **entry} for _, entry in presets_in(text, place=str(path))]
-
-
-def _flow_of(entry: Mapping[str, Any]) -> str:
-    return str(entry["entrypoint"]).rsplit(":", 1)[1].replace("train_backbone", "backbone")
+    return [_in_words(entry) for entry in entries()]
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -261,9 +193,3 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
             found: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
             return found
     return node
-
-
-def options(wanted: object, known: Sequence[str]) -> str:
-    """The end of a message about a name that is not known: the likely ones, or all there are."""
-    near = difflib.get_close_matches(str(wanted), known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}" if near else "there are " + (", ".join(known) or "none")

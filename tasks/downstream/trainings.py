@@ -19,7 +19,7 @@ from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.trials import run_trial, trials_for
 from tasks.config.paths import project_path
-from tasks.config.presets import options
+from tasks.config.preset_files import options
 from tasks.config.runs import DownstreamConfig
 from tasks.config.sections import ArmsConfig
 from tasks.downstream.data import PLAIN, images_of_run, sources_of

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.commands.doctor import examine, examine_backbone
-from tasks.config.presets import list_presets
+from tasks.config.preset_files import list_presets
 from tasks.errors import InputError
 
 

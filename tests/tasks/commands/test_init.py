@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from flows.command_line import app
 from tasks.commands.init import Wishes, checked_text, choose, look
-from tasks.config.presets import list_presets, load_preset, presets_in
+from tasks.config.preset_files import list_presets
+from tasks.config.presets import load_preset, presets_in
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
 

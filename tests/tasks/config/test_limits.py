@@ -3,7 +3,8 @@ import math
 import pytest
 
 from tasks.config.limits import require_sane_numbers
-from tasks.config.presets import FLOWS, list_presets, load_preset
+from tasks.config.preset_files import list_presets
+from tasks.config.presets import FLOWS, load_preset
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
 

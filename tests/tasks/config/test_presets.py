@@ -9,7 +9,8 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate as check_schema
 from yaml import safe_load
 
-from tasks.config.presets import FLOWS, PREFECT_FILE, command_of, list_presets, load_preset, parse_overrides, validate
+from tasks.config.preset_files import PREFECT_FILE, list_presets
+from tasks.config.presets import FLOWS, command_of, load_preset, parse_overrides, validate
 from tasks.config.runs import AugmentConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
 

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampling.settings import SamplerSettings
-from tasks.config.presets import FLOWS, list_presets, load_preset
+from tasks.config.preset_files import list_presets
+from tasks.config.presets import FLOWS, load_preset
 from tasks.config.recipe import differing, recipe_of
 from tasks.config.runs import AugmentConfig, CalibrateConfig
 from tasks.config.sections import PlanConfig, Section
