@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from datasets.readers.decoding import Header, decode_file, fit_square, is_grey, read_file_header, to_pixels
 from datasets.readers.folder_layout import lay_out
 from datasets.readers.imageset import ImageSet, Problem
+from datasets.readers.text_forms import one_form
 
 FURTHER_FRAMES = "further frames of an image"
 _FLAT_CLASS = "all"
@@ -32,8 +33,9 @@ def read_folder(folder: str | Path, *, image_size: int | None = None, classes: S
             over. Empty: all folders.
 
     Returns:
-        The set; source ids are paths relative to the folder, groups are "class=<name>". It has the makers' parts where
-        there are folders of these names, train/ and another; without test/, val/ is the test part.
+        The set; source ids are paths relative to the folder, in Unicode's composed form as class names are; groups are
+            "class=<name>". It has the makers' parts where there are folders of these names, train/ and another;
+            without test/, val/ is the test part.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -56,7 +58,7 @@ def read_folder(folder: str | Path, *, image_size: int | None = None, classes: S
         name=root.resolve().name,
         labels=np.array(labels, dtype=np.int64),
         groups=[f"class={class_names[label]}" for label in labels],
-        source_ids=[path.relative_to(root).as_posix() for path in paths],
+        source_ids=[one_form(path.relative_to(root).as_posix()) for path in paths],
         class_names=class_names,
         image_shape=(height, width, 1 if grey else 3),
         load=_Files(root, paths, "L" if grey else "RGB", image_size),

@@ -8,6 +8,7 @@ from pathlib import Path
 from datasets.readers.class_names import in_class_order
 from datasets.readers.decoding import is_image
 from datasets.readers.imageset import Problem
+from datasets.readers.text_forms import one_form
 
 # What is passed over, as it is counted.
 NO_IMAGE = "file that is no image"
@@ -55,14 +56,17 @@ class Layout:
 def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
     """Find the images below a folder.
 
+    Names of classes are in Unicode's composed form, whatever form the folders are written in.
+
     Args:
         root: The folder: flat, with one sub-folder a class, or with train/, test/ and perhaps val/ that hold these.
         classes: The classes in the order of their labels; empty: all folders, in the order of `in_class_order`.
 
     Raises:
         ValueError: There are no images, an empty class, images beside or folders inside class folders, folders beside
-            parts, or two folders of one number.
+            parts, two folders of one number, or two names that differ in their Unicode form alone.
     """
+    classes = [one_form(name) for name in classes]
     finder = _Finder(root, classes)
     folders, images = finder.entries(root)
     if not folders:
@@ -78,7 +82,7 @@ def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
         for name, members in found[0][1].items():
             if not members:
                 raise ValueError(f"{root / name} is an empty class; add images of {name} or remove the folder.")
-    names = list(classes) or in_class_order({name for _, by_class in found for name in by_class})
+    names = classes or in_class_order({name for _, by_class in found for name in by_class})
     number = {name: label for label, name in enumerate(names)}
     files = [
         (path, number[name], part)
@@ -100,7 +104,7 @@ def _parts(folders: list[Path], *, classes: Collection[str]) -> dict[str, str]:
     test part, as it is of ImageNet.
     """
     named = {folder.name: _PARTS[folder.name.lower()] for folder in folders if folder.name.lower() in _PARTS}
-    if not named or {folder.name for folder in folders} <= set(classes):
+    if not named or {one_form(folder.name) for folder in folders} <= set(classes):
         return {}
     deep = [folder for folder in folders if folder.name in named and _holds_folders_of_images(folder)]
     if not deep:
@@ -143,19 +147,21 @@ class _Finder:
                 images.append(entry)
             else:
                 self._pass_over(entry, "is no image.", NO_IMAGE)
+        _refuse_twins([*folders, *images])
         return folders, images
 
     def classes(self, folders: list[Path]) -> dict[str, list[Path]]:
         """Class name -> its images, none where a class folder is empty."""
         found = {}
         for folder in folders:
-            if self._classes and folder.name not in self._classes:
+            name = one_form(folder.name)
+            if self._classes and name not in self._classes:
                 self._pass_over(folder, f"lies in {folder.name}/, which is not among classes.", NOT_AMONG_CLASSES)
                 continue
-            inner, found[folder.name] = self.entries(folder)
+            inner, found[name] = self.entries(folder)
             for deeper in inner:
                 if _holds_images(deeper):
-                    is_wrapper = len(folders) == 1 and not found[folder.name]
+                    is_wrapper = len(folders) == 1 and not found[name]
                     instead = f", or name {folder} where {folder.name} is no class" if is_wrapper else ""
                     raise ValueError(
                         f"{deeper} is a folder inside a class folder; move its images one level up{instead}."
@@ -189,6 +195,18 @@ class _Finder:
 def _refuse_loose(images: list[Path], folders: list[Path]) -> None:
     if images and folders:
         raise ValueError(f"{images[0]} lies beside class folders such as {folders[0].name}/; move it into one of them.")
+
+
+def _refuse_twins(entries: list[Path]) -> None:
+    """Refuse two names in one folder that look alike: their images would be of two classes, or have one source id."""
+    by_form: dict[str, Path] = {}
+    for entry in entries:
+        other = by_form.setdefault(one_form(entry.name), entry)
+        if other is not entry:
+            raise ValueError(
+                f"{entry.parent} holds {other.name!a} and {entry.name!a}, which are one name in two Unicode "
+                "forms; merge or rename them."
+            )
 
 
 def _holds_folders_of_images(folder: Path) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.readers.decoding import decode_file, fit_square, to_pixels
-from datasets.readers.imageset import ImageSet
+from datasets.readers.imageset import ImageSet, Problem
 
+NO_IMAGE = "file that is no image"
 LICENCE = "ImageNet, O. Russakovsky et al., IJCV 2015; for non-commercial research and education only."
 _SYNSET = re.compile(r"n\d{8}")
 _SUFFIXES = {".jpeg", ".jpg", ".png"}
@@ -26,7 +27,8 @@ def read_imagenet(
     """Read images sorted into synset folders. Classes are numbered by sorted synset, as is usual for ImageNet.
 
     Each image is cut to its central square and resized by an antialiased Lanczos filter. Pixels are read when asked
-    for; files whose names are no image's are passed over.
+    for; files whose names are no image's are passed over, and are
+    problems of the set.
 
     Args:
         folder: The folder that holds the synsets, or that holds train/ and val/.
@@ -54,7 +56,8 @@ def read_imagenet(
     if not synsets:
         raise FileNotFoundError(f"{inside} holds no folder named by a synset such as n01440764; unpack ImageNet there.")
     names = _class_names(root, synsets)
-    files = [_images(inside / synset)[:max_images_per_class] for synset in synsets]
+    images = [_images(inside / synset) for synset in synsets]
+    files = [found[:max_images_per_class] for found in images]
     for synset, found in zip(synsets, files, strict=True):
         if not found:
             raise ValueError(f"{inside / synset} is an empty class; unpack its images or remove the folder.")
@@ -69,6 +72,13 @@ def read_imagenet(
         image_shape=(image_size, image_size, 3),
         load=_Photos(inside, paths, image_size),
         parts=[_PARTS[split]] * len(labels),
+        problems=tuple(
+            Problem(path.relative_to(root).as_posix(), "is no image.", kind=NO_IMAGE, on_disk=False)
+            for synset in synsets
+            for path in sorted((inside / synset).iterdir())
+            if not _is_image(path)
+        ),
+        num_beyond_cap=sum(len(found) for found in images) - len(paths),
     )
 
 
@@ -83,7 +93,11 @@ class _Photos:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.name[0] != ".")
+    return sorted(path for path in folder.iterdir() if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and path.name[0] != "."
 
 
 def _class_names(root: Path, synsets: list[str]) -> list[str]:

@@ -56,7 +56,8 @@ def read_lsun(
     if image_size < 1 or (max_images is not None and max_images < 1):
         raise ValueError(f"image_size and max_images must be at least 1, got {image_size} and {max_images}.")
     places = [_place(Path(folder), category, split) for category in categories]
-    keys = [place.keys(max_images) for place in places]
+    listed = [place.keys(max_images) for place in places]
+    keys = [found for found, _ in listed]
     for place, found in zip(places, keys, strict=True):
         if not found:
             raise ValueError(f"{place.path} holds no images; fetch it again.")
@@ -70,6 +71,7 @@ def read_lsun(
         image_shape=(image_size, image_size, 3),
         load=_Scenes(places, keys, image_size),
         parts=[_PARTS[split]] * len(labels),
+        num_beyond_cap=sum(count for _, count in listed) - len(labels),
     )
 
 
@@ -93,8 +95,10 @@ class _Scenes:
 class _Folder:
     path: Path
 
-    def keys(self, most: int | None) -> list[str]:
-        return sorted(FolderFiles(self.path).names())[:most]
+    def keys(self, most: int | None) -> tuple[list[str], int]:
+        """The first so many names, and how many there are."""
+        names = sorted(FolderFiles(self.path).names())
+        return names[:most], len(names)
 
     def read(self, key: str) -> bytes:
         return FolderFiles(self.path).read(key)
@@ -104,14 +108,15 @@ class _Folder:
 class _Database:
     path: Path
 
-    def keys(self, most: int | None) -> list[str]:
+    def keys(self, most: int | None) -> tuple[list[str], int]:
+        """The first so many keys, and how many there are."""
         found: list[str] = []
         with _reading(self.path) as transaction:
             for key in transaction.cursor().iternext(keys=True, values=False):
                 if most is not None and len(found) == most:
                     break
                 found.append(key.decode("ascii", errors="backslashreplace"))
-        return found
+            return found, int(transaction.stat()["entries"])
 
     def read(self, key: str) -> bytes:
         with _reading(self.path) as transaction:

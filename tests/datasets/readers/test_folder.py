@@ -352,3 +352,37 @@ def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path):
     assert good.tolist() == [0]
     assert "1.png is a pipe or a device" in problems[0].reason
     assert kinds(images) == {("a/pipe", "file that is no image", False)}
+
+
+COMPOSED, DECOMPOSED = "m\u00fccke", "mu\u0308cke"
+
+
+def test_a_class_is_one_name_in_either_unicode_form(tmp_path):
+    for part, name, file in (("train", DECOMPOSED, DECOMPOSED), ("test", COMPOSED, "b"), ("train", "other", "c")):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 90).save(tmp_path / part / name / f"{file}.png")
+
+    found = read_folder(tmp_path)
+    chosen = read_folder(tmp_path, classes=["other", DECOMPOSED])
+
+    assert found.class_names == [COMPOSED, "other"]
+    assert sorted(zip(found.source_ids, found.labels.tolist(), strict=True)) == [
+        (f"test/{COMPOSED}/b.png", 0),
+        (f"train/{COMPOSED}/{COMPOSED}.png", 0),
+        ("train/other/c.png", 1),
+    ]
+    assert found.image(0).shape == (8, 8, 1)
+    assert chosen.class_names == ["other", COMPOSED]
+    assert len(chosen) == 3
+
+
+@pytest.mark.parametrize(
+    "names", [(f"{DECOMPOSED}/a.png", f"{COMPOSED}/a.png"), (f"x/{DECOMPOSED}.png", f"x/{COMPOSED}.png")]
+)
+def test_two_names_in_a_folder_that_are_one_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 90).save(tmp_path / name)
+
+    with pytest.raises(ValueError, match=r"holds 'mu\\u0308cke.* and 'm\\xfccke.*are one name in two Unicode forms"):
+        read_folder(tmp_path)

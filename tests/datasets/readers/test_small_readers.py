@@ -180,7 +180,14 @@ def test_lsun_is_read_from_databases_and_folders(lsun):
     assert found.source_ids[2:] == [f"lsun/bedroom/{2:040x}", "lsun/church/0/1/a.jpg", "lsun/church/0/b.jpg"]
     np.testing.assert_array_equal(found.image(1), pixels[1][:, 5:25])
     assert found.image(4).shape == (20, 20, 3)
-    assert len(read_lsun(folder, image_size=20, max_images=2)) == 2
+
+
+def test_images_beyond_the_cap_of_lsun_are_counted(lsun):
+    both = read_lsun(lsun[0], categories=["bedroom", "church"], image_size=20, max_images=1)
+
+    assert (len(both), both.num_beyond_cap) == (2, 3)
+    assert read_lsun(lsun[0], image_size=20, max_images=3).num_beyond_cap == 0
+    assert read_lsun(lsun[0], image_size=20).num_beyond_cap == 0
 
 
 def test_lsun_is_read_in_a_forked_process_too(lsun):
@@ -241,7 +248,16 @@ def test_imagenet_numbers_its_synsets_and_names_them(imagenet):
     assert found.labels.tolist() == [0, 0, 1, 1, 1]
     assert found.source_ids[0] == "imagenet/n01440764/n01440764_0"
     assert found.image(4).shape == (16, 16, 3)
-    assert len(read_imagenet(imagenet, max_images_per_class=1)) == 2
+    assert [(problem.source_id, problem.reason) for problem in found.problems] == [
+        ("train/n02123045/notes.txt", "is no image.")
+    ]
+
+
+def test_images_beyond_the_cap_of_imagenet_are_counted(imagenet):
+    capped = read_imagenet(imagenet, max_images_per_class=1)
+
+    assert (len(capped), capped.num_beyond_cap) == (2, 3)
+    assert read_imagenet(imagenet).num_beyond_cap == 0
 
 
 def test_imagenet_without_images_or_synsets_is_named(imagenet):
