@@ -81,6 +81,20 @@ def test_text_encoders_are_not_part_of_the_network_and_the_negative_prompt_is_no
     assert torch.equal(free, backbone.denoiser(x, told, torch.tensor([3])).eps)
 
 
+def test_a_folder_with_variants_alone_is_read_as_the_plain_one(backbone, folder):
+    for part in ("unet", "vae", "text_encoder"):
+        for path in (folder / part).glob("*.safetensors"):
+            path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
+
+    read = load_text_to_image(folder, TextToImage(prompts=PROMPTS, size=16))
+
+    drawn, expected = (
+        draw_images(source, seed=4, indices=[0], labels=[1], settings=SamplerSettings(steps=3))[0]
+        for source in (read, backbone)
+    )
+    assert np.array_equal(drawn, expected)
+
+
 def test_identity_changes_with_prompts_and_size():
     def identity(prompts=PROMPTS, **changes):
         return load_text_to_image(GOLDEN / "sd", TextToImage(prompts=prompts, **changes)).identity
