@@ -110,7 +110,8 @@ def say(text: object, *, err: bool = False) -> None:
 def require_plain_arguments() -> None:
     """End with one line where an argument holds control characters: whatever repeats it would send them on."""
     for argument in sys.argv[1:]:
-        if for_terminal(argument) != argument:
+        text = argument.encode(errors="surrogateescape").decode(errors="replace")  # bytes that the locale cannot read
+        if for_terminal(text) != text:
             say(f"error: the argument {argument!r:.200} holds control characters; leave them out.", err=True)
             sys.exit(2)
 

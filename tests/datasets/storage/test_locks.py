@@ -14,9 +14,17 @@ import pytest
 from datasets.storage import locks
 from datasets.storage.locks import locked_folder
 
-HOLD = "import sys, time\nfrom pathlib import Path\nfrom datasets.storage.locks import locked_folder\n" + (
-    "with locked_folder(Path(sys.argv[1]), 'units'):\n    print('held', flush=True)\n    time.sleep(60)\n"
-)
+HOLD = """
+import signal, sys, time
+from pathlib import Path
+from datasets.storage.locks import locked_folder
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print('ready', flush=True)
+with locked_folder(Path(sys.argv[1]), 'units'):
+    print('held', flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def holder(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
-    assert process.stdout.readline() == "held\n"
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "held\n"]
     yield process
     process.kill()
     process.communicate()
@@ -54,13 +62,18 @@ def test_a_lock_that_is_held_for_ever_is_given_up_by_name(holder, tmp_path, monk
 
 def test_who_waits_can_be_interrupted(holder, tmp_path):
     waiter = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
     )
-    time.sleep(2)  # it imports, then waits
+    assert waiter.stdout.readline() == "ready\n"
+    time.sleep(0.5)  # it waits for the lock by now
 
     waiter.send_signal(signal.SIGINT)
 
-    _, said = waiter.communicate(timeout=10)
+    _, said = waiter.communicate(timeout=60)
     assert "KeyboardInterrupt" in said
     os.kill(holder.pid, 0)
 
