@@ -393,9 +393,7 @@ def test_two_names_in_a_folder_that_are_one_are_refused(tmp_path, names):
 
 @pytest.mark.parametrize("place", [b"K\xe4fer/a.png", b"beetle/\xe4.png"])
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path, place):
-    path = os.path.join(os.fsencode(tmp_path), place)
-    os.makedirs(os.path.dirname(path))
-    Image.new("L", (8, 8), 90).save(os.fsdecode(path))
+    paint(tmp_path / os.fsdecode(place))
 
     with pytest.raises(ValueError, match=r"the file name b'.*\\xe4.*' is not UTF-8; rename it"):
         read_folder(tmp_path)
