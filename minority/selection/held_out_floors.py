@@ -64,6 +64,8 @@ class HeldOutFloorJudge:
         self._own |= {"copy_ratio": own.copy_ratio} | _discriminator_scores(discriminator.own, self._labels)
         knn_distance = float(np.quantile(found.knn_distance, settings.rare_quantile))
         rare = found.knn_distance > knn_distance
+        if not rare.any():  # many equal images, as a set with black ones has: the rarest there are
+            rare = found.knn_distance == found.knn_distance.max()
         floors = {"copy_ratio": rules.copy_ratio, "realness": rules.realness, "label_probability": rules.label}
         self.thresholds = {
             "knn_distance": knn_distance,
