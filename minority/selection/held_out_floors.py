@@ -72,6 +72,8 @@ class HeldOutFloorJudge:
             "realism": lower_limit(self._own["realism"][rare], quantile=rules.realism),
             "nearest_distance": float(np.quantile(found.nearest_distance, settings.copy_quantile)),
         } | {name: lower_limit(self._own[name][rare], quantile=quantile) for name, quantile in floors.items()}
+        if found.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
+            self.thresholds["copy_ratio"] = 0.0
 
     def judge(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
