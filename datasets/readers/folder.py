@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datasets.readers.decoding import Header, decode_file, fit_square, is_grey, read_file_header, to_pixels
 from datasets.readers.folder_layout import lay_out
 from datasets.readers.imageset import ImageSet, Problem
-from datasets.readers.text_forms import one_form
+from datasets.readers.text_forms import name_on_disk
 
 FURTHER_FRAMES = "further frames of an image"
 _FLAT_CLASS = "all"
@@ -40,7 +40,7 @@ def read_folder(folder: str | Path, *, image_size: int | None = None, classes: S
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: No usable image, an empty class, images beside class folders, folders inside them, or images of
-            different sizes; the message names what lies where.
+            different sizes, or a name that is not UTF-8; the message names what lies where.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -55,10 +55,10 @@ def read_folder(folder: str | Path, *, image_size: int | None = None, classes: S
     class_names = layout.class_names or [_FLAT_CLASS]
     labels = [label for _, label, _ in layout.files]
     return ImageSet(
-        name=root.resolve().name,
+        name=name_on_disk(root.resolve().name),
         labels=np.array(labels, dtype=np.int64),
         groups=[f"class={class_names[label]}" for label in labels],
-        source_ids=[one_form(path.relative_to(root).as_posix()) for path in paths],
+        source_ids=[name_on_disk(path.relative_to(root).as_posix()) for path in paths],
         class_names=class_names,
         image_shape=(height, width, 1 if grey else 3),
         load=_Files(root, paths, "L" if grey else "RGB", image_size),
@@ -116,7 +116,7 @@ def _one_size(headers: dict[Path, Header]) -> tuple[int, int]:
 def _further_frames(headers: dict[Path, Header], *, root: Path) -> list[Problem]:
     return [
         Problem(
-            path.relative_to(root).as_posix(),
+            name_on_disk(path.relative_to(root).as_posix()),
             f"has {header.num_frames} frames or pages, of which the first is read.",
             kind=FURTHER_FRAMES,
             on_disk=False,

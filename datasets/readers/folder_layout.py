@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.readers.class_names import in_class_order
 from datasets.readers.decoding import is_image
 from datasets.readers.imageset import Problem
-from datasets.readers.text_forms import one_form
+from datasets.readers.text_forms import name_on_disk, one_form, tellable_name
 
 # What is passed over, as it is counted.
 NO_IMAGE = "file that is no image"
@@ -64,7 +64,8 @@ def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
 
     Raises:
         ValueError: There are no images, an empty class, images beside or folders inside class folders, folders beside
-            parts, two folders of one number, or two names that differ in their Unicode form alone.
+            parts, two folders of one number, two names that differ in their Unicode form alone,
+            or a class folder whose name is not UTF-8.
     """
     classes = [one_form(name) for name in classes]
     finder = _Finder(root, classes)
@@ -104,7 +105,7 @@ def _parts(folders: list[Path], *, classes: Collection[str]) -> dict[str, str]:
     test part, as it is of ImageNet.
     """
     named = {folder.name: _PARTS[folder.name.lower()] for folder in folders if folder.name.lower() in _PARTS}
-    if not named or {one_form(folder.name) for folder in folders} <= set(classes):
+    if not named or {tellable_name(folder.name) for folder in folders} <= set(classes):
         return {}
     deep = [folder for folder in folders if folder.name in named and _holds_folders_of_images(folder)]
     if not deep:
@@ -154,10 +155,11 @@ class _Finder:
         """Class name -> its images, none where a class folder is empty."""
         found = {}
         for folder in folders:
-            name = one_form(folder.name)
+            name = tellable_name(folder.name)
             if self._classes and name not in self._classes:
                 self._pass_over(folder, f"lies in {folder.name}/, which is not among classes.", NOT_AMONG_CLASSES)
                 continue
+            name = name_on_disk(folder.name)
             inner, found[name] = self.entries(folder)
             for deeper in inner:
                 if _holds_images(deeper):
@@ -189,7 +191,9 @@ class _Finder:
             self._tell(path, reason, kind, on_disk=False)
 
     def _tell(self, path: Path, reason: str, kind: str, *, on_disk: bool) -> None:
-        self.problems.append(Problem(path.relative_to(self._root).as_posix(), reason, kind=kind, on_disk=on_disk))
+        self.problems.append(
+            Problem(tellable_name(path.relative_to(self._root).as_posix()), reason, kind=kind, on_disk=on_disk)
+        )
 
 
 def _refuse_loose(images: list[Path], folders: list[Path]) -> None:
@@ -201,7 +205,7 @@ def _refuse_twins(entries: list[Path]) -> None:
     """Refuse two names in one folder that look alike: their images would be of two classes, or have one source id."""
     by_form: dict[str, Path] = {}
     for entry in entries:
-        other = by_form.setdefault(one_form(entry.name), entry)
+        other = by_form.setdefault(tellable_name(entry.name), entry)
         if other is not entry:
             raise ValueError(
                 f"{entry.parent} holds {other.name!a} and {entry.name!a}, which are one name in two Unicode "

@@ -64,12 +64,16 @@ class HeldOutFloorJudge:
         self._own |= {"copy_ratio": own.copy_ratio} | _discriminator_scores(discriminator.own, self._labels)
         knn_distance = float(np.quantile(found.knn_distance, settings.rare_quantile))
         rare = found.knn_distance > knn_distance
+        if not rare.any():  # many equal images, as a set with black ones has: the rarest there are
+            rare = found.knn_distance == found.knn_distance.max()
         floors = {"copy_ratio": rules.copy_ratio, "realness": rules.realness, "label_probability": rules.label}
         self.thresholds = {
             "knn_distance": knn_distance,
             "realism": lower_limit(self._own["realism"][rare], quantile=rules.realism),
             "nearest_distance": float(np.quantile(found.nearest_distance, settings.copy_quantile)),
         } | {name: lower_limit(self._own[name][rare], quantile=quantile) for name, quantile in floors.items()}
+        if found.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
+            self.thresholds["copy_ratio"] = 0.0
 
     def judge(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None

@@ -80,9 +80,14 @@ def check_arms(config: ArmsConfig, real: RealData, *, sources: Sequence[str]) ->
         sources: The sources of synthetic images that there will be.
 
     Raises:
-        InputError: An arm is unknown or cannot fill its trials, or there are no validation images.
+        InputError: An arm is unknown or cannot fill its trials, or there are no validation images or one class alone.
     """
     arms = arms_of(config, sources=sources)
+    if len(real.train.class_names) < 2:
+        raise InputError(
+            f"downstream: classifiers need at least 2 classes, the set has {real.train.class_names[0]!r} alone; set "
+            "downstream.seeds to 0."
+        )
     if len(real.validation) == 0:
         raise InputError("downstream: arms are tuned on validation images; set dataset.split.validation_fraction.")
     try:

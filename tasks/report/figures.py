@@ -133,8 +133,10 @@ def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float 
     Args:
         values: (N,) values by population; NaN and infinities are left out.
         score: Name of the score.
-        threshold: Where the filter cuts, in the score's unit.
+        threshold: Where the filter cuts, in the score's unit; an infinite one, of a set of equal images, has no line.
     """
+    if threshold is not None and not np.isfinite(threshold):
+        threshold = None
     finite = {population: found[np.isfinite(found)] for population, found in values.items()}
     pooled = np.concatenate(list(finite.values()))
     ends = [*np.quantile(pooled, [0.005, 0.995]), *([threshold] if threshold is not None else [])]

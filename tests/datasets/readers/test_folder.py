@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -386,3 +389,42 @@ def test_two_names_in_a_folder_that_are_one_are_refused(tmp_path, names):
 
     with pytest.raises(ValueError, match=r"holds 'mu\\u0308cke.* and 'm\\xfccke.*are one name in two Unicode forms"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("place", [b"K\xe4fer/a.png", b"beetle/\xe4.png"])
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path, place):
+    paint(tmp_path / os.fsdecode(place))
+
+    with pytest.raises(ValueError, match=r"the file name b'.*\\xe4.*' is not UTF-8; rename it"):
+        read_folder(tmp_path)
+
+
+def test_a_stray_whose_name_is_not_utf_8_is_told(tmp_path):
+    (tmp_path / "beetle").mkdir()
+    Image.new("L", (8, 8), 90).save(tmp_path / "beetle" / "a.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/beetle/caf\xe9.txt")).write_text("a note")
+
+    (problem,) = read_folder(tmp_path).problems
+
+    assert problem.source_id == "beetle/caf\\xe9.txt"
+
+
+@pytest.mark.parametrize("locale", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["C", "ASCII"])
+def test_umlauts_on_disk_are_the_same_under_any_locale(tmp_path, locale):
+    (tmp_path / "K\u00e4fer").mkdir()
+    Image.new("L", (8, 8), 90).save(tmp_path / "K\u00e4fer" / "gr\u00fcn.png")
+    script = (
+        "import sys; from datasets.readers.folder import read_folder; found = read_folder(sys.argv[1]); "
+        "print(ascii(found.class_names + found.source_ids), found.image(0).mean())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=os.environ | {"LC_ALL": "C", "LANG": "C"} | locale,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "['K\\xe4fer', 'K\\xe4fer/gr\\xfcn.png'] 90.0\n"

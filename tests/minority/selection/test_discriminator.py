@@ -152,3 +152,27 @@ def test_impossible_rules_are_refused(field):
         HeldOutRules(**{field: 1.0})
     with pytest.raises(ValueError, match="folds"):
         DiscriminatorSettings(folds=1)
+
+
+@pytest.mark.parametrize("greys", [[0], [0, 128]], ids=["black", "black and grey"])
+def test_a_set_of_constant_images_gives_numbers_and_noise_is_no_copy_of_it(greys):
+    images = np.concatenate([np.full((20, 8, 8, 1), grey, np.uint8) for grey in greys])
+    labels = np.repeat(np.arange(len(greys)), 20)
+    quick = DiscriminatorSettings(folds=2, classifier=ClassifierSettings(steps=20, width=8))
+    settings = SelectionSettings(held_out=HeldOutRules(critic=quick), rare_quantile=0.7)
+    noise = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+
+    judge = build_judge(pixel_features(images), labels, settings=settings, images=images)
+    drawn = judge.judge(pixel_features(noise), np.zeros(9, np.int64), images=noise)
+    copied = judge.judge(pixel_features(images[:3]), labels[:3], images=images[:3])
+
+    assert not np.isnan(list(judge.thresholds.values())).any()
+    for verdicts in (drawn, copied):
+        assert np.isfinite(verdicts.neighbourhood.lof).all()
+        assert np.isfinite(verdicts.neighbourhood.copy_ratio).all()
+        assert np.isfinite(verdicts.output.p_real).all()
+        assert np.isfinite(verdicts.label_margin).all()
+        assert all(np.isfinite(values).all() for values in verdicts.quantiles.values())
+    assert drawn.new.all()
+    assert drawn.rare.all()
+    assert not copied.new.any()
