@@ -57,9 +57,9 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         if os.environ.get("MINORITY_DEBUG"):
-            traceback.print_exc()
+            typer.echo(for_terminal(traceback.format_exc()), err=True)
         if isinstance(error, ValueError) and not _is_told(error):
-            traceback.print_exc()
+            typer.echo(for_terminal(traceback.format_exc()), err=True)
             typer.echo(f"bug: {_visible(error)}; please report it with the lines above.", err=True)
             raise typer.Exit(1) from None
         typer.echo(f"error: {_visible(error)}", err=True)

@@ -85,7 +85,7 @@ def card_text(
         f"# {facts.dataset}, run {facts.run_id}",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
         f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
-        f"`{for_markdown(str(facts.backbone.get('name', 'none')))}`. Trust only what `manifest.json` names.",
+        f"{for_markdown(str(facts.backbone.get('name', 'none')))}. Trust only what `manifest.json` names.",
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",

@@ -9,7 +9,8 @@ import unicodedata
 
 #: Format characters that turn or hide what stands beside them (bidirectional control, and zero-width ones).
 _HIDING = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-_MARKDOWN = re.compile(r"[|`*]|(?<=\])\(|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+#: Marks of Markdown: those inside a line, and those that begin a heading, a list or a rule.
+_MARKDOWN = re.compile(r"[\\|`*~]|(?<=\])\(|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?m:^\s*)[#+=-]")
 
 
 def for_terminal(text: str) -> str:
@@ -38,7 +39,12 @@ def for_markdown(text: str, *, keep_lines: bool = False) -> str:
         'a\\|b [x]\\(y) &lt;img&gt;'
     """
     shown = for_terminal(text if keep_lines else " ".join(text.split("\n")))
-    return html.escape(_MARKDOWN.sub(lambda found: f"\\{found[0]}", shown), quote=False)
+    return html.escape(_MARKDOWN.sub(_escaped, shown), quote=False)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """The mark behind a backslash; blanks before it stay."""
+    return f"{found[0][:-1]}\\{found[0][-1]}"
 
 
 def _is_control(character: str) -> bool:

@@ -32,10 +32,18 @@ def test_what_a_terminal_would_obey_is_written_out(text, shown):
         ("`code` *bold* __all__", r"\`code\` \*bold\* \_\_all\_\_"),
         ("snake_case", "snake_case"),
         ("two\nlines", "two lines"),
+        (r"\*x\*", r"\\\*x\\\*"),
+        ("# head", r"\# head"),
+        ("- item", r"\- item"),
+        ("~~gone~~", r"\~\~gone\~\~"),
     ],
 )
 def test_markdown_shows_a_name_as_it_is(text, shown):
     assert for_markdown(text) == shown
+
+
+def test_kept_lines_begin_no_heading():
+    assert for_markdown("Mine.\n# Yours\n  - theirs", keep_lines=True) == "Mine.\n\\# Yours\n  \\- theirs"
 
 
 def test_a_card_holds_no_markup_of_a_class():
