@@ -48,16 +48,17 @@ def print_metrics(figures: Mapping[str, tuple[float, ...]], warnings: Sequence[s
     """Print a set's figures with their intervals, and what makes them doubtful."""
     console = _console()
     rows = [
-        {
-            "metric": name,
-            "value": "-" if value != value else f"{value:.4g}",
-            "95 % interval": "-" if low != low else f"{low:.4g} ... {high:.4g}",
-        }
+        {"metric": name, "value": _figure(value), "95 % interval": "-" if low != low else f"{low:.4g} ... {high:.4g}"}
         for name, (value, low, high) in figures.items()
     ]
     console.print(_table("Generated against real images", rows))
     for warning in warnings:
         console.print(_plain(f"warning: {warning}"), style="yellow", soft_wrap=True)
+
+
+def _figure(value: float) -> str:
+    """A number; what is none is no figure."""
+    return "-" if value != value else f"{value:.4g}"
 
 
 def _console(width: int | None = None) -> Console:

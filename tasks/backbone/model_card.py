@@ -60,7 +60,7 @@ schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 
 {memory_table(quality)}
 {_averages_table(averages or {})}
-**Published figures**: {config.published or "none were given to compare with."}
+**Published figures**: {for_markdown(config.published or "none were given to compare with.")}
 
 ## Limits
 
