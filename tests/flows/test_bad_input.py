@@ -330,8 +330,9 @@ def test_a_server_that_does_not_answer(tiny_overrides, as_options, tmp_path):
 def test_a_manifest_that_is_not_there(minority, tmp_path):
     checked = minority("verify", tmp_path / "manifest.json")
 
-    assert checked.code == 1
+    assert checked.code == 2
     assert str(tmp_path / "manifest.json") in checked.stderr
+    assert len(checked.stderr.strip().splitlines()) == 1
 
 
 def test_a_manifest_that_is_no_manifest(minority, tmp_path):
