@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from datasets.storage.yaml_text import Written, load_yaml, plain
-from tasks.config.preset_files import entries, entries_in, flow_of, options
+from datasets.storage.yaml_text import load_yaml, plain
+from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import settled, settled_at
 from tasks.errors import InputError
@@ -143,7 +143,7 @@ def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A deployment of plain values: names and the texts of its config are what was written, quoted or not."""
-    words = {key: entry[key].text for key in ("name", "description") if isinstance(entry.get(key), Written)}
+    words = {key: worded(entry, key) for key in ("name", "description")}
     parameters = plain(entry["parameters"])
     if isinstance(parameters, dict) and "config" in parameters:
         parameters["config"] = settled(entry["parameters"]["config"], FLOWS[flow_of(entry)])
