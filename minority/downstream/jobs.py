@@ -82,6 +82,8 @@ class Comparison:
     def name(self, job: Job) -> str:
         """Name of a job's result, fit for a file: the trial, 8 hex digits over budget and images, part and seed."""
         source = "" if job.trial.arm.source is None else self._sources[job.trial.arm.source]
+        if job.trial.arm.uses_backbone:
+            source += self._reading
         return f"{job.trial.key}-{_digest(self._budget_and_images, source)}-{job.part}-{job.seed}"
 
     def tuning(self, arm: Arm) -> list[Job]:
@@ -136,6 +138,10 @@ class Comparison:
         budget = {name: value for name, value in asdict(self.settings).items() if name not in _INDECISIVE}
         parts = (self.data.train, self.data.validation, self.data.test)
         return _digest(str(RESULTS_VERSION), json.dumps(budget, sort_keys=True), *(_content(part) for part in parts))
+
+    @cached_property
+    def _reading(self) -> str:
+        return "" if self.data.reading is None else self.data.reading.digest()
 
     @cached_property
     def _sources(self) -> dict[str, str]:

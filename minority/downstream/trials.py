@@ -9,7 +9,7 @@ Shapes: N images.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from typing import Any, Literal
 
@@ -21,12 +21,15 @@ from minority.downstream.arms import Arm
 from minority.downstream.data import DownstreamData, Float64, Int64, LabelledImages
 from minority.downstream.last_layer import refit_last_layer
 from minority.downstream.predictions import Predictions
+from minority.downstream.pretrained import answer, fold_of
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.training import probabilities_and_features, train
 
 #: Seeds of tuning begin here, so that none of them is a seed that is tested.
 FIRST_TUNING_SEED = 10_000
 _FOLDS = 2
+#: Settings of arms that trials were once named without.
+_CAME_LATER = ("learner", "sharpness", "share_of_levels", "rate_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,13 @@ class Trial:
         return f"{slug}-{digest}"
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, ready for JSON."""
-        return asdict(self)
+        """All settings, ready for JSON; without those that came later, where they are at their defaults."""
+        settings = asdict(self)
+        defaults = {field.name: field.default for field in fields(Arm)}
+        settings["arm"] = {
+            name: value for name, value in settings["arm"].items() if name not in _CAME_LATER or value != defaults[name]
+        }
+        return settings
 
 
 def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:
@@ -61,7 +69,9 @@ def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:
     Raises:
         ValueError: Where the grid has fewer trials than the budget grants, so that arms would not be tried alike.
     """
-    if arm.tuned is None:
+    if arm.learner in ("linear_probe", "zero_shot"):  # they have no learning rate
+        grid = [(arm.at(value), settings.learning_rates[0], settings.weight_decays[0]) for value in arm.values]
+    elif arm.tuned is None:
         grid = [(arm, rate, decay) for decay, rate in product(settings.weight_decays, settings.learning_rates)]
     else:
         decay = settings.weight_decays[0]
@@ -103,6 +113,8 @@ def run_trial(
         part: What to predict.
         device: Where to train.
     """
+    if trial.arm.learner in ("linear_probe", "zero_shot"):
+        return answer(trial.arm, data, part=part)
     network = train(
         trial.arm,
         data,
@@ -126,15 +138,6 @@ def run_trial(
         fitted = _refitted(trial, network, data, np.flatnonzero(fold != i))
         found[held_out] = fitted(features[torch.as_tensor(held_out, device=features.device)])
     return Predictions.of(found)
-
-
-def fold_of(groups: Int64) -> Int64:
-    """(N,) 0 or 1: every group's images in turns, so that both halves have all groups of two images or more."""
-    fold = np.zeros(len(groups), dtype=np.int64)
-    for group in np.unique(groups):
-        mine = np.flatnonzero(groups == group)
-        fold[mine] = np.arange(len(mine)) % _FOLDS
-    return fold
 
 
 def choose_trial(found: Mapping[Trial, Sequence[Predictions]], validation: LabelledImages, *, num_groups: int) -> Trial:
