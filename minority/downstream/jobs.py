@@ -21,7 +21,7 @@ from minority.downstream.trials import Trial, choose_trial, trials_for, tuning_s
 #: Raise it when a change of the code changes what a training predicts, so that no comparison mixes old and new ones.
 RESULTS_VERSION = 1
 #: They change how many trainings there are, or their speed, but no training.
-_INDECISIVE = ("record_steps", "tuning_seeds", "trials")
+_INDECISIVE = ("record_steps", "tuning_seeds", "trials", "chosen_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,9 @@ class Comparison:
 
     def _choose(self, found: Mapping[Trial, Mapping[int, Predictions]]) -> Trial:
         by_trial = {trial: list(by_seed.values()) for trial, by_seed in found.items()}
-        return choose_trial(by_trial, self.data.validation, num_groups=len(self.data.group_names))
+        return choose_trial(
+            by_trial, self.data.validation, num_groups=len(self.data.group_names), by=self.settings.chosen_by
+        )
 
     def _tests_of(self, trial: Trial) -> list[Job]:
         return [Job(trial=trial, seed=seed, part="test") for seed in range(self.seeds)]

@@ -4,8 +4,11 @@ Shapes: N images, D features, K classes, L noise levels, C channels, H x W pixel
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,8 @@ from torch import nn
 from minority.downstream.data import Float64, LabelledImages
 
 Float32 = NDArray[np.float32]
+
+_FACTS = ("identity", "dimensions", "encoder_features", "encoder_macs", "evaluation_macs", "evaluations")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -69,6 +74,35 @@ class BackboneReading:
                 "distillation need a class-conditional backbone."
             )
         return self.errors[part]
+
+    def save(self, file: Path | BinaryIO) -> None:
+        """Write everything but the encoder as an .npz file."""
+        arrays: dict[str, NDArray[Any]] = {f"features/{part}": values for part, values in self.features.items()}
+        arrays |= {f"errors/{part}": values for part, values in self.errors.items()}
+        if self.augmented is not None:
+            arrays |= {f"augmented/{name}": getattr(self.augmented, name) for name in ("images", "labels", "groups")}
+        facts = {name: getattr(self, name) for name in _FACTS} | {"drawing_macs": dict(self.drawing_macs)}
+        arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+        np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, file: Path | BinaryIO, *, encoder: nn.Module | None) -> "BackboneReading":
+        """Read what `save` wrote, and put the encoder of the same backbone beside it."""
+        with np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        facts = json.loads(arrays.pop("facts").tobytes())
+        sorted_out: dict[str, dict[str, NDArray[Any]]] = {"features": {}, "errors": {}, "augmented": {}}
+        for name, values in arrays.items():
+            kind, _, part = name.partition("/")
+            sorted_out[kind][part] = values
+        augmented = LabelledImages(**sorted_out["augmented"]) if sorted_out["augmented"] else None
+        return cls(
+            **facts,
+            features=sorted_out["features"],
+            errors=sorted_out["errors"],
+            augmented=augmented,
+            encoder=encoder,
+        )
 
     def digest(self) -> str:
         """8 hex digits over the numbers that arms use."""

@@ -6,19 +6,18 @@ Shapes: N images, D features, K classes, L noise levels, C channels, H x W pixel
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from minority.backbones import Backbone
 from minority.classifier import balancing_odds
 from minority.diffusion.pixels import from_pixels, to_pixels
+from minority.downstream.cost import image_macs, macs_of
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.mixing import JITTER_DRAWS, RANDAUGMENT_DRAWS, jitter, mixup, randaugment
 from minority.downstream.reading import BackboneReading, Float32
@@ -89,9 +88,7 @@ def read_backbone(
         ValueError: Its network has no bottleneck that could be read.
     """
     backbone = backbone.to(device)
-    extract = bottleneck_extractor(backbone, noise_level=settings.noise_level, device=device)
-    bottleneck = extract.network
-    assert isinstance(bottleneck, Bottleneck), "as bottleneck_extractor makes it"
+    bottleneck = encoder_of(backbone, settings, device=device)
     parts = {"train": data.train, "validation": data.validation, "test": data.test} | dict(data.synthetic)
     features = {name: _features(bottleneck, part, grid=settings.grid, device=device) for name, part in parts.items()}
     augmented, errors = None, {}
@@ -117,11 +114,22 @@ def read_backbone(
         augmented=augmented,
         encoder=bottleneck,
         encoder_features=bottleneck(torch.zeros(1, *backbone.image_shape, device=device)).shape[1],
-        encoder_macs=count_macs(bottleneck, backbone.image_shape, device=device),
+        encoder_macs=image_macs(bottleneck, backbone.image_shape, device=device),
         evaluation_macs=evaluation,
         evaluations=len(data.class_names) * settings.zero_shot.evaluations if conditional else 0,
         drawing_macs={name: count * evaluation for name, count in (drawing_evaluations or {}).items()},
     )
+
+
+def encoder_of(backbone: Backbone, settings: ReadingSettings, *, device: torch.device | str = "cpu") -> Bottleneck:
+    """The contracting half of a backbone's network, as it reads images.
+
+    Raises:
+        ValueError: Its network has no bottleneck that could be read.
+    """
+    network = bottleneck_extractor(backbone, noise_level=settings.noise_level, device=device).network
+    assert isinstance(network, Bottleneck), "as bottleneck_extractor makes it"
+    return network
 
 
 def augmented_copies(train: LabelledImages, *, settings: ReadingSettings, jitter_settings: Jitter) -> LabelledImages:
@@ -151,30 +159,12 @@ def augmented_copies(train: LabelledImages, *, settings: ReadingSettings, jitter
     return LabelledImages(pixels, train.labels[chosen], train.groups[chosen])
 
 
-def count_macs(network: nn.Module, image_shape: tuple[int, int, int], *, device: torch.device | str) -> float:
-    """Multiply-adds of one image's forward pass through a network of images.
-
-    Args:
-        network: (B, C, H, W) -> anything.
-        image_shape: (C, H, W).
-        device: Where the network is.
-    """
-    images = torch.zeros(1, *image_shape, device=device)
-    return _macs(lambda: network(images))
-
-
 def _evaluation_macs(backbone: Backbone, *, device: torch.device | str) -> float:
     state = torch.zeros(1, *backbone.state_shape, device=device)
     label = None if backbone.num_classes is None else torch.zeros(1, dtype=torch.int64, device=device)
     step = backbone.schedule.step_at(0.5)
     timestep = backbone.schedule.timestep(step, 1, device)
-    return _macs(lambda: backbone.denoiser(state, timestep, label))
-
-
-def _macs(call: Callable[[], object]) -> float:
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops() / 2
+    return macs_of(lambda: backbone.denoiser(state, timestep, label))
 
 
 @torch.no_grad()
