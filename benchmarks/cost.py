@@ -17,7 +17,7 @@ All arms are judged alike, as the preset does. A denoiser evaluation is one forw
 counts as two. Seconds are those of the processor on a CPU and of the wall on a GPU, and include judging. The scores
 (minority score, negative ELBO) decide nothing, so they are computed for the kept ones; the last columns show what
 scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept;
-where chains are pruned, samples of one founder count once in it. Arms share the groups of their samples.
+where chains are pruned, samples of one root ancestor count once in it. Arms share the groups of their samples.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PUBLISHED, PLAIN = "published", "plain"
 #: The first sample index of the arms; tuning uses others.
 FRESH = 2**41
 
-#: Images (B, H, W, C) uint8, evaluations a sample, and how many of the samples are siblings of others.
+#: Images (B, H, W, C) uint8, evaluations a sample, and how many of the samples are copies of others.
 Batch = tuple[NDArray[np.uint8], float, int]
 #: Indices and their labels -> a batch.
 Draw = Callable[[Sequence[int], list[int] | None], Batch]
@@ -64,7 +64,7 @@ class Spent:
     samples: int = 0
     valid: int = 0
     kept: int = 0
-    siblings: int = 0
+    copies: int = 0
     evaluations: float = 0.0
     seconds: float = 0.0
     scoring_seconds: float = 0.0
@@ -103,7 +103,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
             extract=workspace.extract,
             device=workspace.device,
         )
-        return drawn.images, drawn.evaluations, drawn.siblings
+        return drawn.images, drawn.evaluations, drawn.copies
 
     return draw_batch
 
@@ -112,7 +112,7 @@ def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[
     """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
     groups, labels = groups_in_turn(workspace, indices, family=family)
     start = clock(workspace.device)
-    images, evaluations, siblings = arm(indices, labels)
+    images, evaluations, copies = arm(indices, labels)
     verdicts = judge_images(workspace, images, groups).verdicts
     judged = clock(workspace.device)
     kept = np.flatnonzero(verdicts.passed)
@@ -130,7 +130,7 @@ def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[
     spent.samples += len(indices)
     spent.valid += int(verdicts.valid.sum())
     spent.kept += len(kept)
-    spent.siblings += siblings
+    spent.copies += copies
     spent.evaluations += evaluations * len(indices)
     spent.seconds += judged - start
     spent.scoring_seconds += clock(workspace.device) - judged
@@ -172,7 +172,7 @@ def _ratio(spent: dict[str, Spent], costs: dict[str, float], name: str, baseline
             samples=spent[arm].samples,
             passed=spent[arm].kept,
             evaluations=costs[arm],
-            siblings=spent[arm].siblings,
+            copies=spent[arm].copies,
         )
         for arm in (name, baseline)
     )

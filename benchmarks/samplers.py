@@ -131,7 +131,7 @@ def measure(
         | metrics
         | {
             "yield %": 100 * usable.mean(),
-            "founders %": 100 * len(np.unique(drawn.founders)) / num,
+            "root ancestors %": 100 * len(np.unique(drawn.root_ancestors)) / num,
             "evaluations": drawn.evaluations,
             "a usable one": drawn.evaluations / usable.mean() if usable.any() else float("inf"),
             "seconds": seconds,

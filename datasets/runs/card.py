@@ -53,7 +53,7 @@ COLUMN_MEANINGS = {
     "label_margin_quantile": "of label_margin among them",
     "fingerprint": "features projected to a few numbers that keep their distances",
     "near_duplicate_group": "key of the first candidate that this one nearly duplicates; its own where there is none",
-    "founder": "sample index of the chain that it descends from; siblings share it",
+    "root_ancestor": "sample index of the chain that it descends from; copies share it",
     "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",
     "edited_fraction": "how far up the chain that image was noised",
     "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",

@@ -64,8 +64,8 @@ METADATA_SCHEMA = pa.schema(
         # Among the candidates.
         pa.field("fingerprint", pa.list_(pa.float32())),  # features projected to a few numbers that keep distances
         pa.field("near_duplicate_group", pa.string()),  # key of the first candidate that it nearly duplicates
-        # Where chains were pruned: sample_index of the one that it descends from; siblings have the same.
-        pa.field("founder", pa.int64()),
+        # Where chains were pruned: sample_index of the one that it descends from; copies have the same.
+        pa.field("root_ancestor", pa.int64()),
         # Of variants of real images (edit).
         pa.field("edited_source_id", pa.string()),  # the training image that it is a variant of
         pa.field("edited_fraction", pa.float32()),  # t0 / T: how far up the chain that image was noised

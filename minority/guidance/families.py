@@ -35,7 +35,7 @@ def whole_families(
     return members, member_labels, positions
 
 
-def founders(parents: Sequence[Tensor | None], batch: int) -> Tensor:
+def root_ancestors(parents: Sequence[Tensor | None], batch: int) -> Tensor:
     """Follow branches back to the chain that each sample descends from at the first point, (B,) int64.
 
     Args:

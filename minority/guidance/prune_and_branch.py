@@ -39,7 +39,7 @@ class PruneAndBranch(Method):
         perturbation: Perturbation step of the metric as a fraction of the chain, in [0, 1).
         draws: Noises that the metric is averaged over; each costs one network call a point. Both are without effect
             on "features".
-        max_siblings: How many chains may continue one parent, the parent included; at least 2. What exceeds it goes
+        max_copies: How many chains may continue one parent, the parent included; at least 2. What exceeds it goes
             on as it was, in the order of promise.
     """
 
@@ -56,7 +56,7 @@ class PruneAndBranch(Method):
     points: tuple[float, ...] = (0.5,)
     perturbation: float = 0.5
     draws: int = 2
-    max_siblings: int = 2
+    max_copies: int = 2
 
     def __post_init__(self) -> None:
         if self.family < 2:
@@ -69,10 +69,10 @@ class PruneAndBranch(Method):
             raise ValueError(f"PruneAndBranch.points must be fractions of the way in (0, 1), got {self.points}.")
         if not 0 <= self.perturbation < 1:
             raise ValueError(f"PruneAndBranch.perturbation must lie in [0, 1), got {self.perturbation}.")
-        if self.draws < 1 or self.max_siblings < 2:
+        if self.draws < 1 or self.max_copies < 2:
             raise ValueError(
-                "PruneAndBranch.draws must be at least 1 and .max_siblings at least 2, got "
-                f"{self.draws} and {self.max_siblings}."
+                "PruneAndBranch.draws must be at least 1 and .max_copies at least 2, got "
+                f"{self.draws} and {self.max_copies}."
             )
 
     @classmethod
@@ -128,7 +128,7 @@ class PruneAndBranch(Method):
             return None
         self._check_families(len(estimate.x_t), chain.label)
         promise = self.promise(estimate, chain, noise)
-        return choose_parents(promise, family=self.family, keep=self.keep, max_siblings=self.max_siblings)
+        return choose_parents(promise, family=self.family, keep=self.keep, max_copies=self.max_copies)
 
     def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """How likely each chain is to end in a wanted image, (B,), any monotone scale; override to judge otherwise."""
@@ -153,17 +153,17 @@ class PruneAndBranch(Method):
                 raise ValueError(f"the {self.family} chains of a family must have one label; order labels in runs.")
 
 
-def choose_parents(promise: Tensor, *, family: int, keep: int, max_siblings: int) -> Tensor:
+def choose_parents(promise: Tensor, *, family: int, keep: int, max_copies: int) -> Tensor:
     """Hand each place of a family to one of its survivors.
 
     The best `keep` stay in their own places; the empty places go to them in turn, the best first, until each has
-    `max_siblings` places; what is still empty stays as it was. Ties fall to the lower index.
+    `max_copies` places; what is still empty stays as it was. Ties fall to the lower index.
 
     Args:
         promise: (B,) larger = better; not a number counts as worst.
         family: Consecutive chains that compete.
         keep: Survivors a family.
-        max_siblings: Places a survivor may have, its own included.
+        max_copies: Places a survivor may have, its own included.
 
     Returns:
         (B,) int64 indices into the batch.
@@ -174,7 +174,7 @@ def choose_parents(promise: Tensor, *, family: int, keep: int, max_siblings: int
     for f, ranking in enumerate(order.tolist()):
         survivors, empty = ranking[:keep], ranking[keep:]
         # The best of the pruned keep their lives where branches run out, so the worst places are filled first.
-        seats = [survivor for _ in range(max_siblings - 1) for survivor in survivors]
+        seats = [survivor for _ in range(max_copies - 1) for survivor in survivors]
         for place, survivor in zip(reversed(empty), seats, strict=False):
             parents[f, place] = f * family + survivor
     return parents.view(-1).to(promise.device)

@@ -20,7 +20,7 @@ from minority.diffusion.score import minority_score, negative_elbo
 from minority.engine.prepare import EngineSettings, prepared
 from minority.features.pixel_features import pixel_features
 from minority.guidance import Guidance, family_of
-from minority.guidance.families import founders as founders_of
+from minority.guidance.families import root_ancestors as root_ancestors_of
 from minority.guidance.families import whole_families
 from minority.guidance.materials import Extractor, Materials, Parts
 from minority.neighbours.reference import RealReference
@@ -78,18 +78,18 @@ class Drawn:
     Attributes:
         images: (N, H, W, C) uint8.
         evaluations: Denoiser evaluations a sample (a backward pass counts as two; an upsampler's calls count too).
-        founders: (N,) int64 index of the chain that each sample descends from: its own where chains were not branched;
-            samples of one founder are siblings.
+        root_ancestors: (N,) int64 index of the chain that each sample descends from: its own where chains were not
+            branched; samples of one root ancestor are copies.
     """
 
     images: NDArray[np.uint8]
     evaluations: float
-    founders: NDArray[np.int64]
+    root_ancestors: NDArray[np.int64]
 
     @property
-    def siblings(self) -> int:
-        """Samples beyond the first one of every founder."""
-        return len(self.founders) - len(np.unique(self.founders))
+    def copies(self) -> int:
+        """Samples beyond the first one of every root ancestor."""
+        return len(self.root_ancestors) - len(np.unique(self.root_ancestors))
 
 
 def draw(
@@ -158,7 +158,7 @@ def draw(
                 x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
             require_finite(x, "a finished image")
             images = to_pixels(x)
-        origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
+        origins = np.array(part, dtype=np.uint64)[root_ancestors_of(parents, len(part)).numpy()]
         return images, origins.astype(np.int64), cost.evaluations() + extra
 
     with finite_states(backbone, precision=settings.precision):
@@ -166,7 +166,7 @@ def draw(
     return Drawn(
         images=np.concatenate([images for images, _, _ in batches])[positions],
         evaluations=batches[-1][2] * len(members) / len(indices),
-        founders=np.concatenate([founders for _, founders, _ in batches])[positions],
+        root_ancestors=np.concatenate([root_ancestors for _, root_ancestors, _ in batches])[positions],
     )
 
 

@@ -20,13 +20,13 @@ class DrawnUnit:
     Attributes:
         images: (N, H, W, C) uint8.
         evaluations: Denoiser evaluations a sample.
-        founders: (N,) sample index of the chain that each descends from; its own where chains were not pruned.
+        root_ancestors: (N,) sample index of the chain that each descends from; its own where chains were not pruned.
         sources: (N,) positions of the training images that they are variants of; None where they come from noise.
     """
 
     images: NDArray[np.uint8]
     evaluations: float
-    founders: NDArray[np.int64]
+    root_ancestors: NDArray[np.int64]
     sources: NDArray[np.int64] | None = None
 
 
@@ -56,7 +56,7 @@ def draw_candidates(
             parts=parts,
             device=device,
         )
-        return DrawnUnit(drawn.images, drawn.evaluations, drawn.founders)
+        return DrawnUnit(drawn.images, drawn.evaluations, drawn.root_ancestors)
     sources = choose_sources(seed, plan.indices, plan.groups, real_groups=workspace.real.train_groups)
     images, evaluations = edit_images(
         backbone,

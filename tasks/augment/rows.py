@@ -46,7 +46,7 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "sample_index": list(plan.indices),
         "seed": [config.seed] * plan.num_samples,
         "guidance": [json.dumps(sampler.to_dict(), sort_keys=True)] * plan.num_samples,
-        "founder": drawn.founders,
+        "root_ancestor": drawn.root_ancestors,
         "evaluations": [drawn.evaluations] * plan.num_samples,
         "kept": [False] * plan.num_samples,
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
@@ -62,8 +62,8 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         rows["edited_source_id"] = [real.train.source_ids[position] for position in drawn.sources]
         rows["edited_fraction"] = np.full(plan.num_samples, config.edit.fraction, dtype=np.float32)
     if workspace.backbone.prompts is not None and condition is not None:
-        # A branch goes on with its founder's prompt.
-        rows["prompt"] = workspace.backbone.prompts.chosen(config.seed, drawn.founders.tolist(), condition)
+        # A branch goes on with its root ancestor's prompt.
+        rows["prompt"] = workspace.backbone.prompts.chosen(config.seed, drawn.root_ancestors.tolist(), condition)
     return images, pa.table(rows)
 
 

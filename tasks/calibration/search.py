@@ -196,7 +196,7 @@ def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[in
         label_kept=int(verdicts.label_kept.sum()),
         passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
         evaluations=drawn.evaluations * len(indices),
-        siblings=drawn.siblings,
+        copies=drawn.copies,
         diversity=diversity_of(workspace, judged.features),
     )
 

@@ -32,10 +32,10 @@ def test_every_arm_is_drawn_judged_and_costed(monkeypatch, capsys, tmp_path):
     assert (out / "cost.md").read_text().strip() in capsys.readouterr().out
 
 
-def test_siblings_make_the_interval_of_a_ratio_wider():
+def test_copies_make_the_interval_of_a_ratio_wider():
     plain = Spent(samples=400, kept=80, evaluations=4000.0, seconds=40.0)
     alone = Spent(samples=400, kept=160, evaluations=4000.0, seconds=40.0)
-    branched = replace(alone, siblings=300)
+    branched = replace(alone, copies=300)
 
     rows = rows_of({"published": plain, "plain": plain, "alone": alone, "branched": branched}, scoring=14)
 

@@ -505,7 +505,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
             )
         )
         assert expected_cost(candidate.sampler, backbone) == drawn[-1].evaluations
-    assert any(len(set(found.founders)) < 4 for found in drawn)
+    assert any(len(set(found.root_ancestors)) < 4 for found in drawn)
 
 
 def test_measurements_add_up():
@@ -521,9 +521,9 @@ def test_measurements_add_up():
     assert (Measured() + Measured(samples=1)).diversity is None
 
 
-def test_siblings_count_once_in_what_is_uncertain():
+def test_copies_count_once_in_what_is_uncertain():
     apart = Measured(samples=25, passed=10, valid=20, evaluations=1000.0)
-    family = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, siblings=75)
+    family = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, copies=75)
     floors = CalibrationSettings(validity_floor=0.7).floors
 
     assert family.kept_share == apart.kept_share
@@ -533,7 +533,7 @@ def test_siblings_count_once_in_what_is_uncertain():
     _, low_high = ratio_interval(family, apart)
     _, expected = ratio_interval(apart, apart)
     assert low_high == pytest.approx(expected)
-    assert (apart + family).siblings == 75
+    assert (apart + family).copies == 75
 
 
 def test_the_ratio_of_two_yields_has_an_interval_that_holds_it():

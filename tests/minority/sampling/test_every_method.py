@@ -115,9 +115,9 @@ METHODS = {
     "classifier-free": lambda mixture, scale: ClassifierFree(scale=0.5 * scale),
 }
 BRANCHING = {
-    "prune and branch": lambda mixture, scale: PruneAndBranch(points=(0.2, 0.4), keep=1, max_siblings=4),
+    "prune and branch": lambda mixture, scale: PruneAndBranch(points=(0.2, 0.4), keep=1, max_copies=4),
     "prune by features": lambda mixture, scale: PruneByFeatures(
-        reference=real_reference(mixture), points=(0.3, 0.5), keep=1, max_siblings=4, realism_floor=0.5
+        reference=real_reference(mixture), points=(0.3, 0.5), keep=1, max_copies=4, realism_floor=0.5
     ),
 }
 ALL = METHODS | BRANCHING
@@ -157,7 +157,7 @@ def test_each_method_raises_the_rare_share(name, mixture, schedule, plain_rare):
     rare = is_rare(mixture, draw(mixture, schedule, [ALL[name](mixture, 1)], range(CHAINS)))
 
     # The same seeds with and without, so the gain's standard error is that of a mean over 60 families: chains of one
-    # family may be siblings, families are independent.
+    # family may be copies, families are independent.
     gain = (rare - plain_rare).view(-1, FAMILY).mean(dim=1)
     error = float(gain.std()) / math.sqrt(len(gain))
     assert 0 < error < 0.06

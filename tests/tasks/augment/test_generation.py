@@ -176,13 +176,13 @@ def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tin
     rows = read_unit(store, units[0].unit)[1].to_pandas()
     plain_rows = read_unit(store, plain.unit)[1].to_pandas()
     assert len(rows) == 9
-    assert (rows["founder"] // 3 == rows["sample_index"] // 3).all()
-    assert (rows.groupby("founder").size() <= 2).all()
-    assert (rows["founder"] != rows["sample_index"]).sum() == 3
+    assert (rows["root_ancestor"] // 3 == rows["sample_index"] // 3).all()
+    assert (rows.groupby("root_ancestor").size() <= 2).all()
+    assert (rows["root_ancestor"] != rows["sample_index"]).sum() == 3
     assert (rows.groupby(rows["sample_index"] // 3)["label"].nunique() == 1).all()
     # The metric asks the network once more of every chain; the features do not.
     assert rows["evaluations"].eq(6 if judge == "features" else 7).all()
-    assert (plain_rows["founder"] == plain_rows["sample_index"]).all()
+    assert (plain_rows["root_ancestor"] == plain_rows["sample_index"]).all()
 
 
 def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):

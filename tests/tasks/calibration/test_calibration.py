@@ -117,7 +117,7 @@ def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
     assert {0, 1, 2} <= {order.candidate for order in verification}
 
 
-def test_all_candidates_share_groups_and_pruned_ones_tell_their_siblings(config, monkeypatch):
+def test_all_candidates_share_groups_and_pruned_ones_tell_their_copies(config, monkeypatch):
     config = config.model_copy(update={"sampler": replace(config.sampler, prune_and_branch=PRUNED)})
     seen = []
 
@@ -130,7 +130,7 @@ def test_all_candidates_share_groups_and_pruned_ones_tell_their_siblings(config,
 
     assert candidates_of(config)[3].sampler.prune_and_branch == PRUNED
     assert seen[0] == seen[1] == [0] * 6 + [1] * 6
-    assert (plain.siblings, pruned.siblings) == (0, 6)  # three of a family of six go on, each in two chains
+    assert (plain.copies, pruned.copies) == (0, 6)  # three of a family of six go on, each in two chains
 
 
 def test_no_family_is_cut_whatever_its_size(config):
