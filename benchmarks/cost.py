@@ -108,9 +108,9 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
     return draw_batch
 
 
-def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], family: int) -> None:
-    """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
-    groups, labels = groups_in_turn(workspace, indices, family=family)
+def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], particle_group: int) -> None:
+    """Draw, judge and score a batch of samples, a particle group in a row of one group; adds to what is spent."""
+    groups, labels = groups_in_turn(workspace, indices, particle_group=particle_group)
     start = clock(workspace.device)
     images, evaluations, copies = arm(indices, labels)
     verdicts = judge_images(workspace, images, groups).verdicts
@@ -221,12 +221,21 @@ def main() -> None:
         )
     } | {name: our_arm(workspace, settings) for name, settings in samplers.items()}
     spent = {name: Spent() for name in arms}
-    family = math.lcm(*(settings.family for settings in samplers.values()))
-    size, fresh = whole(arguments.batch_size, family=family), math.ceil(FRESH / family) * family
+    particle_group = math.lcm(*(settings.particle_group for settings in samplers.values()))
+    size, fresh = (
+        whole(arguments.batch_size, particle_group=particle_group),
+        math.ceil(FRESH / particle_group) * particle_group,
+    )
     for first in range(0, arguments.num, size):
         count = min(size, arguments.num - first)
         for name, arm in arms.items():
-            measure(workspace, arm, spent[name], indices=range(fresh + first, fresh + first + count), family=family)
+            measure(
+                workspace,
+                arm,
+                spent[name],
+                indices=range(fresh + first, fresh + first + count),
+                particle_group=particle_group,
+            )
     scores = workspace.config.scores
     rows = rows_of(spent, scoring=scores.draws + scores.elbo_steps)
     machine = describe_machine(workspace.device)

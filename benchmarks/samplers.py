@@ -103,7 +103,7 @@ def measure(
 ) -> dict[str, object]:
     """One row of the table."""
     classes = backbone.num_classes
-    # Runs of equal labels, so that families of chains have one label.
+    # Runs of equal labels, so that particle groups of chains have one label.
     labels = None if classes is None else [i * classes // num for i in range(num)]
     settings = replace(NAMED_SAMPLERS[name], batch_size=batch_size)
     reference = RealReference.fit(pixel_features(real.images))

@@ -64,7 +64,7 @@ def generate(workspace: Workspace) -> int:
         round_number=round_number,
         first_index=candidates.num_samples,
         wanted=wanted,
-        family=config.sampler.family,
+        particle_group=config.sampler.particle_group,
     ):
         plan = settle_plan(planned, store)
         if round_number == 0 and config.plan.baseline:

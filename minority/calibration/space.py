@@ -257,9 +257,9 @@ def describe(sampler: SamplerSettings) -> str:
     return ", ".join([walk.describe(), *(method.describe() for method in sampler.guidance)])
 
 
-def common_family(candidates: Sequence[Candidate]) -> int:
-    """Consecutive sample indices that are whole families of every candidate."""
-    return math.lcm(*{candidate.sampler.family for candidate in candidates})
+def common_particle_group(candidates: Sequence[Candidate]) -> int:
+    """Consecutive sample indices that are whole particle groups of every candidate."""
+    return math.lcm(*{candidate.sampler.particle_group for candidate in candidates})
 
 
 def without_empty_grids(space: Mapping[str, Any]) -> dict[str, Any]:

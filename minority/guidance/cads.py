@@ -75,7 +75,7 @@ class Cads(Method):
         """Noise is added once to a prompt, and branches would be told one that was noised for another chain."""
         if any(isinstance(other, Cads) for other in others):
             return "there are two of it; give one."
-        if any(other.family > 1 for other in others):
+        if any(other.particle_group > 1 for other in others):
             return "chains that replace one another would be told prompts noised twice; leave pruning out."
         return None
 

@@ -1,11 +1,12 @@
 """Prune and branch: at a few points of the chain the hopeless ones die and the promising ones continue in their place.
 
-Particle steering in the manner of sequential Monte Carlo, without gradients. Chains compete within their *family* only:
-`family` consecutive sample indices, all with one label. At each point the best ones of a family are kept, and every
-place left empty continues as a branch of one of them, with the noise of its own place from there on. So a sample is a
-function of its family's indices, label and settings, whatever else is in the batch, and the batch stays full.
+Particle steering in the manner of sequential Monte Carlo, without gradients. Chains compete within their *particle
+group* only: `particle_group` consecutive sample indices, all with one label. At each point the best ones of a particle
+group are kept, and every place left empty continues as a branch of one of them, with the noise of its own place from
+there on. So a sample is a function of its particle group's indices, label and settings, whatever else is in the batch,
+and the batch stays full.
 
-Shapes: B samples, F = B / family families, C channels, H x W pixels.
+Shapes: B samples, F = B / particle_group particle groups, C channels, H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ class PruneAndBranch(Method):
         judge: By the "metric" (the minority metric), or by "features": where the estimate lies among the real images
             (minority/guidance/prune_by_features.py), which costs no network calls and tells real from unreal, but needs
             the real images at hand.
-        family: Chains that compete, at least 2.
-        keep: How many of a family survive each point, 1 ... family - 1.
+        particle_group: Chains that compete, at least 2.
+        keep: How many of a particle group survive each point, 1 ... particle_group - 1.
         points: When to judge, as fractions of the way from noise to image, in (0, 1).
         perturbation: Perturbation step of the metric as a fraction of the chain, in [0, 1).
         draws: Noises that the metric is averaged over; each costs one network call a point. Both are without effect
@@ -51,7 +52,7 @@ class PruneAndBranch(Method):
     shown_when_absent: ClassVar[bool] = True
 
     judge: Literal["metric", "features"] = "metric"
-    family: int = 4
+    particle_group: int = 4
     keep: int = 2
     points: tuple[float, ...] = (0.5,)
     perturbation: float = 0.5
@@ -59,11 +60,11 @@ class PruneAndBranch(Method):
     max_copies: int = 2
 
     def __post_init__(self) -> None:
-        if self.family < 2:
-            raise ValueError(f"PruneAndBranch.family must be at least 2 chains, got {self.family}.")
-        if not 1 <= self.keep < self.family:
+        if self.particle_group < 2:
+            raise ValueError(f"PruneAndBranch.particle_group must be at least 2 chains, got {self.particle_group}.")
+        if not 1 <= self.keep < self.particle_group:
             raise ValueError(
-                f"PruneAndBranch.keep must lie in 1 ... {self.family - 1}, family being {self.family}, got {self.keep}."
+                f"PruneAndBranch.keep must lie in 1 ... {self.particle_group - 1}, particle_group being {self.particle_group}, got {self.keep}."
             )
         if not self.points or not all(0 < point < 1 for point in self.points):
             raise ValueError(f"PruneAndBranch.points must be fractions of the way in (0, 1), got {self.points}.")
@@ -122,13 +123,13 @@ class PruneAndBranch(Method):
         """Which chain each one continues, (B,) int64; None between the points.
 
         Raises:
-            ValueError: Where the batch does not hold whole families of one label.
+            ValueError: Where the batch does not hold whole particle groups of one label.
         """
         if estimate.step not in self.judged_steps(chain.schedule.num_steps) or estimate.step == 0:
             return None
-        self._check_families(len(estimate.x_t), chain.label)
+        self._check_particle_groups(len(estimate.x_t), chain.label)
         promise = self.promise(estimate, chain, noise)
-        return choose_parents(promise, family=self.family, keep=self.keep, max_copies=self.max_copies)
+        return choose_parents(promise, particle_group=self.particle_group, keep=self.keep, max_copies=self.max_copies)
 
     def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """How likely each chain is to end in a wanted image, (B,), any monotone scale; override to judge otherwise."""
@@ -142,39 +143,41 @@ class PruneAndBranch(Method):
         ]
         return torch.stack(distances).mean(dim=0)
 
-    def _check_families(self, batch: int, label: Tensor | None) -> None:
-        if batch % self.family:
+    def _check_particle_groups(self, batch: int, label: Tensor | None) -> None:
+        if batch % self.particle_group:
             raise ValueError(
-                f"a batch of {batch} does not hold whole families of {self.family} chains; make its size a multiple."
+                f"a batch of {batch} does not hold whole particle groups of {self.particle_group} chains; make its size a multiple."
             )
         if label is not None:
-            families = label.view(-1, self.family)
-            if not bool((families == families[:, :1]).all()):
-                raise ValueError(f"the {self.family} chains of a family must have one label; order labels in runs.")
+            particle_groups = label.view(-1, self.particle_group)
+            if not bool((particle_groups == particle_groups[:, :1]).all()):
+                raise ValueError(
+                    f"the {self.particle_group} chains of a particle group must have one label; order labels in runs."
+                )
 
 
-def choose_parents(promise: Tensor, *, family: int, keep: int, max_copies: int) -> Tensor:
-    """Hand each place of a family to one of its survivors.
+def choose_parents(promise: Tensor, *, particle_group: int, keep: int, max_copies: int) -> Tensor:
+    """Hand each place of a particle group to one of its survivors.
 
     The best `keep` stay in their own places; the empty places go to them in turn, the best first, until each has
     `max_copies` places; what is still empty stays as it was. Ties fall to the lower index.
 
     Args:
         promise: (B,) larger = better; not a number counts as worst.
-        family: Consecutive chains that compete.
-        keep: Survivors a family.
+        particle_group: Consecutive chains that compete.
+        keep: Survivors a particle group.
         max_copies: Places a survivor may have, its own included.
 
     Returns:
         (B,) int64 indices into the batch.
     """
     worst = torch.nan_to_num(promise.float(), nan=-torch.inf)
-    order = worst.view(-1, family).argsort(dim=1, descending=True, stable=True).cpu()  # (F, family)
-    parents = torch.arange(len(promise)).view(-1, family).clone()
+    order = worst.view(-1, particle_group).argsort(dim=1, descending=True, stable=True).cpu()  # (F, particle_group)
+    parents = torch.arange(len(promise)).view(-1, particle_group).clone()
     for f, ranking in enumerate(order.tolist()):
         survivors, empty = ranking[:keep], ranking[keep:]
         # The best of the pruned keep their lives where branches run out, so the worst places are filled first.
         seats = [survivor for _ in range(max_copies - 1) for survivor in survivors]
         for place, survivor in zip(reversed(empty), seats, strict=False):
-            parents[f, place] = f * family + survivor
+            parents[f, place] = f * particle_group + survivor
     return parents.view(-1).to(promise.device)

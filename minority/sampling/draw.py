@@ -19,10 +19,10 @@ from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.diffusion.score import minority_score, negative_elbo
 from minority.engine.prepare import EngineSettings, prepared
 from minority.features.pixel_features import pixel_features
-from minority.guidance import Guidance, family_of
-from minority.guidance.families import root_ancestors as root_ancestors_of
-from minority.guidance.families import whole_families
+from minority.guidance import Guidance, particle_group_of
 from minority.guidance.materials import Extractor, Materials, Parts
+from minority.guidance.particle_groups import root_ancestors as root_ancestors_of
+from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_turn
 from minority.runtime.memory import in_batches
@@ -107,8 +107,9 @@ def draw(
 ) -> Drawn:
     """Draw the samples with the given indices.
 
-    Where chains may replace one another, whole families of indices are drawn, each with the label of the sample that
-    asked for it, and only what was asked for is returned. Ask for whole families of one label, or pay for the rest.
+    Where chains may replace one another, whole particle groups of indices are drawn, each with the label of the sample
+    that asked for it, and only what was asked for is returned. Ask for whole particle groups of one label, or pay for
+    the rest.
 
     Args:
         backbone: On any device.
@@ -132,9 +133,9 @@ def draw(
     schedule = backbone.schedule.respaced(settings.steps)
     materials = Materials(reference=reference, extract=extract, parts=parts or {}, device=device)
     methods = [method.ready(backbone, materials) for method in (*settings.guidance, *guidance)]
-    family = family_of(methods)
-    members, member_labels, positions = whole_families(indices, labels, family=family)
-    size = max(1, settings.batch_size // family) * family
+    particle_group = particle_group_of(methods)
+    members, member_labels, positions = whole_particle_groups(indices, labels, particle_group=particle_group)
+    size = max(1, settings.batch_size // particle_group) * particle_group
 
     def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
         part = members[batch]
@@ -162,7 +163,7 @@ def draw(
         return images, origins.astype(np.int64), cost.evaluations() + extra
 
     with finite_states(backbone, precision=settings.precision):
-        batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
+        batches = in_batches(len(members), size=size, work=draw_batch, smallest=particle_group)
     return Drawn(
         images=np.concatenate([images for images, _, _ in batches])[positions],
         evaluations=batches[-1][2] * len(members) / len(indices),

@@ -133,7 +133,7 @@ def edit_images(
         )
     if len(indices) != len(images) or (labels is not None and len(labels) != len(images)) or len(images) == 0:
         raise ValueError(f"{len(images)} images need as many indices and labels, and there must be one at least.")
-    pruning = [method.key for method in settings.guidance if method.family > 1]
+    pruning = [method.key for method in settings.guidance if method.particle_group > 1]
     if pruning:
         raise ValueError(f"pruned chains take another image's place and label; leave {pruning[0]} out.")
     check_backbone(backbone, settings)

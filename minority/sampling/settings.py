@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from minority.backbones.backbone import Precision
 from minority.diffusion.chain import Variance
 from minority.engine.prepare import EngineSettings
-from minority.guidance import check_combination, family_of
+from minority.guidance import check_combination, particle_group_of
 from minority.guidance.method import Method
 from minority.guidance.registry import METHODS
 from minority.solvers import Solver
@@ -85,9 +85,9 @@ class SamplerSettings(_WithMethods):
         return replace(self, **chosen)
 
     @property
-    def family(self) -> int:
+    def particle_group(self) -> int:
         """Consecutive sample indices that are drawn together, with one label, as chains may replace one another."""
-        return family_of(self.guidance)
+        return particle_group_of(self.guidance)
 
     @property
     def walk(self) -> Solver:

@@ -150,7 +150,7 @@ def plan_round(
     round_number: int,
     first_index: int,
     wanted: Sequence[int],
-    family: int = 1,
+    particle_group: int = 1,
 ) -> RoundPlan | None:
     """Plan one round of candidates.
 
@@ -160,8 +160,9 @@ def plan_round(
         round_number: 0, 1, ...
         first_index: The first sample index that is free.
         wanted: Synthetic images wanted for every group in the whole run; decides the candidate budget.
-        family: Candidates that are drawn together (`SamplerSettings.family`): each family is of one group, and lies
-            whole in one unit. `first_index` must be a multiple of it, as it is after whole families.
+        particle_group: Candidates that are drawn together (`SamplerSettings.particle_group`): each particle group is of
+            one group, and lies whole in one unit. `first_index` must be a multiple of it, as it is after whole particle
+            groups.
 
     Returns:
         The units; None where quotas are full, the rounds are over or the budget is spent.
@@ -169,17 +170,19 @@ def plan_round(
     if round_number >= config.max_rounds:
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
-    families = [math.ceil(tally.missing / _expected_yield(tally, config) / family) for tally in tallies]
-    if sum(families) * family > budget:
-        families = [count * max(0, budget) // (sum(families) * family) for count in families]
-    if sum(families) == 0:
+    particle_groups = [math.ceil(tally.missing / _expected_yield(tally, config) / particle_group) for tally in tallies]
+    if sum(particle_groups) * particle_group > budget:
+        particle_groups = [
+            count * max(0, budget) // (sum(particle_groups) * particle_group) for count in particle_groups
+        ]
+    if sum(particle_groups) == 0:
         return None
     return RoundPlan(
         sampler="minority",
         round=round_number,
-        unit_size=math.ceil(config.unit_size / family) * family,
-        indices=np.arange(first_index, first_index + sum(families) * family),
-        groups=np.repeat(_interleave(families), family),
+        unit_size=math.ceil(config.unit_size / particle_group) * particle_group,
+        indices=np.arange(first_index, first_index + sum(particle_groups) * particle_group),
+        groups=np.repeat(_interleave(particle_groups), particle_group),
     )
 
 

@@ -15,7 +15,7 @@ from datasets.storage.store import Store
 from minority.calibration.outcome import OBJECTIVES, Measured, Objective, best
 from minority.calibration.search import Draw, least_budget, next_rung, rung_sizes, whole
 from minority.calibration.search import plan_rung as plan_draws
-from minority.calibration.space import Candidate, baselines, common_family
+from minority.calibration.space import Candidate, baselines, common_particle_group
 from minority.guidance.method import TrainedMethod
 from minority.sampling.cost import expected_cost
 from minority.sampling.draw import draw
@@ -81,10 +81,10 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         survivors if rung > 0 else start,
         rungs=len(sizes),
         first=max((order.first + order.count for order in done), default=0),
-        family=common_family(candidates),
+        particle_group=common_particle_group(candidates),
         turn=_turn(config),
     )
-    return _cut(draws, size=whole(config.unit_size, family=common_family(candidates)))
+    return _cut(draws, size=whole(config.unit_size, particle_group=common_particle_group(candidates)))
 
 
 def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objective, int | None]:
@@ -102,14 +102,14 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     budget = config.calibration.budget * config.calibration.verification
     if budget == 0:
         return []
-    family, turn = common_family(candidates), _turn(config)
-    count = whole(budget / sum(costs[i] for i in chosen), family=family, turn=turn)
+    particle_group, turn = common_particle_group(candidates), _turn(config)
+    count = whole(budget / sum(costs[i] for i in chosen), particle_group=particle_group, turn=turn)
     first = math.ceil(FRESH / turn) * turn
-    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, family=family))
+    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, particle_group=particle_group))
 
 
 def check_budget(config: CalibrateConfig) -> None:
-    """Refuse a budget that would be overdrawn by one family for everybody who starts.
+    """Refuse a budget that would be overdrawn by one particle group for everybody who starts.
 
     Raises:
         InputError: Naming the least budget.
@@ -118,7 +118,7 @@ def check_budget(config: CalibrateConfig) -> None:
     start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
     backbone = open_workspace(config.augment()).backbone
     costs = [expected_cost(candidates[i].sampler, backbone) for i in start]
-    least = least_budget(settings, costs, family=common_family(candidates))
+    least = least_budget(settings, costs, particle_group=common_particle_group(candidates))
     if settings.budget < least:
         raise InputError(
             f"calibration.budget is {settings.budget} denoiser evaluations, but its first rung has {len(start)} "
@@ -150,31 +150,37 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
     except DamagedError as error:
         logging.getLogger(__name__).warning("%s The samples are drawn and counted again.", error)
     candidates, indices = candidates_of(config), range(order.first, order.first + order.count)
-    # One family for all, so that all share the groups too.
-    found = measure(workspace, candidates[order.candidate].sampler, indices, family=common_family(candidates))
+    # One particle group for all, so that all share the groups too.
+    found = measure(
+        workspace, candidates[order.candidate].sampler, indices, particle_group=common_particle_group(candidates)
+    )
     store.write(path, checked_json(asdict(found)))
     return found
 
 
 def groups_in_turn(
-    workspace: Workspace, indices: Sequence[int], *, family: int
+    workspace: Workspace, indices: Sequence[int], *, particle_group: int
 ) -> tuple[NDArray[np.int64], list[int] | None]:
-    """Groups of samples, every group equally often and a family in one group; labels where the backbone takes any."""
+    """Groups of samples, every group equally often and a particle group in one group; labels where the backbone takes
+    any.
+    """
     real = workspace.real
-    groups = np.array([index // family % len(real.groups) for index in indices])
+    groups = np.array([index // particle_group % len(real.groups) for index in indices])
     return groups, workspace.told(labels=[real.group_labels[group] for group in groups], groups=groups.tolist())
 
 
-def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, family: int = 1) -> Measured:
+def measure(
+    workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, particle_group: int = 1
+) -> Measured:
     """Draw samples, the groups in turn, and count what the filters let through.
 
     Args:
         workspace: Backbone, real data and judge.
         sampler: How to draw.
         indices: Of the samples.
-        family: Consecutive indices that are of one group; the sampler's own families are so anyway.
+        particle_group: Consecutive indices that are of one group; the sampler's own particle groups are so anyway.
     """
-    groups, labels = groups_in_turn(workspace, indices, family=math.lcm(family, sampler.family))
+    groups, labels = groups_in_turn(workspace, indices, particle_group=math.lcm(particle_group, sampler.particle_group))
     drawn = draw(
         workspace.backbone,
         seed=workspace.config.seed,
@@ -244,8 +250,8 @@ def _cut(draws: Sequence[Draw], *, size: int) -> list[Measurement]:
 
 
 def _turn(config: CalibrateConfig) -> int:
-    """Samples in which every group has one family."""
-    return common_family(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
+    """Samples in which every group has one particle group."""
+    return common_particle_group(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
 
 
 def _path(order: Measurement) -> str:

@@ -115,7 +115,9 @@ class AugmentConfig(_Run):
 
     @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
-        starts = [method.key for method in self.sampler.guidance if method.stage == "start" or method.family > 1]
+        starts = [
+            method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1
+        ]
         if self.edit is not None and starts:
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self

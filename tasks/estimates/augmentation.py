@@ -116,7 +116,7 @@ def _rounds(config: AugmentConfig, wanted: list[int]) -> tuple[list[RoundPlan], 
         round_number=len(plans),
         first_index=sum(plan.num_samples for plan in plans),
         wanted=wanted,
-        family=config.sampler.family,
+        particle_group=config.sampler.particle_group,
     ):
         plans.append(planned)
         if len(plans) == 1 and config.plan.baseline:

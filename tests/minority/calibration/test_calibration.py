@@ -26,7 +26,7 @@ from minority.calibration.search import (
     plan_rung,
     rung_sizes,
 )
-from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family
+from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_particle_group
 from minority.evaluation.intervals import bootstrap_interval, wilson
 from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.low_density import LowDensitySettings
@@ -437,13 +437,16 @@ def test_walks_without_noise_are_never_pruned():
         assert candidate.sampler.prune_and_branch is None or candidate.sampler.solver == "ancestral"
 
 
-def test_pruning_has_the_families_of_the_settings_in_use():
+def test_pruning_has_the_particle_groups_of_the_settings_in_use():
     space = CalibrationSpace(walks=(Walk(),), self_guidance=grid("self_guidance", scale=(1.0,)))
-    for base, family in ((SamplerSettings(), 4), (SamplerSettings(prune_and_branch=PruneAndBranch(family=6)), 6)):
+    for base, particle_group in (
+        (SamplerSettings(), 4),
+        (SamplerSettings(prune_and_branch=PruneAndBranch(particle_group=6)), 6),
+    ):
         candidates = space.candidates(base)
 
-        assert common_family(candidates) == family
-        assert {candidate.sampler.family for candidate in candidates} == {1, family}
+        assert common_particle_group(candidates) == particle_group
+        assert {candidate.sampler.particle_group for candidate in candidates} == {1, particle_group}
 
 
 def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
@@ -455,20 +458,20 @@ def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
         return draws[0].count
 
     assert counts(10.0) == 375
-    assert counts(10.0, family=4) == 372
-    assert counts(10.0, family=4, turn=40) == 360
-    assert counts(100.0, family=4, turn=40) == 36
-    assert counts(10_000.0, family=4, turn=40) == 4
+    assert counts(10.0, particle_group=4) == 372
+    assert counts(10.0, particle_group=4, turn=40) == 360
+    assert counts(100.0, particle_group=4, turn=40) == 36
+    assert counts(10_000.0, particle_group=4, turn=40) == 4
 
 
-def test_the_least_budget_has_one_family_for_everybody_who_starts():
+def test_the_least_budget_has_one_particle_group_for_everybody_who_starts():
     costs = [50.0] * 30 + [20.0] * 18
-    least = least_budget(CalibrationSettings(), costs, family=4)
+    least = least_budget(CalibrationSettings(), costs, particle_group=4)
 
     def spent(budget):
         config = CalibrationSettings(budget=budget)
         rungs = len(rung_sizes(config, candidates=48))
-        draws = plan_rung(config, costs, [Measured()] * 48, range(48), rungs=rungs, first=0, family=4)
+        draws = plan_rung(config, costs, [Measured()] * 48, range(48), rungs=rungs, first=0, particle_group=4)
         return sum(draw.count * costs[draw.candidate] for draw in draws), budget * 0.75 / rungs
 
     assert spent(least)[0] <= spent(least)[1]
@@ -523,17 +526,17 @@ def test_measurements_add_up():
 
 def test_copies_count_once_in_what_is_uncertain():
     apart = Measured(samples=25, passed=10, valid=20, evaluations=1000.0)
-    family = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, copies=75)
+    particle_group = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, copies=75)
     floors = CalibrationSettings(validity_floor=0.7).floors
 
-    assert family.kept_share == apart.kept_share
-    assert family.interval(40) == pytest.approx(apart.interval(10))
-    assert family.per_1000_evaluations_interval() == pytest.approx(apart.per_1000_evaluations_interval())
-    assert floors_probability(floors, family) == pytest.approx(floors_probability(floors, apart))
-    _, low_high = ratio_interval(family, apart)
+    assert particle_group.kept_share == apart.kept_share
+    assert particle_group.interval(40) == pytest.approx(apart.interval(10))
+    assert particle_group.per_1000_evaluations_interval() == pytest.approx(apart.per_1000_evaluations_interval())
+    assert floors_probability(floors, particle_group) == pytest.approx(floors_probability(floors, apart))
+    _, low_high = ratio_interval(particle_group, apart)
     _, expected = ratio_interval(apart, apart)
     assert low_high == pytest.approx(expected)
-    assert (apart + family).copies == 75
+    assert (apart + particle_group).copies == 75
 
 
 def test_the_ratio_of_two_yields_has_an_interval_that_holds_it():

@@ -10,7 +10,7 @@ from minority.backbones import Backbone
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import to_pixels
 from minority.features.pixel_features import pixel_features
-from minority.guidance.families import root_ancestors, whole_families
+from minority.guidance.particle_groups import root_ancestors, whole_particle_groups
 from minority.guidance.prune_and_branch import PruneAndBranch, choose_parents
 from minority.guidance.prune_by_features import PruneByFeatures
 from minority.neighbours.reference import RealReference
@@ -37,16 +37,16 @@ def labelled(mixture, trained):
     )
 )
 @settings(max_examples=60, deadline=None)
-def test_parents_stay_in_the_family_survive_themselves_and_have_few_children(case):
+def test_parents_stay_in_the_particle_group_survive_themselves_and_have_few_children(case):
     row, keep, max_copies = case
-    family = len(row) + 1
+    particle_group = len(row) + 1
     promise = torch.tensor([*row, 0.0, *row[::-1], 1.0])
-    keep = min(keep, family - 1)
+    keep = min(keep, particle_group - 1)
 
-    parents = choose_parents(promise, family=family, keep=keep, max_copies=max_copies)
+    parents = choose_parents(promise, particle_group=particle_group, keep=keep, max_copies=max_copies)
 
     place = torch.arange(len(promise))
-    assert (parents // family == place // family).all()
+    assert (parents // particle_group == place // particle_group).all()
     assert (parents[parents] == parents).all()  # whoever has children keeps its own place
     assert torch.bincount(parents).max() <= max_copies
 
@@ -54,25 +54,25 @@ def test_parents_stay_in_the_family_survive_themselves_and_have_few_children(cas
 def test_the_best_take_the_places_of_the_worst():
     promise = torch.tensor([0.1, 0.9, 0.5, 0.3, 3.0, 1.0, 2.0, math.nan])
 
-    parents = choose_parents(promise, family=4, keep=2, max_copies=2)
+    parents = choose_parents(promise, particle_group=4, keep=2, max_copies=2)
 
     assert parents.tolist() == [1, 1, 2, 2, 4, 6, 6, 4]
-    assert choose_parents(promise, family=4, keep=1, max_copies=2).tolist() == [1, 1, 2, 3, 4, 5, 6, 4]
+    assert choose_parents(promise, particle_group=4, keep=1, max_copies=2).tolist() == [1, 1, 2, 3, 4, 5, 6, 4]
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True), st.integers(1, 5), st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_completed_families_hold_what_was_asked_for(indices, family, labelled):
+def test_completed_particle_groups_hold_what_was_asked_for(indices, particle_group, labelled):
     labels = [index % 3 for index in indices] if labelled else None
 
-    members, member_labels, positions = whole_families(indices, labels, family=family)
+    members, member_labels, positions = whole_particle_groups(indices, labels, particle_group=particle_group)
 
     assert [members[p] for p in positions] == indices
-    assert len(members) % family == 0
-    for start in range(0, len(members), family):
+    assert len(members) % particle_group == 0
+    for start in range(0, len(members), particle_group):
         first = members[start]
-        assert first % family == 0
-        assert members[start : start + family] == list(range(first, first + family))
+        assert first % particle_group == 0
+        assert members[start : start + particle_group] == list(range(first, first + particle_group))
     if labels is None:
         assert member_labels is None
     else:
@@ -167,11 +167,17 @@ def test_settings_can_ask_for_features_and_draw_brings_the_real_images(backbone,
 def test_chains_of_different_labels_do_not_compete(labelled, trained):
     noise = SampleNoise(0, range(4), shape=SHAPE)
     with pytest.raises(ValueError, match="must have one label"):
-        sample(labelled.denoiser, trained, noise, label=torch.tensor([0, 0, 1, 1]), guidance=[PruneAndBranch(family=4)])
+        sample(
+            labelled.denoiser,
+            trained,
+            noise,
+            label=torch.tensor([0, 0, 1, 1]),
+            guidance=[PruneAndBranch(particle_group=4)],
+        )
 
 
-def test_a_batch_of_torn_families_is_refused(mixture, trained):
-    with pytest.raises(ValueError, match="a batch of 6 does not hold whole families of 4"):
+def test_a_batch_of_torn_particle_groups_is_refused(mixture, trained):
+    with pytest.raises(ValueError, match="a batch of 6 does not hold whole particle groups of 4"):
         sample(mixture, trained.respaced(5), SampleNoise(0, range(6), shape=SHAPE), guidance=[PruneAndBranch()])
 
 
@@ -196,7 +202,7 @@ def test_settings_refuse_a_deterministic_solver():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"family": 1}, "family must be at least 2"),
+        ({"particle_group": 1}, "particle_group must be at least 2"),
         ({"keep": 4}, r"keep must lie in 1 \.\.\. 3"),
         ({"points": ()}, "points must be fractions"),
         ({"points": (1.0,)}, "points must be fractions"),

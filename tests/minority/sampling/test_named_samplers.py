@@ -145,7 +145,8 @@ def test_guided_samplers_raise_the_rare_share(name, mixture, trained):
             mixture.mode(states(mixture, trained, settings, count=count, shape=(1, 4, 4), label=label)) == 1
         ).double()
 
-    # The same seeds with and without; chains of one family may be copies, families of four are independent.
+    # The same seeds with and without; chains of one particle group may be copies, particle groups of four are
+    # independent.
     gain = (rare(settings, label) - rare(settings.plain(), None)).view(-1, 4).mean(dim=1)
     error = float(gain.std()) / math.sqrt(len(gain))
     assert 0 < error < 0.05

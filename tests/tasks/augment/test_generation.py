@@ -26,7 +26,9 @@ def first_round(workspace):
     config, groups = workspace.config, workspace.real.groups
     wanted = quotas(workspace.real, config.plan)
     nothing = tally(wanted, {"group": [], "kept": [], "passed": []}, groups)
-    units = plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, family=config.sampler.family)
+    units = plan_round(
+        config.plan, nothing, round_number=0, first_index=0, wanted=wanted, particle_group=config.sampler.particle_group
+    )
     return units, wanted
 
 
@@ -162,7 +164,7 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
 @pytest.mark.parametrize("judge", ["features", "metric"])
 def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, judge):
     config = tiny_config(
-        sampler={"steps": 6, "prune_and_branch": {"family": 3, "keep": 1, "judge": judge, "draws": 1}},
+        sampler={"steps": 6, "prune_and_branch": {"particle_group": 3, "keep": 1, "judge": judge, "draws": 1}},
         plan__unit_size=8,
     )
     workspace = open_workspace(config)

@@ -28,7 +28,7 @@ from tasks.config.presets import load_preset, validate
 from tasks.config.runs import AugmentConfig, CalibrateConfig
 from tasks.errors import InputError
 
-PRUNED = PruneAndBranch(judge="features", family=6, keep=3)
+PRUNED = PruneAndBranch(judge="features", particle_group=6, keep=3)
 
 
 @pytest.fixture
@@ -130,10 +130,10 @@ def test_all_candidates_share_groups_and_pruned_ones_tell_their_copies(config, m
 
     assert candidates_of(config)[3].sampler.prune_and_branch == PRUNED
     assert seen[0] == seen[1] == [0] * 6 + [1] * 6
-    assert (plain.copies, pruned.copies) == (0, 6)  # three of a family of six go on, each in two chains
+    assert (plain.copies, pruned.copies) == (0, 6)  # three of a particle group of six go on, each in two chains
 
 
-def test_no_family_is_cut_whatever_its_size(config):
+def test_no_particle_group_is_cut_whatever_its_size(config):
     config = config.model_copy(update={"sampler": replace(config.sampler, prune_and_branch=PRUNED)})
 
     search_orders, verification = search(config)
@@ -154,7 +154,7 @@ def test_without_a_share_for_verification_there_is_none(config):
     assert summary.winner is not None
 
 
-def test_a_budget_that_one_family_each_would_overdraw_is_refused(config):
+def test_a_budget_that_one_particle_group_each_would_overdraw_is_refused(config):
     check_budget(config)
     small = config.model_copy(update={"calibration": replace(config.calibration, budget=100)})
 

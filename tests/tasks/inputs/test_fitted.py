@@ -92,7 +92,7 @@ def plan_first_round(config):
     workspace = open_workspace(config)
     store = open_run_store(workspace.run)
     wanted, tallies = quotas(workspace.real, config.plan), Candidates(workspace, store).tallies()
-    plan = plan_round(config.plan, tallies, round_number=0, first_index=0, wanted=wanted, family=1)
+    plan = plan_round(config.plan, tallies, round_number=0, first_index=0, wanted=wanted, particle_group=1)
     return settle_plan(plan, store), store
 
 
