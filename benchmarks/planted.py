@@ -23,7 +23,7 @@ from minority.features import Pixels
 from minority.selection.judge import HeldOutRules, SelectionSettings, build_judge
 from minority.selection.negatives import blends
 
-POLICIES = {"fixed floors": None, "held-out floors and critic": HeldOutRules()}
+POLICIES = {"fixed floors": None, "held-out floors and discriminator": HeldOutRules()}
 
 
 def planted(

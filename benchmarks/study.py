@@ -137,7 +137,7 @@ def _judge(data: DownstreamData, backbone: Backbone, arguments: argparse.Namespa
         train_labels=data.train.labels,
         device=arguments.device,
     )
-    judging = fit_judge(data.train, extract=extract, mirrored_is_fake=not arguments.flip, device=arguments.device)
+    judging = fit_judge(data.train, extract=extract, mirrored_is_negative=not arguments.flip, device=arguments.device)
     return extract, judging
 
 

@@ -129,9 +129,9 @@ def draw_candidates(
     return LabelledImages(drawn.images, truth, truth)
 
 
-def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_fake: bool, device: str) -> Judge:
+def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_negative: bool, device: str) -> Judge:
     """A judge of the training split, with a discriminator; policies read its verdicts and scores."""
-    rules = HeldOutRules(critic=DiscriminatorSettings(mirrored_is_fake=mirrored_is_fake))
+    rules = HeldOutRules(discriminator=DiscriminatorSettings(mirrored_is_negative=mirrored_is_negative))
     settings = SelectionSettings(held_out=rules)
     return build_judge(
         extract(train.images), train.labels, settings=settings, images=train.images, extract=extract, device=device

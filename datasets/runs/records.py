@@ -46,11 +46,11 @@ METADATA_SCHEMA = pa.schema(
         pa.field("lof", pa.float32()),  # local outlier factor among the training images
         pa.field("rarity_score", pa.float32()),  # radius of the smallest real neighbourhood around it; inf: in none
         pa.field("copy_ratio", pa.float32()),  # nearest_distance over knn_distance; far below 1: a near-copy
-        pa.field("realness", pa.float32()),  # the critic's probability that it is no fake
-        pa.field("label_probability", pa.float32()),  # the critic's probability of the label
+        pa.field("p_real", pa.float32()),  # the discriminator's p(real): that it is no synthetic negative
+        pa.field("label_probability", pa.float32()),  # the discriminator's probability of the label
         pa.field("label_margin", pa.float32()),  # that, less the probability of the likeliest other label
         # Quantiles among real images that the score was not fitted on, in [0, 1]: validation images for the scores of
-        # the backbone, training images for all others, each left out of its own neighbours or critic.
+        # the backbone, training images for all others, each left out of its own neighbours or discriminator.
         pa.field("minority_score_quantile", pa.float32()),
         pa.field("negative_elbo_quantile", pa.float32()),
         pa.field("knn_distance_quantile", pa.float32()),
@@ -58,7 +58,7 @@ METADATA_SCHEMA = pa.schema(
         pa.field("lof_quantile", pa.float32()),
         pa.field("rarity_score_quantile", pa.float32()),
         pa.field("copy_ratio_quantile", pa.float32()),
-        pa.field("realness_quantile", pa.float32()),
+        pa.field("p_real_quantile", pa.float32()),
         pa.field("label_probability_quantile", pa.float32()),
         pa.field("label_margin_quantile", pa.float32()),
         # Among the candidates.

@@ -49,13 +49,13 @@ class DiscriminatorSettings:
 
     Attributes:
         folds: Members, each of which leaves one fold out, >= 2.
-        mirrored_is_fake: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
+        mirrored_is_negative: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
         classifier: Each member's budget and augmentation.
         seed: Decides folds, negatives and training.
     """
 
     folds: int = 3
-    mirrored_is_fake: bool = True
+    mirrored_is_negative: bool = True
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     seed: int = 0
 
@@ -103,7 +103,7 @@ class Discriminator:
         for i in range(settings.folds):
             seen = np.flatnonzero(fold != i)
             negatives = make_negatives(
-                images[seen], seed=settings.seed * settings.folds + i, mirrored=settings.mirrored_is_fake
+                images[seen], seed=settings.seed * settings.folds + i, mirrored=settings.mirrored_is_negative
             )
             member = train_classifier(
                 np.concatenate([images[seen], negatives.images]),

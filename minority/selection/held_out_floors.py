@@ -66,7 +66,7 @@ class HeldOutFloorJudge:
         rare = found.knn_distance > knn_distance
         if not rare.any():  # many equal images, as a set with black ones has: the rarest there are
             rare = found.knn_distance == found.knn_distance.max()
-        floors = {"copy_ratio": rules.copy_ratio, "realness": rules.realness, "label_probability": rules.label}
+        floors = {"copy_ratio": rules.copy_ratio, "p_real": rules.p_real, "label_probability": rules.label}
         self.thresholds = {
             "knn_distance": knn_distance,
             "realism": lower_limit(self._own["realism"][rare], quantile=rules.realism),
@@ -93,7 +93,7 @@ class HeldOutFloorJudge:
             neighbourhood=neighbourhood,
             label_agreement=label_agreement(self.reference, self._labels, features, labels),
             rare=neighbourhood.knn_distance > limits["knn_distance"],
-            valid=(neighbourhood.realism >= limits["realism"]) & (output.p_real >= limits["realness"]),
+            valid=(neighbourhood.realism >= limits["realism"]) & (output.p_real >= limits["p_real"]),
             new=(neighbourhood.nearest_distance > limits["nearest_distance"])
             & (neighbourhood.copy_ratio >= limits["copy_ratio"]),
             label_kept=probability >= limits["label_probability"],
@@ -122,7 +122,7 @@ class HeldOutFloorJudge:
 
 def _discriminator_scores(output: DiscriminatorOutput, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     return {
-        "realness": output.p_real,
+        "p_real": output.p_real,
         "label_probability": output.of_label(labels),
         "label_margin": output.margin(labels),
     }

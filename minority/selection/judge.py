@@ -82,7 +82,9 @@ def train_discriminator(
         ValueError: There are fewer than two images outside a fold.
     """
     labels = np.asarray(labels)
-    return Discriminator.train(images, labels, num_classes=int(labels.max()) + 1, settings=rules.critic, device=device)
+    return Discriminator.train(
+        images, labels, num_classes=int(labels.max()) + 1, settings=rules.discriminator, device=device
+    )
 
 
 __all__ = ["HeldOutRules", "Judge", "SelectionSettings", "Verdicts", "build_judge", "train_discriminator"]

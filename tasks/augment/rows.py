@@ -23,7 +23,7 @@ QUANTILES = {
     "lof": "lof",
     "rarity_score": "rarity",
     "copy_ratio": "copy_ratio",
-    "realness": "realness",
+    "p_real": "p_real",
     "label_probability": "label_probability",
     "label_margin": "label_margin",
 }
@@ -129,7 +129,7 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "copy_ratio": neighbourhood.copy_ratio,
         "label_agreement": verdicts.label_agreement,
         "labeller_confidence": verdicts.labeller_confidence,
-        "realness": None if verdicts.output is None else verdicts.output.p_real,
+        "p_real": None if verdicts.output is None else verdicts.output.p_real,
         "label_probability": verdicts.label_probability,
         "label_margin": verdicts.label_margin,
     }

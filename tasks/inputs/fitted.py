@@ -93,7 +93,7 @@ def fitted_judge(
         data = fitted(
             store,
             "discriminator",
-            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.critic)},
+            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.discriminator)},
             fit=lambda: discriminator_bytes(train_discriminator(images, labels, rules=rules, device=device)),
             suffix="safetensors",
         )

@@ -26,11 +26,11 @@ def digits():
 @pytest.fixture(scope="module")
 def judge(digits):
     (images, labels), _ = digits
-    settings = SelectionSettings(held_out=HeldOutRules(critic=QUICK), rare_quantile=0.7)
+    settings = SelectionSettings(held_out=HeldOutRules(discriminator=QUICK), rare_quantile=0.7)
     return build_judge(pixel_features(images), labels, settings=settings, images=images)
 
 
-def test_fakes_are_made_in_the_shares_that_are_asked_for(digits):
+def test_negatives_are_made_in_the_shares_that_are_asked_for(digits):
     (images, _), _ = digits
 
     negatives = make_negatives(images, seed=0, mirrored=True)
@@ -59,10 +59,10 @@ def test_the_discriminator_tells_real_from_noise_and_names_the_class(judge, digi
     _, (unseen, labels) = digits
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
 
-    real, fake = judge.discriminator.judge(unseen), judge.discriminator.judge(noise)
+    real, negative = judge.discriminator.judge(unseen), judge.discriminator.judge(noise)
 
     assert np.median(real.p_real) > 0.7
-    assert fake.p_real.max() < 0.3
+    assert negative.p_real.max() < 0.3
     assert (real.probabilities.argmax(axis=1) == labels).mean() > 0.9
     np.testing.assert_allclose(real.probabilities.sum(axis=1), 1)
 
@@ -115,7 +115,7 @@ def test_most_rare_unseen_images_pass(judge, digits):
 
     assert verdicts.rare.sum() > 50
     assert verdicts.passed[verdicts.rare].mean() > 0.8
-    assert set(verdicts.quantiles) >= {"knn_distance", "realness", "label_probability", "lof"}
+    assert set(verdicts.quantiles) >= {"knn_distance", "p_real", "label_probability", "lof"}
     assert all(((q >= 0) & (q <= 1)).all() for q in verdicts.quantiles.values())
 
 
@@ -146,7 +146,7 @@ def test_images_are_asked_for_where_a_discriminator_judges(judge, digits):
         build_judge(pixel_features(images), labels, settings=judge.settings)
 
 
-@pytest.mark.parametrize("field", ["realism", "copy_ratio", "realness", "label"])
+@pytest.mark.parametrize("field", ["realism", "copy_ratio", "p_real", "label"])
 def test_impossible_rules_are_refused(field):
     with pytest.raises(ValueError, match=f"HeldOutRules.{field}"):
         HeldOutRules(**{field: 1.0})
@@ -159,7 +159,7 @@ def test_a_set_of_constant_images_gives_numbers_and_noise_is_no_copy_of_it(greys
     images = np.concatenate([np.full((20, 8, 8, 1), grey, np.uint8) for grey in greys])
     labels = np.repeat(np.arange(len(greys)), 20)
     quick = DiscriminatorSettings(folds=2, classifier=ClassifierSettings(steps=20, width=8))
-    settings = SelectionSettings(held_out=HeldOutRules(critic=quick), rare_quantile=0.7)
+    settings = SelectionSettings(held_out=HeldOutRules(discriminator=quick), rare_quantile=0.7)
     noise = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
 
     judge = build_judge(pixel_features(images), labels, settings=settings, images=images)

@@ -13,9 +13,9 @@ from tasks.augment.units import is_done, make_unit
 from tasks.inputs.run_store import open_run_store, published_config
 from tasks.inputs.workspace import open_workspace
 
-#: Filled where a critic judges.
-CRITIC = {"realness", "label_probability", "label_margin"}
-CRITIC |= {f"{name}_quantile" for name in CRITIC}
+#: Filled where a discriminator judges.
+DISCRIMINATOR = {"p_real", "label_probability", "label_margin"}
+DISCRIMINATOR |= {f"{name}_quantile" for name in DISCRIMINATOR}
 #: Filled in when images are published.
 LATER = {"near_duplicate_group", "shard"}
 SCORES = ("minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism")
@@ -91,7 +91,7 @@ def test_a_candidate_has_every_column_but_its_shard(run):
 
     _, rows = read_unit(store, plan.unit)
 
-    synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - CRITIC
+    synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - DISCRIMINATOR
     empty = {name for name in synthetic if rows[name].null_count}
     # Nothing was edited or drawn by a prompt here, and the backbone's label tells the group.
     assert empty == {"edited_source_id", "edited_fraction", "labeller_confidence", "prompt"}
@@ -197,7 +197,7 @@ def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
     assert is_done(plan, open_run_store(moved.run), recipe=moved.recipe)
 
 
-def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_label(
+def test_with_groups_finer_than_labels_discriminator_and_labeller_must_both_keep_the_label(
     tiny_config, tiny_celeba, make_backbone, tmp_path
 ):
     workspace = open_workspace(
@@ -206,7 +206,7 @@ def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_la
             dataset={"reader": "celeba", "folder": str(tiny_celeba), "image_size": 8},
             backbone__path=make_backbone(tmp_path / "faces", channels=3, num_classes=2),
             labeller__steps=40,
-            selection={"label_floor": 0.4, "held_out": {"critic": {"folds": 2, "classifier": {"steps": 40}}}},
+            selection={"label_floor": 0.4, "held_out": {"discriminator": {"folds": 2, "classifier": {"steps": 40}}}},
         )
     )
     images, planned = workspace.train_images, workspace.real.train_groups
@@ -216,10 +216,10 @@ def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_la
 
     recognised, confidence = workspace.labeller.label(images)
     labels = np.array(workspace.real.group_labels)
-    critic = workspace.judge.judge(workspace.extract(images), labels[recognised], images=images).label_kept
+    discriminator = workspace.judge.judge(workspace.extract(images), labels[recognised], images=images).label_kept
     labeller = (confidence >= 0.4) & (labels[recognised] == labels[asked])
-    np.testing.assert_array_equal(judged.verdicts.label_kept, critic & labeller)
-    assert (labeller & ~critic).any() or (critic & ~labeller).any()
+    np.testing.assert_array_equal(judged.verdicts.label_kept, discriminator & labeller)
+    assert (labeller & ~discriminator).any() or (discriminator & ~labeller).any()
     assert judged.verdicts.label_kept.any()
 
 

@@ -63,7 +63,7 @@ def config(tiny_config, make_backbone, tmp_path):
     """A run whose groups are recognised and whose candidates a discriminator judges: five trainings in all."""
     return tiny_config(
         backbone__path=str(make_backbone(tmp_path / "unconditional", num_classes=None)),
-        selection__held_out={"critic": DISCRIMINATOR},
+        selection__held_out={"discriminator": DISCRIMINATOR},
         selection__label_precision=0.5,
         labeller__steps=2,
         labeller__width=4,
@@ -167,10 +167,10 @@ def test_what_was_fitted_is_what_is_used(config, dataset):
         ({"labeller__steps": 3}, {"labeller", "label-floor"}),
         ({"selection__label_precision": 0.6}, {"label-floor"}),
         (
-            {"selection__held_out": {"realism": 0.2, "critic": DISCRIMINATOR}},
+            {"selection__held_out": {"realism": 0.2, "discriminator": DISCRIMINATOR}},
             set(),
         ),
-        ({"selection__held_out": {"critic": DISCRIMINATOR | {"folds": 3}}}, {"discriminator"}),
+        ({"selection__held_out": {"discriminator": DISCRIMINATOR | {"folds": 3}}}, {"discriminator"}),
         ({"scores__draws": 2}, {"validation-scores"}),
         ({"selection__rare_quantile": 0.5}, set()),
         ({"dataset__split__seed": 5}, set(KINDS)),
@@ -181,7 +181,7 @@ def test_only_what_a_setting_decides_is_fitted_again(tiny_config, config, datase
     before = set(dataset.list("fitted"))
     content = {
         "backbone__path": config.backbone.path,
-        "selection__held_out": {"critic": DISCRIMINATOR},
+        "selection__held_out": {"discriminator": DISCRIMINATOR},
         "selection__label_precision": 0.5,
         "labeller__steps": 2,
         "labeller__width": 4,
