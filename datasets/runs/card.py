@@ -51,7 +51,7 @@ COLUMN_MEANINGS = {
     "p_real_quantile": "of p_real among them",
     "label_probability_quantile": "of label_probability among them",
     "label_margin_quantile": "of label_margin among them",
-    "fingerprint": "features projected to a few numbers that keep their distances",
+    "random_projection": "features projected to a few numbers that keep their distances",
     "near_duplicate_group": "key of the first candidate that this one nearly duplicates; its own where there is none",
     "root_ancestor": "sample index of the chain that it descends from; copies share it",
     "edited_source_id": "the training image that it is a variant of; null where it was drawn from noise",

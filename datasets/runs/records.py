@@ -62,7 +62,9 @@ METADATA_SCHEMA = pa.schema(
         pa.field("label_probability_quantile", pa.float32()),
         pa.field("label_margin_quantile", pa.float32()),
         # Among the candidates.
-        pa.field("fingerprint", pa.list_(pa.float32())),  # features projected to a few numbers that keep distances
+        pa.field(
+            "random_projection", pa.list_(pa.float32())
+        ),  # features projected to a few numbers that keep distances
         pa.field("near_duplicate_group", pa.string()),  # key of the first candidate that it nearly duplicates
         # Where chains were pruned: sample_index of the one that it descends from; copies have the same.
         pa.field("root_ancestor", pa.int64()),

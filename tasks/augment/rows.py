@@ -118,7 +118,7 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "valid": verdicts.valid,
         "new": verdicts.new,
         "label_kept": verdicts.label_kept,
-        "fingerprint": list(projected(judged.features)),
+        "random_projection": list(projected(judged.features)),
     }
     scores = {
         "knn_distance": neighbourhood.knn_distance,

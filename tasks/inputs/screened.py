@@ -34,7 +34,7 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     """
     if config.folder is None:
         return screen(parts)
-    kept = cache_folder() / "screenings" / f"{_fingerprint(parts, config)}.json"
+    kept = cache_folder() / "screenings" / f"{_cache_key(parts, config)}.json"
     with suppress(OSError, ValidationError):
         return _SCREENING.validate_json(kept.read_bytes())
     found = screen(parts)
@@ -43,7 +43,7 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     return found
 
 
-def _fingerprint(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
+def _cache_key(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
     digest = hashlib.sha256(f"{_VERSION} {PIL.__version__} {config.model_dump_json()}".encode())
     for name, part in parts.items():
         digest.update(f"\n{name} {part.image_shape} {len(part)}".encode())
