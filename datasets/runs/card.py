@@ -9,7 +9,7 @@ from datasets.storage.escaping import for_markdown
 COLUMN_MEANINGS = {
     "key": "unique name of the image; the basename inside the shard",
     "source": "real or synthetic",
-    "sampler": "none (real), minority, or plain (the baseline)",
+    "sampler": "real, minority, or plain (the baseline)",
     "source_id": "where a real image comes from",
     "sample_index": "the sample's number in the run",
     "seed": "seed of the sample's noise",

@@ -11,7 +11,7 @@ METADATA_SCHEMA = pa.schema(
         # Which image.
         pa.field("key", pa.string(), nullable=False),  # unique in the run; the basename inside the shard
         pa.field("source", pa.string(), nullable=False),  # "real" or "synthetic"
-        pa.field("sampler", pa.string(), nullable=False),  # "none" (real), "minority" or "plain" (the baseline)
+        pa.field("sampler", pa.string(), nullable=False),  # "real", "minority" or "plain" (the baseline)
         pa.field("source_id", pa.string()),  # where a real image comes from, e.g. "digits/00017"
         # How it was made.
         pa.field("sample_index", pa.int64()),

@@ -27,7 +27,7 @@ class UnitPlan:
 
     Attributes:
         unit: Its name in the run's store.
-        sampler: "minority", "plain" (the baseline) or "none" (real images that are only scored).
+        sampler: "minority", "plain" (the baseline) or "real" (real images, which are only scored).
         round: The round it belongs to.
         indices: Sample indices; for real images their positions in the training split.
         groups: The group each sample is drawn for; for real images the group they have.
@@ -205,7 +205,7 @@ def plan_baseline(config: PlanConfig, first_round: RoundPlan, wanted: Sequence[i
 def plan_real(config: PlanConfig, real: RealData) -> RoundPlan:
     """The real training images, to be scored like the others."""
     groups = real.train_groups.astype(np.int32)
-    return RoundPlan(sampler="none", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
+    return RoundPlan(sampler="real", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
 
 
 def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
@@ -229,7 +229,7 @@ def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
 
 def plan_name(sampler: str, round_number: int) -> str:
     """Name of the plan of a sampler's round."""
-    return f"{'real' if sampler == 'none' else sampler}-{round_number:02d}"
+    return f"{sampler}-{round_number:02d}"
 
 
 def tally(wanted: Sequence[int], rows: Mapping[str, Sequence[object]], groups: Sequence[str]) -> list[Tally]:

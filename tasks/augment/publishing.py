@@ -96,7 +96,7 @@ def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> 
 
 def _rows(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None) -> Iterator[pa.Table]:
     """The rows of every unit with the final choice: real images, candidates, baseline."""
-    for unit, chosen in _with_choice(plans, choice, samplers=("none", "minority", "plain")):
+    for unit, chosen in _with_choice(plans, choice, samplers=("real", "minority", "plain")):
         rows = read_unit_rows(store, unit.unit)
         if chosen is not None:
             for name in _CHOICE:
@@ -121,7 +121,7 @@ def _kept_samples(
 ) -> Iterator[Sample]:
     """Real and synthetic images, each stream in the order of its units, evenly interleaved."""
     counts = {
-        "none": sum(plan.num_samples for plan in plans if plan.sampler == "none") if with_real else 0,
+        "real": sum(plan.num_samples for plan in plans if plan.sampler == "real") if with_real else 0,
         "minority": 0 if choice is None else pc.sum(choice["kept"]).as_py(),
     }
     streams = [_stream(store, plans, choice, sampler=sampler) for sampler in counts]

@@ -126,7 +126,7 @@ def _inputs(
 ) -> ReportInputs:
     manifest, real, metadata = run.manifest, run.real, run.metadata
     quota, labels = group_quota(real, run.config.plan), real.group_labels
-    drawn = metadata[metadata["sampler"] != "none"]
+    drawn = metadata[metadata["sampler"] != "real"]
     return ReportInputs(
         dataset=manifest.dataset,
         run_id=manifest.run_id,

@@ -308,7 +308,7 @@ def test_results_without_synthetic_images_make_a_report(inputs, arm_results):
 
 
 def test_a_run_that_kept_nothing_is_reported_as_such(inputs):
-    drawn = inputs.metadata["sampler"] != "none"
+    drawn = inputs.metadata["sampler"] != "real"
     metadata = inputs.metadata.copy()
     metadata.loc[drawn, ["kept", "rare"]] = False
     metadata.loc[drawn, "reason"] = "not_rare"
