@@ -44,7 +44,7 @@ SAMPLERS: Mapping[str, SamplerSettings] = {
     "guided-and-pruned": SamplerSettings(
         boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12),
         self_guidance=SelfGuidance(scale=2.0, perturbation=0.8, jacobian=False),
-        prune_and_branch=PruneAndBranch(judge="features", points=(0.5, 0.7)),
+        prune_and_branch=PruneAndBranch(weight_by="features", points=(0.5, 0.7)),
     ),
     "label-guided": NAMED_SAMPLERS["classifier-free"],
 }

@@ -28,30 +28,30 @@ from minority.solvers import Solver
 
 @dataclass(frozen=True, kw_only=True)
 class PruneAndBranch(Method):
-    """Judges every chain by its clean estimate.
+    """Weighs every chain by its clean estimate.
 
     Attributes:
-        judge: By the "metric" (the minority metric), or by "features": where the estimate lies among the real images
-            (minority/guidance/prune_by_features.py), which costs no network calls and tells real from unreal, but needs
-            the real images at hand.
+        weight_by: By the "metric" (the minority metric), or by "features": where the estimate lies among the real
+            images (minority/guidance/prune_by_features.py), which costs no network calls and tells real from unreal,
+            but needs the real images at hand.
         particle_group: Chains that compete, at least 2.
         keep: How many of a particle group survive each point, 1 ... particle_group - 1.
-        points: When to judge, as fractions of the way from noise to image, in (0, 1).
+        points: When to weigh, as fractions of the way from noise to image, in (0, 1).
         perturbation: Perturbation step of the metric as a fraction of the chain, in [0, 1).
         draws: Noises that the metric is averaged over; each costs one network call a point. Both are without effect
             on "features".
         max_copies: How many chains may continue one parent, the parent included; at least 2. What exceeds it goes
-            on as it was, in the order of promise.
+            on as it was, in the order of their weights.
     """
 
     key: ClassVar[str] = "prune_and_branch"
     paper: ClassVar[str] = "this project's; particles as in sequential Monte Carlo"
-    line: ClassVar[str] = "lets promising chains continue in the place of hopeless ones of the same label"
+    line: ClassVar[str] = "lets chains of large weight continue in the place of those of small weight of the same label"
     stage: ClassVar[Stage] = "chains"
-    grids = ({"judge": ("features",), "points": ((0.5,), (0.5, 0.7))},)
+    grids = ({"weight_by": ("features",), "points": ((0.5,), (0.5, 0.7))},)
     shown_when_absent: ClassVar[bool] = True
 
-    judge: Literal["metric", "features"] = "metric"
+    weight_by: Literal["metric", "features"] = "metric"
     particle_group: int = 4
     keep: int = 2
     points: tuple[float, ...] = (0.5,)
@@ -81,30 +81,30 @@ class PruneAndBranch(Method):
         """By the metric, and by features."""
         return {
             "prune-and-branch": cls(points=(0.5, 0.7), perturbation=0.3, draws=4),
-            "prune-by-features": cls(judge="features", points=(0.5, 0.7)),
+            "prune-by-features": cls(weight_by="features", points=(0.5, 0.7)),
         }
 
     def describe(self) -> str:
-        """Judge and points."""
-        return f"prune by {self.judge} at {' '.join(f'{point:g}' for point in self.points)}"
+        """What chains are weighed by, and the points."""
+        return f"prune by {self.weight_by} at {' '.join(f'{point:g}' for point in self.points)}"
 
     @property
     def needs_real_images(self) -> bool:
-        """Where chains are judged by features."""
-        return self.judge == "features"
+        """Where chains are weighed by features."""
+        return self.weight_by == "features"
 
     def ready(self, backbone: Backbone, materials: Materials) -> Guidance:
-        """The same settings, with the real images at hand where chains are judged by features."""
-        if self.judge != "features" or materials.reference is None:
+        """The same settings, with the real images at hand where chains are weighed by features."""
+        if self.weight_by != "features" or materials.reference is None:
             return self
         from minority.guidance.prune_by_features import PruneByFeatures  # which builds on this file
 
         return PruneByFeatures.bind(self, materials.reference, extract=materials.extract)
 
     def extra_evaluations(self, step: int, num_steps: int) -> float:
-        """One prediction a draw at each point, where chains are judged by the metric."""
-        judged = self.judge == "metric" and step > 0 and step in self.judged_steps(num_steps)
-        return float(self.draws) if judged else 0.0
+        """One prediction a draw at each point, where chains are weighed by the metric."""
+        weighed = self.weight_by == "metric" and step > 0 and step in self.pruning_steps(num_steps)
+        return float(self.draws) if weighed else 0.0
 
     def conflict(self, others: Sequence[Guidance], solver: Solver) -> str | None:
         """Branches part by the noise of later steps only."""
@@ -115,8 +115,8 @@ class PruneAndBranch(Method):
             )
         return None
 
-    def judged_steps(self, num_steps: int) -> list[int]:
-        """The steps of a chain of `num_steps` at which chains are judged."""
+    def pruning_steps(self, num_steps: int) -> list[int]:
+        """The steps of a chain of `num_steps` at which chains are weighed."""
         return [round((1 - point) * (num_steps - 1)) for point in self.points]
 
     def resample(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor | None:
@@ -125,20 +125,20 @@ class PruneAndBranch(Method):
         Raises:
             ValueError: Where the batch does not hold whole particle groups of one label.
         """
-        if estimate.step not in self.judged_steps(chain.schedule.num_steps) or estimate.step == 0:
+        if estimate.step not in self.pruning_steps(chain.schedule.num_steps) or estimate.step == 0:
             return None
         self._check_particle_groups(len(estimate.x_t), chain.label)
-        promise = self.promise(estimate, chain, noise)
-        return choose_parents(promise, particle_group=self.particle_group, keep=self.keep, max_copies=self.max_copies)
+        weights = self.particle_weights(estimate, chain, noise)
+        return choose_parents(weights, particle_group=self.particle_group, keep=self.keep, max_copies=self.max_copies)
 
-    def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
-        """How likely each chain is to end in a wanted image, (B,), any monotone scale; override to judge otherwise."""
-        if self.judge == "features":
-            raise ValueError('to judge chains by "features", give the real reference: draw(..., reference=...).')
+    def particle_weights(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
+        """How likely each chain is to end in a wanted image, (B,), any monotone scale; override to weigh otherwise."""
+        if self.weight_by == "features":
+            raise ValueError('to weigh chains by "features", give the real reference: draw(..., reference=...).')
         s = chain.schedule.step_at(self.perturbation)
         x0 = chain.space.clipped(estimate.x0_hat)
         distances = [
-            squared_error(x0, renoise_and_denoise(chain, x0, s, noise.judgement(estimate.step, draw), clip=True))
+            squared_error(x0, renoise_and_denoise(chain, x0, s, noise.particle_weight(estimate.step, draw), clip=True))
             for draw in range(self.draws)
         ]
         return torch.stack(distances).mean(dim=0)
@@ -156,14 +156,14 @@ class PruneAndBranch(Method):
                 )
 
 
-def choose_parents(promise: Tensor, *, particle_group: int, keep: int, max_copies: int) -> Tensor:
+def choose_parents(weights: Tensor, *, particle_group: int, keep: int, max_copies: int) -> Tensor:
     """Hand each place of a particle group to one of its survivors.
 
     The best `keep` stay in their own places; the empty places go to them in turn, the best first, until each has
     `max_copies` places; what is still empty stays as it was. Ties fall to the lower index.
 
     Args:
-        promise: (B,) larger = better; not a number counts as worst.
+        weights: (B,) larger = better; not a number counts as worst.
         particle_group: Consecutive chains that compete.
         keep: Survivors a particle group.
         max_copies: Places a survivor may have, its own included.
@@ -171,13 +171,13 @@ def choose_parents(promise: Tensor, *, particle_group: int, keep: int, max_copie
     Returns:
         (B,) int64 indices into the batch.
     """
-    worst = torch.nan_to_num(promise.float(), nan=-torch.inf)
+    worst = torch.nan_to_num(weights.float(), nan=-torch.inf)
     order = worst.view(-1, particle_group).argsort(dim=1, descending=True, stable=True).cpu()  # (F, particle_group)
-    parents = torch.arange(len(promise)).view(-1, particle_group).clone()
+    parents = torch.arange(len(weights)).view(-1, particle_group).clone()
     for f, ranking in enumerate(order.tolist()):
         survivors, empty = ranking[:keep], ranking[keep:]
         # The best of the pruned keep their lives where branches run out, so the worst places are filled first.
         seats = [survivor for _ in range(max_copies - 1) for survivor in survivors]
         for place, survivor in zip(reversed(empty), seats, strict=False):
             parents[f, place] = f * particle_group + survivor
-    return parents.view(-1).to(promise.device)
+    return parents.view(-1).to(weights.device)

@@ -118,7 +118,7 @@ def draw(
         labels: One a sample for a class-conditional backbone, None for an unconditional one.
         settings: How.
         guidance: Methods beside those of the settings: ones that are no settings.
-        reference: The real training images, for settings that judge chains by features.
+        reference: The real training images, for settings that weigh chains by features.
         extract: The features that the reference was fitted on.
         parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.

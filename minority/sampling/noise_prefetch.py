@@ -61,9 +61,9 @@ class NoiseAhead:
         """The noise with which a finished image is perturbed to `step`."""
         return self._source.score(step, draw)
 
-    def judgement(self, step: int, draw: int) -> Tensor:
-        """The noise with which chains are judged at `step`."""
-        return self._source.judgement(step, draw)
+    def particle_weight(self, step: int, draw: int) -> Tensor:
+        """The noise with which chains are weighed at `step`."""
+        return self._source.particle_weight(step, draw)
 
     def probe(self, step: int, draw: int) -> Tensor:
         """A random direction along which an encoder is probed at `step`."""

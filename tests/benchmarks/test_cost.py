@@ -14,7 +14,7 @@ def test_every_arm_is_drawn_judged_and_costed(monkeypatch, capsys, tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     command = f"cost --num 12 --batch-size 6 --chain 6 --tuning 0 --store {store} --out {out}"
     arms = "--set sampler.steps=6 --arm fast solver=dpm_solver steps=logsnr3 boost_and_skip.boost=1.2"
-    arms += " --arm pruned steps=6 prune_and_branch.judge=features"
+    arms += " --arm pruned steps=6 prune_and_branch.weight_by=features"
     monkeypatch.setattr(sys, "argv", f"{command} {arms}".split())
 
     cost.main()

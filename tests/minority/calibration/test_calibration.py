@@ -481,7 +481,7 @@ def test_the_least_budget_has_one_particle_group_for_everybody_who_starts():
 def test_points_of_pruning_that_are_none_are_refused():
     for points in ((1.5,), ()):
         with pytest.raises(ValueError, match=r"PruneAndBranch\.points"):
-            CalibrationSpace(prune_and_branch=grid("prune_and_branch", judge=("features",), points=(points,)))
+            CalibrationSpace(prune_and_branch=grid("prune_and_branch", weight_by=("features",), points=(points,)))
 
 
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):

@@ -40,24 +40,24 @@ def labelled(mixture, trained):
 def test_parents_stay_in_the_particle_group_survive_themselves_and_have_few_children(case):
     row, keep, max_copies = case
     particle_group = len(row) + 1
-    promise = torch.tensor([*row, 0.0, *row[::-1], 1.0])
+    weights = torch.tensor([*row, 0.0, *row[::-1], 1.0])
     keep = min(keep, particle_group - 1)
 
-    parents = choose_parents(promise, particle_group=particle_group, keep=keep, max_copies=max_copies)
+    parents = choose_parents(weights, particle_group=particle_group, keep=keep, max_copies=max_copies)
 
-    place = torch.arange(len(promise))
+    place = torch.arange(len(weights))
     assert (parents // particle_group == place // particle_group).all()
     assert (parents[parents] == parents).all()  # whoever has children keeps its own place
     assert torch.bincount(parents).max() <= max_copies
 
 
 def test_the_best_take_the_places_of_the_worst():
-    promise = torch.tensor([0.1, 0.9, 0.5, 0.3, 3.0, 1.0, 2.0, math.nan])
+    weights = torch.tensor([0.1, 0.9, 0.5, 0.3, 3.0, 1.0, 2.0, math.nan])
 
-    parents = choose_parents(promise, particle_group=4, keep=2, max_copies=2)
+    parents = choose_parents(weights, particle_group=4, keep=2, max_copies=2)
 
     assert parents.tolist() == [1, 1, 2, 2, 4, 6, 6, 4]
-    assert choose_parents(promise, particle_group=4, keep=1, max_copies=2).tolist() == [1, 1, 2, 3, 4, 5, 6, 4]
+    assert choose_parents(weights, particle_group=4, keep=1, max_copies=2).tolist() == [1, 1, 2, 3, 4, 5, 6, 4]
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True), st.integers(1, 5), st.booleans())
@@ -130,14 +130,14 @@ def test_judging_by_features_raises_the_rare_share_without_network_calls(mixture
     generator = torch.Generator().manual_seed(0)
     mode = (torch.arange(100) % 10 == 0).long()
     real = to_pixels(mixture.means[mode].float() + 0.15 * torch.randn((100, *SHAPE), generator=generator))
-    judge = PruneByFeatures(
+    method = PruneByFeatures(
         reference=RealReference.fit(pixel_features(real)), points=(0.3, 0.5), keep=1, max_copies=4, realism_floor=0.5
     )
     schedule = trained.respaced(40)
     noise = SampleNoise(0, range(400), shape=SHAPE)
 
     plain, _ = sample(mixture, schedule, noise)
-    pruned, cost = sample(mixture, schedule, noise, guidance=[judge])
+    pruned, cost = sample(mixture, schedule, noise, guidance=[method])
 
     shares = [float((mixture.mode(x) == 1).float().mean()) for x in (plain, pruned)]
     assert shares[1] > shares[0] + 3 * 2 * math.sqrt(0.1 * 0.9 / 400)
@@ -147,7 +147,7 @@ def test_judging_by_features_raises_the_rare_share_without_network_calls(mixture
 def test_settings_can_ask_for_features_and_draw_brings_the_real_images(backbone, mixture):
     real = to_pixels(mixture.means.float() + 0.1 * torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(0)))
     reference = RealReference.fit(pixel_features(real), k=1)
-    by_features = PruneAndBranch(judge="features", points=(0.5,))
+    by_features = PruneAndBranch(weight_by="features", points=(0.5,))
     settings = SamplerSettings(steps=10, prune_and_branch=by_features)
 
     drawn = draw(backbone, seed=0, indices=range(8), labels=None, settings=settings, reference=reference)

@@ -96,7 +96,7 @@ def test_noise_drawn_ahead_is_the_same_noise():
                     assert torch.equal(ahead.perturbation(step, draw), plain.perturbation(step, draw))
             assert torch.equal(ahead.ancestral(step), plain.ancestral(step))
         assert torch.equal(ahead.score(2, 1), plain.score(2, 1))
-        assert torch.equal(ahead.judgement(2, 1), plain.judgement(2, 1))
+        assert torch.equal(ahead.particle_weight(2, 1), plain.particle_weight(2, 1))
         assert torch.equal(ahead.probe(2, 1), plain.probe(2, 1))
 
 

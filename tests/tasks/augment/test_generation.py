@@ -161,10 +161,10 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     np.testing.assert_allclose(rows["label_agreement"].to_numpy(), agreement, rtol=1e-6)
 
 
-@pytest.mark.parametrize("judge", ["features", "metric"])
-def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, judge):
+@pytest.mark.parametrize("weight_by", ["features", "metric"])
+def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, weight_by):
     config = tiny_config(
-        sampler={"steps": 6, "prune_and_branch": {"particle_group": 3, "keep": 1, "judge": judge, "draws": 1}},
+        sampler={"steps": 6, "prune_and_branch": {"particle_group": 3, "keep": 1, "weight_by": weight_by, "draws": 1}},
         plan__unit_size=8,
     )
     workspace = open_workspace(config)
@@ -183,7 +183,7 @@ def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tin
     assert (rows["root_ancestor"] != rows["sample_index"]).sum() == 3
     assert (rows.groupby(rows["sample_index"] // 3)["label"].nunique() == 1).all()
     # The metric asks the network once more of every chain; the features do not.
-    assert rows["evaluations"].eq(6 if judge == "features" else 7).all()
+    assert rows["evaluations"].eq(6 if weight_by == "features" else 7).all()
     assert (plain_rows["root_ancestor"] == plain_rows["sample_index"]).all()
 
 

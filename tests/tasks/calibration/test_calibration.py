@@ -28,7 +28,7 @@ from tasks.config.presets import load_preset, validate
 from tasks.config.runs import AugmentConfig, CalibrateConfig
 from tasks.errors import InputError
 
-PRUNED = PruneAndBranch(judge="features", particle_group=6, keep=3)
+PRUNED = PruneAndBranch(weight_by="features", particle_group=6, keep=3)
 
 
 @pytest.fixture
