@@ -75,7 +75,7 @@ def fitted(backbone: Backbone, image_shape: tuple[int, int, int]) -> Backbone:
     """
     if backbone.codec is None:
         raise BackboneError(
-            f"backbone {backbone.name} walks images themselves and cannot be fitted to {image_shape} (C, H, W); set "
+            f"backbone {backbone.name} draws images themselves and cannot be fitted to {image_shape} (C, H, W); set "
             "dataset.image_size to its own size."
         )
     (own, own_height, own_width), (channels, height, width) = backbone.image_shape, image_shape

@@ -4,7 +4,7 @@ A schedule fixes abar_t, the share of signal variance left in x_t:
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,   eps ~ N(0, I)
 
-A *respaced* schedule keeps a subsequence of the trained timesteps. Samplers walk its *steps* 0 ... num_steps - 1
+A *respaced* schedule keeps a subsequence of the trained timesteps. Samplers take its *steps* 0 ... num_steps - 1
 (0 = cleanest); only this module converts a step into the *timestep* that the network was trained with.
 
 All arithmetic is float64 on the CPU; `at` hands out float32 scalars that broadcast over (B, C, H, W).
@@ -25,7 +25,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """The noise levels that a chain walks.
+    """The noise levels of a chain.
 
     Attributes:
         abar: (T,) float64 share of signal variance at each step, strictly decreasing, inside (0, 1).
@@ -83,8 +83,8 @@ class NoiseSchedule:
     def told_late(self) -> "NoiseSchedule":
         """The same levels, each told to the network as the next noisier one.
 
-        So the published loops of MinorityPrompt walk Stable Diffusion's chain (Um & Ye, CVPR 2025): the level is that
-        of timestep t - 1 while the network is told t.
+        So the published loops of MinorityPrompt take the steps of Stable Diffusion's chain (Um & Ye, CVPR 2025): the
+        level is that of timestep t - 1 while the network is told t.
         """
         return replace(self, timesteps=self.timesteps + 1, source=self)
 

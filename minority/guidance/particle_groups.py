@@ -41,7 +41,7 @@ def root_ancestors(parents: Sequence[Tensor | None], batch: int) -> Tensor:
     """Follow branches back to the chain that each sample descends from at the first point, (B,) int64.
 
     Args:
-        parents: `Arrival.parents` of every step, in the order walked.
+        parents: `Arrival.parents` of every step, in the order of the steps.
         batch: B.
     """
     origin = torch.arange(batch)

@@ -150,7 +150,7 @@ def draw(
                 condition=backbone.condition(seed, part, label),
                 guidance=methods,
                 variance=settings.variance,
-                solver=settings.walk,
+                solver=settings.chain_solver,
                 space=backbone.space,
                 on_step=lambda arrival: parents.append(arrival.parents),
             )
@@ -212,8 +212,8 @@ def score_images(
 ) -> Scores:
     """Score finished images by the backbone.
 
-    Where its chain walks no images, it is the images' states that are scored: latents, whose negative ELBO is that of a
-    density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
+    Where its chain is not one of images, it is the images' states that are scored: latents, whose negative ELBO is that
+    of a density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
 
     The negative ELBO of a distilled backbone is not a number (NaN): its clean estimates are ends of samples, no means,
     and bound nothing.

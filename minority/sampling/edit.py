@@ -115,7 +115,7 @@ def edit_images(
         seed: The run's seed.
         indices: One sample index an image; each decides its own noise.
         labels: One an image for a class-conditional backbone, None for an unconditional one.
-        settings: How the chain is walked and guided; a boosted start does not go with this one, nor does pruning.
+        settings: How the chain is solved and guided; a boosted start does not go with this one, nor does pruning.
         fraction: How far up the chain the images are noised, in [0, 1).
         parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
@@ -156,7 +156,7 @@ def edit_images(
                 condition=backbone.condition(seed, indices[part], label),
                 guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
                 variance=settings.variance,
-                solver=settings.walk,
+                solver=settings.chain_solver,
                 space=backbone.space,
             )
             require_finite(x, "the end of a chain")

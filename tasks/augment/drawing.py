@@ -38,7 +38,7 @@ def draw_candidates(
     Args:
         plan: The unit.
         workspace: The run.
-        sampler: How the chains are walked and guided.
+        sampler: How the chains are solved and guided.
         labels: One a sample for a class-conditional backbone, else None.
     """
     backbone, device, seed = workspace.backbone, workspace.device, workspace.config.seed

@@ -26,7 +26,7 @@ from minority.calibration.search import (
     plan_rung,
     rung_sizes,
 )
-from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_particle_group
+from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, SolverSteps, common_particle_group
 from minority.evaluation.intervals import bootstrap_interval, wilson
 from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.low_density import LowDensitySettings
@@ -290,7 +290,7 @@ def test_the_search_starts_with_the_baselines_and_with_every_value_about_equally
     ):
         # Three of 45 to either side, for combinations without guidance or drawn twice.
         assert sum(map(holds, chosen)) == pytest.approx(45 * share, abs=3)
-    # Two of three where the walk is one of the two that add noise; which of them is chance, with a deviation of 1.7.
+    # Two of three where the solver is one of the two that add noise; which of them is chance, with a deviation of 1.7.
     assert sum(s.prune_and_branch is not None for s in chosen) == pytest.approx(45 / 3, abs=5)
 
 
@@ -314,7 +314,7 @@ def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
     boost = grid("boost_and_skip", boost=(2.0,), skip=(0.1,))
-    space = CalibrationSpace(walks=(Walk(),), boost_and_skip=boost, self_guidance=(), prune_and_branch=())
+    space = CalibrationSpace(solvers=(SolverSteps(),), boost_and_skip=boost, self_guidance=(), prune_and_branch=())
 
     assert space.start(SamplerSettings(), limit=48, seed=0) == [0, 1, 2, 3]
     assert len(space.candidates(SamplerSettings())) == 4
@@ -386,11 +386,11 @@ def test_any_setting_of_any_method_can_be_searched():
         "low_density": grid("low_density", hardness_scale=(1.0, 2.0), realism_scale=(0.0, 0.5)),
     }
     nothing = {"self_guidance": (), "boost_and_skip": (), "prune_and_branch": ()}
-    space = CalibrationSpace(walks=(Walk(steps=20), Walk()), **nothing, **grids)
+    space = CalibrationSpace(solvers=(SolverSteps(steps=20), SolverSteps()), **nothing, **grids)
 
     candidates = space.candidates(SamplerSettings())
 
-    # With two walks, without or with one of three scales, and without or with one of four pairs; plain is a baseline.
+    # With two solvers, without or with one of three scales, and without or with one of four pairs; plain is a baseline.
     assert len(candidates) == 3 + 2 * 4 * 5 - 1
     names = {candidate.name: i for i, candidate in enumerate(candidates)}
     place = names["ancestral 20, low density hardness_scale 2, classifier free scale 2"]
@@ -407,14 +407,14 @@ def test_any_setting_of_any_method_can_be_searched():
 def test_the_space_of_a_preset_without_one_has_the_combinations_of_the_papers_settings():
     candidates = CalibrationSpace().candidates(SamplerSettings())
 
-    walks = [("ancestral", 20), ("ancestral", 50), ("ddim", 25), ("dpm_solver", "logsnr20")]
+    solvers = [("ancestral", 20), ("ancestral", 50), ("ddim", 25), ("dpm_solver", "logsnr20")]
     starts = [None, *((b, s) for b in (2.0, 3.0, 4.0) for s in (0.06, 0.12))]
     free = product((0.5, 1, 2, 3, 4, 6, 8, 12), (0.35, 0.5, 0.65, 0.8), (2, 5), (-1, 0.3), [False])
     through = product((0.4, 1, 4), (0.35, 0.5, 0.65, 0.8), (2,), (-1,), [True])
     wanted = {
-        (walk, start, guide, points)
-        for walk, start, guide in product(walks, starts, [None, *free, *through])
-        for points in (None, *(((0.5,), (0.5, 0.7)) if walk[0] == "ancestral" else ()))
+        (solver, start, guide, points)
+        for solver, start, guide in product(solvers, starts, [None, *free, *through])
+        for points in (None, *(((0.5,), (0.5, 0.7)) if solver[0] == "ancestral" else ()))
     }
 
     def found(sampler):
@@ -432,13 +432,13 @@ def test_the_space_of_a_preset_without_one_has_the_combinations_of_the_papers_se
     assert {found(sampler) for sampler in searched} == wanted
 
 
-def test_walks_without_noise_are_never_pruned():
+def test_solvers_without_noise_are_never_pruned():
     for candidate in CalibrationSpace().candidates(SamplerSettings()):
         assert candidate.sampler.prune_and_branch is None or candidate.sampler.solver == "ancestral"
 
 
 def test_pruning_has_the_particle_groups_of_the_settings_in_use():
-    space = CalibrationSpace(walks=(Walk(),), self_guidance=grid("self_guidance", scale=(1.0,)))
+    space = CalibrationSpace(solvers=(SolverSteps(),), self_guidance=grid("self_guidance", scale=(1.0,)))
     for base, particle_group in (
         (SamplerSettings(), 4),
         (SamplerSettings(prune_and_branch=PruneAndBranch(particle_group=6)), 6),
@@ -493,7 +493,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, size=(20, *backbone.state_shape[1:], backbone.state_shape[0]), dtype=np.uint8)
     reference = RealReference.fit(pixel_features(pictures), k=5)
-    space = CalibrationSpace(walks=(Walk(steps=10), Walk(solver="dpm_solver", steps="logsnr9")))
+    space = CalibrationSpace(solvers=(SolverSteps(steps=10), SolverSteps(solver="dpm_solver", steps="logsnr9")))
     base = SamplerSettings(steps=10, prune_and_branch=PruneAndBranch())
     drawn = []
     for candidate in (space.candidates(base)[i] for i in space.start(base, limit=16, seed=0)):

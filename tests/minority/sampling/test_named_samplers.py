@@ -112,7 +112,7 @@ def states(denoiser, trained, settings, *, count, shape, label=None):
         label=label,
         guidance=settings.guidance,
         variance=settings.variance,
-        solver=settings.walk,
+        solver=settings.chain_solver,
     )[0]
 
 

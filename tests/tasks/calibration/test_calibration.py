@@ -42,7 +42,7 @@ def config(tiny_overrides, tmp_path):
         "calibration.candidates": 7,
         "calibration.finalists": 2,
         "calibration.validity_floor": 0.0,
-        "calibration.space.walks": [{"steps": 4}],
+        "calibration.space.solvers": [{"steps": 4}],
         "selection.label_floor": 0.0,
         "unit_size": 40,
         "store": str(tmp_path / "store"),
