@@ -1,7 +1,7 @@
 """Training a backbone: a noise-prediction loss, averages of the weights, and a loop that can be killed.
 
 settings.py: the knobs; data.py: what is drawn; loss.py: noising, weighting, the learnt variance; averages.py: averages
-of the weights; checkpoint.py: state on disk; team.py: one process or several; loop.py: the loop.
+of the weights; checkpoint.py: state on disk; process_group.py: one process or several; loop.py: the loop.
 
 Shapes: N training images, B of them a step, C channels, H x W pixels; images are uint8 outside, in [-1, 1] inside.
 """

@@ -15,7 +15,7 @@ from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
 from minority.features import build_extractor
 from minority.training import Looks, Progress, train_denoiser
-from minority.training.team import Alone, Team
+from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
 from tasks.backbone.model_card import model_card
 from tasks.backbone.progress_folder import TrainingFolder
@@ -49,25 +49,27 @@ def train(config: TrainBackboneConfig) -> str:
         if config.processes > 1:
             train_in_processes(config, folder=progress_folder(config), on_step=report, on_look=show)
         else:
-            train_here(config, team=Alone(choose_device(config.device)), on_step=report, on_look=show)
+            train_here(config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_look=show)
     judge(config)
     _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
     return str(project_path(config.out))
 
 
-def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[int], None], on_look: OnLook) -> None:
-    """Train in this process, alone or as one of a team; the first of them writes the folder.
+def train_here(
+    config: TrainBackboneConfig, *, process_group: ProcessGroup, on_step: Callable[[int], None], on_look: OnLook
+) -> None:
+    """Train in this process, alone or as one of a process group; the first of them writes the folder.
 
     Args:
         config: What to train.
-        team: The processes that train together.
+        process_group: The processes that train together.
         on_step: Called with the steps done.
         on_look: Called with the picture of every look.
 
     Raises:
         InputError: The architecture does not fit the images, or the checkpoint belongs to another run.
     """
-    if team.device.type == "cpu":
+    if process_group.device.type == "cpu":
         torch.set_num_threads(1)
     real = load_real_data(config.dataset)
     unet, settings = build_network(config, real)
@@ -92,13 +94,13 @@ def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[in
             settings=config.training,
             checkpoint=_checkpoint(config),
             on_progress=report,
-            looks=_looks(config, real, settings, told=told, team=team, on_look=on_look),
+            looks=_looks(config, real, settings, told=told, process_group=process_group, on_look=on_look),
             on_average=keep,
-            team=team,
+            process_group=process_group,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    if team.rank == 0:
+    if process_group.rank == 0:
         save_folder(out, unet.cpu(), schedule=schedule, settings=settings)
 
 
@@ -190,10 +192,10 @@ def _looks(
     unet: UNetSettings,
     *,
     told: TrainingFolder,
-    team: Team,
+    process_group: ProcessGroup,
     on_look: OnLook,
 ) -> Looks | None:
-    if config.watch is None or team.rank > 0:
+    if config.watch is None or process_group.rank > 0:
         return None
     watch = Watch(
         real.validation.images(range(len(real.validation))),
@@ -202,12 +204,12 @@ def _looks(
             config.quality.features,
             train_images=real.train.images(range(len(real.train))),
             train_labels=real.train.labels,
-            device=team.device,
+            device=process_group.device,
         ),
         schedule=getattr(NoiseSchedule, config.schedule)(config.timesteps),
         unet=unet,
         settings=config.watch,
-        device=team.device,
+        device=process_group.device,
     )
 
     def look(step: int, network: torch.nn.Module) -> None:

@@ -16,7 +16,7 @@ from minority.evaluation.backbone_quality import bound_of
 from minority.guidance.classifier_free import ClassifierFree
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.training import Progress
-from minority.training.team import Alone
+from minority.training.process_group import SingleProcess
 from minority.training.watch import Look
 from tasks.backbone.progress_folder import LOOKS, LOSSES, TrainingFolder
 from tasks.backbone.train import train_here
@@ -57,7 +57,7 @@ def test_a_run_that_dies_and_goes_on_leaves_the_same_weights_lines_and_pictures(
             if step == dies_at:
                 raise Killed
 
-        train_here(config_for(tmp_path / name, watch), team=Alone(), on_step=die, on_look=ignore)
+        train_here(config_for(tmp_path / name, watch), process_group=SingleProcess(), on_step=die, on_look=ignore)
 
     go("whole")
     with pytest.raises(Killed):
@@ -81,7 +81,7 @@ def test_a_backbone_trained_with_labels_left_out_learns_its_variance_and_can_be_
         "training.average_lengths": [0.1],
         "training.channels_last": True,
     }
-    train_here(config_for(tmp_path / "free", options), team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(config_for(tmp_path / "free", options), process_group=SingleProcess(), on_step=ignore, on_look=ignore)
 
     for folder in (tmp_path / "free", tmp_path / "free.averages" / "0.1"):
         backbone = load_backbone(folder)
@@ -98,7 +98,9 @@ def test_a_backbone_trained_with_labels_left_out_learns_its_variance_and_can_be_
 
 def test_a_backbone_that_predicts_velocity_is_loaded_as_one(tmp_path):
     options = {"training.prediction": "v_prediction", "training.steps": 150, "training.warmup": 10}
-    train_here(config_for(tmp_path / "velocity", options), team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(
+        config_for(tmp_path / "velocity", options), process_group=SingleProcess(), on_step=ignore, on_look=ignore
+    )
 
     denoiser = load_backbone(tmp_path / "velocity").denoiser
     assert denoiser.prediction_type == "v_prediction"
@@ -112,7 +114,12 @@ def test_a_backbone_that_predicts_velocity_is_loaded_as_one(tmp_path):
 
 
 def test_an_unconditional_backbone_takes_no_labels(tmp_path):
-    train_here(config_for(tmp_path / "plain", {"conditional": False}), team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(
+        config_for(tmp_path / "plain", {"conditional": False}),
+        process_group=SingleProcess(),
+        on_step=ignore,
+        on_look=ignore,
+    )
 
     assert load_backbone(tmp_path / "plain").num_classes is None
 
@@ -162,7 +169,7 @@ def test_two_processes_train_as_one_does_up_to_rounding(tmp_path):
     one, two = config_for(tmp_path / "one"), config_for(tmp_path / "two", {"processes": 2})
     steps = []
 
-    train_here(one, team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(one, process_group=SingleProcess(), on_step=ignore, on_look=ignore)
     train_in_processes(two, folder=tmp_path / "two.progress", on_step=steps.append, on_look=ignore)
 
     losses = [TrainingFolder(tmp_path / f"{name}.progress").lines(LOSSES) for name in ("one", "two")]
@@ -237,8 +244,8 @@ def test_two_processes_killed_and_started_again_end_in_the_same_weights_and_loss
 
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL) as parent:
         wait_until(lambda: len(told["torn"].lines(LOSSES)) >= 30)
-        team = [pid for pid, line in processes_with(str(tmp_path)).items() if "distributed" not in line]
-        workers = [pid for pid in team if pid != parent.pid]
+        process_group = [pid for pid, line in processes_with(str(tmp_path)).items() if "distributed" not in line]
+        workers = [pid for pid in process_group if pid != parent.pid]
         os.kill(parent.pid if victim == "the one that was started" else max(workers), signal.SIGKILL)
         parent.wait(timeout=120)
     wait_until(lambda: not processes_with(str(tmp_path)))  # nobody goes on writing
