@@ -7,7 +7,7 @@ Shapes: N training images, B of them a step, C channels, H x W pixels; images ar
 """
 
 from minority.training.data import drawing_weights
-from minority.training.loop import Looks, Progress, train_denoiser
+from minority.training.loop import Evaluations, Progress, train_denoiser
 from minority.training.settings import TrainingSettings
 
-__all__ = ["Looks", "Progress", "TrainingSettings", "drawing_weights", "train_denoiser"]
+__all__ = ["Evaluations", "Progress", "TrainingSettings", "drawing_weights", "train_denoiser"]

@@ -52,11 +52,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Looks at the averaged network on the way.
+class Evaluations:
+    """Evaluates the averaged network on the way.
 
     Attributes:
-        every: Steps between two looks, at least 1.
+        every: Steps between two evaluations, at least 1.
         call: Gets the steps done and a copy of the network in eval mode, with the averaged weights.
     """
 
@@ -73,7 +73,7 @@ def train_denoiser(
     settings: TrainingSettings,
     checkpoint: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    looks: Looks | None = None,
+    evaluations: Evaluations | None = None,
     on_average: Callable[[float, nn.Module], None] | None = None,
     device: torch.device | str = "cpu",
     process_group: ProcessGroup | None = None,
@@ -91,7 +91,7 @@ def train_denoiser(
         checkpoint: File that receives the state every `checkpoint_every` steps and at the end (by one rename), and
             from which a killed run goes on. A finished one makes this call return at once. None: no resuming.
         on_progress: Called about a hundred times and after the last step, before the checkpoint of that step.
-        looks: When and how to look at the network on the way, before the checkpoint of that step; None: never.
+        evaluations: When and how to evaluate the network on the way, before the checkpoint of that step; None: never.
         on_average: Called at the end with each of `average_lengths` and a copy of the network with that average.
         device: Where to train, where there is no process group.
         process_group: The processes that train together; callbacks and checkpoints are the first one's. None: this one
@@ -116,8 +116,8 @@ def train_denoiser(
             left = (time.monotonic() - started) / (done - first) * (settings.steps - done)
             if on_progress is not None and process_group.rank == 0:
                 on_progress(Progress(done, settings.steps, loss, tuple(buckets), left))
-        if looks is not None and process_group.rank == 0 and (done % looks.every == 0 or last):
-            looks.call(done, run.averaged_copy())
+        if evaluations is not None and process_group.rank == 0 and (done % evaluations.every == 0 or last):
+            evaluations.call(done, run.averaged_copy())
         if checkpoint is not None and process_group.rank == 0 and (done % settings.checkpoint_every == 0 or last):
             run.save(checkpoint, done)
     run.finish(on_average if process_group.rank == 0 else None)

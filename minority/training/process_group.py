@@ -80,7 +80,7 @@ class ManyProcesses:
 
     @classmethod
     def join(cls, *, cpu: bool) -> "ManyProcesses":
-        """Join the others. The first may leave them waiting for hours, while it looks at the network.
+        """Join the others. The first may leave them waiting for hours, while it evaluates the network.
 
         Args:
             cpu: Whether to train on the CPU where there are GPUs.

@@ -14,7 +14,7 @@ from minority.backbones import UNetSettings, load_backbone, save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
 from minority.features import build_extractor
-from minority.training import Looks, Progress, train_denoiser
+from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
 from tasks.backbone.model_card import model_card
@@ -27,7 +27,7 @@ from tasks.execution.progress import show_picture, stage
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
 
-OnLook = Callable[[Path], None]
+OnEvaluation = Callable[[Path], None]
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -47,16 +47,22 @@ def train(config: TrainBackboneConfig) -> str:
             show_picture(picture, key=f"{config.name}-{picture.stem}", description="Plain samples while it trains")
 
         if config.processes > 1:
-            train_in_processes(config, folder=progress_folder(config), on_step=report, on_look=show)
+            train_in_processes(config, folder=progress_folder(config), on_step=report, on_evaluation=show)
         else:
-            train_here(config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_look=show)
+            train_here(
+                config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_evaluation=show
+            )
     judge(config)
     _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
     return str(project_path(config.out))
 
 
 def train_here(
-    config: TrainBackboneConfig, *, process_group: ProcessGroup, on_step: Callable[[int], None], on_look: OnLook
+    config: TrainBackboneConfig,
+    *,
+    process_group: ProcessGroup,
+    on_step: Callable[[int], None],
+    on_evaluation: OnEvaluation,
 ) -> None:
     """Train in this process, alone or as one of a process group; the first of them writes the folder.
 
@@ -64,7 +70,7 @@ def train_here(
         config: What to train.
         process_group: The processes that train together.
         on_step: Called with the steps done.
-        on_look: Called with the picture of every look.
+        on_evaluation: Called with the picture of every evaluation.
 
     Raises:
         InputError: The architecture does not fit the images, or the checkpoint belongs to another run.
@@ -94,7 +100,9 @@ def train_here(
             settings=config.training,
             checkpoint=_checkpoint(config),
             on_progress=report,
-            looks=_looks(config, real, settings, told=told, process_group=process_group, on_look=on_look),
+            evaluations=_evaluations(
+                config, real, settings, told=told, process_group=process_group, on_evaluation=on_evaluation
+            ),
             on_average=keep,
             process_group=process_group,
         )
@@ -186,15 +194,15 @@ def _bits_of_averages(
     return {name: bits(folder) for name, folder in ({"exponential": project_path(config.out)} | folders).items()}
 
 
-def _looks(
+def _evaluations(
     config: TrainBackboneConfig,
     real: RealData,
     unet: UNetSettings,
     *,
     told: TrainingFolder,
     process_group: ProcessGroup,
-    on_look: OnLook,
-) -> Looks | None:
+    on_evaluation: OnEvaluation,
+) -> Evaluations | None:
     if config.watch is None or process_group.rank > 0:
         return None
     watch = Watch(
@@ -212,11 +220,11 @@ def _looks(
         device=process_group.device,
     )
 
-    def look(step: int, network: torch.nn.Module) -> None:
+    def evaluate(step: int, network: torch.nn.Module) -> None:
         assert isinstance(network, UNet2DModel), "as it was built"
-        on_look(told.add_look(step, watch.look(network), class_names=real.train.class_names))
+        on_evaluation(told.add_evaluation(step, watch.evaluate(network), class_names=real.train.class_names))
 
-    return Looks(every=config.watch.every, call=look)
+    return Evaluations(every=config.watch.every, call=evaluate)
 
 
 def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UNetSettings]:

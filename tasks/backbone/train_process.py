@@ -16,7 +16,7 @@ def main() -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     config = TrainBackboneConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     process_group = ManyProcesses.join(cpu=choose_device(config.device) == "cpu")
-    train_here(config, process_group=process_group, on_step=lambda step: None, on_look=lambda picture: None)
+    train_here(config, process_group=process_group, on_step=lambda step: None, on_evaluation=lambda picture: None)
 
 
 def _end_with_the_parent() -> None:

@@ -137,7 +137,7 @@ def test_a_backbone_is_trained_on_exactly_the_published_training_part(folder, tm
     }
     config = load_preset(TrainBackboneConfig, "digits", overrides=overrides)
 
-    train_here(config, process_group=SingleProcess(), on_step=lambda step: None, on_look=lambda picture: None)
+    train_here(config, process_group=SingleProcess(), on_step=lambda step: None, on_evaluation=lambda picture: None)
 
     train, schedule = read(folder).train, NoiseSchedule.cosine(config.timesteps)
     images, network = train.images(range(len(train))), load_backbone(tmp_path / "pets").denoiser.unet
