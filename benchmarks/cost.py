@@ -42,7 +42,7 @@ from minority.diffusion.pixels import to_pixels
 from minority.sampling.draw import draw, score_images
 from minority.sampling.settings import SamplerSettings
 from tasks.augment.judging import judge_images
-from tasks.calibration.search import groups_in_turn
+from tasks.calibration.search import round_robin_groups
 from tasks.config.presets import load_preset, parse_overrides
 from tasks.config.runs import AugmentConfig
 from tasks.inputs.workspace import Workspace, open_workspace
@@ -110,7 +110,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
 
 def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], particle_group: int) -> None:
     """Draw, judge and score a batch of samples, a particle group in a row of one group; adds to what is spent."""
-    groups, labels = groups_in_turn(workspace, indices, particle_group=particle_group)
+    groups, labels = round_robin_groups(workspace, indices, particle_group=particle_group)
     start = clock(workspace.device)
     images, evaluations, copies = arm(indices, labels)
     verdicts = judge_images(workspace, images, groups).verdicts

@@ -162,7 +162,7 @@ def plan_rung(
     rungs: int,
     first: int,
     particle_group: int = 1,
-    turn: int | None = None,
+    round_size: int | None = None,
 ) -> list[Draw]:
     """The draws of one rung: its share of the budget, after which everybody in it has drawn the same samples.
 
@@ -175,7 +175,7 @@ def plan_rung(
         rungs: Rungs of the whole search, which share the budget equally.
         first: The first sample index that no earlier rung used.
         particle_group: Samples that are drawn together: the least, and what every count is a multiple of.
-        turn: Samples in which every group occurs equally often, a multiple of `particle_group`: what counts are
+        round_size: Samples in which every group occurs equally often, a multiple of `particle_group`: what counts are
             multiples of where the share allows one. None: `particle_group`.
     """
     share = settings.budget * (1 - settings.verification) / rungs
@@ -187,19 +187,22 @@ def plan_rung(
     while catching_up() > share / 2:
         participants.remove(next(i for i in reversed(participants) if measured[i].samples == 0))
     count = whole(
-        (share - catching_up()) / sum(costs[i] for i in participants), particle_group=particle_group, turn=turn
+        (share - catching_up()) / sum(costs[i] for i in participants),
+        particle_group=particle_group,
+        round_size=round_size,
     )
     newcomers = [Draw(i, 0, first) for i in participants if first and measured[i].samples == 0]
     return newcomers + [Draw(i, first, count) for i in participants]
 
 
-def whole(count: float, *, particle_group: int, turn: int | None = None) -> int:
-    """The most samples of whole turns, or of whole particle groups where there is not one turn, that a count allows.
+def whole(count: float, *, particle_group: int, round_size: int | None = None) -> int:
+    """The most samples of whole rounds, or of whole particle groups where there is not one round, that a count allows.
 
     Args:
         count: At least one particle group is given, however small it is.
         particle_group: Samples that are drawn together.
-        turn: Samples in which every group occurs equally often, a multiple of `particle_group`; None: `particle_group`.
+        round_size: Samples in which every group occurs equally often, a multiple of `particle_group`; None:
+            `particle_group`.
     """
-    multiple = turn if turn is not None and count >= turn else particle_group
+    multiple = round_size if round_size is not None and count >= round_size else particle_group
     return max(1, int(count / multiple)) * multiple

@@ -24,7 +24,7 @@ from minority.guidance.materials import Extractor, Materials, Parts
 from minority.guidance.particle_groups import root_ancestors as root_ancestors_of
 from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
-from minority.runtime.device_lock import device_turn
+from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
 from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
@@ -141,7 +141,7 @@ def draw(
         part = members[batch]
         label = _labels_of(member_labels, batch, device=device)
         parents: list[Tensor | None] = []
-        with device_turn(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
+        with device_lock(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
             x, cost = sample(
                 backbone.denoiser,
                 schedule,
@@ -240,7 +240,7 @@ def score_images(
     def score_batch(part: slice) -> tuple[Tensor, Tensor]:
         label = backbone.condition(seed, indices[part], _labels_of(labels, part, device=device))
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
-        with device_turn(device):
+        with device_lock(device):
             with torch.no_grad():
                 batch = backbone.encode(x[part].to(device))
             require_finite(batch, "the encoded image")

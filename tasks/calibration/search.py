@@ -82,7 +82,7 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         rungs=len(sizes),
         first=max((order.first + order.count for order in done), default=0),
         particle_group=common_particle_group(candidates),
-        turn=_turn(config),
+        round_size=_round_size(config),
     )
     return _cut(draws, size=whole(config.unit_size, particle_group=common_particle_group(candidates)))
 
@@ -102,9 +102,9 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     budget = config.calibration.budget * config.calibration.verification
     if budget == 0:
         return []
-    particle_group, turn = common_particle_group(candidates), _turn(config)
-    count = whole(budget / sum(costs[i] for i in chosen), particle_group=particle_group, turn=turn)
-    first = math.ceil(FRESH / turn) * turn
+    particle_group, round_size = common_particle_group(candidates), _round_size(config)
+    count = whole(budget / sum(costs[i] for i in chosen), particle_group=particle_group, round_size=round_size)
+    first = math.ceil(FRESH / round_size) * round_size
     return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, particle_group=particle_group))
 
 
@@ -158,7 +158,7 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
     return found
 
 
-def groups_in_turn(
+def round_robin_groups(
     workspace: Workspace, indices: Sequence[int], *, particle_group: int
 ) -> tuple[NDArray[np.int64], list[int] | None]:
     """Groups of samples, every group equally often and a particle group in one group; labels where the backbone takes
@@ -180,7 +180,9 @@ def measure(
         indices: Of the samples.
         particle_group: Consecutive indices that are of one group; the sampler's own particle groups are so anyway.
     """
-    groups, labels = groups_in_turn(workspace, indices, particle_group=math.lcm(particle_group, sampler.particle_group))
+    groups, labels = round_robin_groups(
+        workspace, indices, particle_group=math.lcm(particle_group, sampler.particle_group)
+    )
     drawn = draw(
         workspace.backbone,
         seed=workspace.config.seed,
@@ -249,7 +251,7 @@ def _cut(draws: Sequence[Draw], *, size: int) -> list[Measurement]:
     ]
 
 
-def _turn(config: CalibrateConfig) -> int:
+def _round_size(config: CalibrateConfig) -> int:
     """Samples in which every group has one particle group."""
     return common_particle_group(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
 

@@ -449,7 +449,7 @@ def test_pruning_has_the_particle_groups_of_the_settings_in_use():
         assert {candidate.sampler.particle_group for candidate in candidates} == {1, particle_group}
 
 
-def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
+def test_counts_are_whole_rounds_through_the_groups_where_the_share_allows_one():
     config = CalibrationSettings(budget=100_000)  # a share of 15,000
 
     def counts(cost, **sizes):
@@ -459,9 +459,9 @@ def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
 
     assert counts(10.0) == 375
     assert counts(10.0, particle_group=4) == 372
-    assert counts(10.0, particle_group=4, turn=40) == 360
-    assert counts(100.0, particle_group=4, turn=40) == 36
-    assert counts(10_000.0, particle_group=4, turn=40) == 4
+    assert counts(10.0, particle_group=4, round_size=40) == 360
+    assert counts(100.0, particle_group=4, round_size=40) == 36
+    assert counts(10_000.0, particle_group=4, round_size=40) == 4
 
 
 def test_the_least_budget_has_one_particle_group_for_everybody_who_starts():

@@ -6,7 +6,7 @@ import torch
 
 from minority.diffusion.noise import SampleNoise
 from minority.guidance.self_guidance import SelfGuidance
-from minority.runtime.device_lock import device_turn
+from minority.runtime.device_lock import device_lock
 from minority.sampling.draw import SamplerSettings, draw_images
 from minority.sampling.noise_prefetch import NoiseAhead, sample_noise
 
@@ -20,7 +20,7 @@ def most_at_once(device):
 
     def work():
         nonlocal inside, most
-        with device_turn(device):
+        with device_lock(device):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -46,14 +46,14 @@ def test_nobody_waits_for_a_cpu():
     assert most_at_once("cpu") > 1
 
 
-def test_a_thread_that_fails_gives_its_turn_back():
+def test_a_thread_that_fails_releases_its_lock():
     def fail():
-        with device_turn("cuda:6"):
+        with device_lock("cuda:6"):
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
         fail()
-    with device_turn("cuda:6"):
+    with device_lock("cuda:6"):
         pass
     assert most_at_once("cuda:6") == 1
 
@@ -129,7 +129,7 @@ def test_on_a_cpu_noise_is_drawn_when_it_is_asked_for():
         assert isinstance(noise, SampleNoise)
 
 
-def test_units_that_overlap_draw_the_same_images_as_units_in_turn(backbone):
+def test_units_that_overlap_draw_the_same_images_as_units_one_by_one(backbone):
     settings = SamplerSettings(steps=4, self_guidance=SelfGuidance(scale=2.0, interval=2), batch_size=2)
     units = [range(4), range(4, 8)]
     found = {}
