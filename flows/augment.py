@@ -17,7 +17,7 @@ from tasks.augment.publishing import publish_run
 from tasks.augment.units import generate_units
 from tasks.checks import account_of_images, check_inputs
 from tasks.config.presets import validate
-from tasks.config.runs import AugmentConfig, placed
+from tasks.config.runs import AugmentConfig, with_resolved_store
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
@@ -36,7 +36,7 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
         config: The run. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"seed": 3, "sampler.self_guidance.scale": 2}.
     """
-    config = placed(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    config = with_resolved_store(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     models = check_inputs(config)
     get_run_logger().info(account_of_images(config.dataset))
     with running(models.run):

@@ -68,10 +68,12 @@ def augment(
     """
     with errors_in_one_line():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig, placed
+        from tasks.config.runs import AugmentConfig, with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(
+            load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        )
         from flows.server import require_server
 
         require_server()
@@ -171,10 +173,12 @@ def calibrate(
     """
     with errors_in_one_line():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import CalibrateConfig, placed
+        from tasks.config.runs import CalibrateConfig, with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(
+            load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        )
         from flows.server import require_server
 
         require_server()

@@ -128,17 +128,17 @@ def training_of(backbone: str) -> str | None:
     return None
 
 
-def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
+def presets_in(text: str, *, source: str) -> list[tuple[str, dict[str, Any]]]:
     """Every preset of a file's content, as (flow, deployment), with the texts of its config as they were written.
 
     Args:
         text: YAML with a list `deployments`, as `prefect deploy` takes it.
-        place: What messages call the file.
+        source: What messages call the file.
 
     Raises:
         InputError: It is no such YAML.
     """
-    return [(flow_of(entry), _in_words(entry)) for entry in entries_in(text, place=place)]
+    return [(flow_of(entry), _in_words(entry)) for entry in entries_in(text, source=source)]
 
 
 def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:

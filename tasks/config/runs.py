@@ -253,7 +253,7 @@ class TrainBackboneConfig(_Run):
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
 
 
-def placed(config: Run) -> Run:
+def with_resolved_store(config: Run) -> Run:
     """The same run with its store named so that workers with another current folder find it.
 
     Raises:

@@ -68,7 +68,7 @@ def takes_gpu(demand: Demand, found: list[Machine]) -> bool:
     return demand.device == "cuda" or (demand.device == "auto" and any(machine.gpus for machine in found))
 
 
-def places(demand: Demand) -> int:
+def worker_slots(demand: Demand) -> int:
     """Units that can run side by side now, at least 1.
 
     Raises:

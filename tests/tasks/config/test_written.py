@@ -54,7 +54,7 @@ def test_a_preset_and_a_table_within_it_hold_texts():
         f"classes: [{', '.join(WORDS)}]}}\n"
         "      plan: {quota: null, baseline: no}\n"
     )
-    ((flow, entry),) = presets_in(text, place="own.yaml")
+    ((flow, entry),) = presets_in(text, source="own.yaml")
 
     config = validate(AugmentConfig, entry["parameters"]["config"], overrides={})
 
