@@ -106,11 +106,11 @@ def measure_quality(
     )
     reference = RealReference.fit(pixel_features(train), device=device)
     judged = reference.judge(pixel_features(drawn))
-    trivial = PixelHistogram(train), PixelNormal(train)
+    baselines = PixelHistogram(train), PixelNormal(train)
 
     def bits(images: UInt8, of: Int64) -> CodeLengths:
         part = choose_images(len(images), most=settings.bits_images, seed=settings.seed)
-        return _code_lengths(backbone, images[part], of[part], trivial=trivial, settings=settings, device=device)
+        return _code_lengths(backbone, images[part], of[part], baselines=baselines, settings=settings, device=device)
 
     return BackboneQuality(
         samples=settings.samples,
@@ -216,7 +216,7 @@ def _code_lengths(
     images: UInt8,
     labels: Int64,
     *,
-    trivial: tuple[PixelHistogram, PixelNormal],
+    baselines: tuple[PixelHistogram, PixelNormal],
     settings: QualitySettings,
     device: torch.device | str,
 ) -> CodeLengths:
@@ -225,8 +225,8 @@ def _code_lengths(
         images=len(images),
         backbone=float(bound.mean()),
         error=float(bound.std() / len(images) ** 0.5),
-        histogram=float(trivial[0].bits_per_dim(images).mean()),
-        normal=float(trivial[1].bits_per_dim(images).mean()),
+        histogram=float(baselines[0].bits_per_dim(images).mean()),
+        normal=float(baselines[1].bits_per_dim(images).mean()),
     )
 
 

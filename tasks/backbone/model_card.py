@@ -70,7 +70,7 @@ from {int(counts.min())} images.
 
 
 def bits_table(quality: BackboneQuality) -> str:
-    """Bits/dim of training and held-out images, beside those of two trivial models."""
+    """Bits/dim of training and held-out images, beside those of two baseline density models."""
     train, held_out = quality.train_bits, quality.held_out_bits
 
     def row(name: str, figure: str) -> str:
@@ -79,10 +79,10 @@ def bits_table(quality: BackboneQuality) -> str:
     return f"""| bits/dim, smaller is better | {train.images} training images | {held_out.images} held-out images |
 |---|---|---|
 | this backbone: negative ELBO over {quality.bits_steps} steps | {_bound(train)} | {_bound(held_out)} |
-{row("trivial: a normal distribution for every pixel", "normal")}
-{row("trivial: a histogram of grey levels for every pixel", "histogram")}
+{row("baseline: a normal distribution for every pixel", "normal")}
+{row("baseline: a histogram of grey levels for every pixel", "histogram")}
 
-After +/-: the standard error over the images. Both trivial models are fitted on the whole training split; theirs are
+After +/-: the standard error over the images. Both baseline density models are fitted on the whole training split; theirs are
 exact code lengths, the backbone's is an upper bound. Of 256 grey levels, {quality.levels} occur in the training split:
 a histogram knows which, a diffusion model does not."""
 
@@ -94,7 +94,7 @@ def frechet_table(quality: BackboneQuality, settings: QualitySettings) -> str:
     return f"""| Frechet distance (FID) to {found.held_out} held-out images, of {quality.samples} images each | |
 |---|---|
 | this backbone: plain samples of {quality.sampling_steps} steps | {found.backbone:.3f} |
-| trivial: one normal distribution a class over all pixels | {found.class_normals:.3f} |
+| baseline: one normal distribution a class over all pixels | {found.class_normals:.3f} |
 | for orientation: real training images | {found.training:.3f} |
 
 Features: {_features(settings)}, {found.dimensions} numbers an image (`{found.features}`). All three sets have the same

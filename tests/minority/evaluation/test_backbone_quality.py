@@ -76,7 +76,7 @@ def test_distances_are_those_to_the_nearest_training_image(judged):
     assert quality.levels == len(np.unique(train))
 
 
-def test_bits_are_the_bound_of_some_images_beside_trivial_code_lengths_of_the_same(judged):
+def test_bits_are_the_bound_of_some_images_beside_baseline_code_lengths_of_the_same(judged):
     quality, backbone, (train, _), (held_out, labels) = judged
 
     assert (quality.train_bits.images, quality.held_out_bits.images) == (4, 4)

@@ -38,7 +38,7 @@ def test_a_finished_backbone_is_judged_and_only_its_card_changes(tiny, tmp_path)
     assert {path for path in after if after[path] != before.get(path)} == {card}
     text = card.read_text()
     assert "| bits/dim, smaller is better | 4 training images | 4 held-out images |" in text
-    assert "| trivial: a histogram of grey levels for every pixel |" in text
+    assert "| baseline: a histogram of grey levels for every pixel |" in text
     assert "of 8 images each" in text
     assert "**Published figures**: 2.94 bits/dim of another model (somebody, 2020)" in text
     assert "17 occur in the training split" in text
