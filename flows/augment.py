@@ -12,7 +12,7 @@ from tasks.augment.counters import count_units
 from tasks.augment.learning import TrainedMethod, learn_guidance
 from tasks.augment.lease import running
 from tasks.augment.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_run
 from tasks.augment.units import generate_units
 from tasks.checks import account_of_images, check_inputs
@@ -55,7 +55,7 @@ def generate(workspace: Workspace) -> int:
     wanted = quotas(real, config.plan)
     store = open_run_store(workspace.run)
     learn(methods_to_learn([config.sampler]), config)
-    draw(settle_plan(plan_real(config.plan, real), store), config, what="real images")
+    draw(load_or_create_plan(plan_real(config.plan, real), store), config, what="real images")
     candidates = Candidates(workspace, store)
     round_number = 0
     while planned := plan_round(
@@ -66,9 +66,9 @@ def generate(workspace: Workspace) -> int:
         wanted=wanted,
         particle_group=config.sampler.particle_group,
     ):
-        plan = settle_plan(planned, store)
+        plan = load_or_create_plan(planned, store)
         if round_number == 0 and config.plan.baseline:
-            draw(settle_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
+            draw(load_or_create_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
         draw(plan, config, what=f"round {round_number}")
         candidates.add(plan)
         round_number += 1

@@ -9,7 +9,7 @@ from tasks.augment.planning import RoundPlan, plan_name
 from tasks.inputs.run_identity import RunIdentity
 
 
-def settle_plan(plan: RoundPlan, store: Store) -> RoundPlan:
+def load_or_create_plan(plan: RoundPlan, store: Store) -> RoundPlan:
     """Store a plan before the first of its units is made. Returns the plan that holds: one that lies there stands."""
     indices, groups = keep_plan(store, plan.name, indices=plan.indices, groups=plan.groups)
     return replace(plan, indices=indices, groups=groups)

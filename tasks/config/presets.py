@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
-from tasks.config.written import settled, settled_at
+from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
 
 #: Flow name -> the model of its config.
@@ -53,7 +53,7 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = settled(values, kind)
+    tree = as_declared(values, kind)
     for key, value in overrides.items():
         _set(tree, key, copy.deepcopy(value))
     try:
@@ -114,7 +114,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 def _of_setting(key: str, value: Any) -> Any:
     """The value as the first flow with such a setting wants it; as YAML takes it where none has."""
     for kind in FLOWS.values():
-        known, found = settled_at(value, key, kind)
+        known, found = as_declared_at(value, key, kind)
         if known:
             return found
     return plain(value)
@@ -146,7 +146,7 @@ def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
     words = {key: worded(entry, key) for key in ("name", "description")}
     parameters = plain(entry["parameters"])
     if isinstance(parameters, dict) and "config" in parameters:
-        parameters["config"] = settled(entry["parameters"]["config"], FLOWS[flow_of(entry)])
+        parameters["config"] = as_declared(entry["parameters"]["config"], FLOWS[flow_of(entry)])
     return {**plain(entry), **words, "parameters": parameters}
 
 

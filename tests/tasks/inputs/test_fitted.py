@@ -23,7 +23,7 @@ from minority.selection.stored_networks import (
 )
 from tasks.augment.candidates import Candidates
 from tasks.augment.planning import plan_round, quotas
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.errors import InputError
 from tasks.inputs.fitting import fit_once
 from tasks.inputs.run_store import open_run_store
@@ -93,7 +93,7 @@ def plan_first_round(config):
     store = open_run_store(workspace.run)
     wanted, tallies = quotas(workspace.real, config.plan), Candidates(workspace, store).tallies()
     plan = plan_round(config.plan, tallies, round_number=0, first_index=0, wanted=wanted, particle_group=1)
-    return settle_plan(plan, store), store
+    return load_or_create_plan(plan, store), store
 
 
 def test_two_worker_processes_train_nothing_that_the_step_before_them_has_fitted(config, dataset, tmp_path):
