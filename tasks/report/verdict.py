@@ -87,7 +87,7 @@ class Downstream:
         main: The arm with synthetic images that validation chose, those of the published set first; or None.
         rival: The arm without synthetic images that validation chose, or None.
         gains: Arm -> metric -> the arm against real only.
-        duels: Arm -> metric -> the main arm against it.
+        pairwise: Arm -> metric -> the main arm against it.
         unfinished: Arms that lack results.
     """
 
@@ -101,7 +101,7 @@ class Downstream:
     main: str | None
     rival: str | None
     gains: Mapping[str, Mapping[str, Difference]]
-    duels: Mapping[str, Mapping[str, Difference]]
+    pairwise: Mapping[str, Mapping[str, Difference]]
     unfinished: tuple[str, ...]
 
     @property
@@ -113,7 +113,7 @@ class Downstream:
     def headline(self) -> list[Difference]:
         """The main arm against real only and against the rival, as far as they were tested."""
         wanted = dict.fromkeys((BASE_ARM, self.rival))
-        return [self.duels[arm][self.metric] for arm in wanted if arm is not None and arm in self.duels]
+        return [self.pairwise[arm][self.metric] for arm in wanted if arm is not None and arm in self.pairwise]
 
     @property
     def shown(self) -> list[str]:
@@ -152,7 +152,7 @@ def judge_results(results: ArmResults | None) -> Downstream | None:
         main=main,
         rival=rival,
         gains={name: against(name, BASE_ARM) for name in runs if name != BASE_ARM and BASE_ARM in runs},
-        duels={} if main is None else {name: against(main, name) for name in runs if name != main},
+        pairwise={} if main is None else {name: against(main, name) for name in runs if name != main},
         unfinished=tuple(outcome.unfinished),
     )
 

@@ -146,7 +146,7 @@ def test_the_verdict_compares_the_chosen_arm_with_real_only_and_the_chosen_rival
 
     # As validation has it: the best with samples of the published set, and the best without any.
     assert (found["main"], found["rival"]) == ("real+minority", "dfr")
-    first, second = (found["duels"][arm]["worst_class_accuracy"] for arm in ("real", "dfr"))
+    first, second = (found["pairwise"][arm]["worst_class_accuracy"] for arm in ("real", "dfr"))
     assert metrics["verdict"] == (
         f"real + minority: {100 * first['mean']:+.1f} points worst-class accuracy "
         f"({100 * first['low']:.1f} ... {100 * first['high']:.1f}) against real only; "
@@ -297,7 +297,7 @@ def test_missing_arms_are_left_out(arms, arm_results):
     assert found is not None
     assert tuple(found.arms) == arms
     assert list(found.gains) == [arm for arm in arms if arm != "real" and "real" in arms]
-    assert list(found.duels) == [arm for arm in arms if "+" not in arm and len(arms) > 1]
+    assert list(found.pairwise) == [arm for arm in arms if "+" not in arm and len(arms) > 1]
 
 
 def test_results_without_synthetic_images_make_a_report(inputs, arm_results):
