@@ -80,7 +80,7 @@ class NoiseSchedule:
         """All levels that the network was trained on: those that this chain's were taken from."""
         return self if self.source is None else self.source.trained
 
-    def told_late(self) -> "NoiseSchedule":
+    def shifted_one_level(self) -> "NoiseSchedule":
         """The same levels, each told to the network as the next noisier one.
 
         So the published loops of MinorityPrompt take the steps of Stable Diffusion's chain (Um & Ye, CVPR 2025): the
@@ -97,7 +97,8 @@ class NoiseSchedule:
                 fixed whole stride (Song et al. 2021); or "logsnrN" for N steps evenly spaced in log(abar / (1 - abar))
                 (Lu et al. 2022), which fast solvers want. Fractions of the chain then mean other noise levels; or
                 "leadingN" and "trailingN" for the timesteps that diffusers' schedulers take by those names, the first
-                with the scheduler's offset; "late-" before them tells the network the next noisier level (`told_late`).
+                with the scheduler's offset; "late-" before them tells the network the next noisier level
+                (`shifted_one_level`).
 
         Raises:
             ValueError: Where the chain is too short for the request.
@@ -110,7 +111,7 @@ class NoiseSchedule:
             [0, 333, 666, 999]
         """
         if isinstance(sections, str) and sections.startswith("late-"):
-            return self.told_late().respaced(sections.removeprefix("late-"))
+            return self.shifted_one_level().respaced(sections.removeprefix("late-"))
         if isinstance(sections, str) and sections.startswith(("leading", "trailing")):
             kept = self._of_timesteps(_named_timesteps(sections, self.trained.num_steps, offset=self.steps_offset))
         elif isinstance(sections, str) and sections.startswith("logsnr"):

@@ -2,8 +2,9 @@
 
 A recipe is trained on a quarter, a half and all of the training images of every group, seed by seed, each seed with
 held-out images and nested subsets of its own. The last two points tell what the last doubling brought a group, and all
-three, over all groups, by how much a doubling brings less than the one before; the next doubling is foretold from both.
-An error that falls as a power of the number of images loses the same share with every doubling (Hestness et al. 2017).
+three, over all groups, by how much a doubling brings less than the one before; the next doubling is predicted from
+both. An error that falls as a power of the number of images loses the same share with every doubling (Hestness et al.
+2017).
 
 Images of any backbone are at best worth as much as as many new real ones, so the upper end of the interval is an upper
 end for synthetic images, too.

@@ -176,10 +176,10 @@ class MinorityPrompt(Method):
         if self.perturbation is not None:
             return trained, trained.step_at(self.perturbation)
         stride = trained.num_steps // schedule.num_steps
-        told = trained.num_steps - int(_position(schedule, step)) + stride - 1
+        timestep = trained.num_steps - int(_position(schedule, step)) + stride - 1
         late = _is_late(schedule)
-        levels = trained.told_late() if late else trained
-        return levels, max(0, min(told - late, trained.num_steps - 1))
+        levels = trained.shifted_one_level() if late else trained
+        return levels, max(0, min(timestep - late, trained.num_steps - 1))
 
 
 def _position(schedule: NoiseSchedule, step: int) -> float:
@@ -190,11 +190,11 @@ def _position(schedule: NoiseSchedule, step: int) -> float:
 
 
 def _is_late(schedule: NoiseSchedule) -> int:
-    """1 where the network is told the next noisier level (`NoiseSchedule.told_late`), else 0."""
+    """1 where the network is told the next noisier level (`NoiseSchedule.shifted_one_level`), else 0."""
     if not np.issubdtype(schedule.timesteps.dtype, np.integer):
         return 0
-    told = int(schedule.timesteps[-1])
-    return int(told >= schedule.trained.num_steps or schedule.trained.abar[told] != schedule.abar[-1])
+    timestep = int(schedule.timesteps[-1])
+    return int(timestep >= schedule.trained.num_steps or schedule.trained.abar[timestep] != schedule.abar[-1])
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

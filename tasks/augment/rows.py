@@ -34,11 +34,11 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
     config, real = workspace.config, workspace.real
     sampler = config.sampler if plan.sampler == "minority" else config.sampler.plain()
     planned_labels = [real.group_labels[group] for group in plan.groups]
-    condition = workspace.told(labels=planned_labels, groups=list(plan.groups))
+    condition = workspace.condition_of(labels=planned_labels, groups=list(plan.groups))
     drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)
     images = drawn.images
     judged = judge_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
-    scores = score(workspace, images, indices=plan.indices, told=condition)
+    scores = score(workspace, images, indices=plan.indices, condition=condition)
     prefix = "s" if plan.sampler == "minority" else "p"
     rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
         "key": [f"{prefix}{index:08d}" for index in plan.indices],
@@ -73,8 +73,8 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     images = workspace.train_images[positions]
     train, own = workspace.real.train, workspace.judge.reference.own
     labels = train.labels[positions]
-    told = workspace.told(labels=labels.tolist(), groups=list(plan.groups))
-    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], told=told)
+    condition = workspace.condition_of(labels=labels.tolist(), groups=list(plan.groups))
+    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], condition=condition)
     rows = _shared_columns(plan, workspace, groups=np.array(plan.groups), labels=labels, scores=scores) | {
         "key": [f"real-{position:06d}" for position in plan.indices],
         "source": ["real"] * plan.num_samples,

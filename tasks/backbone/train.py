@@ -81,10 +81,10 @@ def train_here(
     unet, settings = build_network(config, real)
     schedule = getattr(NoiseSchedule, config.schedule)(config.timesteps)
     out = project_path(config.out)
-    told = TrainingFolder(progress_folder(config))
+    training_log = TrainingFolder(progress_folder(config))
 
     def report(progress: Progress) -> None:
-        told.add_losses(progress)
+        training_log.add_losses(progress)
         on_step(progress.step)
 
     def keep(length: float, network: torch.nn.Module) -> None:
@@ -101,7 +101,12 @@ def train_here(
             checkpoint=_checkpoint(config),
             on_progress=report,
             evaluations=_evaluations(
-                config, real, settings, told=told, process_group=process_group, on_evaluation=on_evaluation
+                config,
+                real,
+                settings,
+                training_log=training_log,
+                process_group=process_group,
+                on_evaluation=on_evaluation,
             ),
             on_average=keep,
             process_group=process_group,
@@ -199,7 +204,7 @@ def _evaluations(
     real: RealData,
     unet: UNetSettings,
     *,
-    told: TrainingFolder,
+    training_log: TrainingFolder,
     process_group: ProcessGroup,
     on_evaluation: OnEvaluation,
 ) -> Evaluations | None:
@@ -222,7 +227,7 @@ def _evaluations(
 
     def evaluate(step: int, network: torch.nn.Module) -> None:
         assert isinstance(network, UNet2DModel), "as it was built"
-        on_evaluation(told.add_evaluation(step, watch.evaluate(network), class_names=real.train.class_names))
+        on_evaluation(training_log.add_evaluation(step, watch.evaluate(network), class_names=real.train.class_names))
 
     return Evaluations(every=config.watch.every, call=evaluate)
 

@@ -166,7 +166,7 @@ def round_robin_groups(
     """
     real = workspace.real
     groups = np.array([index // particle_group % len(real.groups) for index in indices])
-    return groups, workspace.told(labels=[real.group_labels[group] for group in groups], groups=groups.tolist())
+    return groups, workspace.condition_of(labels=[real.group_labels[group] for group in groups], groups=groups.tolist())
 
 
 def measure(

@@ -184,7 +184,7 @@ class BackboneConfig(StageConfig):
         bool | None,
         Field(description="Whether a text-to-image model was distilled to few steps (Turbo, Lightning); none: ask it."),
     ] = None
-    told_guidance: Annotated[
+    embedded_guidance: Annotated[
         float | None, Field(ge=0, description="Guidance scale that FLUX.1-dev is told as an input; none: 3.5.")
     ] = None
 
@@ -201,7 +201,7 @@ class BackboneConfig(StageConfig):
     def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
-        defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "told_guidance": None}
+        defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "embedded_guidance": None}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 

@@ -85,11 +85,11 @@ class Models:
 
         A prompt does not: it may not have been obeyed.
         """
-        is_told = self.backbone.num_classes is not None and self.backbone.prompts is None
-        label_tells = is_told and self.real.has_one_group_a_label
+        takes_label = self.backbone.num_classes is not None and self.backbone.prompts is None
+        label_tells = takes_label and self.real.has_one_group_a_label
         return len(self.real.groups) > 1 and not label_tells
 
-    def told(self, *, labels: list[int], groups: list[int]) -> list[int] | None:
+    def condition_of(self, *, labels: list[int], groups: list[int]) -> list[int] | None:
         """What the backbone is told of images: their labels, their groups where it draws by prompts, or nothing."""
         if self.backbone.num_classes is None:
             return None
@@ -321,9 +321,11 @@ class _Named(BaseModel):
 def _text_settings(config: BackboneConfig, real: RealData | None, *, without_prompts: bool) -> TextToImage | None:
     if config.prompts is None and without_prompts and family_of(project_path(config.path)) is not None:
         prompts = Prompts(texts=())
-        return TextToImage(prompts=prompts, size=config.size, distilled=config.distilled, guidance=config.told_guidance)
+        return TextToImage(
+            prompts=prompts, size=config.size, distilled=config.distilled, guidance=config.embedded_guidance
+        )
     if config.prompts is None:
-        lost = [name for name in ("size", "distilled", "told_guidance") if getattr(config, name) is not None]
+        lost = [name for name in ("size", "distilled", "embedded_guidance") if getattr(config, name) is not None]
         if lost:
             raise InputError(f"backbone.{lost[0]} is of text-to-image models; set backbone.prompts, too.")
         return None
@@ -331,7 +333,7 @@ def _text_settings(config: BackboneConfig, real: RealData | None, *, without_pro
         prompts=prompts_for(config.prompts, real),
         size=config.size,
         distilled=config.distilled,
-        guidance=config.told_guidance,
+        guidance=config.embedded_guidance,
     )
 
 

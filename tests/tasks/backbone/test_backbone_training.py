@@ -144,21 +144,21 @@ def test_one_setting_of_the_features_leaves_the_others_at_their_defaults(tmp_pat
 
 
 def test_what_is_told_again_takes_the_place_of_what_was_told_before(tmp_path):
-    told = TrainingFolder(tmp_path / "run")
+    training_log = TrainingFolder(tmp_path / "run")
     for step, loss in ((1, 1.0), (2, 0.9), (3, 0.8), (2, 0.7)):
-        told.add_losses(Progress(step, 3, loss, (float("nan"), 0.5)))
+        training_log.add_losses(Progress(step, 3, loss, (float("nan"), 0.5)))
 
-    assert [(line["step"], line["loss"]) for line in told.lines(LOSSES)] == [(1, 1.0), (2, 0.7)]
-    assert told.lines(LOSSES)[0]["bucket_losses"] == [None, 0.5]
+    assert [(line["step"], line["loss"]) for line in training_log.lines(LOSSES)] == [(1, 1.0), (2, 0.7)]
+    assert training_log.lines(LOSSES)[0]["bucket_losses"] == [None, 0.5]
 
 
 def test_a_picture_has_a_row_for_every_class_that_was_drawn(tmp_path):
-    told = TrainingFolder(tmp_path / "run")
+    training_log = TrainingFolder(tmp_path / "run")
     samples = np.zeros((4, 8, 8, 1), np.uint8)
 
     sizes = []
     for step, labels in ((1, np.array([0, 0, 1, 2])), (2, np.array([0, 0, 0, 0]))):
-        picture = told.add_evaluation(step, Evaluation(samples, labels, 3.0, 1.0), class_names=["a", "b", "c"])
+        picture = training_log.add_evaluation(step, Evaluation(samples, labels, 3.0, 1.0), class_names=["a", "b", "c"])
         sizes.append(int.from_bytes(picture.read_bytes()[20:24], "big"))  # height, of the PNG's header
 
     assert sizes[0] - 2 == 3 * (sizes[1] - 2)
@@ -238,29 +238,29 @@ def test_two_processes_killed_and_started_again_end_in_the_same_weights_and_loss
 
     many = {"processes": 2, "training.steps": 60, "training.checkpoint_every": 20, "training.average_lengths": [0.1]}
     whole, torn = (config_for(tmp_path / name, many) for name in ("whole", "torn"))
-    told = {name: TrainingFolder(tmp_path / f"{name}.progress") for name in ("whole", "torn")}
+    training_log = {name: TrainingFolder(tmp_path / f"{name}.progress") for name in ("whole", "torn")}
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the order to the processes lies, by which they are found
-    train_in_processes(whole, folder=told["whole"].path, on_step=ignore, on_evaluation=ignore)
+    train_in_processes(whole, folder=training_log["whole"].path, on_step=ignore, on_evaluation=ignore)
     (tmp_path / "config.json").write_text(torn.model_dump_json())
-    command = [sys.executable, "-c", PARENT, str(tmp_path / "config.json"), str(told["torn"].path)]
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "config.json"), str(training_log["torn"].path)]
 
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL) as parent:
-        wait_until(lambda: len(told["torn"].lines(LOSSES)) >= 30)
+        wait_until(lambda: len(training_log["torn"].lines(LOSSES)) >= 30)
         process_group = [pid for pid, line in processes_with(str(tmp_path)).items() if "distributed" not in line]
         workers = [pid for pid in process_group if pid != parent.pid]
         os.kill(parent.pid if victim == "the one that was started" else max(workers), signal.SIGKILL)
         parent.wait(timeout=120)
     wait_until(lambda: not processes_with(str(tmp_path)))  # nobody goes on writing
     reached = torch.load(tmp_path / "torn.checkpoint.pt", weights_only=True)["step"]
-    before = told["torn"].lines(LOSSES)
-    train_in_processes(torn, folder=told["torn"].path, on_step=ignore, on_evaluation=ignore)
+    before = training_log["torn"].lines(LOSSES)
+    train_in_processes(torn, folder=training_log["torn"].path, on_step=ignore, on_evaluation=ignore)
 
     assert len(workers) == 2
     assert parent.returncode == (-signal.SIGKILL if victim == "the one that was started" else 1)
     assert reached in (20, 40)
     assert len(before) < 60
-    assert told["torn"].lines(LOSSES) == told["whole"].lines(LOSSES)
-    assert [line["step"] for line in told["torn"].lines(LOSSES)] == list(range(1, 61))
+    assert training_log["torn"].lines(LOSSES) == training_log["whole"].lines(LOSSES)
+    assert [line["step"] for line in training_log["torn"].lines(LOSSES)] == list(range(1, 61))
     for name in ("{}", "{}.averages/0.1"):
         shas = [load_backbone(tmp_path / name.format(run)).sha256 for run in ("whole", "torn")]
         assert shas[0] == shas[1]
