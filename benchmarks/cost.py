@@ -1,4 +1,4 @@
-"""What a kept sample costs, all told: rare, valid, new and of its label, drawn, judged and scored.
+"""What a kept sample costs, all told: rare, valid, new and of its label, drawn, evaluated and scored.
 
     .venv/bin/python -m benchmarks.cost --preset digits
     .venv/bin/python -m benchmarks.cost --preset digits --num 1500 --out runs/benchmark/cost
@@ -13,10 +13,10 @@ Arms, in one run and in turns:
   chosen on other seeds (benchmarks/cost_tuning.py), at no less than the given share of valid ones;
 - those given by --arm, with sampler settings as `--set sampler.KEY=VALUE` takes them.
 
-All arms are judged alike, as the preset does. A denoiser evaluation is one forward pass of one sample; a backward pass
-counts as two. Seconds are those of the processor on a CPU and of the wall on a GPU, and include judging. The scores
-(minority score, negative ELBO) decide nothing, so they are computed for the kept ones; the last columns show what
-scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept;
+All arms are evaluated alike, as the preset does. A denoiser evaluation is one forward pass of one sample; a backward
+pass counts as two. Seconds are those of the processor on a CPU and of the wall on a GPU, and include evaluating. The
+scores (minority score, negative ELBO) decide nothing, so they are computed for the kept ones; the last columns show
+what scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept;
 where chains are pruned, samples of one root ancestor count once in it. Arms share the groups of their samples.
 """
 
@@ -41,7 +41,7 @@ from minority.calibration.search import whole
 from minority.diffusion.pixels import to_pixels
 from minority.sampling.draw import draw, score_images
 from minority.sampling.settings import SamplerSettings
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.search import round_robin_groups
 from tasks.config.presets import load_preset, parse_overrides
 from tasks.config.runs import AugmentConfig
@@ -99,7 +99,7 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
             indices=indices,
             labels=labels,
             settings=settings,
-            reference=workspace.judge.reference,
+            reference=workspace.candidate_filter.reference,
             extract=workspace.extract,
             device=workspace.device,
         )
@@ -109,12 +109,12 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
 
 
 def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], particle_group: int) -> None:
-    """Draw, judge and score a batch of samples, a particle group in a row of one group; adds to what is spent."""
+    """Draw, evaluate and score a batch of samples, a particle group in a row of one group; adds to what is spent."""
     groups, labels = round_robin_groups(workspace, indices, particle_group=particle_group)
     start = clock(workspace.device)
     images, evaluations, copies = arm(indices, labels)
-    verdicts = judge_images(workspace, images, groups).verdicts
-    judged = clock(workspace.device)
+    verdicts = evaluate_images(workspace, images, groups).verdicts
+    evaluated = clock(workspace.device)
     kept = np.flatnonzero(verdicts.passed)
     if len(kept):
         score_images(
@@ -132,8 +132,8 @@ def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[
     spent.kept += len(kept)
     spent.copies += copies
     spent.evaluations += evaluations * len(indices)
-    spent.seconds += judged - start
-    spent.scoring_seconds += clock(workspace.device) - judged
+    spent.seconds += evaluated - start
+    spent.scoring_seconds += clock(workspace.device) - evaluated
 
 
 def rows_of(spent: dict[str, Spent], *, scoring: int) -> list[dict[str, object]]:

@@ -54,7 +54,7 @@ def main() -> None:
     if "images" in arguments.what:
         reference = RealReference.fit(real, k=k)
         note("real images fitted")
-        scores = reference.judge(generated)
+        scores = reference.locate(generated)
         note("every generated image scored")
         inside = scores.rarity[np.isfinite(scores.rarity)]
         print(f"  avg_knn {scores.knn_distance.mean():.4f}, lof {scores.lof.mean():.4f}, rarity {inside.mean():.4f}")

@@ -21,12 +21,12 @@ from minority.neighbours.reference import RealReference
 from minority.sampling.draw import draw
 from minority.sampling.named_samplers import NAMED_SAMPLERS
 from minority.sampling.settings import SamplerSettings
+from minority.selection.candidate_filter import build_filter
 from minority.selection.choice import choose
 from minority.selection.discriminator import DiscriminatorSettings
-from minority.selection.judge import build_judge
 from minority.selection.policy import Policy
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import Judge
+from minority.selection.verdicts import CandidateFilter
 
 Int64 = NDArray[np.int64]
 
@@ -112,7 +112,7 @@ def draw_candidates(
 ) -> LabelledImages:
     """Draw the candidates of one sampler; all samplers share indices and noise.
 
-    Chains that are pruned are judged against `reference`, in the features of `extract`.
+    Chains that are pruned are evaluated against `reference`, in the features of `extract`.
     """
     settings = replace(SAMPLERS[sampler], steps=steps, batch_size=batch_size, precision=precision)  # type: ignore[arg-type]
     drawn = draw(
@@ -129,11 +129,13 @@ def draw_candidates(
     return LabelledImages(drawn.images, truth, truth)
 
 
-def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_negative: bool, device: str) -> Judge:
-    """A judge of the training split, with a discriminator; policies read its verdicts and scores."""
+def fit_filter(
+    train: LabelledImages, *, extract: Extractor, mirrored_is_negative: bool, device: str
+) -> CandidateFilter:
+    """A filter of the training split, with a discriminator; policies read its verdicts and scores."""
     rules = HeldOutRules(discriminator=DiscriminatorSettings(mirrored_is_negative=mirrored_is_negative))
     settings = SelectionSettings(held_out=rules)
-    return build_judge(
+    return build_filter(
         extract(train.images), train.labels, settings=settings, images=train.images, extract=extract, device=device
     )
 

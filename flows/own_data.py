@@ -147,7 +147,7 @@ def _training_minutes(name: str) -> str:
     from tasks.estimates.training import training_seconds
 
     seconds = training_seconds(load_preset(TrainBackboneConfig, name))
-    return f"    # about {_time(seconds)} on this machine, and judging the result"
+    return f"    # about {_time(seconds)} on this machine, and evaluating the result"
 
 
 def _time(seconds: float) -> str:

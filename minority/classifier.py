@@ -1,4 +1,4 @@
-"""The classifiers inside the pipeline: small CNNs that recognise groups, judge candidates, and give features.
+"""The classifiers inside the pipeline: small CNNs that recognise groups, evaluate candidates, and give features.
 
 What images are worth to a training job is measured by others, in minority/downstream. All randomness of a training
 (start weights, draws, augmentation) follows from its seed.

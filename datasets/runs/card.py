@@ -43,7 +43,7 @@ COLUMN_MEANINGS = {
     "label_margin": "the same less that of the likeliest other label",
     "minority_score_quantile": "of minority_score among validation images, which the backbone never saw",
     "negative_elbo_quantile": "of negative_elbo among them",
-    "knn_distance_quantile": "of knn_distance among training images, each judged without itself",
+    "knn_distance_quantile": "of knn_distance among training images, each evaluated without itself",
     "realism_quantile": "of realism among them",
     "lof_quantile": "of lof among them",
     "rarity_score_quantile": "of rarity_score among them",

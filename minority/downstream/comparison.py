@@ -37,7 +37,7 @@ class Difference:
     """How much better `arm` is than `baseline` on one metric.
 
     Attributes:
-        arm: The arm that is judged.
+        arm: The arm that is evaluated.
         baseline: The arm it is compared with.
         metric: Name of the metric.
         mean: Mean of arm - baseline over seeds, in [-1, 1].
@@ -98,7 +98,7 @@ def paired_difference(
 
     Args:
         runs: Predictions of the test images by arm and seed.
-        arm: The arm to judge.
+        arm: The arm to evaluate.
         baseline: The arm to compare it with.
         truth: The test images' classes and groups.
         metric: What to compare.
@@ -118,14 +118,14 @@ def paired_difference(
         )
     parts = _parts(truth, metric)
     both = [[runs[name][seed] for seed in seeds] for name in (arm, baseline)]
-    judged, control = (_figure(_accuracies(found, truth, parts), parts, metric) for found in both)
+    evaluated, control = (_figure(_accuracies(found, truth, parts), parts, metric) for found in both)
     redrawn = [_redrawn(found, truth, parts, metric) for found in both]
     low, high = _interval(redrawn[0] - redrawn[1], confidence=confidence)
     return Difference(
         arm=arm,
         baseline=baseline,
         metric=metric,
-        mean=float((judged - control).mean()),
+        mean=float((evaluated - control).mean()),
         low=low,
         high=high,
         num_seeds=len(seeds),

@@ -162,7 +162,7 @@ def headroom(
         gain = share * max(0.0, float(last.mean()))
         gain = min(gain, 1.0 - float(curve[:, 2].mean()))
         low, high = _interval(last, gain, number=number, level=float(curve[:, 2].mean()))
-        found.append(_judged(name, images[place], curve.mean(axis=0), gain, (low, high)))
+        found.append(_measured(name, images[place], curve.mean(axis=0), gain, (low, high)))
     return found
 
 
@@ -183,7 +183,7 @@ def _interval(last: Float64, gain: float, *, number: int, level: float) -> tuple
     return max(gain - reach, -1.0), min(gain + reach, 1.0 - level + reach)
 
 
-def _judged(
+def _measured(
     name: str, images: int, curve: NDArray[np.float64], gain: float, interval: tuple[float, float]
 ) -> GroupHeadroom:
     low, high = interval

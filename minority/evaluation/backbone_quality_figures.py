@@ -1,4 +1,4 @@
-"""The figures of a judged backbone, as its model card tells them."""
+"""The figures of an evaluated backbone, as its model card tells them."""
 
 from dataclasses import dataclass
 

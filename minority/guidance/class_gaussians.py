@@ -1,7 +1,7 @@
 """Where the embeddings of each class lie: a Gaussian a class and noise level, for low-density sampling.
 
 They are fitted to embeddings of real images noised to a few levels, and the nearest level is used, so that they fit
-the embeddings that they judge.
+the embeddings that they evaluate.
 
 Shapes: N real images, B samples, C channels, H x W pixels, K classes, L noise levels, D features.
 """

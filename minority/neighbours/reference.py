@@ -1,8 +1,8 @@
 """Nearest neighbours in feature space: how rare, how real-looking and how new an image is.
 
-A `RealReference` is fitted on features of the real training split; everything else is judged against it.
+A `RealReference` is fitted on features of the real training split; everything else is evaluated against it.
 
-Shapes: N reference images, M judged images, D features.
+Shapes: N reference images, M evaluated images, D features.
 """
 
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class RealReference:
         )
         return cls(features=real, k=k, own=own, radii=radii, reachability=reachability, device=device)
 
-    def judge(self, features: NDArray[np.floating]) -> Neighbourhood:
+    def locate(self, features: NDArray[np.floating]) -> Neighbourhood:
         """Place images among the reference.
 
         Args:
@@ -107,16 +107,16 @@ class RealReference:
         Raises:
             ValueError: Where D is not the reference's, or features are not finite.
         """
-        judged = np.asarray(features)
-        if judged.ndim != 2 or judged.shape[1] != self.features.shape[1]:
+        evaluated = np.asarray(features)
+        if evaluated.ndim != 2 or evaluated.shape[1] != self.features.shape[1]:
             raise ValueError(
-                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {judged.shape}; use the "
+                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {evaluated.shape}; use the "
                 "same extractor for both."
             )
-        if not np.isfinite(judged).all():
-            raise ValueError("the features to judge are not all finite; check the extractor and the images.")
+        if not np.isfinite(evaluated).all():
+            raise ValueError("the features to evaluate are not all finite; check the extractor and the images.")
         near, ratio, balls = Nearest(self.k), LargestRatio(self.radii), Balls(self.radii)
-        ask(judged, self.features, near, ratio, balls, device=self.device)
+        ask(evaluated, self.features, near, ratio, balls, device=self.device)
         distances, neighbours = near.distances, near.indices
         reachability = reachability_density(distances, self.radii[neighbours])
         return Neighbourhood(

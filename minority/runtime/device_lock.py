@@ -1,4 +1,4 @@
-"""A lock of a device: units that share a GPU compute one batch at a time, and judge, encode and write meanwhile.
+"""A lock of a device: units that share a GPU compute one batch at a time, and evaluate, encode and write meanwhile.
 
 Two units of one process (workers.gpus = 0.5) overlap that way: while one batch is drawn, the images of another unit are
 encoded and written, with the memory of one batch. Who goes first changes no image.

@@ -2,7 +2,7 @@
 
 The image keeps its coarse content, and with it its label, as far as it is not noised away (SDEdit: Meng et al., ICLR
 2022). That gives an unconditional backbone labelled samples of groups that it hardly ever draws. Whether the label
-survived is for the judge to say, as with every candidate.
+survived is for the filters to say, as with every candidate.
 
 Shapes: B samples, C channels, H x W pixels.
 """

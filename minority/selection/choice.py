@@ -1,4 +1,4 @@
-"""The choice among judged candidates: up to a quota, in order or as different as can be, with a reason for refusals.
+"""The choice among evaluated candidates: up to a quota, in order or as different as can be, with a reason for refusals.
 
 Shapes: M candidates, D features.
 """

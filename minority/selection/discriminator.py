@@ -3,7 +3,7 @@
 Nearest neighbours refuse what lies far from everything real. They do not see that a blend of two real images lies
 between them, close to both. The discriminator is trained on the real training split against synthetic negatives
 made of it (minority/selection/negatives.py). Every member leaves one fold of the real images out, so that each real
-image has an output of a member that never saw it: the scale on which candidates are judged.
+image has an output of a member that never saw it: the scale on which candidates are evaluated.
 
 Shapes: N training images, M candidates, K classes.
 """
@@ -119,7 +119,7 @@ class Discriminator:
                 outside[fold == i] = predict(member, images[fold == i])
         return cls(members=tuple(members), own=_output(outside))
 
-    def judge(self, images: UInt8) -> DiscriminatorOutput:
+    def predict(self, images: UInt8) -> DiscriminatorOutput:
         """The mean output of all members on images (M, H, W, C) uint8."""
         return _output(np.mean([predict(member, images) for member in self.members], axis=0))
 

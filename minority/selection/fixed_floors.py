@@ -1,4 +1,4 @@
-"""The judge with fixed floors: neighbours alone decide, and no network is trained.
+"""The filter with fixed floors: neighbours alone decide, and no network is trained.
 
 Shapes: N training images, M candidates, D features.
 """
@@ -14,8 +14,8 @@ from minority.selection.settings import SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
 
 
-class FixedFloorJudge:
-    """Judges by distances to the training images, with floors that the settings name.
+class FixedFloorFilter:
+    """Evaluates by distances to the training images, with floors that the settings name.
 
     Args:
         features: (N, D) features of the training images.
@@ -48,11 +48,11 @@ class FixedFloorJudge:
         self.spacing = settings.look_alike * float(np.median(own.nearest_distance))
         self._own = {name: values for name, values in own._asdict().items() if name != "nearest"}
 
-    def judge(
+    def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
     ) -> Verdicts:
-        """Ask every filter; see `Judge`. The images are not looked at."""
-        neighbourhood = self.reference.judge(features)
+        """Ask every filter; see `CandidateFilter`. The images are not looked at."""
+        neighbourhood = self.reference.locate(features)
         agreement = label_agreement(self.reference, self._labels, features, labels)
         limits = self.thresholds
         return Verdicts(

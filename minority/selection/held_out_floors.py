@@ -1,4 +1,4 @@
-"""The judge with floors from rare real images that nothing was fitted on, and with a discriminator.
+"""The filter with floors from rare real images that nothing was fitted on, and with a discriminator.
 
 Rare real images look less typical than others, so a floor that suits the crowd refuses them. And a blend of two images
 lies between them, close to both, where no distance sees it.
@@ -21,8 +21,8 @@ from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
 
 
-class HeldOutFloorJudge:
-    """Judges by distances and by a discriminator; floors are low quantiles of what rare training images score.
+class HeldOutFloorFilter:
+    """Evaluates by distances and by a discriminator; floors are low quantiles of what rare training images score.
 
     Args:
         features: (N, D) features of the training images.
@@ -75,18 +75,18 @@ class HeldOutFloorJudge:
         if found.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
             self.thresholds["copy_ratio"] = 0.0
 
-    def judge(
+    def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
     ) -> Verdicts:
-        """Ask every filter; see `Judge`.
+        """Ask every filter; see `CandidateFilter`.
 
         Raises:
             ValueError: Features do not fit the reference, or there are no images.
         """
         if images is None:
-            raise ValueError("the discriminator judges images, got their features alone; pass images too.")
-        output, limits = self.discriminator.judge(images), self.thresholds
-        neighbourhood = self._also_mirrored(self.reference.judge(features), features)
+            raise ValueError("the discriminator evaluates images, got their features alone; pass images too.")
+        output, limits = self.discriminator.predict(images), self.thresholds
+        neighbourhood = self._also_mirrored(self.reference.locate(features), features)
         probability = output.of_label(labels)
         scores = neighbourhood._asdict() | _discriminator_scores(output, labels)
         return Verdicts(

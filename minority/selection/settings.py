@@ -11,8 +11,8 @@ class HeldOutRules:
     """Thresholds as quantiles of rare real images that nothing was fitted on.
 
     Rare real images look less typical than others, so a floor that suits the crowd refuses them. Each of these floors
-    loses at most its quantile of them. The scale are the training images, each judged without itself: left out of its
-    own neighbours, and unseen by the member of the discriminator that judges it.
+    loses at most its quantile of them. The scale are the training images, each evaluated without itself: left out of
+    its own neighbours, and unseen by the member of the discriminator that evaluates it.
 
     Attributes:
         realism: Quantile of the realism floor, in [0, 1).

@@ -1,4 +1,4 @@
-"""What a judge says about candidates, and the contract that every judge fulfils.
+"""What a filter says about candidates, and the contract that every filter fulfils.
 
 Shapes: N training images, M candidates, D features.
 """
@@ -17,7 +17,7 @@ from minority.selection.policy import FILTERS, Policy, passed
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """How the filters judge a batch of candidates.
+    """How the filters evaluate a batch of candidates.
 
     Attributes:
         neighbourhood: Where they lie among the training images.
@@ -28,7 +28,7 @@ class Verdicts:
         label_probability: (M,) the discriminator's probability of the label.
         label_margin: (M,) the same less that of the likeliest other label.
         labeller_confidence: (M,) in [0, 1], how sure the labeller is of the group, where groups are recognised.
-        quantiles: For each score, (M,) its quantile among the training images, each judged without itself.
+        quantiles: For each score, (M,) its quantile among the training images, each evaluated without itself.
     """
 
     neighbourhood: Neighbourhood
@@ -74,8 +74,8 @@ class Verdicts:
         return replace(self, labeller_confidence=confidence, label_kept=both)
 
 
-class Judge(Protocol):
-    """Judges candidates against the real training split; the verdicts of one do not depend on any other."""
+class CandidateFilter(Protocol):
+    """Evaluates candidates against the real training split; the verdicts of one do not depend on any other."""
 
     @property
     def reference(self) -> RealReference:
@@ -89,7 +89,7 @@ class Judge(Protocol):
     def spacing(self) -> float:
         """Distance up to which two kept samples would be look-alikes."""
 
-    def judge(
+    def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
     ) -> Verdicts:
         """Ask every filter.
@@ -97,7 +97,7 @@ class Judge(Protocol):
         Args:
             features: (M, D) of the candidates, from the same extractor as the reference.
             labels: (M,) the labels that they were drawn for.
-            images: (M, H, W, C) uint8 the candidates themselves; needed where a discriminator judges.
+            images: (M, H, W, C) uint8 the candidates themselves; needed where a discriminator evaluates.
 
         Raises:
             ValueError: Features do not fit the reference, or the images are needed and missing.

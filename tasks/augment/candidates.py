@@ -45,7 +45,7 @@ class Candidates:
         if self._rows is None:
             return None
         rows = name_near_duplicates(
-            self._chosen(self._rows), radius=self._workspace.judge.thresholds["nearest_distance"]
+            self._chosen(self._rows), radius=self._workspace.candidate_filter.thresholds["nearest_distance"]
         )
         return rows.select(["key", "kept", "reason", "near_duplicate_group"])
 

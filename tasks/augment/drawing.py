@@ -51,7 +51,7 @@ def draw_candidates(
             indices=plan.indices,
             labels=labels,
             settings=sampler,
-            reference=workspace.judge.reference,
+            reference=workspace.candidate_filter.reference,
             extract=workspace.extract,
             parts=parts,
             device=device,

@@ -80,7 +80,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
 
 
 def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> None:
-    """Refuse units that were judged on other images or settings than those of now, before anything is published.
+    """Refuse units that were evaluated on other images or settings than those of now, before anything is published.
 
     Raises:
         ValueError: Naming the first.
@@ -90,7 +90,7 @@ def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> 
         if made_by != recipe:
             raise ValueError(
                 f"{store.url(f'units/{unit.unit}.json')} is of recipe {made_by}, this run is recipe {recipe}: it was "
-                "judged on other real images, or made by other settings; remove the unit, or choose another run id."
+                "evaluated on other real images, or made by other settings; remove the unit, or choose another run id."
             )
 
 

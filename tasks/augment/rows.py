@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
 from tasks.augment.drawing import draw_candidates
-from tasks.augment.judging import Judged, judge_images
+from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan
 from tasks.inputs.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.inputs.workspace import Workspace
 
-#: Columns whose quantiles are columns too, and what the judge calls them.
+#: Columns whose quantiles are columns too, and what the filter calls them.
 QUANTILES = {
     "minority_score": "minority_score",
     "negative_elbo": "negative_elbo",
@@ -30,17 +30,17 @@ QUANTILES = {
 
 
 def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
-    """Draw the candidates of a unit and judge each. Returns (N, H, W, C) uint8 and their rows."""
+    """Draw the candidates of a unit and evaluate each. Returns (N, H, W, C) uint8 and their rows."""
     config, real = workspace.config, workspace.real
     sampler = config.sampler if plan.sampler == "minority" else config.sampler.plain()
     planned_labels = [real.group_labels[group] for group in plan.groups]
     condition = workspace.condition_of(labels=planned_labels, groups=list(plan.groups))
     drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)
     images = drawn.images
-    judged = judge_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
+    evaluated = evaluate_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
     scores = score(workspace, images, indices=plan.indices, condition=condition)
     prefix = "s" if plan.sampler == "minority" else "p"
-    rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
+    rows = _shared_columns(plan, workspace, groups=evaluated.groups, labels=evaluated.labels, scores=scores) | {
         "key": [f"{prefix}{index:08d}" for index in plan.indices],
         "source": ["synthetic"] * plan.num_samples,
         "sample_index": list(plan.indices),
@@ -51,8 +51,8 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "kept": [False] * plan.num_samples,
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
     }
-    rows |= _verdict_columns(workspace, judged)
-    quantiles = judged.verdicts.quantiles | score_quantiles(workspace, scores)
+    rows |= _verdict_columns(workspace, evaluated)
+    quantiles = evaluated.verdicts.quantiles | score_quantiles(workspace, scores)
     rows |= {
         f"{name}_quantile": quantiles[field].astype(np.float32)
         for name, field in QUANTILES.items()
@@ -71,7 +71,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     """Score real training images. Returns (N, H, W, C) uint8 and their rows, which have no verdicts."""
     positions = np.array(plan.indices)
     images = workspace.train_images[positions]
-    train, own = workspace.real.train, workspace.judge.reference.own
+    train, own = workspace.real.train, workspace.candidate_filter.reference.own
     labels = train.labels[positions]
     condition = workspace.condition_of(labels=labels.tolist(), groups=list(plan.groups))
     scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], condition=condition)
@@ -108,8 +108,8 @@ def _shared_columns(
     }
 
 
-def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
-    verdicts = judged.verdicts
+def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, object]:
+    verdicts = evaluated.verdicts
     neighbourhood = verdicts.neighbourhood
     ids = workspace.real.train.source_ids
     columns: dict[str, object] = {
@@ -118,7 +118,7 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "valid": verdicts.valid,
         "new": verdicts.new,
         "label_kept": verdicts.label_kept,
-        "random_projection": list(projected(judged.features)),
+        "random_projection": list(projected(evaluated.features)),
     }
     scores = {
         "knn_distance": neighbourhood.knn_distance,

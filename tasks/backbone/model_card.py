@@ -31,7 +31,7 @@ def model_card(
 
     Args:
         config: What it was trained by.
-        real: The images it was trained and judged on.
+        real: The images it was trained and evaluated on.
         parameters: How many numbers it has learnt.
         quality: Its figures.
         averages: Bits/dim of held-out images by every average of the weights that was kept.
@@ -50,7 +50,7 @@ It saw no validation or test image.
 - **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
 schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 - **Made by**: `{command("train-backbone", config)}`
-- **Judged by**: `{command("judge-backbone", config)}`
+- **Evaluated by**: `{command("evaluate-backbone", config)}`
 
 ## Quality
 

@@ -1,4 +1,4 @@
-"""Training a backbone: reads the training split, trains, judges the result, writes it with a model card."""
+"""Training a backbone: reads the training split, trains, evaluates the result, writes it with a model card."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def train(config: TrainBackboneConfig) -> str:
             train_here(
                 config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_evaluation=show
             )
-    judge(config)
+    evaluate(config)
     _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
     return str(project_path(config.out))
 
@@ -118,7 +118,7 @@ def train_here(
 
 
 def check_data(config: TrainBackboneConfig, real: RealData) -> None:
-    """Refuse images that the backbone could not be judged on, before it is trained.
+    """Refuse images that the backbone could not be evaluated on, before it is trained.
 
     Raises:
         InputError: What is missing, and the way out.
@@ -129,14 +129,14 @@ def check_data(config: TrainBackboneConfig, real: RealData) -> None:
         raise InputError(str(error)) from error
 
 
-def judge(config: TrainBackboneConfig) -> Path:
-    """Judge the backbone in `config.out` by its plain samples and by held-out images, and write its model card.
+def evaluate(config: TrainBackboneConfig) -> Path:
+    """Evaluate the backbone in `config.out` by its plain samples and by held-out images, and write its model card.
 
     Returns:
         The card.
 
     Raises:
-        InputError: There is no such backbone, or nothing to judge it on.
+        InputError: There is no such backbone, or nothing to evaluate it on.
     """
     real = load_real_data(config.dataset)
     folder = project_path(config.out)

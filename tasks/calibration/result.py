@@ -14,7 +14,7 @@ from minority.calibration.outcome import Measured, Objective, floors_probability
 from minority.calibration.space import PLAIN, Candidate
 from minority.guidance.method import default_of
 from minority.sampling.settings import SamplerSettings
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.frontier_plot import Point, frontier_picture
 from tasks.calibration.search import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config.runs import CalibrateConfig
@@ -54,16 +54,16 @@ def real_reference(workspace: Workspace) -> Measured | None:
         return None
     images = validation.images(range(len(validation)))
     groups = np.array([workspace.real.groups.index(group) for group in validation.groups])
-    judged = judge_images(workspace, images, groups)
-    verdicts = judged.verdicts
+    evaluated = evaluate_images(workspace, images, groups)
+    verdicts = evaluated.verdicts
     return Measured(
         samples=len(images),
         rare=int(verdicts.rare.sum()),
         valid=int(verdicts.valid.sum()),
         new=int(verdicts.new.sum()),
         label_kept=int(verdicts.label_kept.sum()),
-        passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
-        diversity=diversity_of(workspace, judged.features),
+        passed=int(verdicts.passed_by(workspace.config.selection.policy, evaluated.groups).sum()),
+        diversity=diversity_of(workspace, evaluated.features),
     )
 
 

@@ -21,7 +21,7 @@ from minority.sampling.cost import expected_cost
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from minority.selection.diversity import mean_nearest_distance
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.config.runs import CalibrateConfig
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
@@ -133,7 +133,7 @@ def methods_of(config: CalibrateConfig) -> list[TrainedMethod]:
 
 @task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
 def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
-    """Draw and judge one candidate's samples unless that is done. Returns where the counts lie."""
+    """Draw and evaluate one candidate's samples unless that is done. Returns where the counts lie."""
     found = measured_once(order, config)
     get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, found.samples, found.passed)
     return _path(order)
@@ -175,7 +175,7 @@ def measure(
     """Draw samples, the groups in turn, and count what the filters let through.
 
     Args:
-        workspace: Backbone, real data and judge.
+        workspace: Backbone, real data and filter.
         sampler: How to draw.
         indices: Of the samples.
         particle_group: Consecutive indices that are of one group; the sampler's own particle groups are so anyway.
@@ -189,23 +189,23 @@ def measure(
         indices=indices,
         labels=labels,
         settings=sampler,
-        reference=workspace.judge.reference,
+        reference=workspace.candidate_filter.reference,
         extract=workspace.extract,
         parts=open_parts(workspace, sampler.guidance),
         device=workspace.device,
     )
-    judged = judge_images(workspace, drawn.images, groups)
-    verdicts = judged.verdicts
+    evaluated = evaluate_images(workspace, drawn.images, groups)
+    verdicts = evaluated.verdicts
     return Measured(
         samples=len(indices),
         rare=int(verdicts.rare.sum()),
         valid=int(verdicts.valid.sum()),
         new=int(verdicts.new.sum()),
         label_kept=int(verdicts.label_kept.sum()),
-        passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
+        passed=int(verdicts.passed_by(workspace.config.selection.policy, evaluated.groups).sum()),
         evaluations=drawn.evaluations * len(indices),
         copies=drawn.copies,
-        diversity=diversity_of(workspace, judged.features),
+        diversity=diversity_of(workspace, evaluated.features),
     )
 
 
@@ -262,7 +262,7 @@ def _path(order: Measurement) -> str:
 
 def diversity_of(workspace: Workspace, features: NDArray[np.floating]) -> float | None:
     """Mean distance to the nearest other sample, over that of as many real training images."""
-    real = workspace.judge.reference.features
+    real = workspace.candidate_filter.reference.features
     count = min(len(real), len(features))
     if count < 2:
         return None

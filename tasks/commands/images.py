@@ -54,7 +54,7 @@ class Source:
         if self.workspace is None or not needy:
             return {}
         return {
-            "reference": self.workspace.judge.reference,
+            "reference": self.workspace.candidate_filter.reference,
             "extract": self.workspace.extract,
             "parts": open_parts(self.workspace, sampler.guidance),
         }

@@ -224,7 +224,7 @@ class TrainBackboneConfig(_Run):
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
+    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
         QualitySettings()
     )
     published: Annotated[

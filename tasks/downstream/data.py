@@ -21,7 +21,7 @@ from tasks.inputs.real_data import RealData
 #: What the published synthetic images are called, and what they are compared with: the same sampler's candidates as
 #: they came, and plain ancestral samples.
 SELECTED, UNSELECTED, PLAIN = "minority", "unselected", "plain"
-#: Values that an attribute may have at most to be one that fairness is judged by.
+#: Values that an attribute may have at most to be one that fairness is evaluated by.
 _MOST_VALUES = 8
 
 
@@ -60,7 +60,7 @@ def sources_of(config: AugmentConfig, *, policies: Sequence[Policy] = ()) -> lis
         policies: Further choices among its candidates; each is a source of every sampler, e.g. minority-clean.
 
     Raises:
-        InputError: A policy asks what the run's judge does not say.
+        InputError: A policy asks what the run's filter does not say.
     """
     if "consistent" in policies and config.selection.held_out is None:
         raise InputError(

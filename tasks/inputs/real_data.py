@@ -35,7 +35,7 @@ class RealData:
     """Real images by split.
 
     Attributes:
-        train: What backbones, judges and classifiers may see.
+        train: What backbones, filters and classifiers may see.
         validation: What settings may be chosen on.
         test: What is looked at once, downstream.
         groups: The groups whose quotas are filled, in the order of their labels.
@@ -189,7 +189,7 @@ def _read_imagenet(config: DatasetConfig) -> RealData:
 
 
 def _read_published(config: DatasetConfig) -> RealData:
-    """Published shards: held out are real images alone, so that nothing is judged by what a backbone drew."""
+    """Published shards: held out are real images alone, so that nothing is evaluated by what a backbone drew."""
     if config.folder is None:
         raise InputError("dataset.folder is not set; name the manifest.json of a published run, a file or a URL.")
     manifest = config.folder if "://" in config.folder else str(data_path(config.folder))

@@ -142,9 +142,9 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
 
 
 def _measure(inputs: ReportInputs) -> dict[str, Any]:
-    samplers = findings.judge_samplers(inputs.metadata, inputs.cost_per_sample)
+    samplers = findings.evaluate_samplers(inputs.metadata, inputs.cost_per_sample)
     ratios = findings.compare_samplers(samplers)
-    downstream = verdict.judge_results(inputs.results)
+    downstream = verdict.evaluate_results(inputs.results)
     return {
         "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
         "samplers": samplers,

@@ -122,7 +122,7 @@ class Downstream:
         return [arm for arm in wanted if arm is not None and arm in self.arms]
 
 
-def judge_results(results: ArmResults | None) -> Downstream | None:
+def evaluate_results(results: ArmResults | None) -> Downstream | None:
     """Sum up a comparison; None where no arm was finished.
 
     Args:
@@ -166,7 +166,7 @@ def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindi
             claims.append("no other recipe without synthetic images was better on validation")
         return f"{name_of_arm(first.arm)}: {'; '.join(claims)}: {conclusion(downstream.headline)}."
     if "minority" not in samplers:
-        return "No sample was drawn with guidance, so there is nothing to judge."
+        return "No sample was drawn with guidance, so there is nothing to evaluate."
     share = samplers["minority"].yield_
     claim = f"{100 * share.value:.1f}% of the samples drawn are rare, valid and new"
     if ratios is not None and np.isfinite(ratios.yield_.value):

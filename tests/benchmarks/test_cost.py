@@ -10,7 +10,7 @@ from benchmarks import cost
 from benchmarks.cost import Spent, rows_of
 
 
-def test_every_arm_is_drawn_judged_and_costed(monkeypatch, capsys, tmp_path):
+def test_every_arm_is_drawn_evaluated_and_costed(monkeypatch, capsys, tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     command = f"cost --num 12 --batch-size 6 --chain 6 --tuning 0 --store {store} --out {out}"
     arms = "--set sampler.steps=6 --arm fast solver=dpm_solver steps=logsnr3 boost_and_skip.boost=1.2"

@@ -248,7 +248,7 @@ RANGES = {
 }
 
 
-def test_where_a_discriminator_judges_every_candidate_has_every_score_in_its_range(augment_tiny, tmp_path):
+def test_where_a_discriminator_evaluates_every_candidate_has_every_score_in_its_range(augment_tiny, tmp_path):
     finished = augment_tiny(
         tmp_path / "store",
         {

@@ -118,7 +118,7 @@ def test_without_pruning_every_sample_is_its_own_root_ancestor(backbone):
     assert drawn.evaluations == 5
 
 
-def test_the_cost_counts_the_judging_and_the_company(backbone):
+def test_the_cost_counts_the_evaluating_and_the_company(backbone):
     full = draw(backbone, seed=0, indices=range(4), labels=None, settings=GUIDED)
     lone = draw(backbone, seed=0, indices=[0], labels=None, settings=GUIDED)
 
@@ -126,7 +126,7 @@ def test_the_cost_counts_the_judging_and_the_company(backbone):
     assert lone.evaluations == 4 * full.evaluations
 
 
-def test_judging_by_features_raises_the_rare_share_without_network_calls(mixture, trained):
+def test_evaluating_by_features_raises_the_rare_share_without_network_calls(mixture, trained):
     generator = torch.Generator().manual_seed(0)
     mode = (torch.arange(100) % 10 == 0).long()
     real = to_pixels(mixture.means[mode].float() + 0.15 * torch.randn((100, *SHAPE), generator=generator))

@@ -7,13 +7,13 @@ import pytest
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.units import read_unit
 from tasks.augment.candidates import Candidates, read_rows
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.augment.units import is_done, make_unit
 from tasks.inputs.run_store import open_run_store, published_config
 from tasks.inputs.workspace import open_workspace
 
-#: Filled where a discriminator judges.
+#: Filled where a discriminator evaluates.
 DISCRIMINATOR = {"p_real", "label_probability", "label_margin"}
 DISCRIMINATOR |= {f"{name}_quantile" for name in DISCRIMINATOR}
 #: Filled in when images are published.
@@ -157,7 +157,7 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     assert rows["label"].to_pylist() == [real.group_labels[group] for group in groups]
     np.testing.assert_array_equal(rows["label_kept"].to_numpy(), confidence >= 0.3)
     np.testing.assert_allclose(rows["labeller_confidence"].to_numpy(), confidence, rtol=1e-6)
-    agreement = workspace.judge.judge(workspace.extract(images), rows["label"].to_numpy()).label_agreement
+    agreement = workspace.candidate_filter.evaluate(workspace.extract(images), rows["label"].to_numpy()).label_agreement
     np.testing.assert_allclose(rows["label_agreement"].to_numpy(), agreement, rtol=1e-6)
 
 
@@ -212,15 +212,17 @@ def test_with_groups_finer_than_labels_discriminator_and_labeller_must_both_keep
     images, planned = workspace.train_images, workspace.real.train_groups
     asked = np.where(np.arange(len(images)) % 3 == 0, (planned + 2) % 4, planned)  # some under another label
 
-    judged = judge_images(workspace, images, asked)
+    evaluated = evaluate_images(workspace, images, asked)
 
     recognised, confidence = workspace.labeller.label(images)
     labels = np.array(workspace.real.group_labels)
-    discriminator = workspace.judge.judge(workspace.extract(images), labels[recognised], images=images).label_kept
+    discriminator = workspace.candidate_filter.evaluate(
+        workspace.extract(images), labels[recognised], images=images
+    ).label_kept
     labeller = (confidence >= 0.4) & (labels[recognised] == labels[asked])
-    np.testing.assert_array_equal(judged.verdicts.label_kept, discriminator & labeller)
+    np.testing.assert_array_equal(evaluated.verdicts.label_kept, discriminator & labeller)
     assert (labeller & ~discriminator).any() or (discriminator & ~labeller).any()
-    assert judged.verdicts.label_kept.any()
+    assert evaluated.verdicts.label_kept.any()
 
 
 @pytest.mark.parametrize("policy", ["all", "clean", "moderate", "rare"])

@@ -32,7 +32,7 @@ def test_the_manifest_names_the_real_images(run):
     assert verify(store.url("manifest.json")) == []
 
 
-def test_a_unit_that_was_judged_on_other_images_is_refused_before_anything_is_published(run):
+def test_a_unit_that_was_evaluated_on_other_images_is_refused_before_anything_is_published(run):
     workspace, store = run
     path = next(path for path in store.list("units") if path.endswith(".json"))
     receipt = json.loads(store.read(path))

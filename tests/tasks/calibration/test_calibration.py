@@ -11,7 +11,7 @@ import yaml
 from datasets.storage.checked import DamagedError
 from datasets.storage.store import Store
 from minority.guidance.prune_and_branch import PruneAndBranch
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.frontier_plot import Point, unsurpassed
 from tasks.calibration.result import write_result
 from tasks.calibration.search import (
@@ -123,9 +123,9 @@ def test_all_candidates_share_groups_and_pruned_ones_tell_their_copies(config, m
 
     def recorded(workspace, images, groups):
         seen.append(groups.tolist())
-        return judge_images(workspace, images, groups)
+        return evaluate_images(workspace, images, groups)
 
-    monkeypatch.setattr("tasks.calibration.search.judge_images", recorded)
+    monkeypatch.setattr("tasks.calibration.search.evaluate_images", recorded)
     plain, pruned = (measured_once(Measurement(candidate=i, first=0, count=12), config) for i in (0, 3))
 
     assert candidates_of(config)[3].sampler.prune_and_branch == PRUNED

@@ -60,7 +60,7 @@ KINDS = ("discriminator", "label-floor", "labeller", "validation-scores")
 
 @pytest.fixture
 def config(tiny_config, make_backbone, tmp_path):
-    """A run whose groups are recognised and whose candidates a discriminator judges: five trainings in all."""
+    """A run whose groups are recognised and whose candidates a discriminator evaluates: five trainings in all."""
     return tiny_config(
         backbone__path=str(make_backbone(tmp_path / "unconditional", num_classes=None)),
         selection__held_out={"discriminator": DISCRIMINATOR},
@@ -112,7 +112,7 @@ def test_two_worker_processes_train_nothing_that_the_step_before_them_has_fitted
         assert rows["labeller_confidence"].null_count == rows["label_probability"].null_count == 0
 
 
-def test_two_processes_that_begin_at_once_end_with_one_judge(config, dataset, tmp_path):
+def test_two_processes_that_begin_at_once_end_with_one_filter(config, dataset, tmp_path):
     plan_first_round(config)
     fitted_here = {path: dataset.read(path) for path in dataset.list("fitted")}
     dataset.remove_tree("fitted")
@@ -155,7 +155,7 @@ def test_what_was_fitted_is_what_is_used(config, dataset):
     again = open_workspace(config.model_copy(update={"units_a_task": 7}))
 
     assert again.label_floor == 0.125
-    assert again.judge.thresholds == first.judge.thresholds
+    assert again.candidate_filter.thresholds == first.candidate_filter.thresholds
     images = first.train_images[:9]
     for mine, theirs in zip(first.labeller.label(images), again.labeller.label(images), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -226,7 +226,7 @@ def test_networks_are_the_same_after_bytes_and_back():
     again = read_discriminator(discriminator_bytes(discriminator))
 
     assert discriminator_bytes(again) == discriminator_bytes(discriminator)
-    for mine, theirs in zip(discriminator.judge(images), again.judge(images), strict=True):
+    for mine, theirs in zip(discriminator.predict(images), again.predict(images), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(discriminator.own.p_real, again.own.p_real)
     with pytest.raises(ValueError, match="cannot be read"):

@@ -69,7 +69,7 @@ def test_a_run_compares_images_where_it_is_told_to(tiny_config):
     workspace = open_workspace(tiny_config(features__kind="backbone"))
 
     assert workspace.extract.recipe.startswith("backbone-")
-    assert workspace.judge.reference.features.shape[1] == 16
+    assert workspace.candidate_filter.reference.features.shape[1] == 16
     assert len(workspace.store.list()) == 1
 
 
@@ -79,6 +79,6 @@ def test_a_run_with_held_out_rules_has_a_discriminator_and_keeps_what_differs(ti
         tiny_config(selection__held_out={"discriminator": discriminator}, selection__diverse=True)
     )
 
-    assert {"p_real", "copy_ratio", "label_probability"} <= set(workspace.judge.thresholds)
+    assert {"p_real", "copy_ratio", "label_probability"} <= set(workspace.candidate_filter.thresholds)
     assert workspace.spacing == 0.0
     assert open_workspace(tiny_config()).spacing is None
