@@ -64,7 +64,8 @@ class PruneAndBranch(Method):
             raise ValueError(f"PruneAndBranch.particle_group must be at least 2 chains, got {self.particle_group}.")
         if not 1 <= self.keep < self.particle_group:
             raise ValueError(
-                f"PruneAndBranch.keep must lie in 1 ... {self.particle_group - 1}, particle_group being {self.particle_group}, got {self.keep}."
+                f"PruneAndBranch.keep must lie in 1 ... {self.particle_group - 1}, particle_group being "
+                f"{self.particle_group}, got {self.keep}."
             )
         if not self.points or not all(0 < point < 1 for point in self.points):
             raise ValueError(f"PruneAndBranch.points must be fractions of the way in (0, 1), got {self.points}.")
@@ -146,7 +147,8 @@ class PruneAndBranch(Method):
     def _check_particle_groups(self, batch: int, label: Tensor | None) -> None:
         if batch % self.particle_group:
             raise ValueError(
-                f"a batch of {batch} does not hold whole particle groups of {self.particle_group} chains; make its size a multiple."
+                f"a batch of {batch} does not hold whole particle groups of {self.particle_group} chains; make "
+                "its size a multiple."
             )
         if label is not None:
             particle_groups = label.view(-1, self.particle_group)

@@ -110,8 +110,8 @@ class RealReference:
         evaluated = np.asarray(features)
         if evaluated.ndim != 2 or evaluated.shape[1] != self.features.shape[1]:
             raise ValueError(
-                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {evaluated.shape}; use the "
-                "same extractor for both."
+                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {evaluated.shape}; use "
+                "the same extractor for both."
             )
         if not np.isfinite(evaluated).all():
             raise ValueError("the features to evaluate are not all finite; check the extractor and the images.")
