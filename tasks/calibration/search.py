@@ -224,7 +224,9 @@ def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> lis
 
 
 def _stored(store: Store, path: str) -> Measured:
-    return Measured(**parse_checked_json(store.read(path), name=store.url(path)))
+    found = parse_checked_json(store.read(path), name=store.url(path))
+    # Counted under a former name before.
+    return Measured(**{"copies" if name == "siblings" else name: value for name, value in found.items()})
 
 
 def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
