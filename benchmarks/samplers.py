@@ -121,7 +121,7 @@ def measure(
         device=device,
     )
     seconds = clock(device) - start
-    own, place = reference.own, reference.locate(pixel_features(drawn.images))
+    own, place = reference.of_training, reference.locate(pixel_features(drawn.images))
     rare = place.knn_distance > np.quantile(own.knn_distance, 0.9)
     new = place.nearest_distance > np.quantile(own.nearest_distance, 0.01)
     usable = rare & (place.realism >= 1) & new

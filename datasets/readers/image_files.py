@@ -97,11 +97,11 @@ class FolderFiles:
 
     def names(self) -> set[str]:
         """All names, relative, with forward slashes."""
-        found = set()
+        names = set()
         for folder, _, files in os.walk(self._root):
             below = Path(folder).relative_to(self._root)
-            found |= {(below / name).as_posix() for name in files if not name.startswith(".")}
-        return found
+            names |= {(below / name).as_posix() for name in files if not name.startswith(".")}
+        return names
 
     def read(self, name: str) -> bytes:
         """The content of one file.

@@ -57,16 +57,16 @@ def read_lsun(
         raise ValueError(f"image_size and max_images must be at least 1, got {image_size} and {max_images}.")
     places = [_place(Path(folder), category, split) for category in categories]
     listed = [place.keys(max_images) for place in places]
-    keys = [found for found, _ in listed]
-    for place, found in zip(places, keys, strict=True):
-        if not found:
+    keys = [of_category for of_category, _ in listed]
+    for place, of_category in zip(places, keys, strict=True):
+        if not of_category:
             raise ValueError(f"{place.path} holds no images; fetch it again.")
-    labels = np.repeat(np.arange(len(places), dtype=np.int64), [len(found) for found in keys])
+    labels = np.repeat(np.arange(len(places), dtype=np.int64), [len(of_category) for of_category in keys])
     return ImageSet(
         name="lsun",
         labels=labels,
         groups=[f"class={categories[label]}" for label in labels.tolist()],
-        source_ids=[f"lsun/{categories[label]}/{key}" for label, found in enumerate(keys) for key in found],
+        source_ids=[f"lsun/{categories[label]}/{key}" for label, of_category in enumerate(keys) for key in of_category],
         class_names=list(categories),
         image_shape=(image_size, image_size, 3),
         load=_Scenes(places, keys, image_size),
@@ -110,13 +110,13 @@ class _Database:
 
     def keys(self, most: int | None) -> tuple[list[str], int]:
         """The first so many keys, and how many there are."""
-        found: list[str] = []
+        kept: list[str] = []
         with _reading(self.path) as transaction:
             for key in transaction.cursor().iternext(keys=True, values=False):
-                if most is not None and len(found) == most:
+                if most is not None and len(kept) == most:
                     break
-                found.append(key.decode("ascii", errors="backslashreplace"))
-            return found, int(transaction.stat()["entries"])
+                kept.append(key.decode("ascii", errors="backslashreplace"))
+            return kept, int(transaction.stat()["entries"])
 
     def read(self, key: str) -> bytes:
         with _reading(self.path) as transaction:

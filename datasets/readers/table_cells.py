@@ -85,7 +85,7 @@ def _text_of(path: Path) -> str:
 
 def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) -> tuple[str, list[str], int]:
     """The separator, the names of the columns, and the number of lines up to and with the header."""
-    found = []
+    separators = []
     stray = ""
     for separator in _SEPARATORS:
         reader = csv.reader(islice(lines, first, None), strict=True, delimiter=separator, skipinitialspace=True)
@@ -94,14 +94,14 @@ def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) ->
         except csv.Error as error:
             stray = stray or str(error)
         else:
-            found.append((separator, header, first + reader.line_num))
+            separators.append((separator, header, first + reader.line_num))
     # The comma comes first, and stays where no separator gives all columns.
-    fitting = [entry for entry in found if {column.strip() for column in columns} <= set(entry[1])]
+    fitting = [entry for entry in separators if {column.strip() for column in columns} <= set(entry[1])]
     if not fitting and stray:
         raise ValueError(
             f"{path} is not a readable CSV file: line {first + 1}, its header, has a stray quote ({stray})."
         )
-    return (fitting or found)[0]
+    return (fitting or separators)[0]
 
 
 def _records(

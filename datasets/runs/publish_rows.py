@@ -103,9 +103,9 @@ class PublishRows:
         with TableWriter(sink) as writer:
             for part in self._parts():
                 kept = part["kept"].to_numpy()
-                mine = slice(done, done + int(kept.sum()))
-                writer.write(_place(part, kept, self._shard[mine], self._hash[mine], shard_paths=shard_paths))
-                done = mine.stop
+                of_part = slice(done, done + int(kept.sum()))
+                writer.write(_place(part, kept, self._shard[of_part], self._hash[of_part], shard_paths=shard_paths))
+                done = of_part.stop
         assert done == len(self._keys), "the rows are the same whenever they are read"
         return sink.getvalue()
 

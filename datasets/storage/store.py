@@ -226,13 +226,13 @@ class Store:
         """
         with self.naming("read", prefix):
             if self._local:
-                found = [str(path) for path in list_files(Path(self._full(prefix)))]
+                paths = [str(path) for path in list_files(Path(self._full(prefix)))]
             else:
                 try:
-                    found = list(self._fs.find(self._full(prefix)))
+                    paths = list(self._fs.find(self._full(prefix)))
                 except FileNotFoundError:
-                    found = []
-        return sorted(name[len(self._base) :].lstrip("/") for name in found)
+                    paths = []
+        return sorted(name[len(self._base) :].lstrip("/") for name in paths)
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error, since another process may have been first."""

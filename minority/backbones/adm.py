@@ -177,11 +177,11 @@ def _preset_shapes(preset: str) -> dict[str, tuple[int, ...]]:
 
 
 def _resemblance(shapes: Shapes) -> str:
-    found = set(shapes.items())
+    given = set(shapes.items())
 
     def likeness(preset: str) -> float:
-        theirs = set(_preset_shapes(preset).items())
-        return len(found & theirs) / len(found | theirs)
+        of_preset = set(_preset_shapes(preset).items())
+        return len(given & of_preset) / len(given | of_preset)
 
     nearest = max(PRESETS, key=likeness)
     share = likeness(nearest)

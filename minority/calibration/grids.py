@@ -121,11 +121,11 @@ def places(key: str, grids: tuple[Grid, ...], settings: Method) -> Mapping[str, 
     if not grids:
         return {}
     number = max(range(len(grids)), key=lambda i: (*fit(grids[i]), -i))
-    found = {key: number}
+    indices = {key: number}
     for name, values in grids[number].axes.items():
         value = getattr(settings, name)
-        found[f"{key}.{name}"] = values.index(value) if value in values else -1
-    return found
+        indices[f"{key}.{name}"] = values.index(value) if value in values else -1
+    return indices
 
 
 def steps_apart(key: str, grids: tuple[Grid, ...], one: Method | None, other: Method | None) -> int:

@@ -141,23 +141,23 @@ class CalibrationSpace(_WithGrids):
             seed: Decides the order, together with the position.
         """
         everything = self.candidates(base)
-        own = everything[place].sampler
-        found = [
+        sampler = everything[place].sampler
+        neighbours = [
             i
             for i in range(len(baselines(base)), len(everything))
-            if i != place and self._in_one_respect(own, everything[i].sampler)
+            if i != place and self._in_one_respect(sampler, everything[i].sampler)
         ]
-        order: list[int] = np.random.default_rng([seed, place]).permutation(found).tolist()
+        order: list[int] = np.random.default_rng([seed, place]).permutation(neighbours).tolist()
         return order
 
     def places(self, sampler: SamplerSettings) -> dict[str, int]:
         """Where each searched setting stands in the declared values; values that are not declared stand at -1."""
         steps = SolverSteps(solver=sampler.solver, steps=sampler.steps)
-        found = {"solver": self.solvers.index(steps) if steps in self.solvers else -1}
+        indices = {"solver": self.solvers.index(steps) if steps in self.solvers else -1}
         for key, grids in self.grids.items():
             method = sampler.method(key)
-            found |= {} if method is None else places(key, grids, method)
-        return found
+            indices |= {} if method is None else places(key, grids, method)
+        return indices
 
     def _in_one_respect(self, one: SamplerSettings, other: SamplerSettings) -> bool:
         apart = int((one.solver, one.steps) != (other.solver, other.steps))
@@ -203,13 +203,13 @@ class CalibrationSpace(_WithGrids):
 
 def _other_axes(grids: Sequence[Grid]) -> list[tuple[str, tuple[Any, ...]]]:
     """Settings beside the leading ones of which several values are searched, each list of values once."""
-    found = [
+    axes = [
         (name, values)
         for grid in grids
         for name, values in grid.axes.items()
         if name != grid.leading and len(values) > 1
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(axes))
 
 
 @lru_cache(maxsize=256)
@@ -230,10 +230,10 @@ class Candidate:
 def baselines(base: SamplerSettings) -> list[Candidate]:
     """Plain sampling, the settings that the papers publish, and those in use."""
     plain = base.plain()
-    found = [Candidate(PLAIN, plain)]
-    found += [Candidate(name, plain.guided(method)) for name, method in PUBLISHED.items()]
-    known = {candidate.sampler for candidate in found}
-    return found if base in known else [*found, Candidate(PRESENT, base)]
+    candidates = [Candidate(PLAIN, plain)]
+    candidates += [Candidate(name, plain.guided(method)) for name, method in PUBLISHED.items()]
+    known = {candidate.sampler for candidate in candidates}
+    return candidates if base in known else [*candidates, Candidate(PRESENT, base)]
 
 
 @lru_cache(maxsize=4)
@@ -241,15 +241,15 @@ def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candida
     options = {key: [None, *combinations(key, grids, base.method(key))] for key, grids in space.grids.items()}
     compared = baselines(base)
     known = {candidate.sampler for candidate in compared if candidate.name in (PLAIN, PRESENT)}
-    found: dict[SamplerSettings, None] = {}
+    samplers: dict[SamplerSettings, None] = {}
     for steps in space.solvers:
         solver = steps.of(base.plain()).chain_solver
         for chosen in itertools.product(*options.values()):
             methods: dict[str, Any] = dict(zip(options, chosen, strict=True))
             present = [methods.get(key, base.method(key)) for key in METHODS]
             if combination_problem([method for method in present if method is not None], solver) is None:
-                found[replace(base, solver=steps.solver, steps=steps.steps, **methods)] = None
-    return (*compared, *(Candidate(describe(sampler), sampler) for sampler in found if sampler not in known))
+                samplers[replace(base, solver=steps.solver, steps=steps.steps, **methods)] = None
+    return (*compared, *(Candidate(describe(sampler), sampler) for sampler in samplers if sampler not in known))
 
 
 def describe(sampler: SamplerSettings) -> str:

@@ -204,9 +204,9 @@ class NoiseSchedule:
 
     def timestep(self, step: int, batch: int, device: torch.device | str = "cpu") -> Tensor:
         """(B,) int64 or float64: what the network is told at a step, once for every sample."""
-        told = self.timesteps[step]
+        timestep = self.timesteps[step]
         dtype = torch.float64 if np.issubdtype(self.timesteps.dtype, np.floating) else torch.int64
-        return torch.full((batch,), told.item(), dtype=dtype, device=device)
+        return torch.full((batch,), timestep.item(), dtype=dtype, device=device)
 
 
 def _count(text: str, prefix: str) -> int:

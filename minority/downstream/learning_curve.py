@@ -149,21 +149,21 @@ def headroom(
     """
     share = share_of_the_last_gain(accuracy)
     seeds = len(accuracy)
-    found = []
+    rows = []
     for place, name in enumerate(group_names):
         curve = accuracy[:, :, place]
         number = int(held_out[place])
         if number * seeds < FEWEST_HELD_OUT:
             mean = tuple(float(value) for value in np.nanmean(curve, axis=0)) if number else (float("nan"),) * 3
             reason = f"{number} held-out images a seed; collect more before anything is said about it"
-            found.append(_unmeasured(name, images[place], mean, reason))
+            rows.append(_unmeasured(name, images[place], mean, reason))
             continue
         last = curve[:, 2] - curve[:, 1]  # (S,)
         gain = share * max(0.0, float(last.mean()))
         gain = min(gain, 1.0 - float(curve[:, 2].mean()))
         low, high = _interval(last, gain, number=number, level=float(curve[:, 2].mean()))
-        found.append(_measured(name, images[place], curve.mean(axis=0), gain, (low, high)))
-    return found
+        rows.append(_measured(name, images[place], curve.mean(axis=0), gain, (low, high)))
+    return rows
 
 
 def share_of_the_last_gain(accuracy: Float64) -> float:

@@ -69,8 +69,8 @@ def measure(
     rows += [("recall", class_names[label], float(recall[label])) for label in present]
     rows += [("f1", class_names[label], float(f1[label])) for label in present]
     for group in np.unique(truth.groups):
-        mine = np.flatnonzero(truth.groups == group)
-        error = calibration_error(Predictions(said[mine], predictions.confidence[mine]), labels[mine])
+        members = np.flatnonzero(truth.groups == group)
+        error = calibration_error(Predictions(said[members], predictions.confidence[members]), labels[members])
         rows += [
             ("group_accuracy", group_names[group], float(by_group[group])),
             ("group_calibration_error", group_names[group], error),
@@ -126,10 +126,12 @@ def _fairness_rows(
     evaluated = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
     rows = [(metric, attribute, value) for metric, value in _disparities(said, labels, kinds, evaluated).items()]
     for kind in np.unique(kinds):
-        mine = kinds == kind
-        score = f1_score(labels[mine], said[mine], labels=np.unique(labels[mine]), average="macro", zero_division=0.0)
+        members = kinds == kind
+        score = f1_score(
+            labels[members], said[members], labels=np.unique(labels[members]), average="macro", zero_division=0.0
+        )
         rows.append(("attribute_f1", f"{attribute}={kind}", float(score)))
-        rows.append(("attribute_accuracy", f"{attribute}={kind}", float((labels[mine] == said[mine]).mean())))
+        rows.append(("attribute_accuracy", f"{attribute}={kind}", float((labels[members] == said[members]).mean())))
     return rows
 
 
@@ -145,14 +147,14 @@ def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_], evaluated:
     # One frame for all rates: fairlearn's own functions make one a rate, class by class.
     frame = MetricFrame(metrics=rates, y_true=labels, y_pred=said, sensitive_features=kinds)
     apart, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
-    found = {
+    gaps = {
         "demographic_parity_difference": (max, [apart[f"selected {c}"] for c in evaluated]),
         "demographic_parity_ratio": (min, [ratio[f"selected {c}"] for c in evaluated]),
         "equalized_odds_difference": (max, [max(apart[f"found {c}"], apart[f"mistaken {c}"]) for c in evaluated]),
         # No rate above 0 anywhere has no ratio; fairlearn leaves it out only where it is that of the mistaken.
         "equalized_odds_ratio": (min, [min(ratio[f"found {c}"], ratio[f"mistaken {c}"]) for c in evaluated]),
     }
-    known = {metric: (worst, [v for v in values if not np.isnan(v)]) for metric, (worst, values) in found.items()}
+    known = {metric: (worst, [v for v in values if not np.isnan(v)]) for metric, (worst, values) in gaps.items()}
     return {metric: float(worst(values)) for metric, (worst, values) in known.items() if values}
 
 

@@ -125,7 +125,7 @@ class MinorityPrompt(Method):
         clips = denoiser.encoders.clips(x_t.device)
         if _WORDS not in chain.kept:
             chain.kept[_WORDS] = self.first_words(clips, len(x_t), noise)
-        words = [own.detach().clone().requires_grad_(True) for own in chain.kept[_WORDS]]
+        words = [word.detach().clone().requires_grad_(True) for word in chain.kept[_WORDS]]
         optimiser = torch.optim.Adam(words, lr=self.learning_rate * (1 - from_noise * self.decay))
         for draw in range(self.iterations):
             with torch.enable_grad():
@@ -133,10 +133,10 @@ class MinorityPrompt(Method):
                 rarity = self._rarity(x_t, step, embedding, chain, noise.perturbation(step, draw))
                 gradients = torch.autograd.grad(-rarity.sum(), words)
             chain.cost.backwards += 2
-            for own, gradient in zip(words, gradients, strict=True):
-                own.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            for word, gradient in zip(words, gradients, strict=True):
+                word.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
             optimiser.step()
-        chain.kept[_WORDS] = [own.detach() for own in words]
+        chain.kept[_WORDS] = [word.detach() for word in words]
         with torch.no_grad():
             chain.condition = denoiser.encoders.embed(texts, chain.kept[_WORDS], place=self.place)
 

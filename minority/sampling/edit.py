@@ -66,10 +66,10 @@ def choose_sources(
     """
     chosen = []
     for index, group in zip(indices, groups, strict=True):
-        own = np.flatnonzero(real_groups == group)
-        if len(own) == 0:
+        of_group = np.flatnonzero(real_groups == group)
+        if len(of_group) == 0:
             raise ValueError(f"group {group} has no real image that could be varied; leave edit out or add some.")
-        chosen.append(int(own[np.random.default_rng([seed, index, _SOURCES]).integers(len(own))]))
+        chosen.append(int(of_group[np.random.default_rng([seed, index, _SOURCES]).integers(len(of_group))]))
     return np.array(chosen, dtype=np.int64)
 
 

@@ -76,8 +76,8 @@ class SamplerSettings(_WithMethods):
 
     def method(self, key: str) -> Method | None:
         """The settings of one method, by its key; None where it is not used."""
-        found: Method | None = getattr(self, key)
-        return found
+        method: Method | None = getattr(self, key)
+        return method
 
     def guided(self, *methods: Method) -> Self:
         """The same settings with these methods, each in the place of its key."""

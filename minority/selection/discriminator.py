@@ -70,11 +70,11 @@ class Discriminator:
 
     Attributes:
         members: One a fold; class K is the class of negatives.
-        own: Outputs on the training images, each by the member that did not see it.
+        of_training: Outputs on the training images, each by the member that did not see it.
     """
 
     members: tuple[SmallCNN, ...]
-    own: DiscriminatorOutput
+    of_training: DiscriminatorOutput
 
     @classmethod
     def train(
@@ -117,7 +117,7 @@ class Discriminator:
             members.append(member)
             if (fold == i).any():
                 outside[fold == i] = predict(member, images[fold == i])
-        return cls(members=tuple(members), own=_output(outside))
+        return cls(members=tuple(members), of_training=_output(outside))
 
     def predict(self, images: UInt8) -> DiscriminatorOutput:
         """The mean output of all members on images (M, H, W, C) uint8."""
@@ -136,7 +136,7 @@ def _folds(labels: Int64, *, count: int, seed: int) -> Int64:
     fold = np.empty(len(labels), dtype=np.int64)
     start = 0
     for label in np.unique(labels):
-        mine = rng.permutation(np.flatnonzero(labels == label))
-        fold[mine] = (start + np.arange(len(mine))) % count
-        start += len(mine)
+        members = rng.permutation(np.flatnonzero(labels == label))
+        fold[members] = (start + np.arange(len(members))) % count
+        start += len(members)
     return fold

@@ -38,15 +38,15 @@ class FixedFloorFilter:
         self.reference = RealReference.fit(features, k=settings.neighbours, device=device)
         self.settings = settings
         self._labels = np.asarray(labels)
-        own = self.reference.own
+        of_training = self.reference.of_training
         self.thresholds = {
-            "knn_distance": float(np.quantile(own.knn_distance, settings.rare_quantile)),
+            "knn_distance": float(np.quantile(of_training.knn_distance, settings.rare_quantile)),
             "realism": settings.realism_floor,
-            "nearest_distance": float(np.quantile(own.nearest_distance, settings.copy_quantile)),
+            "nearest_distance": float(np.quantile(of_training.nearest_distance, settings.copy_quantile)),
             "label_agreement": settings.label_floor,
         }
-        self.spacing = settings.look_alike * float(np.median(own.nearest_distance))
-        self._own = {name: values for name, values in own._asdict().items() if name != "nearest"}
+        self.spacing = settings.look_alike * float(np.median(of_training.nearest_distance))
+        self._of_training = {name: values for name, values in of_training._asdict().items() if name != "nearest"}
 
     def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
@@ -62,5 +62,7 @@ class FixedFloorFilter:
             valid=neighbourhood.realism >= limits["realism"],
             new=neighbourhood.nearest_distance > limits["nearest_distance"],
             label_kept=agreement >= limits["label_agreement"],
-            quantiles={name: quantile_among(neighbourhood._asdict()[name], own) for name, own in self._own.items()},
+            quantiles={
+                name: quantile_among(neighbourhood._asdict()[name], known) for name, known in self._of_training.items()
+            },
         )

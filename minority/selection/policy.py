@@ -108,8 +108,8 @@ def _clearer_half(
 ) -> NDArray[np.bool_]:
     """(M,) whether a margin reaches the median of its group and round."""
     batch = np.stack([np.zeros_like(groups) if rounds is None else rounds, groups], axis=1)
-    found = np.zeros(len(groups), dtype=bool)
+    passed = np.zeros(len(groups), dtype=bool)
     for key in np.unique(batch, axis=0):
         members = (batch == key).all(axis=1)
-        found[members] = margin[members] >= np.median(margin[members])
-    return found
+        passed[members] = margin[members] >= np.median(margin[members])
+    return passed

@@ -34,8 +34,8 @@ class StateDict:
 
     def notes(self) -> list[str]:
         """What was done to the names, in words."""
-        found = [f"prefix {self.prefix} taken off"] if self.prefix else []
-        return [*found, f"{self.left_out} other tensors left out"] if self.left_out else found
+        notes = [f"prefix {self.prefix} taken off"] if self.prefix else []
+        return [*notes, f"{self.left_out} other tensors left out"] if self.left_out else notes
 
 
 def read_state_dict(
@@ -72,11 +72,11 @@ def read_state_dict(
         raise WeightsError(f"{path} is not a table of tensors ({outline(contents[0])}); save the state dict alone.")
     prefixes = {name.removesuffix(landmark) for name in tensors if f".{name}".endswith(f".{landmark}")}
     prefix = _chosen(path, sorted(prefixes), pick=pick, remedy=remedy)
-    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    require_honest_size(own, source=path, stored=sum(file.stat().st_size for file in files))
-    require_finite_tensors(own, source=path)
+    wanted = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    require_honest_size(wanted, source=path, stored=sum(file.stat().st_size for file in files))
+    require_finite_tensors(wanted, source=path)
     taken_off = stored.get(prefix + landmark, "").removesuffix(landmark)
-    return StateDict(own, prefix=taken_off, left_out=len(tensors) - len(own))
+    return StateDict(wanted, prefix=taken_off, left_out=len(tensors) - len(wanted))
 
 
 def _chosen(path: Path, prefixes: list[str], *, pick: str | None, remedy: str) -> str:

@@ -164,5 +164,5 @@ def _asked(rows: pa.Table, policy: Policy) -> dict[str, NDArray[np.generic]]:
 
 
 def _rounds(rows: pa.Table) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = rows["round"].fill_null(0).to_numpy().astype(np.int64)
-    return found
+    rounds: NDArray[np.int64] = rows["round"].fill_null(0).to_numpy().astype(np.int64)
+    return rounds

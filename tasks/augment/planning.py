@@ -79,13 +79,13 @@ class RoundPlan:
     def __getitem__(self, number: int) -> UnitPlan:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.name} has {len(self)} units, asked for number {number}.")
-        mine = slice(number * self.unit_size, (number + 1) * self.unit_size)
+        members = slice(number * self.unit_size, (number + 1) * self.unit_size)
         return UnitPlan(
             unit=_unit_name(self.name, number),
             sampler=self.sampler,
             round=self.round,
-            indices=tuple(self.indices[mine].tolist()),
-            groups=tuple(self.groups[mine].tolist()),
+            indices=tuple(self.indices[members].tolist()),
+            groups=tuple(self.groups[members].tolist()),
         )
 
     def __iter__(self) -> Iterator[UnitPlan]:

@@ -71,7 +71,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     """Score real training images. Returns (N, H, W, C) uint8 and their rows, which have no verdicts."""
     positions = np.array(plan.indices)
     images = workspace.train_images[positions]
-    train, own = workspace.real.train, workspace.candidate_filter.reference.own
+    train, of_training = workspace.real.train, workspace.candidate_filter.reference.of_training
     labels = train.labels[positions]
     condition = workspace.condition_of(labels=labels.tolist(), groups=list(plan.groups))
     scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], condition=condition)
@@ -79,13 +79,13 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "key": [f"real-{position:06d}" for position in plan.indices],
         "source": ["real"] * plan.num_samples,
         "source_id": [train.source_ids[i] for i in positions],
-        "knn_distance": own.knn_distance[positions].astype(np.float32),
-        "nearest_distance": own.nearest_distance[positions].astype(np.float32),
-        "nearest_source_id": [train.source_ids[i] for i in own.nearest[positions]],
-        "realism": own.realism[positions].astype(np.float32),
-        "lof": own.lof[positions].astype(np.float32),
-        "rarity_score": own.rarity[positions].astype(np.float32),
-        "copy_ratio": own.copy_ratio[positions].astype(np.float32),
+        "knn_distance": of_training.knn_distance[positions].astype(np.float32),
+        "nearest_distance": of_training.nearest_distance[positions].astype(np.float32),
+        "nearest_source_id": [train.source_ids[i] for i in of_training.nearest[positions]],
+        "realism": of_training.realism[positions].astype(np.float32),
+        "lof": of_training.lof[positions].astype(np.float32),
+        "rarity_score": of_training.rarity[positions].astype(np.float32),
+        "copy_ratio": of_training.copy_ratio[positions].astype(np.float32),
         "kept": [workspace.config.publish.real] * plan.num_samples,
         "reason": ["real"] * plan.num_samples,
     }

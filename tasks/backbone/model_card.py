@@ -89,17 +89,17 @@ training split: a histogram knows which, a diffusion model does not."""
 
 def frechet_table(quality: BackboneQuality, settings: QualitySettings) -> str:
     """The Frechet distances."""
-    found = quality.frechet
-    few = f" With {found.held_out} images for {found.dimensions} numbers, covariances are singular: read it as a rank."
-    return f"""| Frechet distance (FID) to {found.held_out} held-out images, of {quality.samples} images each | |
+    fid = quality.frechet
+    few = f" With {fid.held_out} images for {fid.dimensions} numbers, covariances are singular: read it as a rank."
+    return f"""| Frechet distance (FID) to {fid.held_out} held-out images, of {quality.samples} images each | |
 |---|---|
-| this backbone: plain samples of {quality.sampling_steps} steps | {found.backbone:.3f} |
-| baseline: one normal distribution a class over all pixels | {found.class_normals:.3f} |
-| for orientation: real training images | {found.training:.3f} |
+| this backbone: plain samples of {quality.sampling_steps} steps | {fid.backbone:.3f} |
+| baseline: one normal distribution a class over all pixels | {fid.class_normals:.3f} |
+| for orientation: real training images | {fid.training:.3f} |
 
-Features: {_features(settings)}, {found.dimensions} numbers an image (`{found.features}`). All three sets have the same
+Features: {_features(settings)}, {fid.dimensions} numbers an image (`{fid.features}`). All three sets have the same
 size and classes; training images of rare classes come more than once. Compare within this table only.\
-{few if found.held_out <= found.dimensions else ""}"""
+{few if fid.held_out <= fid.dimensions else ""}"""
 
 
 def memory_table(quality: BackboneQuality) -> str:
@@ -122,18 +122,18 @@ def _kind(config: TrainBackboneConfig) -> str:
 
 def _options(config: TrainBackboneConfig) -> str:
     settings = config.training
-    found = []
+    options = []
     if settings.prediction == "v_prediction":
-        found.append("predicting velocity")
+        options.append("predicting velocity")
     if settings.variance == "learned_range":
-        found.append("learned-range variance (hybrid loss)")
+        options.append("learned-range variance (hybrid loss)")
     if settings.min_snr_gamma is not None:
-        found.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
+        options.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
     if settings.label_dropout > 0:
-        found.append(f"{settings.label_dropout:.0%} of the labels left out")
+        options.append(f"{settings.label_dropout:.0%} of the labels left out")
     if settings.precision != "fp32":
-        found.append(f"arithmetic in {settings.precision}")
-    return "".join(f", {option}" for option in found)
+        options.append(f"arithmetic in {settings.precision}")
+    return "".join(f", {option}" for option in options)
 
 
 def _averages_table(averages: Mapping[str, float]) -> str:

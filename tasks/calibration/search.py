@@ -65,13 +65,13 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
     sizes = rung_sizes(settings, candidates=len(start))
     if rung >= len(sizes):
         return []
-    most = max(found.samples for found in measured)
+    most = max(counts.samples for counts in measured)
 
     def untried(parent: int) -> list[int]:
         near = settings.space.neighbours(config.sampler, parent, seed=config.seed)
         return [i for i in near if measured[i].samples == 0]
 
-    survivors = [i for i, found in enumerate(measured) if found.samples == most]
+    survivors = [i for i, counts in enumerate(measured) if counts.samples == most]
     if rung > 0:
         survivors = next_rung(settings, measured, survivors, to=sizes[rung], untried=untried)
     draws = plan_draws(
@@ -97,8 +97,8 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     """Measurements of both winners and the baselines on indices that the search did not use."""
     candidates, measured = candidates_of(config), read_measured(config, done)
     costs = _costs(config, measured)
-    found = [i for i in winners(config, measured).values() if i is not None]
-    chosen = sorted({*range(len(baselines(config.sampler))), *found})
+    winning = [i for i in winners(config, measured).values() if i is not None]
+    chosen = sorted({*range(len(baselines(config.sampler))), *winning})
     budget = config.calibration.budget * config.calibration.verification
     if budget == 0:
         return []
@@ -134,8 +134,8 @@ def methods_of(config: CalibrateConfig) -> list[TrainedMethod]:
 @task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
 def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
     """Draw and evaluate one candidate's samples unless that is done. Returns where the counts lie."""
-    found = measured_once(order, config)
-    get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, found.samples, found.passed)
+    measured = measured_once(order, config)
+    get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, measured.samples, measured.passed)
     return _path(order)
 
 
@@ -151,11 +151,11 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
         logging.getLogger(__name__).warning("%s The samples are drawn and counted again.", error)
     candidates, indices = candidates_of(config), range(order.first, order.first + order.count)
     # One particle group for all, so that all share the groups too.
-    found = measure(
+    measured = measure(
         workspace, candidates[order.candidate].sampler, indices, particle_group=common_particle_group(candidates)
     )
-    store.write(path, checked_json(asdict(found)))
-    return found
+    store.write(path, checked_json(asdict(measured)))
+    return measured
 
 
 def round_robin_groups(
@@ -224,9 +224,9 @@ def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> lis
 
 
 def _stored(store: Store, path: str) -> Measured:
-    found = parse_checked_json(store.read(path), name=store.url(path))
+    counts = parse_checked_json(store.read(path), name=store.url(path))
     # Counted under a former name before.
-    return Measured(**{"copies" if name == "siblings" else name: value for name, value in found.items()})
+    return Measured(**{"copies" if name == "siblings" else name: value for name, value in counts.items()})
 
 
 def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
@@ -239,8 +239,8 @@ def _costs(config: CalibrateConfig, measured: Sequence[Measured]) -> list[float]
     """Denoiser evaluations a sample: as measured, or as expected where nothing is measured."""
     backbone = open_workspace(config.augment()).backbone
     return [
-        found.evaluations / found.samples if found.samples else expected_cost(candidate.sampler, backbone)
-        for candidate, found in zip(candidates_of(config), measured, strict=True)
+        counts.evaluations / counts.samples if counts.samples else expected_cost(candidate.sampler, backbone)
+        for candidate, counts in zip(candidates_of(config), measured, strict=True)
     ]
 
 

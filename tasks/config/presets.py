@@ -76,15 +76,17 @@ def command_of(config: BaseModel, *, exclude: Sequence[str] = ()) -> str:
     flow = next(flow for flow, model in FLOWS.items() if model is type(config))
     name: str = config.name  # type: ignore[attr-defined]
     preset = load_preset(type(config), name)
-    own, theirs = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
-    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(own, theirs)]
+    settings, of_preset = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
+    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(settings, of_preset)]
     verb = {"backbone": "train-backbone"}.get(flow, flow)
     return " ".join(["minority", verb, name, *changes])
 
 
-def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in own.items():
-        other, place = theirs.get(key), f"{path}{key}"
+def _differences(
+    settings: Mapping[str, Any], of_preset: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        other, place = of_preset.get(key), f"{path}{key}"
         if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
             yield from _differences(value, other, f"{place}.")
         elif value != other:
@@ -115,9 +117,9 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 def _of_setting(key: str, value: Any) -> Any:
     """The value as the first flow with such a setting wants it; as YAML takes it where none has."""
     for kind in FLOWS.values():
-        known, found = as_declared_at(value, key, kind)
+        known, declared = as_declared_at(value, key, kind)
         if known:
-            return found
+            return declared
     return plain(value)
 
 
@@ -191,6 +193,6 @@ def _settings_beside(kind: type[BaseModel], location: Sequence[int | str]) -> li
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     for option in [node, *node.get("anyOf", []), *node.get("allOf", [])]:
         if "$ref" in option:
-            found: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
-            return found
+            definition: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
+            return definition
     return node

@@ -32,12 +32,14 @@ def under_new_names(settings: Mapping[str, Any], *, below: str = "") -> dict[str
     Raises:
         ValueError: A setting is there under both of its names.
     """
-    return _renamed(settings, below, _new_name)
+    renamed: dict[str, Any] = _renamed(settings, below, _new_name)
+    return renamed
 
 
 def under_former_names(settings: Mapping[str, Any], *, below: str = "") -> dict[str, Any]:
     """The same settings as recipes know them; arguments as of `under_new_names`."""
-    return _renamed(settings, below, lambda path: _FORMERLY.get(path, path.rpartition(".")[2]))
+    renamed: dict[str, Any] = _renamed(settings, below, lambda path: _FORMERLY.get(path, path.rpartition(".")[2]))
+    return renamed
 
 
 def new_name(path: str) -> str:

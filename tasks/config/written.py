@@ -53,7 +53,7 @@ def _as_declared(value: Any, nodes: list[dict[str, Any]], schema: dict[str, Any]
     if isinstance(value, Mapping):
         return {
             key: _as_declared(
-                below, [found for node in options if (found := _below(node, str(key))) is not None], schema
+                below, [child for node in options if (child := _below(node, str(key))) is not None], schema
             )
             for key, below in value.items()
         }
@@ -77,13 +77,13 @@ def _takes(node: dict[str, Any], value: bool | float | str | None) -> bool:
 
 def _options(nodes: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
     """The schemas that a value may follow, references and alternatives resolved."""
-    found: list[dict[str, Any]] = []
+    options: list[dict[str, Any]] = []
     for node in nodes:
         alternatives = [*node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]
         if "$ref" in node:
             alternatives.append(schema["$defs"][node["$ref"].rsplit("/", 1)[1]])
-        found += _options(alternatives, schema) if alternatives else [node]
-    return found
+        options += _options(alternatives, schema) if alternatives else [node]
+    return options
 
 
 def _below(node: dict[str, Any], key: str) -> dict[str, Any] | None:

@@ -34,9 +34,9 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
         real: The images by split.
         by_class: Take the classes for the groups, whatever groups the set has.
     """
-    own = None if by_class else real.groups
-    known = [_known(part, own) for part in (real.train, real.validation, real.test)]
-    train, validation, test = (_labelled(part, own) for part in known)
+    groups = None if by_class else real.groups
+    known = [_known(part, groups) for part in (real.train, real.validation, real.test)]
+    train, validation, test = (_labelled(part, groups) for part in known)
     sensitive = {
         name: values
         for name, values in known[2].attributes.items()
@@ -47,7 +47,7 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
         validation=validation,
         test=test,
         class_names=tuple(real.train.class_names),
-        group_names=tuple(own or real.train.class_names),
+        group_names=tuple(groups or real.train.class_names),
         sensitive=sensitive,
     )
 
@@ -127,5 +127,5 @@ def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
 def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
     labels = np.asarray(part.labels, dtype=np.int64)
     place = {name: i for i, name in enumerate(groups or ())}
-    own = labels if groups is None else np.array([place[group] for group in part.groups], dtype=np.int64)
-    return LabelledImages(part.images(range(len(part))), labels, own)
+    group_indices = labels if groups is None else np.array([place[group] for group in part.groups], dtype=np.int64)
+    return LabelledImages(part.images(range(len(part))), labels, group_indices)

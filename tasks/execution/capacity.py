@@ -60,12 +60,12 @@ def machines() -> list[Machine]:
     import ray
 
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(gpus=found.get("GPU", 0), cpus=found.get("CPU", 0)) for found in resources]
+    return [Machine(gpus=machine.get("GPU", 0), cpus=machine.get("CPU", 0)) for machine in resources]
 
 
-def takes_gpu(demand: Demand, found: list[Machine]) -> bool:
+def takes_gpu(demand: Demand, machines: list[Machine]) -> bool:
     """Whether units compute on GPUs."""
-    return demand.device == "cuda" or (demand.device == "auto" and any(machine.gpus for machine in found))
+    return demand.device == "cuda" or (demand.device == "auto" and any(machine.gpus for machine in machines))
 
 
 def worker_slots(demand: Demand) -> int:

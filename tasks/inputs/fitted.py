@@ -159,8 +159,8 @@ def fitted_label_floor(store: Store, labeller: Labeller, real: RealData, *, prec
     images = validation.images(range(len(validation)))
 
     def fit() -> bytes:
-        found, confidence = labeller.label(images)
-        floor = confidence_floor(confidence, found == groups, precision=precision)
+        recognised, confidence = labeller.label(images)
+        floor = confidence_floor(confidence, recognised == groups, precision=precision)
         return canonical_json({"floor": floor})
 
     decided_by = {

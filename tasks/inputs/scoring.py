@@ -56,13 +56,13 @@ def score_quantiles(models: Models, scores: Scores) -> dict[str, NDArray[np.floa
     scale = validation_scores(models)
     if scale is None:
         return {}
-    found = {}
+    quantiles = {}
     for name in ("minority_score", "negative_elbo"):
         values = getattr(scale, name)
         known = values[~np.isnan(values)]
         if len(known):
-            found[name] = quantile_among(getattr(scores, name), known)
-    return found
+            quantiles[name] = quantile_among(getattr(scores, name), known)
+    return quantiles
 
 
 def validation_scores(models: Models) -> Scores | None:

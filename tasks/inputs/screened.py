@@ -37,10 +37,10 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     kept = cache_folder() / "screenings" / f"{_cache_key(parts, config)}.json"
     with suppress(OSError, ValidationError):
         return _SCREENING.validate_json(kept.read_bytes())
-    found = screen(parts)
+    screening = screen(parts)
     with suppress(OSError):
-        _write_whole(kept, json.dumps(asdict(found)).encode())
-    return found
+        _write_whole(kept, json.dumps(asdict(screening)).encode())
+    return screening
 
 
 def _cache_key(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:

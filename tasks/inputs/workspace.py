@@ -114,11 +114,11 @@ class Workspace(Models):
     @property
     def thresholds(self) -> dict[str, float]:
         """Where the filters cut, by the published table's names of the scores."""
-        found = dict(self.candidate_filter.thresholds)
+        thresholds = dict(self.candidate_filter.thresholds)
         if self.labeller is not None:
-            found.pop("label_agreement", None)  # the labeller's answer takes its place
-            found["labeller_confidence"] = self.label_floor
-        return found
+            thresholds.pop("label_agreement", None)  # the labeller's answer takes its place
+            thresholds["labeller_confidence"] = self.label_floor
+        return thresholds
 
     @property
     def spacing(self) -> float | None:

@@ -178,12 +178,12 @@ def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindi
 
 def conclusion(headline: Sequence[Difference]) -> str:
     """Whether the synthetic images pay: only where they are ahead of real only and of the best other recipe."""
-    found = [standing(difference) for difference in headline]
-    if ONE_SEED in found:
+    standings = [standing(difference) for difference in headline]
+    if ONE_SEED in standings:
         return UNDECIDED
-    if found[0] == BEHIND:
+    if standings[0] == BEHIND:
         return HARMFUL
-    return WORTH_IT if all(each == AHEAD for each in found) else NOT_WORTH_IT
+    return WORTH_IT if all(each == AHEAD for each in standings) else NOT_WORTH_IT
 
 
 def standing(difference: Difference) -> str:
@@ -239,19 +239,19 @@ def _arms(results: ArmResults, arms: Mapping[str, Arm], *, metrics: Sequence[Met
 
 
 def _groups(outcome: Outcome, data: DownstreamData, arm: str) -> dict[str, Estimate]:
-    found = group_intervals(outcome.tested[arm], data.test, group_names=data.group_names)
+    rows = group_intervals(outcome.tested[arm], data.test, group_names=data.group_names)
     return {
-        row["group"]: Estimate(value=row["mean"], low=row["low"], high=row["high"]) for row in found.to_dict("records")
+        row["group"]: Estimate(value=row["mean"], low=row["low"], high=row["high"]) for row in rows.to_dict("records")
     }
 
 
 def _figures(figures: pd.DataFrame) -> dict[str, dict[str, dict[str, Estimate]]]:
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
+    by_arm: dict[str, dict[str, dict[str, Estimate]]] = {}
     spread = figures.groupby(["arm", "metric", "group"], sort=False)["value"].agg(["mean", "min", "max"])
     for row in spread.reset_index().to_dict("records"):
         estimate = Estimate(value=row["mean"], low=row["min"], high=row["max"])
-        found.setdefault(row["arm"], {}).setdefault(row["metric"], {})[row["group"]] = estimate
-    return found
+        by_arm.setdefault(row["arm"], {}).setdefault(row["metric"], {})[row["group"]] = estimate
+    return by_arm
 
 
 def _setting(outcome: Outcome, name: str) -> str:

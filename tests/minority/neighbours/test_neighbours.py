@@ -110,7 +110,7 @@ def test_the_reference_leaves_each_image_out_of_its_own_neighbours(sets, small_t
     real, _ = sets
     expected, _ = NearestNeighbors(n_neighbors=5, algorithm="kd_tree").fit(real).kneighbors()
 
-    own = RealReference.fit(real, k=5).own
+    own = RealReference.fit(real, k=5).of_training
 
     np.testing.assert_allclose(own.knn_distance, expected.mean(axis=1), rtol=RTOL)
     assert (own.nearest != np.arange(len(real))).all()
@@ -127,7 +127,7 @@ def test_the_local_outlier_factor_is_that_of_scikit_learn(sets, small_tiles, k):
     found = RealReference.fit(real, k=k)
 
     np.testing.assert_allclose(found.locate(evaluated).lof, -oracle.score_samples(evaluated), rtol=RTOL)
-    np.testing.assert_allclose(found.own.lof, -own.negative_outlier_factor_, rtol=RTOL)
+    np.testing.assert_allclose(found.of_training.lof, -own.negative_outlier_factor_, rtol=RTOL)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -177,7 +177,7 @@ def test_several_questions_have_in_one_pass_the_answers_that_each_has_alone(sets
 def test_an_images_own_ball_does_not_make_it_common(small_tiles):
     real = np.concatenate([np.random.default_rng(0).normal(size=(30, 2)), [[50.0, 0.0]]])
 
-    own = RealReference.fit(real, k=3).own
+    own = RealReference.fit(real, k=3).of_training
 
     assert own.rarity[-1] == np.inf
     assert own.realism[-1] < 1
@@ -252,7 +252,7 @@ def test_the_neighbours_of_the_reference_are_scikit_learn_s_however_many_are_ask
     np.testing.assert_allclose(
         found.locate(evaluated).knn_distance, tree.kneighbors(evaluated)[0].mean(axis=1), rtol=RTOL
     )
-    np.testing.assert_allclose(found.own.knn_distance, tree.kneighbors()[0].mean(axis=1), rtol=RTOL)
+    np.testing.assert_allclose(found.of_training.knn_distance, tree.kneighbors()[0].mean(axis=1), rtol=RTOL)
     np.testing.assert_allclose(found.radii, tree.kneighbors()[0][:, -1], rtol=RTOL)
 
 

@@ -82,7 +82,7 @@ def test_every_training_image_is_evaluated_by_a_member_that_did_not_see_it(digit
 
     discriminator = Discriminator.train(images[:120], random, num_classes=2, settings=QUICK)
 
-    assert 0.3 < (discriminator.own.probabilities.argmax(axis=1) == random).mean() < 0.7
+    assert 0.3 < (discriminator.of_training.probabilities.argmax(axis=1) == random).mean() < 0.7
 
 
 def test_noise_never_passes(candidate_filter):

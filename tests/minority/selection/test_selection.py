@@ -38,7 +38,7 @@ def test_realism_is_its_plain_definition(real):
 
 
 def test_a_training_image_is_not_its_own_neighbour(real):
-    own = RealReference.fit(real, k=5).own
+    own = RealReference.fit(real, k=5).of_training
 
     assert (own.nearest != np.arange(60)).all()
     assert (own.nearest_distance > 0).all()

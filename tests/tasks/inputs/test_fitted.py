@@ -228,7 +228,7 @@ def test_networks_are_the_same_after_bytes_and_back():
     assert discriminator_bytes(again) == discriminator_bytes(discriminator)
     for mine, theirs in zip(discriminator.predict(images), again.predict(images), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(discriminator.own.p_real, again.own.p_real)
+    np.testing.assert_array_equal(discriminator.of_training.p_real, again.of_training.p_real)
     with pytest.raises(ValueError, match="cannot be read"):
         read_discriminator(b"no networks")
     with pytest.raises(ValueError, match="cannot be read"):
