@@ -151,16 +151,16 @@ def _part_of(image_set: ImageSet, split: Split | None) -> list[str]:
 
 
 def _account(image_set: ImageSet, part_of: list[str], damaged: Mapping[int, Problem], split: Split | None) -> Account:
-    places = {
+    indices_of = {
         name: [i for i, part in enumerate(part_of) if part == name and i not in damaged] for name in (*PARTS, "unused")
     }
     known = {} if split is None else split.left_out
     reasons = {int(index): reason for reason, indices in known.items() for index in indices}
     left_out: dict[str, list[str]] = {}
-    for index in places.pop("unused"):
+    for index in indices_of.pop("unused"):
         left_out.setdefault(reasons.get(index, IN_NO_PART), []).append(image_set.source_ids[index])
     return take_account(
-        {name: image_set.subset(indices) for name, indices in places.items()},
+        {name: image_set.subset(indices) for name, indices in indices_of.items()},
         left_out=left_out,
         unreadable=list(damaged.values()),
         num_beyond_cap=image_set.num_beyond_cap,

@@ -255,6 +255,6 @@ def balancing_odds(groups: NDArray[np.int64]) -> NDArray[np.float64]:
         >>> balancing_odds(np.array([0, 0, 0, 1])).round(3).tolist()
         [0.167, 0.167, 0.167, 0.5]
     """
-    _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    odds: NDArray[np.float64] = 1.0 / (counts[place] * len(counts))
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    odds: NDArray[np.float64] = 1.0 / (counts[inverse] * len(counts))
     return odds

@@ -232,7 +232,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
 
 
 def _has_image_name(path: Path) -> bool:

@@ -55,13 +55,13 @@ def read_lsun(
         raise ValueError(f"categories must name at least one category, each once, got {list(categories)}.")
     if image_size < 1 or (max_images is not None and max_images < 1):
         raise ValueError(f"image_size and max_images must be at least 1, got {image_size} and {max_images}.")
-    places = [_place(Path(folder), category, split) for category in categories]
-    listed = [place.keys(max_images) for place in places]
+    sources = [_source(Path(folder), category, split) for category in categories]
+    listed = [category_files.keys(max_images) for category_files in sources]
     keys = [of_category for of_category, _ in listed]
-    for place, of_category in zip(places, keys, strict=True):
+    for category_files, of_category in zip(sources, keys, strict=True):
         if not of_category:
-            raise ValueError(f"{place.path} holds no images; fetch it again.")
-    labels = np.repeat(np.arange(len(places), dtype=np.int64), [len(of_category) for of_category in keys])
+            raise ValueError(f"{category_files.path} holds no images; fetch it again.")
+    labels = np.repeat(np.arange(len(sources), dtype=np.int64), [len(of_category) for of_category in keys])
     return ImageSet(
         name="lsun",
         labels=labels,
@@ -69,7 +69,7 @@ def read_lsun(
         source_ids=[f"lsun/{categories[label]}/{key}" for label, of_category in enumerate(keys) for key in of_category],
         class_names=list(categories),
         image_shape=(image_size, image_size, 3),
-        load=_Scenes(places, keys, image_size),
+        load=_Scenes(sources, keys, image_size),
         parts=[_PARTS[split]] * len(labels),
         num_beyond_cap=sum(count for _, count in listed) - len(labels),
     )
@@ -77,15 +77,15 @@ def read_lsun(
 
 @dataclass(frozen=True)
 class _Scenes:
-    places: list["_Database | _Folder"]
+    sources: list["_Database | _Folder"]
     keys: list[list[str]]
     image_size: int
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        for place, keys in zip(self.places, self.keys, strict=True):
+        for source, keys in zip(self.sources, self.keys, strict=True):
             if index < len(keys):
-                data = place.read(keys[index])
-                image = decode_bytes(data, mode="RGB", name=f"{place.path}: {keys[index]}")
+                data = source.read(keys[index])
+                image = decode_bytes(data, mode="RGB", name=f"{source.path}: {keys[index]}")
                 return to_pixels(fit_square(image, self.image_size))
             index -= len(keys)
         raise IndexError(index)
@@ -126,7 +126,7 @@ class _Database:
         return bytes(value)
 
 
-def _place(root: Path, category: str, split: str) -> _Database | _Folder:
+def _source(root: Path, category: str, split: str) -> _Database | _Folder:
     database, folder = root / f"{category}_{split}_lmdb", root / f"{category}_{split}"
     if (database / "data.mdb").is_file():
         return _Database(database)

@@ -143,10 +143,10 @@ class PublishRows:
 
     def _find(self, key: str) -> int | None:
         name = key.encode()
-        place = int(np.searchsorted(self._keys, np.bytes_(name), sorter=self._order))
-        if place == len(self._keys) or self._keys[self._order[place]] != name:
+        rank = int(np.searchsorted(self._keys, np.bytes_(name), sorter=self._order))
+        if rank == len(self._keys) or self._keys[self._order[rank]] != name:
             return None
-        return int(self._order[place])
+        return int(self._order[rank])
 
 
 def _as_hashed(name: str, column: pa.Array) -> pa.Array:

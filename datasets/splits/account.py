@@ -150,9 +150,9 @@ def _entries(problems: Iterable[Problem]) -> list[LeftOut]:
 def _notes(parts: Mapping[str, ImageSet]) -> Iterator[str]:
     sets = list(parts.values())
     class_names = sets[0].class_names if sets else []
-    for place, name in enumerate(class_names):
+    for label, name in enumerate(class_names):
         if name.casefold() in _WORDS_FOR_NOTHING:
-            count = sum(int((part.labels == place).sum()) for part in sets)
+            count = sum(int((part.labels == label).sum()) for part in sets)
             yield f"{name!r} is taken as a class, not as a missing label: {count:,} images."
     columns = list(dict.fromkeys(name for part in sets for name in part.attributes))
     values = {name: [value for part in sets for value in part.attributes.get(name, [])] for name in columns}

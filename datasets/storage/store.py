@@ -76,10 +76,10 @@ class Store:
         if not text:
             raise ValueError("the store's URL is empty; give a folder or an fsspec URL such as s3://bucket/prefix.")
         require_no_secret("store", text)
-        place = text if "://" in text else str(Path(text).expanduser())
+        resolved = text if "://" in text else str(Path(text).expanduser())
         try:
             # Listings are never cached: other processes write to the same store.
-            self._fs, self._base = url_to_fs(place, use_listings_cache=False)
+            self._fs, self._base = url_to_fs(resolved, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ValueError(f"store {text!r} cannot be opened: {error}; check the URL and its backend.") from error
         self._base = self._base.rstrip("/") or "/"

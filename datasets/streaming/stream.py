@@ -199,11 +199,11 @@ class PublishedStream:
             if not held:
                 yield item
                 continue
-            place = int(rng.integers(len(held)))
-            held[place], item = item, held[place]
+            slot = int(rng.integers(len(held)))
+            held[slot], item = item, held[slot]
             yield item
-        for place in rng.permutation(len(held)):
-            yield held[place]
+        for slot in rng.permutation(len(held)):
+            yield held[slot]
 
 
 def group_sizes(store: Store, manifest: Manifest) -> dict[tuple[str, str], int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from minority.calibration.grids import GRIDS, Grid, check_values, combinations, declared, places, steps_apart
+from minority.calibration.grids import GRIDS, Grid, check_values, combinations, declared, grid_indices, steps_apart
 from minority.guidance import combination_problem
 from minority.guidance.registry import METHODS
 from minority.sampling.settings import SamplerSettings
@@ -121,7 +121,7 @@ class CalibrationSpace(_WithGrids):
         everything = self.candidates(base)
         if len(everything) <= limit:
             return list(range(len(everything)))
-        at = {frozenset(self.places(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
+        at = {frozenset(self.grid_indices(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
         rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(baselines(base))))
         while len(chosen) < limit:
             drawn = (frozenset(row.items()) for row in self._hypercube(base, limit, rng))
@@ -129,7 +129,7 @@ class CalibrationSpace(_WithGrids):
             chosen |= dict.fromkeys(new[: limit - len(chosen)])
         return sorted(chosen)
 
-    def neighbours(self, base: SamplerSettings, place: int, *, seed: int) -> list[int]:
+    def neighbours(self, base: SamplerSettings, index: int, *, seed: int) -> list[int]:
         """Combinations that differ from one in a single respect, in an order drawn at random.
 
         In a single respect means: another solver or other steps; with or without a method; the next value of one
@@ -137,26 +137,26 @@ class CalibrationSpace(_WithGrids):
 
         Args:
             base: As for `candidates`.
-            place: The position of the combination.
+            index: The position of the combination.
             seed: Decides the order, together with the position.
         """
         everything = self.candidates(base)
-        sampler = everything[place].sampler
+        sampler = everything[index].sampler
         neighbours = [
             i
             for i in range(len(baselines(base)), len(everything))
-            if i != place and self._in_one_respect(sampler, everything[i].sampler)
+            if i != index and self._in_one_respect(sampler, everything[i].sampler)
         ]
-        order: list[int] = np.random.default_rng([seed, place]).permutation(neighbours).tolist()
+        order: list[int] = np.random.default_rng([seed, index]).permutation(neighbours).tolist()
         return order
 
-    def places(self, sampler: SamplerSettings) -> dict[str, int]:
+    def grid_indices(self, sampler: SamplerSettings) -> dict[str, int]:
         """Where each searched setting stands in the declared values; values that are not declared stand at -1."""
         steps = SolverSteps(solver=sampler.solver, steps=sampler.steps)
         indices = {"solver": self.solvers.index(steps) if steps in self.solvers else -1}
         for key, grids in self.grids.items():
             method = sampler.method(key)
-            indices |= {} if method is None else places(key, grids, method)
+            indices |= {} if method is None else grid_indices(key, grids, method)
         return indices
 
     def _in_one_respect(self, one: SamplerSettings, other: SamplerSettings) -> bool:

@@ -149,9 +149,9 @@ def group_intervals(
     accuracies = _accuracies(predictions, truth, parts)  # (S, groups that are there)
     redrawn = _redrawn_accuracies(predictions, truth, parts)  # (R, groups that are there)
     rows = []
-    for place, group in enumerate(np.unique(parts)):
-        low, high = _interval(redrawn[:, :, place].mean(axis=1), confidence=confidence)
-        rows.append((group_names[group], float(accuracies[:, place].mean()), low, high, int((parts == group).sum())))
+    for column, group in enumerate(np.unique(parts)):
+        low, high = _interval(redrawn[:, :, column].mean(axis=1), confidence=confidence)
+        rows.append((group_names[group], float(accuracies[:, column].mean()), low, high, int((parts == group).sum())))
     return pd.DataFrame(rows, columns=["group", "mean", "low", "high", "images"])
 
 
@@ -233,9 +233,9 @@ def _redrawn_accuracies(
     """(R, S, parts that are there), or with redrawn seeds (R, S - 1 or 1, ...)."""
     right = np.stack([predictions.predicted == truth.labels for predictions in by_seed]).astype(np.float32)
     accuracies = np.empty((DRAWS, len(by_seed), len(np.unique(parts))))
-    for place, part in enumerate(np.unique(parts)):
+    for column, part in enumerate(np.unique(parts)):
         members = np.flatnonzero(parts == part)
-        accuracies[:, :, place] = _weights(len(members), place) @ right[:, members].T
+        accuracies[:, :, column] = _weights(len(members), column) @ right[:, members].T
     if not redraw_seeds or len(by_seed) < 2:
         return accuracies
     seeds = np.random.default_rng([1, len(by_seed)]).integers(len(by_seed), size=(DRAWS, len(by_seed) - 1))
@@ -243,10 +243,10 @@ def _redrawn_accuracies(
 
 
 @lru_cache(maxsize=64)
-def _weights(count: int, place: int) -> NDArray[np.float32]:
+def _weights(count: int, column: int) -> NDArray[np.float32]:
     """Weights (R, count) of a group's images in every draw; rows sum to 1. The same for all arms."""
     drawn = max(1, count - 1)
-    rng = np.random.default_rng([0, place, count])
+    rng = np.random.default_rng([0, column, count])
     return (rng.multinomial(drawn, np.full(count, 1 / count), size=DRAWS) / drawn).astype(np.float32)
 
 

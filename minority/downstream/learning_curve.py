@@ -97,7 +97,7 @@ def measure_curves(
     for seed in range(seeds):
         rest, held_out = split_by_group(images.groups, seed=seed)
         held = np.bincount(images.groups[held_out], minlength=len(group_names))
-        for place, fraction in enumerate(FRACTIONS):
+        for column, fraction in enumerate(FRACTIONS):
             data = DownstreamData(
                 train=images.subset(thinned(images.groups, rest, fraction=fraction)),
                 validation=images.subset(held_out),
@@ -105,8 +105,8 @@ def measure_curves(
                 class_names=tuple(class_names),
                 group_names=tuple(group_names),
             )
-            accuracy[seed, place] = accuracy_by_group(recipe, data, settings=settings, seed=seed, device=device)
-            on_done(seed * len(FRACTIONS) + place + 1, seeds * len(FRACTIONS))
+            accuracy[seed, column] = accuracy_by_group(recipe, data, settings=settings, seed=seed, device=device)
+            on_done(seed * len(FRACTIONS) + column + 1, seeds * len(FRACTIONS))
     return accuracy, held
 
 
@@ -150,19 +150,19 @@ def headroom(
     share = share_of_the_last_gain(accuracy)
     seeds = len(accuracy)
     rows = []
-    for place, name in enumerate(group_names):
-        curve = accuracy[:, :, place]
-        number = int(held_out[place])
+    for column, name in enumerate(group_names):
+        curve = accuracy[:, :, column]
+        number = int(held_out[column])
         if number * seeds < FEWEST_HELD_OUT:
             mean = tuple(float(value) for value in np.nanmean(curve, axis=0)) if number else (float("nan"),) * 3
             reason = f"{number} held-out images a seed; collect more before anything is said about it"
-            rows.append(_unmeasured(name, images[place], mean, reason))
+            rows.append(_unmeasured(name, images[column], mean, reason))
             continue
         last = curve[:, 2] - curve[:, 1]  # (S,)
         gain = share * max(0.0, float(last.mean()))
         gain = min(gain, 1.0 - float(curve[:, 2].mean()))
         low, high = _interval(last, gain, number=number, level=float(curve[:, 2].mean()))
-        rows.append(_measured(name, images[place], curve.mean(axis=0), gain, (low, high)))
+        rows.append(_measured(name, images[column], curve.mean(axis=0), gain, (low, high)))
     return rows
 
 

@@ -107,9 +107,9 @@ def results_table(runs: Mapping[tuple[str, int], Predictions], data: DownstreamD
 
 def calibration_error(predictions: Predictions, labels: Int64, *, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over bins of equal width."""
-    place = np.clip((predictions.confidence * bins).astype(np.int64), 0, bins - 1)
+    bin_of = np.clip((predictions.confidence * bins).astype(np.int64), 0, bins - 1)
     right = (predictions.predicted == labels).astype(np.float64)
-    gaps = np.bincount(place, weights=right - predictions.confidence, minlength=bins)
+    gaps = np.bincount(bin_of, weights=right - predictions.confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 

@@ -180,6 +180,6 @@ def choose_parents(weights: Tensor, *, particle_group: int, keep: int, max_copie
         survivors, empty = ranking[:keep], ranking[keep:]
         # The best of the pruned keep their lives where branches run out, so the worst places are filled first.
         seats = [survivor for _ in range(max_copies - 1) for survivor in survivors]
-        for place, survivor in zip(reversed(empty), seats, strict=False):
-            parents[f, place] = f * particle_group + survivor
+        for slot, survivor in zip(reversed(empty), seats, strict=False):
+            parents[f, slot] = f * particle_group + survivor
     return parents.view(-1).to(weights.device)

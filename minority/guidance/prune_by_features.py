@@ -43,9 +43,11 @@ class PruneByFeatures(PruneAndBranch):
 
     def particle_weights(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """Mean distance to the nearest real images, (B,); below 0 where the estimate does not look real."""
-        place = self.reference.locate(self.extract(to_pixels(chain.space.to_images(estimate.x0_hat))))
-        unreal = np.minimum(place.realism, self.realism_floor) - self.realism_floor - 1e-6
-        return torch.from_numpy(np.where(place.realism >= self.realism_floor, place.knn_distance, unreal))
+        neighbourhood = self.reference.locate(self.extract(to_pixels(chain.space.to_images(estimate.x0_hat))))
+        unreal = np.minimum(neighbourhood.realism, self.realism_floor) - self.realism_floor - 1e-6
+        return torch.from_numpy(
+            np.where(neighbourhood.realism >= self.realism_floor, neighbourhood.knn_distance, unreal)
+        )
 
     @classmethod
     def bind(

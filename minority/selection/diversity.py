@@ -36,10 +36,10 @@ def k_centre(features: Features, count: int, *, kept: Features | None = None) ->
     else:
         gap = np.linalg.norm(points - points.mean(axis=0), axis=1) if len(points) else np.empty(0)
     chosen: list[int] = []
-    for place in range(min(count, len(points))):
-        if place:
+    for count_chosen in range(min(count, len(points))):
+        if count_chosen:
             to_last = np.linalg.norm(points - points[chosen[-1]], axis=1)
-            gap = to_last if place == 1 and (kept is None or not len(kept)) else np.minimum(gap, to_last)
+            gap = to_last if count_chosen == 1 and (kept is None or not len(kept)) else np.minimum(gap, to_last)
         gap[chosen] = -1.0
         chosen.append(int(np.argmax(gap)))
     return np.array(chosen, dtype=np.int64)

@@ -92,11 +92,11 @@ def _chosen(path: Path, prefixes: list[str], *, pick: str | None, remedy: str) -
     return prefixes[0] if prefixes else ""
 
 
-def _flat(content: object, place: str = "", *, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def _flat(content: object, prefix: str = "", *, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of nested tables with its dotted name; lists, as of an optimizer's parameters, are no tables."""
     if isinstance(content, Mapping) and depth < _DEEPEST:
         for key, value in content.items():
             if isinstance(value, Tensor):
-                yield f"{place}{key}", value
+                yield f"{prefix}{key}", value
             else:
-                yield from _flat(value, f"{place}{key}.", depth=depth + 1)
+                yield from _flat(value, f"{prefix}{key}.", depth=depth + 1)

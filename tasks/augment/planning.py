@@ -259,8 +259,8 @@ def _expected_yield(tally: Tally, config: PlanConfig) -> float:
 def _interleave(counts: Sequence[int]) -> NDArray[np.int32]:
     """Groups in an order in which every stretch has them in proportion, so that every unit is mixed."""
     groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    places = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
-    ordered: NDArray[np.int32] = groups[np.lexsort((groups, places))]
+    fractions = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
+    ordered: NDArray[np.int32] = groups[np.lexsort((groups, fractions))]
     return ordered
 
 

@@ -125,12 +125,12 @@ def _kept_samples(
         "minority": 0 if choice is None else pc.sum(choice["kept"]).as_py(),
     }
     streams = [_stream(store, plans, choice, sampler=sampler) for sampler in counts]
-    places = [_places(count, which) for which, count in enumerate(counts.values())]
-    for _, which in heapq.merge(*places):
+    fractions = [_fractions(count, which) for which, count in enumerate(counts.values())]
+    for _, which in heapq.merge(*fractions):
         yield next(streams[which])
 
 
-def _places(count: int, which: int) -> Iterator[tuple[float, int]]:
+def _fractions(count: int, which: int) -> Iterator[tuple[float, int]]:
     return (((i + 0.5) / count, which) for i in range(count))
 
 

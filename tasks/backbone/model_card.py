@@ -16,7 +16,7 @@ from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 
 #: Settings that decide where things are done, not what comes out.
-_PLACES = ("out", "device", "processes")
+_OF_THIS_MACHINE = ("out", "device", "processes")
 
 
 def model_card(
@@ -164,7 +164,7 @@ def command(verb: str, config: TrainBackboneConfig) -> str:
     changed = {
         key: value
         for key, value in _leaves(config.model_dump(mode="json"))
-        if key not in _PLACES and (key not in preset or preset[key] != value)
+        if key not in _OF_THIS_MACHINE and (key not in preset or preset[key] != value)
     }
     options = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in changed.items()]
     return " ".join(["minority", verb, config.name, *options])

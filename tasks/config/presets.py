@@ -86,11 +86,11 @@ def _differences(
     settings: Mapping[str, Any], of_preset: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
-        other, place = of_preset.get(key), f"{path}{key}"
+        other, dotted = of_preset.get(key), f"{path}{key}"
         if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
-            yield from _differences(value, other, f"{place}.")
+            yield from _differences(value, other, f"{dotted}.")
         elif value != other:
-            yield place, value
+            yield dotted, value
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:

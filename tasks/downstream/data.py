@@ -91,8 +91,8 @@ def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
         if rows.empty:
             return _with_rows(run.images([]), rows, run)
         published = read_published(run.url, source="synthetic")
-        place = {key: i for i, key in enumerate(published.source_ids)}
-        return _with_rows(published.images([place[key] for key in rows["key"]]), rows, run)
+        position = {key: i for i, key in enumerate(published.source_ids)}
+        return _with_rows(published.images([position[key] for key in rows["key"]]), rows, run)
     # As they came, unless a policy chooses.
     policy: Policy = next((policy for policy in POLICIES if policy == further), "all")
     rows = rows[_chosen(run, rows, policy)]
@@ -101,11 +101,11 @@ def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
 
 def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray:
     """(N,) whether a policy keeps each row, up to the quotas that the run was asked for."""
-    place = {name: i for i, name in enumerate(run.manifest.quotas)}
+    number = {name: i for i, name in enumerate(run.manifest.quotas)}
     kept, _ = choose(
         {name: rows[name].to_numpy() for name in asked_columns(policy)},
-        rows["group"].map(place).to_numpy().astype(np.int64),
-        quotas={place[group]: quota["asked"] for group, quota in run.manifest.quotas.items()},
+        rows["group"].map(number).to_numpy().astype(np.int64),
+        quotas={number[group]: quota["asked"] for group, quota in run.manifest.quotas.items()},
         policy=policy,
         rounds=rows["round"].to_numpy().astype(np.int64),
     )
@@ -113,8 +113,8 @@ def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray
 
 
 def _with_rows(images: np.ndarray, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:
-    place = {name: i for i, name in enumerate(run.real.groups)}
-    groups = np.array([place[group] for group in rows["group"]], dtype=np.int64)
+    number = {name: i for i, name in enumerate(run.real.groups)}
+    groups = np.array([number[group] for group in rows["group"]], dtype=np.int64)
     return LabelledImages(images, rows["label"].to_numpy(dtype=np.int64), groups)
 
 
@@ -126,6 +126,6 @@ def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
 
 def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
     labels = np.asarray(part.labels, dtype=np.int64)
-    place = {name: i for i, name in enumerate(groups or ())}
-    group_indices = labels if groups is None else np.array([place[group] for group in part.groups], dtype=np.int64)
+    number = {name: i for i, name in enumerate(groups or ())}
+    group_indices = labels if groups is None else np.array([number[group] for group in part.groups], dtype=np.int64)
     return LabelledImages(part.images(range(len(part))), labels, group_indices)

@@ -201,7 +201,7 @@ def _read_published(config: DatasetConfig) -> RealData:
         raise InputError(f"{manifest} has no real image to hold out; leave dataset.source out, or set it to real.")
     split = split_set(images.subset(np.flatnonzero(is_real)), config.split)
     real = np.flatnonzero(is_real)
-    left_out = {reason: [images.source_ids[i] for i in real[places]] for reason, places in split.left_out.items()}
+    left_out = {reason: [images.source_ids[i] for i in real[positions]] for reason, positions in split.left_out.items()}
     train, validation, test = (real[part] for part in (split.train, split.validation, split.test))
     train = np.sort(np.concatenate([train, np.flatnonzero(~is_real)]))
     parts = [images.subset(part) for part in (train, validation, test)]

@@ -59,10 +59,10 @@ def _cache_key(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
 def _files(config: DatasetConfig) -> Iterator[Path]:
     """The files that the images are read from, in a fixed order."""
     root = data_path(config.folder or "")
-    for place in [root / config.table.images] if config.table is not None else [root]:
-        if place.is_file():
-            yield place
-        for folder, below, names in os.walk(place):
+    for folder_or_file in [root / config.table.images] if config.table is not None else [root]:
+        if folder_or_file.is_file():
+            yield folder_or_file
+        for folder, below, names in os.walk(folder_or_file):
             below.sort()
             yield from (Path(folder, name) for name in sorted(names))
 

@@ -243,7 +243,9 @@ def _fairness_rows(downstream: Downstream | None) -> list[tuple[str, str, str]]:
     measured = downstream.arms[downstream.shown[0]].figures
     rows = [("Calibration error", "calibration_error", "")]
     for metric, title in _FAIRNESS.items():
-        rows += [(f"{title}: {place.replace('=', ' ')}", metric, place) for place in measured.get(metric, {})]
+        rows += [
+            (f"{title}: {attribute.replace('=', ' ')}", metric, attribute) for attribute in measured.get(metric, {})
+        ]
     return rows
 
 
