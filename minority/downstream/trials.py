@@ -132,17 +132,17 @@ def run_trial(
     if part == "test":
         fitted = _refitted(trial, network, data, np.arange(len(data.validation)))
         return Predictions.of(fitted(features))
-    found = np.zeros((len(images), len(data.class_names)))
+    averaged = np.zeros((len(images), len(data.class_names)))
     fold = fold_of(data.validation.groups)
     for i in range(_FOLDS):
         held_out = np.flatnonzero(fold == i)
         fitted = _refitted(trial, network, data, np.flatnonzero(fold != i))
-        found[held_out] = fitted(features[torch.as_tensor(held_out, device=features.device)])
-    return Predictions.of(found)
+        averaged[held_out] = fitted(features[torch.as_tensor(held_out, device=features.device)])
+    return Predictions.of(averaged)
 
 
 def choose_trial(
-    found: Mapping[Trial, Sequence[Predictions]],
+    results: Mapping[Trial, Sequence[Predictions]],
     validation: LabelledImages,
     *,
     num_groups: int,
@@ -153,7 +153,7 @@ def choose_trial(
     Ties, which few validation images make common, go to the other one of the two, then to the trial named first.
 
     Args:
-        found: Predictions of the validation images, one a tuning seed.
+        results: Predictions of the validation images, one a tuning seed.
         validation: Those images.
         num_groups: G; groups without validation images count neither way.
         by: Which of the two decides.
@@ -161,9 +161,9 @@ def choose_trial(
     Raises:
         ValueError: Where there is nothing to choose from.
     """
-    if not found or len(validation) == 0:
+    if not results or len(validation) == 0:
         raise ValueError("settings are chosen on validation images, got none; set a validation share above 0.")
-    return max(found, key=lambda trial: merit(found[trial], validation, num_groups=num_groups, by=by))
+    return max(results, key=lambda trial: merit(results[trial], validation, num_groups=num_groups, by=by))
 
 
 def merit(

@@ -26,7 +26,7 @@ from minority.diffusion.finite import require_finite
 from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels
 from minority.engine.prepare import prepared
-from minority.runtime.device_lock import device_turn
+from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
 
 
@@ -128,7 +128,7 @@ def class_errors(
     @torch.no_grad()
     def errors_of(part: slice) -> NDArray[np.float32]:
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
-        with device_turn(device):
+        with device_lock(device):
             clean = backbone.encode(x[part].to(device))
             count = len(clean)
             label = torch.arange(classes, device=device).repeat(count)  # (B * K,), the classes of an image in a row
