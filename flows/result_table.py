@@ -14,7 +14,12 @@ from tasks.report.publish import RunSummary
 def print_summary(summary: RunSummary) -> None:
     """Print the figures, the verdict, unfilled quotas, and where manifest and report lie."""
     console = _console()
-    for title, rows in (("Samplers on the same seeds", summary.samplers), ("Classifiers on test images", summary.arms)):
+    if summary.recommendation is not None:
+        console.print(_plain(summary.recommendation))
+    for title, rows in (
+        ("Samplers on the same seeds", summary.samplers),
+        ("Classifiers on test images; costs in multiply-adds", summary.arms),
+    ):
         if rows:
             console.print(_table(f"{summary.dataset}: {title}", rows))
     console.print(_plain(summary.verdict))

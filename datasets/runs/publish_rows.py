@@ -122,7 +122,7 @@ class PublishRows:
 
     def _parts(self) -> Iterator[pa.Table]:
         """The rows in METADATA_SCHEMA, a row group of the published file at a time."""
-        waiting = [METADATA_SCHEMA.empty_table()]
+        waiting: list[pa.Table] = []
         for rows in self._rows():
             waiting.append(conform_rows(rows, name=self._name))
             if len(waiting) < _PIECES and rows.num_rows < ROW_GROUP:
@@ -132,7 +132,7 @@ class PublishRows:
                 yield joined.slice(0, ROW_GROUP)
                 joined = joined.slice(ROW_GROUP)
             waiting = [joined]
-        rest = pa.concat_tables(waiting).combine_chunks()
+        rest = pa.concat_tables(waiting).combine_chunks() if waiting else METADATA_SCHEMA.empty_table()
         for start in range(0, rest.num_rows, ROW_GROUP):
             yield rest.slice(start, ROW_GROUP)
 

@@ -86,6 +86,15 @@ FORMER_COLUMNS = {
     "founder": "root_ancestor",
 }
 
+#: Columns of runs that ask for them (scores.zero_shot), behind all others; tables without them are as they always were.
+OPTIONAL_SCHEMA = pa.schema(
+    [
+        pa.field("zero_shot_label", pa.int32()),  # the class that explains it best to the backbone (Li et al. 2023)
+        pa.field("zero_shot_probability", pa.float32()),  # that the backbone gives to the label it was drawn for
+        pa.field("zero_shot_kept", pa.bool_()),  # whether zero_shot_label is that label
+    ]
+)
+
 # One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
 WEIGHTS_SCHEMA = pa.schema(
     [

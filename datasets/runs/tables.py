@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datasets.runs.records import FORMER_COLUMNS, METADATA_SCHEMA, WEIGHTS_SCHEMA
+from datasets.runs.records import FORMER_COLUMNS, METADATA_SCHEMA, OPTIONAL_SCHEMA, WEIGHTS_SCHEMA
 from datasets.storage.canonical import DAMAGED
 
 #: Rows that lie together in a file.
@@ -23,6 +23,8 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
     """Bring a table to METADATA_SCHEMA: its column order and types, absent nullable columns filled with nulls.
 
+    Columns of OPTIONAL_SCHEMA stay where they are there.
+
     Args:
         table: One row a candidate.
         name: What the table is called in errors.
@@ -31,7 +33,9 @@ def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
         ValueError: A column is unknown, lacks where it may not, cannot be converted or holds nulls it may not; a key is
             doubled or has other characters than letters, digits, _ and -.
     """
-    unknown = [column for column in table.column_names if column not in METADATA_SCHEMA.names]
+    unknown = [
+        column for column in table.column_names if column not in {*METADATA_SCHEMA.names, *OPTIONAL_SCHEMA.names}
+    ]
     if unknown:
         raise ValueError(f"{name} has the unknown columns {', '.join(unknown)}; declare them in METADATA_SCHEMA.")
     columns = []
@@ -40,7 +44,9 @@ def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         columns.append(_conform_column(table, field=field, name=name))
-    conformed = pa.Table.from_arrays(columns, schema=METADATA_SCHEMA)
+    asked = [field for field in OPTIONAL_SCHEMA if field.name in table.column_names]
+    columns += [_conform_column(table, field=field, name=name) for field in asked]
+    conformed = pa.Table.from_arrays(columns, schema=pa.schema([*METADATA_SCHEMA, *asked]))
     _require_keys(conformed["key"].to_pylist(), name=name)
     return conformed
 
@@ -52,17 +58,23 @@ class TableWriter:
     """
 
     def __init__(self, sink: IO[bytes]) -> None:
-        self._writer = pq.ParquetWriter(sink, METADATA_SCHEMA, **_PARQUET)
+        self._sink = sink
+        self._writer: pq.ParquetWriter | None = None
 
     def write(self, part: pa.Table) -> None:
-        """Add rows."""
-        self._writer.write_table(part.combine_chunks(), row_group_size=ROW_GROUP)
+        """Add rows; the first part says which optional columns there are."""
+        self._open(part.schema).write_table(part.combine_chunks(), row_group_size=ROW_GROUP)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        self._open(METADATA_SCHEMA).close()
+
+    def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._sink, schema, **_PARQUET)
+        return self._writer
 
 
 def table_bytes(table: pa.Table) -> bytes:
