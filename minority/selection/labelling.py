@@ -13,7 +13,11 @@ from minority.classifier import ClassifierSettings, SmallCNN, balancing_odds, pr
 
 @dataclass(frozen=True, eq=False)
 class Labeller:
-    """An ensemble that names the group of an image."""
+    """An ensemble that names the group of an image.
+
+    Attributes:
+        members: Classifiers with one output a group.
+    """
 
     members: tuple[SmallCNN, ...]
 
