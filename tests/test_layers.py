@@ -43,6 +43,7 @@ FLOORS = {
         {"augment", "backbone", "downstream", "commands"},
         {"calibration", "checks", "estimates"},
         {"report"},
+        {"review"},
     ),
     "datasets": ({"storage", "contact_sheet"}, {"readers"}, {"splits"}, {"runs", "describe", "survey"}, {"streaming"}),
 }

@@ -20,12 +20,13 @@ from markupsafe import Markup
 from minority.downstream.accuracy import METRIC_PHRASES
 from tasks.report import figures, findings, pictures, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
+from tasks.report.scores import SCORE_NAMES
+from tasks.report.sprites import LARGEST_PIXELATED
 from tasks.report.verdict import ArmResults, Downstream
 
 Images = Callable[[Sequence[str]], np.ndarray]
 
 _MOST_CLASSES_IN_A_CHART = 30
-_LARGEST_PIXELATED = 32  # pixels; larger images are scaled smoothly
 _FAIRNESS = {
     "demographic_parity_difference": "Demographic parity difference",
     "demographic_parity_ratio": "Demographic parity ratio",
@@ -34,18 +35,6 @@ _FAIRNESS = {
     "attribute_accuracy": "Accuracy",
     "attribute_f1": "F1",
     "group_calibration_error": "Calibration error",
-}
-SCORE_NAMES = {
-    "minority_score": ("Minority score", "larger = rarer"),
-    "negative_elbo": (
-        "Negative ELBO",
-        "bits a pixel value, or a latent one; larger = rarer",
-    ),
-    "knn_distance": ("k-NN distance", "mean distance to the k nearest training images, larger = rarer"),
-    "nearest_distance": ("Nearest distance", "to the nearest training image, smaller = closer to a copy"),
-    "realism": ("Realism", "above 1 = inside the manifold of the training split"),
-    "label_agreement": ("Label agreement", "how much nearer the own label's training images are, in [0, 1]"),
-    "labeller_confidence": ("Labeller's confidence", "how sure the ensemble is of the group, in [0, 1]"),
 }
 
 
@@ -70,6 +59,7 @@ class ReportInputs:
         reproduce: Commands that make this run again.
         licence: Licence and provenance of the real data.
         account: In which part every real image is, or why it is in none; "" leaves it out.
+        gallery: The page beside this one that shows every candidate; "" where there is none.
     """
 
     dataset: str
@@ -87,6 +77,7 @@ class ReportInputs:
     reproduce: Sequence[str]
     licence: str
     account: str = ""
+    gallery: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +93,7 @@ class _Gallery:
     @property
     def is_small(self) -> bool:
         """Whether the images are so small that the page shows their pixels instead of smoothing them."""
-        return all(max(image.shape[:2]) <= _LARGEST_PIXELATED for image in self.loaded.values())
+        return all(max(image.shape[:2]) <= LARGEST_PIXELATED for image in self.loaded.values())
 
     def mosaic(self, keys: Sequence[str], columns: int) -> str:
         """A data URI with the images of these keys."""
