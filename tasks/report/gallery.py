@@ -4,7 +4,6 @@
 the thumbnails lie beside it in sheets. It works from a folder as from an object store, without a server.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from datasets.runs.records import METADATA_SCHEMA
 from datasets.storage.canonical import sha256_hex
 from datasets.storage.store import Store
 from tasks.augment.decisions import FORMAT
+from tasks.report.page_parts import content_hash, page_part
 from tasks.report.scores import SCORE_NAMES
 from tasks.report.sprites import SpriteSheets
 
@@ -92,7 +92,7 @@ def _write_files(inputs: GalleryInputs, write: Callable[[str, bytes], None], *, 
         "scores": _scores(candidates),
         **_columns(candidates, nearest),
     }
-    style, script = (_file(name) for name in ("gallery.css", "gallery.js"))
+    style, script = (page_part(name) for name in ("gallery.css", "gallery.js"))
     page = _environment().get_template("gallery.html.j2")
     html = page.render(
         dataset=inputs.dataset,
@@ -109,11 +109,6 @@ def _write_files(inputs: GalleryInputs, write: Callable[[str, bytes], None], *, 
         data=Markup(_as_data(content)),
     )
     write(GALLERY_FILE, html.encode("utf-8"))
-
-
-def content_hash(text: str) -> str:
-    """The hash by which a content security policy lets a piece of script or style through."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def _shown(metadata: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -195,7 +190,7 @@ def _made_of(inputs: GalleryInputs) -> str:
     """Digest of all that decides the page and its sheets: the rows, and this program's files."""
     rows = inputs.metadata.drop(columns=["fingerprint", "shard"])
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
-    for part in (inputs.dataset, inputs.run_id, inputs.report, *map(_file, sorted(_PARTS))):
+    for part in (inputs.dataset, inputs.run_id, inputs.report, *map(page_part, _PARTS)):
         digest.update(part.encode("utf-8"))
     return digest.hexdigest()
 
@@ -210,10 +205,6 @@ def _as_data(content: Mapping[str, object]) -> str:
     """JSON that no HTML parser takes for markup."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _file(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:

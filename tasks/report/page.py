@@ -20,6 +20,7 @@ from markupsafe import Markup
 from minority.downstream.accuracy import METRIC_PHRASES
 from tasks.report import figures, findings, pictures, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
+from tasks.report.page_parts import content_hash, page_part
 from tasks.report.scores import SCORE_NAMES
 from tasks.report.sprites import LARGEST_PIXELATED
 from tasks.report.verdict import ArmResults, Downstream
@@ -27,6 +28,7 @@ from tasks.report.verdict import ArmResults, Downstream
 Images = Callable[[Sequence[str]], np.ndarray]
 
 _MOST_CLASSES_IN_A_CHART = 30
+_COMPARISON = "minority downstream "
 _FAIRNESS = {
     "demographic_parity_difference": "Demographic parity difference",
     "demographic_parity_ratio": "Demographic parity ratio",
@@ -113,7 +115,7 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
     """
     gallery = _hang(inputs)
     metrics = _measure(inputs)
-    page = _environment().get_template("report.html.j2")
+    page, script = _environment().get_template("report.html.j2"), page_part("report.js")
     html = page.render(
         inputs=inputs,
         config=json.dumps(inputs.config, indent=2, sort_keys=True, default=str),
@@ -123,6 +125,10 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         unfilled=sorted((fill for fill in metrics["classes"] if fill.shortfall), key=lambda fill: -fill.shortfall),
         parts=_groups_shown(metrics["downstream"], inputs),
         fairness=_fairness_rows(metrics["downstream"]),
+        image_commands=[command for command in inputs.reproduce if not command.startswith(_COMPARISON)],
+        downstream_commands=inputs.reproduce[-1:],
+        script=Markup(script),
+        script_hash=content_hash(script),
         **metrics,
     )
     return {
@@ -144,6 +150,7 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
         "classes": findings.fill_of_classes(inputs.metadata, inputs.class_names, quotas=inputs.quotas),
         "downstream": downstream,
         "reasons": findings.count_reasons(inputs.metadata),
+        "fates": findings.count_fates(inputs.metadata),
         "scores": findings.summarise_scores(findings.score_columns(inputs.metadata)),
     }
 
