@@ -81,8 +81,11 @@ def augment(
         say(account_of_images(config.dataset))
         from flows.augment import augment as run
         from flows.result_table import print_summary
+        from tasks.report.publish import RunSummary
 
-        print_summary(run(config))
+        summary = run(config)
+        assert isinstance(summary, RunSummary), "only a deployed run waits for an approval"
+        print_summary(summary)
 
 
 @app.command()

@@ -45,22 +45,26 @@ class Decisions:
         dataset: The dataset's name.
         run_id: The run whose candidates were looked at.
         by_key: Candidate's key -> what was said of it.
+        approved_by: Who let the rest be published as it is; "" where nobody was asked.
     """
 
     dataset: str
     run_id: str
     by_key: Mapping[str, Decision]
+    approved_by: str = ""
 
     @property
     def people(self) -> list[str]:
         """Everybody who decided something, by name."""
-        return sorted({decision.decided_by for decision in self.by_key.values()})
+        approving = {self.approved_by} if self.approved_by else set()
+        return sorted({decision.decided_by for decision in self.by_key.values()} | approving)
 
     @property
     def sha256(self) -> str:
         """Digest of all that was said; the order and the spelling of the file do not matter."""
         said = {key: [each.decision, each.reason, each.decided_by] for key, each in self.by_key.items()}
-        return sha256_hex(canonical_json({"dataset": self.dataset, "run_id": self.run_id, "decisions": said}))
+        about = {"dataset": self.dataset, "run_id": self.run_id, "approved_by": self.approved_by}
+        return sha256_hex(canonical_json(about | {"decisions": said}))
 
     def keys(self, decision: Word) -> set[str]:
         """The candidates of which this was said."""
@@ -86,13 +90,16 @@ class Decisions:
         return rows
 
 
-def read_decisions(content: bytes, *, name: str, decided_by: str | None = None) -> Decisions:
+def read_decisions(
+    content: bytes, *, name: str, decided_by: str | None = None, otherwise: str | None = None
+) -> Decisions:
     """Read what the gallery exported.
 
     Args:
         content: The file's content.
         name: What it is called in errors.
         decided_by: Who decided, over what the file says; None: as it says.
+        otherwise: Who decided where the file does not say.
 
     Raises:
         InputError: It is no such file, says something else than good or bad, or nobody decided.
@@ -102,7 +109,7 @@ def read_decisions(content: bytes, *, name: str, decided_by: str | None = None) 
     except ValueError as error:
         raise InputError(f"{name} is no file of decisions ({error}); export it from the gallery.") from error
     _require_fields(tree, name=name)
-    person = tree.get("decided_by") if decided_by is None else decided_by
+    person = decided_by or tree.get("decided_by") or otherwise
     entries = {key: _entry(key, entry, person, decided_by, name=name) for key, entry in tree["decisions"].items()}
     return Decisions(dataset=tree["dataset"], run_id=tree["run_id"], by_key=entries)
 
