@@ -1,4 +1,4 @@
-"""The choice among judged candidates: up to a quota, in order or as different as can be, with a reason for refusals.
+"""The choice among evaluated candidates: up to a quota, in order or as different as can be, with a reason for refusals.
 
 Shapes: M candidates, D features.
 """
@@ -24,7 +24,7 @@ class Spread:
     Attributes:
         features: (M, D) of the candidates.
         rounds: (M,) the round of each; what earlier rounds keep does not change when a later one is added.
-        spacing: A candidate this near to a kept one of its label, or nearer, is a look-alike; 0 keeps all but copies.
+        spacing: A candidate this near to a kept one of its group, or nearer, is a look-alike; 0 keeps all but copies.
     """
 
     features: Features
@@ -47,7 +47,7 @@ class Reviewed:
 
 def choose(
     rows: Mapping[str, NDArray[np.generic]],
-    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
     *,
     quotas: Mapping[int, int],
     policy: Policy = "rare",
@@ -55,16 +55,16 @@ def choose(
     spread: Spread | None = None,
     reviewed: Reviewed | None = None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Keep what the policy lets through until the quota of its label is full.
+    """Keep what the policy lets through until the quota of its group is full.
 
     Args:
         rows: What the policy asks of every candidate (`policy.asked_columns`), each (M,).
-        labels: (M,) labels, or groups, of the candidates.
-        quotas: How many may be kept for each label.
+        groups: (M,) groups of the candidates, or labels where groups are labels.
+        quotas: How many may be kept of each group.
         policy: Which verdicts a kept candidate must have.
         rounds: (M,) the round of each, for policies that compare within one; None: all are of one.
         spread: None keeps them in the order given. Otherwise, round by round, the candidate farthest from all kept ones
-            of its label comes first.
+            of its group comes first.
         reviewed: What people said; None: nobody looked. The policy compares all candidates, refused ones too.
 
     Returns:
@@ -73,22 +73,22 @@ def choose(
     Raises:
         ValueError: Something that the policy asks is not known.
     """
-    reasons = [reason or QUOTA_FULL for reason in refusals(policy, rows, labels, rounds=rounds)]
+    reasons = [reason or QUOTA_FULL for reason in refusals(policy, rows, groups, rounds=rounds)]
     if reviewed is not None:
         refused = reviewed.refused.tolist()
         reasons = [
             REFUSED if out and reason == QUOTA_FULL else reason for out, reason in zip(refused, reasons, strict=True)
         ]
     passed = np.array([reason == QUOTA_FULL for reason in reasons], dtype=bool)
-    stages = np.zeros(len(labels), dtype=np.int64) if reviewed is None else reviewed.stages
-    for label in np.unique(labels).tolist():
-        mine = np.flatnonzero(passed & (labels == label))
-        quota = quotas.get(label, 0)
+    stages = np.zeros(len(groups), dtype=np.int64) if reviewed is None else reviewed.stages
+    for group in np.unique(groups).tolist():
+        members = np.flatnonzero(passed & (groups == group))
+        quota = quotas.get(group, 0)
         if spread is None:
-            mine = mine[np.argsort(stages[mine], kind="stable")]
-            chosen, alike = mine[:quota].tolist(), list[int]()
+            members = members[np.argsort(stages[members], kind="stable")]
+            chosen, alike = members[:quota].tolist(), list[int]()
         else:
-            chosen, alike = _choose_spread(mine, spread, quota=quota, stages=stages)
+            chosen, alike = _choose_spread(members, spread, quota=quota, stages=stages)
         for i in chosen:
             reasons[i] = KEPT
         for i in alike:
@@ -97,15 +97,15 @@ def choose(
 
 
 def _choose_spread(
-    mine: NDArray[np.int64], spread: Spread, *, quota: int, stages: NDArray[np.int64]
+    members: NDArray[np.int64], spread: Spread, *, quota: int, stages: NDArray[np.int64]
 ) -> tuple[list[int], list[int]]:
-    """Of the candidates `mine` the chosen ones, and those that resemble a chosen one."""
+    """Of the candidates `members` the chosen ones, and those that resemble a chosen one."""
     kept: list[int] = []
     alike: list[int] = []
     turns = np.stack([stages, spread.rounds], axis=1)
-    for turn in np.unique(turns[mine], axis=0):
-        here = mine[(turns[mine] == turn).all(axis=1)]
-        order = here[k_centre(spread.features[here], len(here), kept=spread.features[kept])]
+    for turn in np.unique(turns[members], axis=0):
+        of_turn = members[(turns[members] == turn).all(axis=1)]
+        order = of_turn[k_centre(spread.features[of_turn], len(of_turn), kept=spread.features[kept])]
         for i in order.tolist():
             resembles = bool(kept) and _gap(i, kept, spread.features) <= spread.spacing
             if resembles:

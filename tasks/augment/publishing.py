@@ -99,7 +99,7 @@ def chosen_candidates(
 
 
 def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> None:
-    """Refuse units that were judged on other images or settings than those of now, before anything is published.
+    """Refuse units that were evaluated on other images or settings than those of now, before anything is published.
 
     Raises:
         ValueError: Naming the first.
@@ -109,7 +109,7 @@ def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> 
         if made_by != recipe:
             raise ValueError(
                 f"{store.url(f'units/{unit.unit}.json')} is of recipe {made_by}, this run is recipe {recipe}: it was "
-                "judged on other real images, or made by other settings; remove the unit, or choose another run id."
+                "evaluated on other real images, or made by other settings; remove the unit, or choose another run id."
             )
 
 
@@ -117,7 +117,7 @@ def run_rows(
     store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, decisions: Decisions | None = None
 ) -> Iterator[pa.Table]:
     """The rows of every unit with the final choice: real images, candidates, baseline."""
-    for unit, chosen in _with_choice(plans, choice, samplers=("none", "minority", "plain")):
+    for unit, chosen in _with_choice(plans, choice, samplers=("real", "minority", "plain")):
         rows = read_unit_rows(store, unit.unit)
         if chosen is not None:
             for name in _CHOICE:
@@ -140,7 +140,7 @@ def _with_choice(
 def _streams(plans: Sequence[RoundPlan], choice: pa.Table | None, *, with_real: bool) -> list[list[UnitImages]]:
     """Which images of every unit are published: real ones, then candidates."""
     streams = []
-    for sampler in ("none", "minority"):
+    for sampler in ("real", "minority"):
         parts = _with_choice(plans, choice, samplers=[sampler])
         streams.append(
             [

@@ -84,7 +84,7 @@ def publish_version(run: PublishedRun, decisions: Decisions, *, store: Store) ->
     published = publish(
         version_store,
         facts=facts,
-        samples=kept_samples(run.unit_store, [_units(rows, "none"), _units(rows, "minority")]),
+        samples=kept_samples(run.unit_store, [_units(rows, "real"), _units(rows, "minority")]),
         metadata=rows,
         samples_per_shard=run.config.publish.samples_per_shard,
     )

@@ -69,12 +69,12 @@ class PublishedRun:
 
     def images(self, keys: Sequence[str]) -> NDArray[np.uint8]:
         """The images of some rows, kept or not, from the units that hold them: (N, H, W, C)."""
-        found: dict[str, NDArray[np.uint8]] = {}
+        by_key: dict[str, NDArray[np.uint8]] = {}
         for unit in sorted({self._unit_of[key] for key in keys}):
-            found |= self.unit_images(unit)
+            by_key |= self.unit_images(unit)
         if not len(keys):
             return np.zeros((0, *self.real.train.image_shape), dtype=np.uint8)
-        return np.stack([found[key] for key in keys])
+        return np.stack([by_key[key] for key in keys])
 
     def unit_images(self, unit: str) -> dict[str, NDArray[np.uint8]]:
         """The images of a unit by key, each (H, W, C).

@@ -188,7 +188,7 @@ def _scores(candidates: pd.DataFrame) -> dict[str, object]:
 
 def _made_of(inputs: GalleryInputs) -> str:
     """Digest of all that decides the page and its sheets: the rows, and this program's files."""
-    rows = inputs.metadata.drop(columns=["fingerprint", "shard"])
+    rows = inputs.metadata.drop(columns=["random_projection", "shard"])
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     for part in (inputs.dataset, inputs.run_id, inputs.report, *map(page_part, _PARTS)):
         digest.update(part.encode("utf-8"))

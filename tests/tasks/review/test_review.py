@@ -103,7 +103,7 @@ def test_what_was_refused_is_not_published_and_its_places_are_filled_again(store
     assert "minority review digits --decisions" in report
     assert refused[0] in Path(summary.report.gallery).read_text()
     # Nothing but the choice, the review and the places in shards has changed.
-    same = [name for name in before.columns if name not in ("kept", "reason", "shard", "fingerprint")]
+    same = [name for name in before.columns if name not in ("kept", "reason", "shard", "random_projection")]
     pd.testing.assert_frame_equal(before[same], after[same])
 
 
