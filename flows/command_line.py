@@ -83,8 +83,11 @@ def augment(
         say(account_of_images(config.dataset))
         from flows.augment import augment as run
         from flows.result_table import print_summary
+        from tasks.report.publish import RunSummary
 
-        print_summary(run(config))
+        summary = run(config)
+        assert isinstance(summary, RunSummary), "only a deployed run waits for an approval"
+        print_summary(summary)
 
 
 @app.command()
@@ -113,6 +116,29 @@ def downstream(
         from flows.result_table import print_summary
 
         print_summary(run(config))
+
+
+@app.command()
+def review(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name in the store, e.g. digits.")],
+    decisions: Annotated[Path, typer.Option(help="What the gallery exported.")],
+    store: Annotated[str, typer.Option(help="Folder or fsspec URL that holds the dataset.")] = "runs",
+    by: Annotated[str | None, typer.Option(help="Who decided; by default as the file says.")] = None,
+) -> None:
+    """Publish a new version of a run without what people refused, filled again from its other candidates.
+
+    Example: `minority review digits --decisions decisions-3b34d8e1a725.json`
+    """
+    with errors_in_one_line():
+        from flows.result_table import print_summary
+        from tasks.review.review_run import review_run
+
+        summary = review_run(dataset, decisions, store=store, decided_by=by)
+        print_summary(summary.report)
+        say(
+            f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the "
+            "rules or the quotas leave out"
+        )
 
 
 @app.command(name="train-backbone")

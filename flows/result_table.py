@@ -23,6 +23,8 @@ def print_summary(summary: RunSummary) -> None:
     # Paths are printed whole on one line each, so that they can be copied.
     console.print(_plain(f"manifest: {summary.manifest}"), soft_wrap=True)
     console.print(_plain(f"report:   {summary.report}"), soft_wrap=True)
+    if summary.gallery is not None:
+        console.print(_plain(f"gallery:  {summary.gallery}"), soft_wrap=True)
 
 
 def print_calibration(summary: CalibrationSummary) -> None:

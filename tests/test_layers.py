@@ -44,6 +44,7 @@ FLOORS = {
         {"augment", "backbone", "downstream", "commands"},
         {"calibration", "checks", "estimates"},
         {"report"},
+        {"review"},
     ),
     "datasets": (
         {"_exports"},
