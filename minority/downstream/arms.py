@@ -7,6 +7,7 @@ What every part of a recipe does stands in the file of its family:
     mixing.py     mixup and RandAugment
     training.py   synthetic first, then real
     last_layer.py deep feature reweighting (DFR)
+    pretrained.py a pretrained backbone itself: its features, its encoder, its zero-shot answers
 
 An arm's own strength (the share of synthetic images, tau of logit adjustment, ...) is tuned like the learning rate, and
 no arm gets more trials than another (trials.py).
@@ -17,7 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Loss = Literal["cross_entropy", "class_balanced", "logit_adjusted", "group_dro"]
-Draws = Literal["natural", "group_balanced"]
+Draws = Literal["natural", "group_balanced", "filled"]
+#: "network": a classifier trained from scratch. The others use a pretrained backbone without drawing from it
+#: (pretrained.py): "linear_probe" is a logistic regression on its features, "fine_tuned" trains its encoder on,
+#: "zero_shot" asks it which class explains an image best, "distilled" teaches those answers to a network.
+Learner = Literal["network", "linear_probe", "fine_tuned", "zero_shot", "distilled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,8 @@ class Arm:
         synthetic_share: Share of every batch that is synthetic, in [0, 1], while both are drawn.
         synthetic_first: Share of the steps that come first and see synthetic images alone, in [0, 1); the others then
             see real ones alone.
-        draws: Real images as they come, or every group equally often. Synthetic ones always come as they are.
+        draws: Real images as they come, or every group equally often; synthetic ones come as they are. "filled": real
+            and synthetic images in one heap, every group equally often.
         loss: What is minimised while real images are drawn; synthetic images alone are learnt by cross-entropy.
         beta: Of the class-balanced loss (Cui et al. 2019), in [0, 1).
         tau: Of logit adjustment (Menon et al. 2021), >= 0.
@@ -39,6 +45,11 @@ class Arm:
         randaugment: Magnitude of RandAugment (Cubuk et al. 2020), in (0, 30], or None.
         last_layer: Retrain the last layer on group-balanced validation data (DFR, Kirichenko et al. 2023).
         ridge: Penalty on its weights, > 0.
+        learner: What is fitted.
+        sharpness: Of the teacher's answers in distillation, > 0: 1 takes half the summed squared error for a negative
+            log-likelihood.
+        share_of_levels: Share of the noise levels, the cleaner ones first, that a zero-shot answer goes by; in (0, 1].
+        rate_share: Learning rate of a fine-tuned encoder as a share of the trial's, in (0, 1].
         tuned: The attribute that trials vary beside the learning rate, or None.
         values: What they try, in order of preference.
     """
@@ -56,6 +67,10 @@ class Arm:
     randaugment: float | None = None
     last_layer: bool = False
     ridge: float = 1.0
+    learner: Learner = "network"
+    sharpness: float = 1.0
+    share_of_levels: float = 1.0
+    rate_share: float = 0.1
     tuned: str | None = None
     values: tuple[float, ...] = ()
 
@@ -69,6 +84,9 @@ class Arm:
             "mixup": (self.mixup is None or self.mixup > 0, "above 0, or None"),
             "randaugment": (self.randaugment is None or 0 < self.randaugment <= 30, "in (0, 30], or None"),
             "ridge": (self.ridge > 0, "above 0"),
+            "sharpness": (self.sharpness > 0, "above 0"),
+            "share_of_levels": (0 < self.share_of_levels <= 1, "in (0, 1]"),
+            "rate_share": (0 < self.rate_share <= 1, "in (0, 1]"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -77,6 +95,11 @@ class Arm:
             raise ValueError(f"arm {self.name} begins with synthetic images, but names no source of them.")
         if (self.tuned is None) != (not self.values):
             raise ValueError(f"arm {self.name} tunes {self.tuned!r} over {self.values}; give both or neither.")
+
+    @property
+    def uses_backbone(self) -> bool:
+        """Whether it needs the backbone itself, beside or instead of images that it drew."""
+        return self.learner != "network"
 
     @property
     def is_generative(self) -> bool:
@@ -160,6 +183,58 @@ def synthetic_arms(source: str) -> tuple[Arm, ...]:
             values=(1.0, 30.0),
         ),
     )
+
+
+#: Arms that use a pretrained backbone and draw nothing from it; those of the class-conditional ones apart.
+BACKBONE_ARMS = (
+    Arm(name="linear probe", learner="linear_probe", tuned="ridge", values=(1.0, 0.1, 10.0, 0.01)),
+    Arm(name="linear probe dfr", learner="linear_probe", last_layer=True, tuned="ridge", values=(1.0, 0.1, 10.0, 0.01)),
+    Arm(name="encoder fine-tuned", learner="fine_tuned", draws="group_balanced", tuned="rate_share", values=(0.3, 0.1)),
+)
+CONDITIONAL_BACKBONE_ARMS = (
+    Arm(name="zero-shot", learner="zero_shot", tuned="share_of_levels", values=(1.0, 0.8, 0.6, 0.4)),
+    Arm(
+        name="zero-shot distilled",
+        learner="distilled",
+        draws="group_balanced",
+        tuned="sharpness",
+        values=(1.0, 0.2),
+    ),
+)
+
+
+def backbone_arms(sources: Sequence[str], *, conditional: bool) -> tuple[Arm, ...]:
+    """The arms of a backbone that knows more than the training set: those that draw nothing, then those that do.
+
+    Args:
+        sources: The sources of synthetic images.
+        conditional: Whether the backbone takes class labels.
+    """
+    drawing = [
+        arm
+        for source in sources
+        for arm in (
+            Arm(name=f"filled {source}", source=source, draws="filled"),
+            Arm(
+                name=f"filled {source}+randaugment",
+                source=source,
+                draws="filled",
+                randaugment=6,
+                tuned="randaugment",
+                values=(6.0, 12.0),
+            ),
+            Arm(name=f"{source} alone", source=source, synthetic_share=1.0),
+            Arm(
+                name=f"linear probe filled {source}",
+                source=source,
+                draws="filled",
+                learner="linear_probe",
+                tuned="ridge",
+                values=(1.0, 0.1, 10.0, 0.01),
+            ),
+        )
+    ]
+    return (*BACKBONE_ARMS, *(CONDITIONAL_BACKBONE_ARMS if conditional else ()), *drawing)
 
 
 def arms_for(sources: Sequence[str]) -> tuple[Arm, ...]:

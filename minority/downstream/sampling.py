@@ -13,17 +13,20 @@ from minority.downstream.arms import Arm
 from minority.downstream.data import Float64, Int64
 
 
-def odds_of(arm: Arm, groups: Int64, *, num_synthetic: int) -> Float64:
+def odds_of(arm: Arm, groups: Int64, *, synthetic_groups: Int64) -> Float64:
     """Odds of drawing each real, then each synthetic image while real images are drawn; they sum to 1.
 
     Args:
         arm: The recipe.
         groups: (N,) groups of the real images.
-        num_synthetic: M; 0 where the arm has none, or its source is empty.
+        synthetic_groups: (M,) groups of the synthetic ones; M is 0 where the arm has none, or its source is empty.
 
     Returns:
         (N + M,).
     """
+    num_synthetic = len(synthetic_groups)
+    if arm.draws == "filled":
+        return balancing_odds(np.concatenate([groups, synthetic_groups]))
     real: NDArray[np.float64]
     real = balancing_odds(groups) if arm.draws == "group_balanced" else np.full(len(groups), 1 / len(groups))
     mixed = arm.is_generative and not arm.synthetic_first and num_synthetic > 0

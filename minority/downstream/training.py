@@ -6,8 +6,9 @@ with the same weights, and the device never waits.
 Shapes: N images, S steps, B images a step, H x W pixels, C channels, K classes.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from minority.downstream.arms import Arm
 from minority.downstream.data import DownstreamData, Float64, LabelledImages
 from minority.downstream.losses import Loss, cross_entropy, loss_of
 from minority.downstream.mixing import JITTER_DRAWS, RANDAUGMENT_DRAWS, jitter, mixup, randaugment
-from minority.downstream.networks import Classifier, build_network
+from minority.downstream.networks import Classifier, build_network, with_new_head
+from minority.downstream.pretrained import distillation_set, reading_of
 from minority.downstream.repeated import repeat
 from minority.downstream.sampling import draw, odds_of
 from minority.downstream.settings import DownstreamSettings
@@ -66,14 +68,15 @@ def train(
     Raises:
         ValueError: Where the arm's source of synthetic images is not in the data.
     """
-    synthetic = _source(arm, data)
-    network = build_network(
-        settings.network, image_shape=data.train.images.shape[1:], num_classes=len(data.class_names), seed=seed
-    ).to(device)
+    synthetic, answers = _source(arm, data), None
+    if arm.learner == "distilled":
+        augmented, answers = distillation_set(arm, data)
+        data = replace(data, train=augmented)
+    network = _start(arm, data, settings=settings, seed=seed).to(device)
     network = network.to(memory_format=torch.channels_last)
-    run = _Run(arm, data, synthetic, network, settings=settings, device=torch.device(device))
+    run = _Run(arm, data, synthetic, network, settings=settings, device=torch.device(device), answers=answers)
     generator, mixing = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    rates = one_cycle(settings.steps, peak=learning_rate)
+    rates = one_cycle(settings.steps, peak=learning_rate * (arm.rate_share if arm.learner == "fine_tuned" else 1.0))
     optimizer = torch.optim.AdamW(
         network.parameters(),
         # On a GPU the rate is a tensor, which the recorded step reads anew each time.
@@ -126,12 +129,16 @@ class _Run:
         *,
         settings: DownstreamSettings,
         device: torch.device,
+        answers: Float64 | None = None,
     ) -> None:
         self.arm, self.network, self.settings, self.device = arm, network, settings, device
         self.on_gpu = device.type == "cuda"
         self._pixels = torch.as_tensor(np.concatenate([data.train.images, synthetic.images]), device=device)
         labels = torch.as_tensor(np.concatenate([data.train.labels, synthetic.labels]))
-        self._targets = torch.eye(len(data.class_names))[labels].to(device)  # (N, K)
+        targets = torch.eye(len(data.class_names))[labels]
+        if answers is not None:
+            targets[: len(answers)] = torch.as_tensor(answers, dtype=torch.float32)
+        self._targets = targets.to(device)  # (N, K)
         self._groups = torch.as_tensor(np.concatenate([data.train.groups, synthetic.groups]), device=device)
 
     def tables(
@@ -205,6 +212,19 @@ def to_unit_range(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
+def _start(arm: Arm, data: DownstreamData, *, settings: DownstreamSettings, seed: int) -> Classifier:
+    """The network before its first step: from scratch, or a backbone's encoder with a new head."""
+    shape, classes = data.train.images.shape[1:], len(data.class_names)
+    if arm.learner != "fine_tuned":
+        return build_network(settings.network, image_shape=shape, num_classes=classes, seed=seed)
+    reading = reading_of(arm, data)
+    if reading.encoder is None:
+        raise ValueError(f"arm {arm.name!r} needs a backbone whose encoder can be trained; this one has none.")
+    return with_new_head(
+        copy.deepcopy(reading.encoder), num_features=reading.encoder_features, num_classes=classes, seed=seed
+    )
+
+
 def _source(arm: Arm, data: DownstreamData) -> LabelledImages:
     if arm.source is None:
         return data.train.subset(np.zeros(0, dtype=np.int64))
@@ -220,7 +240,7 @@ def _phases(
     arm: Arm, data: DownstreamData, synthetic: LabelledImages, *, steps: int, device: torch.device | str
 ) -> list[_Phase]:
     num_real, num_synthetic = len(data.train), len(synthetic)
-    odds = odds_of(arm, data.train.groups, num_synthetic=num_synthetic)
+    odds = odds_of(arm, data.train.groups, synthetic_groups=synthetic.groups)
     loss = loss_of(
         arm,
         labels=np.concatenate([data.train.labels, synthetic.labels]),
