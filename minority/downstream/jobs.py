@@ -81,7 +81,11 @@ class Comparison:
 
     def name(self, job: Job) -> str:
         """Name of a job's result, fit for a file: the trial, 8 hex digits over budget and images, part and seed."""
-        source = "" if job.trial.arm.source is None else self._sources[job.trial.arm.source]
+        arm = job.trial.arm
+        source = "" if arm.source is None else self._sources[arm.source]
+        if arm.needs_attributes:
+            source += _attributes(self.data.train)
+            source += "" if arm.source is None else _attributes(self.data.synthetic[arm.source])
         return f"{job.trial.key}-{_digest(self._budget_and_images, source)}-{job.part}-{job.seed}"
 
     def tuning(self, arm: Arm) -> list[Job]:
@@ -144,6 +148,10 @@ class Comparison:
 
 def _content(part: LabelledImages) -> str:
     return _digest(part.images.tobytes(), part.labels.tobytes(), part.groups.tobytes(), repr(part.images.shape))
+
+
+def _attributes(part: LabelledImages) -> str:
+    return "" if part.attributes is None else _digest(part.attributes.tobytes())
 
 
 def _digest(*parts: str | bytes) -> str:

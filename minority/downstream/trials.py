@@ -9,7 +9,7 @@ Shapes: N images.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from typing import Any, Literal
 
@@ -27,6 +27,25 @@ from minority.downstream.training import probabilities_and_features, train
 #: Seeds of tuning begin here, so that none of them is a seed that is tested.
 FIRST_TUNING_SEED = 10_000
 _FOLDS = 2
+_DEFAULTS = {entry.name: entry.default for entry in fields(Arm)}
+#: Settings of an arm that always count; those that came later count where they differ from their default.
+_FIRST = {
+    "name",
+    "source",
+    "synthetic_share",
+    "synthetic_first",
+    "draws",
+    "loss",
+    "beta",
+    "tau",
+    "eta",
+    "mixup",
+    "randaugment",
+    "last_layer",
+    "ridge",
+    "tuned",
+    "values",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +70,12 @@ class Trial:
         return f"{slug}-{digest}"
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, ready for JSON."""
-        return asdict(self)
+        """All settings, ready for JSON; later ones where they are set, so that results keep their names."""
+        content = asdict(self)
+        content["arm"] = {
+            name: value for name, value in content["arm"].items() if name in _FIRST or value != _DEFAULTS[name]
+        }
+        return content
 
 
 def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:

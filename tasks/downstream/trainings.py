@@ -14,6 +14,7 @@ from prefect import task
 from datasets.storage.checked import DamagedError, read_checked, write_checked
 from datasets.storage.store import Store
 from minority.downstream.arms import Arm, arms_for
+from minority.downstream.combining import PARTS, arm_named
 from minority.downstream.jobs import Comparison, Job, Outcome
 from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
@@ -98,23 +99,34 @@ def check_arms(config: ArmsConfig, real: RealData, *, sources: Sequence[str]) ->
 
 
 def arms_of(config: ArmsConfig, *, sources: Sequence[str]) -> list[Arm]:
-    """The arms that are asked for, in the order of the library.
+    """The arms that are asked for: declared ones in the order of the library, then combinations of parts.
 
     Args:
-        config: Their names, or None for all.
+        config: Their names, or None for all that are declared.
         sources: The sources of synthetic images that there are.
 
     Raises:
-        InputError: An arm is unknown, or its synthetic images are not there.
+        InputError: An arm or a part is unknown, parts do not go together, or synthetic images are not there.
     """
     known = {arm.name: arm for arm in arms_for(sources)}
-    wanted = list(known) if config.arms is None else list(config.arms)
-    for name in wanted:
-        if name not in known:
-            undrawn = PLAIN in name and PLAIN not in sources
-            why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
-            raise InputError(f"downstream.arms: there is no arm {name} here{why}; {options(name, list(known))}.")
-    return [arm for name, arm in known.items() if name in wanted]
+    if config.arms is None:
+        return list(known.values())
+    wanted = [_arm(name, list(known), sources=sources) for name in config.arms]
+    combined = [arm for arm in wanted if arm.name not in known]
+    return [*(known[name] for name in known if name in {arm.name for arm in wanted}), *combined]
+
+
+def _arm(name: str, known: Sequence[str], *, sources: Sequence[str]) -> Arm:
+    try:
+        return arm_named(name, sources=sources)
+    except ValueError as error:
+        if "+" in name and PLAIN not in name:
+            raise InputError(f"downstream.arms: {error}") from error
+        undrawn = PLAIN in name and PLAIN not in sources
+        why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
+        raise InputError(
+            f"downstream.arms: there is no arm {name} here{why}; {options(name, [*known, *PARTS])}."
+        ) from error
 
 
 def resolved(config: DownstreamConfig) -> DownstreamConfig:
