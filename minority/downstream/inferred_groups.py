@@ -6,7 +6,8 @@ its logits would be worst: with assignments q_i(e) in [0, 1] and losses l_i(w) o
     max over q of   mean over environments e of   | d/dw  1/N sum_i q_i(e) l_i(w)  at w = 1 |^2
 
 which is the penalty of IRMv1 (Arjovsky et al. 2019). The paper climbs it by gradient steps. The objective is convex in
-q, so its maximum lies in a corner, and with two environments in the one that parts the images by the sign of their slope
+q, so its maximum lies in a corner, and with two environments in the one that parts the images by the sign of their
+slope
 
     d/dw l_i(w)  =  l_i - H(p_i)   at w = 1
 
