@@ -23,6 +23,7 @@ from minority.training import TrainingSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers
 from tasks.config.recipe import differing, recipe_of
+from tasks.config.renamed import under_former_names, under_new_names
 from tasks.config.sections import (
     ArmsConfig,
     Backbone,
@@ -44,6 +45,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 class _Run(Section):
     """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_names_of_now(cls, values: Any) -> Any:
+        return under_new_names(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _has_sane_numbers(self) -> Self:
@@ -116,7 +122,9 @@ class AugmentConfig(_Run):
 
     @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
-        starts = [method.key for method in self.sampler.guidance if method.stage == "start" or method.family > 1]
+        starts = [
+            method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1
+        ]
         if self.edit is not None and starts:
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self
@@ -230,8 +238,8 @@ def _recipe(
 ) -> str:
     return recipe_of(
         {
-            "settings": differing(config, exclude=indecisive),
-            "backbone": [backbone_identity, config.backbone.decisive],
+            "settings": under_former_names(differing(config, exclude=indecisive)),
+            "backbone": [backbone_identity, under_former_names(config.backbone.decisive, below="backbone")],
             "real_digest": real_digest,
             "version": RECIPE_VERSION,
         }
@@ -253,7 +261,7 @@ class TrainBackboneConfig(_Run):
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
+    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
         QualitySettings()
     )
     published: Annotated[
@@ -282,7 +290,7 @@ class TrainBackboneConfig(_Run):
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig)
 
 
-def placed(config: Run) -> Run:
+def with_resolved_store(config: Run) -> Run:
     """The same run with its store named so that workers with another current folder find it.
 
     Raises:

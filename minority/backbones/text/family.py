@@ -95,7 +95,7 @@ class Family:
         """Call the network.
 
         Args:
-            network: As `wrap` made it.
+            network: The network that `wrap` made.
             x: (B, C, H, W) in the network's precision; of a flow, on its own scale.
             time: (B,) int64 timesteps, or of a flow the share of noise in (0, 1].
             embedding: Of B prompts.
@@ -184,7 +184,7 @@ def _no_progress_bars() -> Iterator[None]:
                 logging.enable_progress_bar()
 
 
-def told_time(time: Tensor, x: Tensor) -> Tensor:
+def network_time(time: Tensor, x: Tensor) -> Tensor:
     """A time as networks take it: in fp32 also where they compute in half precision, in which 999 would be 1000."""
     return time.to(torch.promote_types(x.dtype, torch.float32))
 
