@@ -127,10 +127,10 @@ def discover(
     """
     with errors_in_one_line():
         from tasks.config.presets import load_discovery, parse_overrides
-        from tasks.config.runs import placed
+        from tasks.config.runs import with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_discovery(preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(load_discovery(preset, overrides=overrides | ({"store": store} if store else {})))
         from flows.server import require_server
 
         require_server()

@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 
 from tasks.checks import account_of_images
 from tasks.config.presets import validate
-from tasks.config.runs import DiscoverConfig, placed
+from tasks.config.runs import DiscoverConfig, with_resolved_store
 from tasks.discovery.result import DiscoverySummary, write_discovery
 from tasks.discovery.search import draw_plain_samples, fit_biased_model, open_search, plan_fits, plan_samples
 from tasks.execution.capacity import Demand
@@ -24,7 +24,7 @@ def discover(config: DiscoverConfig, overrides: dict[str, Any] | None = None) ->
         config: The search. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"discovery.models": 5}.
     """
-    config = placed(validate(DiscoverConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    config = with_resolved_store(validate(DiscoverConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     get_run_logger().info(account_of_images(config.dataset))
     open_search(config)
     demand = Demand(workers=config.workers, device=config.device)

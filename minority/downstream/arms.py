@@ -14,6 +14,7 @@ What every part of a recipe does stands in the file of its family:
     selective_mixing.py  LISA
     training.py          synthetic first, then real
     last_layer.py        deep feature reweighting (DFR)
+    pretrained.py        a pretrained backbone itself: its features, its encoder, its zero-shot answers
 
 Parts are combined by name (combining.py): loss-oversampling+statistics-mixing. An arm's own strength (the share of
 synthetic images, tau of logit adjustment, ...) is tuned like the learning rate, and no arm gets more trials or
@@ -33,9 +34,13 @@ Loss = Literal[
     "generalised",
     "learning_from_failure",
 ]
-Draws = Literal["natural", "group_balanced", "loss_oversampled", "errors_upweighted", "neighbour_oversampled"]
+Draws = Literal["natural", "group_balanced", "filled", "loss_oversampled", "errors_upweighted", "neighbour_oversampled"]
 #: They need an early model's losses or errors.
 _BY_EARLY_MODEL = ("loss_oversampled", "errors_upweighted")
+#: "network": a classifier trained from scratch. The others use a pretrained backbone without drawing from it
+#: (pretrained.py): "linear_probe" is a logistic regression on its features, "fine_tuned" trains its encoder on,
+#: "zero_shot" asks it which class explains an image best, "distilled" teaches those answers to a network.
+Learner = Literal["network", "linear_probe", "fine_tuned", "zero_shot", "distilled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ class Arm:
             see real ones alone.
         synthetic_weight: Weight of a synthetic image's loss, in (0, 1]; a real one's is 1.
         draws: Real images as they come; every group equally often; or those more often that an early model finds hard
-            or gets wrong, or that lie far from their class. Synthetic ones always come as they are.
+            or gets wrong, or that lie far from their class; synthetic ones come as they are. "filled": real and
+            synthetic images in one heap, every group equally often.
         top: Share of every class that counts as hard or far, in (0, 1).
         top_share: Share of the draws that these get together, in (0, 1).
         upweight: How many times as often an image that the early model gets wrong is drawn (lambda_up of JTT), >= 1.
@@ -72,6 +78,11 @@ class Arm:
         randaugment: Magnitude of RandAugment (Cubuk et al. 2020), in (0, 30], or None.
         last_layer: Retrain the last layer on group-balanced validation data (DFR, Kirichenko et al. 2023).
         ridge: Penalty on its weights, > 0.
+        learner: What is fitted.
+        sharpness: Of the teacher's answers in distillation, > 0: 1 takes half the summed squared error for a negative
+            log-likelihood.
+        share_of_levels: Share of the noise levels, the cleaner ones first, that a zero-shot answer goes by; in (0, 1].
+        rate_share: Learning rate of a fine-tuned encoder as a share of the trial's, in (0, 1].
         tuned: The attribute that trials vary beside the learning rate, or None.
         values: What they try, in order of preference.
     """
@@ -101,6 +112,10 @@ class Arm:
     randaugment: float | None = None
     last_layer: bool = False
     ridge: float = 1.0
+    learner: Learner = "network"
+    sharpness: float = 1.0
+    share_of_levels: float = 1.0
+    rate_share: float = 0.1
     tuned: str | None = None
     values: tuple[float, ...] = ()
 
@@ -125,6 +140,9 @@ class Arm:
             "mixup": (self.mixup is None or self.mixup > 0, "above 0, or None"),
             "randaugment": (self.randaugment is None or 0 < self.randaugment <= 30, "in (0, 30], or None"),
             "ridge": (self.ridge > 0, "above 0"),
+            "sharpness": (self.sharpness > 0, "above 0"),
+            "share_of_levels": (0 < self.share_of_levels <= 1, "in (0, 1]"),
+            "rate_share": (0 < self.rate_share <= 1, "in (0, 1]"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -139,6 +157,11 @@ class Arm:
             raise ValueError(f"arm {self.name} blends each image twice, by mixup and by LISA; leave one out.")
         if self.adversary is not None and self.loss == "learning_from_failure":
             raise ValueError(f"arm {self.name} has an adversary and learns from failure; leave one out.")
+
+    @property
+    def uses_backbone(self) -> bool:
+        """Whether it needs the backbone itself, beside or instead of images that it drew."""
+        return self.learner != "network"
 
     @property
     def is_generative(self) -> bool:
@@ -247,6 +270,58 @@ def synthetic_arms(source: str) -> tuple[Arm, ...]:
             values=(1.0, 30.0),
         ),
     )
+
+
+#: Arms that use a pretrained backbone and draw nothing from it; those of the class-conditional ones apart.
+BACKBONE_ARMS = (
+    Arm(name="linear probe", learner="linear_probe", tuned="ridge", values=(1.0, 0.1, 10.0, 0.01)),
+    Arm(name="linear probe dfr", learner="linear_probe", last_layer=True, tuned="ridge", values=(1.0, 0.1, 10.0, 0.01)),
+    Arm(name="encoder fine-tuned", learner="fine_tuned", draws="group_balanced", tuned="rate_share", values=(0.3, 0.1)),
+)
+CONDITIONAL_BACKBONE_ARMS = (
+    Arm(name="zero-shot", learner="zero_shot", tuned="share_of_levels", values=(1.0, 0.8, 0.6, 0.4)),
+    Arm(
+        name="zero-shot distilled",
+        learner="distilled",
+        draws="group_balanced",
+        tuned="sharpness",
+        values=(1.0, 0.2),
+    ),
+)
+
+
+def backbone_arms(sources: Sequence[str], *, conditional: bool) -> tuple[Arm, ...]:
+    """The arms of a backbone that knows more than the training set: those that draw nothing, then those that do.
+
+    Args:
+        sources: The sources of synthetic images.
+        conditional: Whether the backbone takes class labels.
+    """
+    drawing = [
+        arm
+        for source in sources
+        for arm in (
+            Arm(name=f"filled {source}", source=source, draws="filled"),
+            Arm(
+                name=f"filled {source}+randaugment",
+                source=source,
+                draws="filled",
+                randaugment=6,
+                tuned="randaugment",
+                values=(6.0, 12.0),
+            ),
+            Arm(name=f"{source} alone", source=source, synthetic_share=1.0),
+            Arm(
+                name=f"linear probe filled {source}",
+                source=source,
+                draws="filled",
+                learner="linear_probe",
+                tuned="ridge",
+                values=(1.0, 0.1, 10.0, 0.01),
+            ),
+        )
+    ]
+    return (*BACKBONE_ARMS, *(CONDITIONAL_BACKBONE_ARMS if conditional else ()), *drawing)
 
 
 def arms_for(sources: Sequence[str]) -> tuple[Arm, ...]:

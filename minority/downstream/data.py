@@ -5,9 +5,13 @@ Shapes: N images, H x W pixels, C channels, K classes, G groups.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from minority.downstream.reading import BackboneReading
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -64,6 +68,7 @@ class DownstreamData:
         class_names: K names.
         group_names: G names.
         synthetic: Synthetic images by source, e.g. {"plain": ..., "minority": ...}.
+        reading: What a pretrained backbone makes of these images, for the arms that use one; None elsewhere.
         sensitive: Values of the test images by attribute, e.g. {"sex": ["male", None, ...]}; None where unknown.
     """
 
@@ -74,6 +79,7 @@ class DownstreamData:
     group_names: tuple[str, ...]
     synthetic: Mapping[str, LabelledImages] = field(default_factory=dict)
     sensitive: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    reading: "BackboneReading | None" = None
 
     def __post_init__(self) -> None:
         parts = {"train": self.train, "validation": self.validation, "test": self.test} | dict(self.synthetic)

@@ -14,18 +14,21 @@ from minority.downstream.data import Bool, Float64, Int64
 from minority.downstream.identification import odds_with_share, odds_with_weight
 
 
-def odds_of(arm: Arm, groups: Int64, *, num_synthetic: int, identified: Bool | None = None) -> Float64:
+def odds_of(arm: Arm, groups: Int64, *, synthetic_groups: Int64, identified: Bool | None = None) -> Float64:
     """Odds of drawing each real, then each synthetic image while real images are drawn; they sum to 1.
 
     Args:
         arm: The recipe.
         groups: (N,) groups of the real images.
-        num_synthetic: M; 0 where the arm has none, or its source is empty.
+        synthetic_groups: (M,) groups of the synthetic ones; M is 0 where the arm has none, or its source is empty.
         identified: (N,) the real images that an arm which identifies some draws more often.
 
     Returns:
         (N + M,).
     """
+    num_synthetic = len(synthetic_groups)
+    if arm.draws == "filled":
+        return balancing_odds(np.concatenate([groups, synthetic_groups]))
     real = _odds_of_real(arm, groups, identified)
     mixed = arm.is_generative and not arm.synthetic_first and num_synthetic > 0
     share = arm.synthetic_share if mixed else 0.0

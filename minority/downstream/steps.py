@@ -58,6 +58,7 @@ class Run:
         real: Real training images.
         synthetic: Synthetic ones.
         network: The classifier that comes of it.
+        answers: (N, K) targets of the real images; None where they are their labels.
         biased: The second network of learning from failure, else None.
         num_classes: K.
         settings: The budget.
@@ -72,6 +73,7 @@ class Run:
         synthetic: LabelledImages,
         network: Classifier,
         *,
+        answers: Float64 | None,
         biased: Classifier | None,
         num_classes: int,
         settings: DownstreamSettings,
@@ -83,6 +85,8 @@ class Run:
         self._pixels = torch.as_tensor(np.concatenate([real.images, synthetic.images]), device=device)
         self._labels = np.concatenate([real.labels, synthetic.labels])
         targets = torch.eye(num_classes)[torch.as_tensor(self._labels)]
+        if answers is not None:
+            targets[: len(answers)] = torch.as_tensor(answers, dtype=torch.float32)
         targets[len(real) :] *= arm.synthetic_weight  # losses are linear in the targets
         self._targets = targets.to(device)  # (N, K)
         self._attributes = attributes_of(real, synthetic) if arm.needs_attributes else None

@@ -6,6 +6,7 @@ with the same weights, and the device never waits (steps.py).
 Shapes: N images, S steps, B images a step, H x W pixels, C channels, K classes.
 """
 
+import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from minority.downstream.data import Bool, DownstreamData, Float64, LabelledImag
 from minority.downstream.identification import errors_of, highest_of_class, losses_of, neighbour_distances
 from minority.downstream.inferred_groups import ENVIRONMENTS, groups_of, infer_environments
 from minority.downstream.losses import cross_entropy, loss_of
-from minority.downstream.networks import Classifier, build_network
+from minority.downstream.networks import Classifier, build_network, with_new_head
+from minority.downstream.pretrained import distillation_set, reading_of
+from minority.downstream.reading import BackboneReading
 from minority.downstream.repeated import repeat
 from minority.downstream.sampling import odds_of
 from minority.downstream.settings import DownstreamSettings
@@ -37,6 +40,8 @@ class _Images:
     identified: Bool | None
     num_classes: int
     num_groups: int
+    answers: Float64 | None = None  # (N, K) targets of the real images, where they are not their labels
+    reading: BackboneReading | None = None
 
 
 def train(
@@ -71,12 +76,18 @@ def train(
         ValueError: Where the arm's source of synthetic images is not in the data, or it needs attributes that are not
             known.
     """
+    synthetic, answers = _source(arm, data), None
+    if arm.learner == "distilled":
+        augmented, answers = distillation_set(arm, data)
+        data = replace(data, train=augmented)
     images = _Images(
         real=data.train,
-        synthetic=_source(arm, data),
+        synthetic=synthetic,
         identified=None,
         num_classes=len(data.class_names),
         num_groups=len(data.group_names),
+        answers=answers,
+        reading=reading_of(arm, data) if arm.learner == "fine_tuned" else None,
     )
     _require_attributes(arm, images)
     cost = _Cost(learning_rate, weight_decay, settings, torch.device(device))
@@ -106,7 +117,7 @@ class _Cost:
 def _told_by_early_model(arm: Arm, images: _Images, cost: _Cost, *, steps: int, seed: int) -> _Images:
     """The images as a model sees them that is trained for a few steps on the real ones alone, and thrown away."""
     nothing = images.real.subset(np.zeros(0, dtype=np.int64))
-    plain = replace(images, synthetic=nothing)
+    plain = replace(images, synthetic=nothing, answers=None, reading=None)
     early = _fit(Arm(name="early model"), plain, cost, steps=steps, seed=seed + _EARLY_SEED)
     probabilities = probabilities_and_features(early, images.real)[0].cpu().numpy()
     labels = images.real.labels
@@ -125,9 +136,7 @@ def _fit(arm: Arm, images: _Images, cost: _Cost, *, steps: int, seed: int) -> Cl
     settings, device = cost.settings, cost.device
 
     def network_of(seed: int) -> Classifier:
-        built = build_network(
-            settings.network, image_shape=images.real.images.shape[1:], num_classes=images.num_classes, seed=seed
-        )
+        built = _start(arm, images, settings=settings, seed=seed)
         return built.to(device).to(memory_format=torch.channels_last)
 
     network = network_of(seed)
@@ -136,6 +145,7 @@ def _fit(arm: Arm, images: _Images, cost: _Cost, *, steps: int, seed: int) -> Cl
         images.real,
         images.synthetic,
         network,
+        answers=images.answers,
         biased=network_of(seed + _BIASED_SEED) if arm.loss == "learning_from_failure" else None,
         num_classes=images.num_classes,
         settings=settings,
@@ -143,7 +153,7 @@ def _fit(arm: Arm, images: _Images, cost: _Cost, *, steps: int, seed: int) -> Cl
         device=device,
     )
     generator, mixing = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    rates = one_cycle(steps, peak=cost.learning_rate)
+    rates = one_cycle(steps, peak=cost.learning_rate * (arm.rate_share if arm.learner == "fine_tuned" else 1.0))
     optimizer = torch.optim.AdamW(
         run.objective.parameters(),
         # On a GPU the rate is a tensor, which the recorded step reads anew each time.
@@ -196,6 +206,18 @@ def probabilities_and_features(network: Classifier, images: LabelledImages) -> t
     return network.head(features).double().softmax(dim=1), features
 
 
+def _start(arm: Arm, images: _Images, *, settings: DownstreamSettings, seed: int) -> Classifier:
+    """The network before its first step: from scratch, or a backbone's encoder with a new head."""
+    shape, classes, reading = images.real.images.shape[1:], images.num_classes, images.reading
+    if reading is None:
+        return build_network(settings.network, image_shape=shape, num_classes=classes, seed=seed)
+    if reading.encoder is None:
+        raise ValueError(f"arm {arm.name!r} needs a backbone whose encoder can be trained; this one has none.")
+    return with_new_head(
+        copy.deepcopy(reading.encoder), num_features=reading.encoder_features, num_classes=classes, seed=seed
+    )
+
+
 def _source(arm: Arm, data: DownstreamData) -> LabelledImages:
     if arm.source is None:
         return data.train.subset(np.zeros(0, dtype=np.int64))
@@ -224,7 +246,7 @@ def _require_attributes(arm: Arm, images: _Images) -> None:
 def _phases(arm: Arm, images: _Images, *, steps: int, device: torch.device) -> list[Phase]:
     real, synthetic = images.real, images.synthetic
     num_real, num_synthetic = len(real), len(synthetic)
-    odds = odds_of(arm, real.groups, num_synthetic=num_synthetic, identified=images.identified)
+    odds = odds_of(arm, real.groups, synthetic_groups=synthetic.groups, identified=images.identified)
     loss = loss_of(
         arm,
         labels=np.concatenate([real.labels, synthetic.labels]),
