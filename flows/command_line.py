@@ -141,6 +141,34 @@ def review(
         )
 
 
+@app.command()
+def discover(
+    preset: Annotated[str, typer.Argument(help="A preset of prefect.yaml or of your own, e.g. digits.")],
+    assignments: Settings = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the result.")] = None,
+) -> None:
+    """Look for hidden groups: images that a biased model gets wrong, in a table and on contact sheets.
+
+    Example: `minority discover digits --set discovery.models=5`
+    """
+    with errors_in_one_line():
+        from tasks.config.presets import load_discovery, parse_overrides
+        from tasks.config.runs import with_resolved_store
+
+        overrides = parse_overrides(assignments or [])
+        config = with_resolved_store(load_discovery(preset, overrides=overrides | ({"store": store} if store else {})))
+        from flows.server import require_server
+
+        require_server()
+        from tasks.discovery.search import open_search
+
+        open_search(config)
+        from flows.discover import discover as run
+        from flows.result_table import print_discovery
+
+        print_discovery(run(config))
+
+
 @app.command(name="train-backbone")
 def train_backbone(
     preset: Annotated[str, typer.Argument(help="A backbone preset of prefect.yaml, e.g. digits.")],

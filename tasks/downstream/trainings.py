@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from prefect import task
 from datasets.storage.checked import DamagedError, read_checked, write_checked
 from datasets.storage.store import Store
 from minority.downstream.arms import Arm, arms_for, backbone_arms
+from minority.downstream.combining import PARTS, arm_named
 from minority.downstream.jobs import Comparison, Job, Outcome
 from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
@@ -101,32 +102,41 @@ def check_arms(config: ArmsConfig, real: RealData, *, sources: Sequence[str], pr
 
 
 def arms_of(config: ArmsConfig, *, sources: Sequence[str], pretrained: Pretrained = "no") -> list[Arm]:
-    """The arms that are asked for, in the order of the library.
+    """The arms that are asked for: declared ones in the order of the library, then combinations of parts.
 
     Args:
-        config: Their names, or None for all.
+        config: Their names, or None for all that are declared.
         sources: The sources of synthetic images that there are.
         pretrained: What is said of the backbone: whether it saw more than the training images, and takes class labels.
 
     Raises:
-        InputError: An arm is unknown, or its synthetic images are not there.
+        InputError: An arm or a part is unknown, parts do not go together, or synthetic images are not there.
     """
+    known = {arm.name: arm for arm in arms_for(sources)}
     known = {arm.name: arm for arm in arms_for(sources)}
     backbones = {arm.name: arm for arm in backbone_arms(sources, conditional=pretrained != "unconditional")}
     known |= {} if pretrained == "no" else backbones
-    wanted = list(known) if config.arms is None else list(config.arms)
-    for name in wanted:
-        if name not in known:
-            undrawn = PLAIN in name and PLAIN not in sources
-            why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
-            if name in backbones:
-                why = (
-                    ", as it needs backbone.pretrained_on, which says what the backbone saw"
-                    if pretrained == "no"
-                    else why
-                )
-            raise InputError(f"downstream.arms: there is no arm {name} here{why}; {options(name, list(known))}.")
-    return [arm for name, arm in known.items() if name in wanted]
+    if config.arms is None:
+        return list(known.values())
+    wanted = [known[name] if name in known else _combined(name, known, backbones, sources) for name in config.arms]
+    names = {arm.name for arm in wanted}
+    return [*(arm for name, arm in known.items() if name in names), *(arm for arm in wanted if arm.name not in known)]
+
+
+def _combined(name: str, known: Collection[str], backbones: Collection[str], sources: Sequence[str]) -> Arm:
+    """An arm of parts."""
+    try:
+        return arm_named(name, sources=sources)
+    except ValueError as error:
+        if "+" in name and PLAIN not in name and name not in backbones:
+            raise InputError(f"downstream.arms: {error}") from error
+        undrawn = PLAIN in name and PLAIN not in sources
+        why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
+        if name in backbones and not set(backbones) <= set(known):
+            why = ", as it needs backbone.pretrained_on, which says what the backbone saw"
+        raise InputError(
+            f"downstream.arms: there is no arm {name} here{why}; {options(name, [*known, *PARTS])}."
+        ) from error
 
 
 def resolved(config: DownstreamConfig) -> DownstreamConfig:
