@@ -1,7 +1,7 @@
 """What a calibration found: figures with their uncertainty, a picture, and a preset to paste."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import yaml
@@ -35,6 +35,7 @@ class CalibrationSummary:
         spent: Denoiser evaluations.
         samples: Samples drawn.
         folder: Where result, picture and preset lie.
+        figures: What was measured of every candidate, in the search and on fresh seeds, as result.json has it.
     """
 
     winner: str | None
@@ -45,6 +46,7 @@ class CalibrationSummary:
     spent: float
     samples: int
     folder: str
+    figures: Mapping[str, object] = field(default_factory=dict)
 
 
 def real_reference(workspace: Workspace) -> Measured | None:
@@ -111,9 +113,10 @@ def write_result(
     ]
     store.write("frontier.png", frontier_picture(points, validity_floor=config.calibration.validity_floor))
     store.write("preset.yaml", summary.preset.encode())
-    result = _result(config, candidates, searched, verified) | {"summary": asdict(summary)}
-    store.write("result.json", canonical_json(result))
-    return summary
+    result = _result(config, candidates, searched, verified)
+    told = {name: value for name, value in asdict(summary).items() if name != "figures"}
+    store.write("result.json", canonical_json(result | {"summary": told}))
+    return replace(summary, figures={name: result[name] for name in ("candidates", "verified")})
 
 
 def _rows(
@@ -160,6 +163,8 @@ def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | 
 
 def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
     point, (low, high) = ratio_interval(ours, theirs, objective=objective)
+    if not np.isfinite([point, low, high]).all():  # they kept none: how often more is bounded from below alone
+        return f"over {low:.1f} x" if ours.passed and np.isfinite(low) else "-"
     return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
 
 

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from minority.downstream.metrics import results_table
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig
-from tasks.downstream.trainings import open_arms, read_outcome, results_folder
+from tasks.downstream.trainings import has_arms, open_arms, read_outcome, results_folder, skipped_arms
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.inputs.published_run import PublishedRun, open_published
@@ -45,6 +45,10 @@ class RunSummary:
         samplers: A row of figures for each sampler.
         arms: A row of figures for each training recipe; none where no classifier was trained.
         shortfall: Group -> images that its quota still lacks.
+        kept: Synthetic images that were kept.
+        wanted: Synthetic images that the quotas asked for.
+        skipped: Training recipes that were asked for and skipped -> why.
+        figures: All figures of the report, as its metrics.json has them.
     """
 
     dataset: str
@@ -55,19 +59,28 @@ class RunSummary:
     samplers: list[dict[str, str]]
     arms: list[dict[str, str]]
     shortfall: dict[str, int]
+    kept: int = 0
+    wanted: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for came out."""
+        return not self.shortfall and not self.skipped
 
 
 @task(**TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
-    results = None if comparison is None else save_results(comparison)
+    results = save_results(comparison) if comparison is not None and has_arms(comparison) else None
     thresholds = open_workspace(config).thresholds
     shown = published_config(config)
     if config.downstream is not None:
         shown |= {"downstream": config.downstream.model_dump(mode="json")}
     inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
-    return _publish(run, inputs, folder=_FOLDER)
+    return _publish(run, inputs, folder=_FOLDER, skipped={} if comparison is None else skipped_arms(comparison))
 
 
 @task(**TRIED_AGAIN)
@@ -83,7 +96,7 @@ def report_comparison(config: DownstreamConfig) -> RunSummary:
         config=shown,
         reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
     )
-    return _publish(run, inputs, folder=results_folder(config))
+    return _publish(run, inputs, folder=results_folder(config), skipped=skipped_arms(config))
 
 
 def save_results(config: DownstreamConfig) -> ArmResults:
@@ -148,7 +161,7 @@ def _inputs(
     )
 
 
-def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSummary:
+def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str, skipped: Mapping[str, str]) -> RunSummary:
     files = render_report(inputs)
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
@@ -164,6 +177,10 @@ def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSumm
         samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
         arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
         shortfall=_shortfall(run),
+        kept=int((run.metadata["kept"] & (run.metadata["source"] == "synthetic")).sum()),
+        wanted=sum(quotas(run.real, run.config.plan)),
+        skipped=skipped,
+        figures=figures,
     )
     _show(summary, picture=files["samples.png"])
     return summary
@@ -171,9 +188,10 @@ def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSumm
 
 def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
     shares = {column: _share(figures[column]) for column in ("yield", "rare", "valid", "new")}
+    per_kept = figures["cost_per_kept_sample"]["value"]
     costs = {
         "evaluations a sample": f"{figures['cost_per_sample']:.1f}",
-        "evaluations a kept sample": f"{figures['cost_per_kept_sample']['value'] or float('nan'):.0f}",
+        "evaluations a kept sample": "-" if per_kept is None else f"{per_kept:.0f}",
     }
     return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
 
