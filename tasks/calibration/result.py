@@ -148,7 +148,7 @@ def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | 
         plain: Plain sampling, where it was measured.
     """
     row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found, found.passed)}
-    row["yield over plain"] = "-" if plain is None or found is plain else _ratio(found, plain, objective="yield")
+    row["yield over plain"] = "-" if plain is None or found is plain else ratio_text(found, plain, objective="yield")
     row |= {"valid, %": _share(found, found.valid), "rare, %": _share(found, found.rare)}
     row["diversity"] = "-" if found.diversity is None else f"{found.diversity:.2f}"
     low, high = found.per_1000_evaluations_interval()
@@ -157,13 +157,20 @@ def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | 
         f"{found.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
     )
     behind = top is not None and found is not top and measured
-    row["best per evaluation over this"] = _ratio(top, found, objective="per_evaluation") if top and behind else "-"
+    row["best per evaluation over this"] = ratio_text(top, found, objective="per_evaluation") if top and behind else "-"
     return row
 
 
-def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
+def ratio_text(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
+    """How many times more one keeps than another, with a 95 % interval; from below alone where the other kept none.
+
+    Args:
+        ours: What is compared.
+        theirs: With what.
+        objective: Kept per evaluation, or per sample.
+    """
     point, (low, high) = ratio_interval(ours, theirs, objective=objective)
-    if not np.isfinite([point, low, high]).all():  # they kept none: how often more is bounded from below alone
+    if not np.isfinite([point, low, high]).all():
         return f"over {low:.1f} x" if ours.passed and np.isfinite(low) else "-"
     return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
 

@@ -192,3 +192,61 @@ def test_a_value_error_of_a_library_is_a_bug_with_its_traceback(capsys, inside):
     assert 'int("three")' in told
     assert told.endswith("please report it with the lines above.\n")
     assert "bug: invalid literal for int()" in told
+
+
+def sampled(backbone, out, *options):
+    """The bytes of two samples that `minority sample` draws, and what it printed."""
+    done = run("sample", "--backbone", backbone, "--num", 2, "--out", out, "--json", *options)
+    assert done.exit_code == 0, done.output
+    return [path.read_bytes() for path in sorted(out.glob("0*.png"))], json.loads(done.stdout)
+
+
+def test_sampler_settings_have_the_names_that_they_have_in_presets(tiny_backbone, tmp_path):
+    short = ["--guidance", "name=boost-and-skip", "--guidance", "steps=4", "--guidance", "boost_and_skip.boost=3"]
+    whole = [
+        "--set",
+        "sampler.name=boost-and-skip",
+        "--set",
+        "sampler.steps=4",
+        "--set",
+        "sampler.boost_and_skip.boost=3",
+    ]
+
+    first, printed = sampled(tiny_backbone, tmp_path / "first", *whole)
+    second, _ = sampled(tiny_backbone, tmp_path / "second", *short)
+    plain, _ = sampled(tiny_backbone, tmp_path / "plain", "--set", "sampler.steps=4")
+
+    assert first == second != plain
+    assert printed["samples"] == 2
+    assert printed["evaluations_a_sample"] <= 4
+    assert printed["picture"] == str(tmp_path / "first" / "grid.png")
+
+
+def test_without_a_preset_there_are_settings_of_the_sampler_alone(tiny_backbone, tmp_path):
+    done = run("sample", "--backbone", tiny_backbone, "--out", tmp_path / "out", "--set", "plan.quota=3")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --set plan.quota: without a preset there are settings of sampler alone")
+
+
+def test_scores_are_summed_up_in_a_document(tiny_backbone, tmp_path):
+    sampled(tiny_backbone, tmp_path / "drawn", "--set", "sampler.steps=2")
+    (tmp_path / "drawn" / "grid.png").unlink()
+
+    done = run("score", tmp_path / "drawn", "--backbone", tiny_backbone, "--out", tmp_path / "s.parquet", "--json")
+
+    printed = json.loads(done.stdout)
+    assert printed["images"] == 2
+    assert printed["minority_score"]["smallest"] <= printed["minority_score"]["mean"]
+
+
+@pytest.mark.parametrize("command", ["plan digits", "describe digits", "clean --store runs", "sample --list"])
+def test_figures_are_a_document(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    done = run(*command.split(), "--json")
+
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no figure"))
+    expected = {"plan": "evaluations", "describe": "counts", "clean": "leftovers", "sample": "samplers"}
+    assert expected[command.split()[0]] in printed

@@ -25,7 +25,7 @@ def test_it_says_so_first_exits_one_if_strict_and_skips_empty_arms(barren):
     assert sum(printed["shortfall"].values()) == printed["wanted"] > 0
     assert printed["skipped"] == {"real+minority": "the run has no synthetic image of minority"}
     assert set(printed["figures"]["downstream"]["arms"]) == {"real", "oversampling", "real+plain"}
-    assert "warning: training recipe real+minority is skipped: the run has no synthetic image of" in strict.stderr
+    assert "training recipe real+minority is skipped: the run has no synthetic image of minority." in strict.stderr
 
     quiet = barren("--quiet")
 

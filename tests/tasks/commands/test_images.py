@@ -117,6 +117,23 @@ def test_images_of_another_size_than_the_backbones_are_refused(make_backbone, ph
     assert not (tmp_path / "scores.parquet").exists()
 
 
+def test_images_are_cut_and_resized_where_that_is_asked_for(make_backbone, photos, tmp_path):
+    large = make_backbone(tmp_path / "large", side=16)
+    Image.fromarray(np.zeros((30, 12), dtype=np.uint8)).save(photos / "1" / "0.png")
+
+    scored = score_folder(photos, large, tmp_path / "scores.parquet", seed=0, flags={}, resize=True)
+
+    assert scored["images"] == 6
+    assert np.isfinite(pd.read_parquet(tmp_path / "scores.parquet")["minority_score"]).all()
+
+
+def test_resizing_makes_no_colour_of_grey(make_backbone, photos, tmp_path):
+    coloured = make_backbone(tmp_path / "coloured", side=16, channels=3)
+
+    with pytest.raises(InputError, match=r"holds grey images .* backbone coloured makes colour ones .*; convert them"):
+        score_folder(photos, coloured, tmp_path / "scores.parquet", seed=0, flags={}, resize=True)
+
+
 def test_more_class_folders_than_the_backbone_knows_are_refused(make_backbone, photos, tmp_path):
     narrow = make_backbone(tmp_path / "narrow", num_classes=2)
 
