@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.draws.construction import Construction
+from benchmarks.draws.hidden import hidden
 from benchmarks.draws.results import DrawResult
 from benchmarks.draws.run import run_draw
 from benchmarks.draws.sets import celeba_blond_male, digits_pool, fashion_pool
@@ -26,6 +27,10 @@ CONSTRUCTIONS: Mapping[str, Callable[[Path], Construction]] = {
     "digits-pool-10": lambda data: digits_pool(largest=10),
     "fashion-pool": lambda data: fashion_pool(data, largest=300),
     "fashion-pool-30": lambda data: fashion_pool(data, largest=30),
+    "hidden-colour": lambda data: hidden(data, "colour", samples=100),
+    "hidden-colour-real": lambda data: hidden(data, "colour", samples=0),
+    "hidden-mark": lambda data: hidden(data, "mark", samples=100),
+    "hidden-mark-real": lambda data: hidden(data, "mark", samples=0),
     "celeba-blond-male": celeba_blond_male,
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from benchmarks.draws.construction import DRAWN, Construction
+from benchmarks.draws.construction import DRAWN, REAL, Construction
 from benchmarks.draws.over_draws import DrawDifference, DrawMetric, best_on_validation, figure, over_draws
 from benchmarks.draws.results import DrawResult
 from minority.downstream.cost import in_words
@@ -52,12 +52,16 @@ def arm_table(construction: Construction, results: Sequence[DrawResult]) -> str:
 
 
 def family_table(construction: Construction, results: Sequence[DrawResult]) -> str:
-    """The recipe with drawn images that validation chose, draw by draw, against that of every other family."""
+    """The recipe with drawn images that validation chose, draw by draw, against that of every other family.
+
+    Where a construction has no such recipe, that on real images alone is in its place.
+    """
     rows = []
+    judged = judged_family(construction)
     for family, names in construction.families().items():
-        if family == DRAWN:
+        if family == judged:
             continue
-        row = {"drawn images against": family}
+        row = {f"{judged} against": family}
         for title, metric in (
             ("balanced, points", "balanced_accuracy"),
             ("worst class, points", "worst_class_accuracy"),
@@ -82,16 +86,23 @@ def against(
     metric: DrawMetric = "balanced_accuracy",
 ) -> DrawDifference:
     """The chosen recipe with drawn images minus the chosen one among `names`, over draws."""
-    drawn = construction.families()[DRAWN]
-    judged = [found.answers[best_on_validation(found.validated, drawn)] for found in results]
+    own = construction.families()[judged_family(construction)]
+    judged = [found.answers[best_on_validation(found.validated, own)] for found in results]
     rivals = [found.answers[best_on_validation(found.validated, names)] for found in results]
     return over_draws(judged, rivals, metric=metric)
+
+
+def judged_family(construction: Construction) -> str:
+    """The family that is compared with the others."""
+    return DRAWN if construction.families()[DRAWN] else REAL
 
 
 def chosen_lines(construction: Construction, results: Sequence[DrawResult]) -> str:
     """Which recipe validation chose, draw by draw."""
     lines = []
     for family, names in construction.families().items():
+        if not names:
+            continue
         chosen = [best_on_validation(found.validated, names) for found in results]
         lines.append(f"- {family}: {', '.join(chosen)}")
     return "Chosen, draw by draw:\n\n" + "\n".join(lines) + "\n"

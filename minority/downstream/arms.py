@@ -2,23 +2,41 @@
 
 What every part of a recipe does stands in the file of its family:
 
-    sampling.py   how often each image is drawn: as it comes, balanced, or with a share of synthetic images
-    losses.py     class-balanced loss, logit adjustment, GroupDRO
-    mixing.py     mixup and RandAugment
-    training.py   synthetic first, then real
-    last_layer.py deep feature reweighting (DFR)
-    pretrained.py a pretrained backbone itself: its features, its encoder, its zero-shot answers
+    sampling.py          how often each image is drawn: as it comes, balanced, or with a share of synthetic images
+    identification.py    what an early model, or the distance to neighbours, says of the training images: oversampling
+                         by loss, Just Train Twice (JTT), AvgkNN
+    inferred_groups.py   groups without attribute labels (EIIL)
+    losses.py            class-balanced loss, logit adjustment by class or by attribute, GroupDRO, generalised
+                         cross-entropy
+    objectives.py        attribute adversary, learning from failure (LfF)
+    mixing.py            mixup and RandAugment
+    statistics_mixing.py MixStyle on pixels and in feature maps
+    selective_mixing.py  LISA
+    training.py          synthetic first, then real
+    last_layer.py        deep feature reweighting (DFR)
+    pretrained.py        a pretrained backbone itself: its features, its encoder, its zero-shot answers
 
-An arm's own strength (the share of synthetic images, tau of logit adjustment, ...) is tuned like the learning rate, and
-no arm gets more trials than another (trials.py).
+Parts are combined by name (combining.py): loss-oversampling+statistics-mixing. An arm's own strength (the share of
+synthetic images, tau of logit adjustment, ...) is tuned like the learning rate, and no arm gets more trials or
+optimiser steps than another (trials.py); the steps of an early model are among them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Loss = Literal["cross_entropy", "class_balanced", "logit_adjusted", "group_dro"]
-Draws = Literal["natural", "group_balanced", "filled"]
+Loss = Literal[
+    "cross_entropy",
+    "class_balanced",
+    "logit_adjusted",
+    "group_dro",
+    "attribute_adjusted",
+    "generalised",
+    "learning_from_failure",
+]
+Draws = Literal["natural", "group_balanced", "filled", "loss_oversampled", "errors_upweighted", "neighbour_oversampled"]
+#: They need an early model's losses or errors.
+_BY_EARLY_MODEL = ("loss_oversampled", "errors_upweighted")
 #: "network": a classifier trained from scratch. The others use a pretrained backbone without drawing from it
 #: (pretrained.py): "linear_probe" is a logistic regression on its features, "fine_tuned" trains its encoder on,
 #: "zero_shot" asks it which class explains an image best, "distilled" teaches those answers to a network.
@@ -35,12 +53,27 @@ class Arm:
         synthetic_share: Share of every batch that is synthetic, in [0, 1], while both are drawn.
         synthetic_first: Share of the steps that come first and see synthetic images alone, in [0, 1); the others then
             see real ones alone.
-        draws: Real images as they come, or every group equally often; synthetic ones come as they are. "filled": real
-            and synthetic images in one heap, every group equally often.
+        synthetic_weight: Weight of a synthetic image's loss, in (0, 1]; a real one's is 1.
+        draws: Real images as they come; every group equally often; or those more often that an early model finds hard
+            or gets wrong, or that lie far from their class; synthetic ones come as they are. "filled": real and
+            synthetic images in one heap, every group equally often.
+        top: Share of every class that counts as hard or far, in (0, 1).
+        top_share: Share of the draws that these get together, in (0, 1).
+        upweight: How many times as often an image that the early model gets wrong is drawn (lambda_up of JTT), >= 1.
+        early: Share of the steps that go to the early model, in (0, 1), where there is one.
+        groups: Groups as they are given, or inferred from an early model without attribute labels (EIIL, Creager et
+            al. 2021).
         loss: What is minimised while real images are drawn; synthetic images alone are learnt by cross-entropy.
         beta: Of the class-balanced loss (Cui et al. 2019), in [0, 1).
         tau: Of logit adjustment (Menon et al. 2021), >= 0.
         eta: Step of GroupDRO's group weights (Sagawa et al. 2020), > 0.
+        smoothing: Images that logit adjustment by attribute adds to each attribute's, spread over the classes, > 0.
+        q: Of generalised cross-entropy (Zhang & Sabuncu 2018), in (0, 1], also in learning from failure.
+        adversary: Weight of the attribute adversary (Zhang et al. 2018), > 0, or None.
+        statistics_mixing: Alpha of MixStyle on pixels (Zhou et al. 2021), > 0, or None.
+        feature_mixing: Alpha of MixStyle in feature maps, > 0, or None.
+        lisa: Share of LISA's pairs (Yao et al. 2022) that have one class, in [0, 1]; the others have one attribute. Or
+            None.
         mixup: Alpha of mixup (Zhang et al. 2018), > 0, or None.
         randaugment: Magnitude of RandAugment (Cubuk et al. 2020), in (0, 30], or None.
         last_layer: Retrain the last layer on group-balanced validation data (DFR, Kirichenko et al. 2023).
@@ -58,11 +91,23 @@ class Arm:
     source: str | None = None
     synthetic_share: float = 0.5
     synthetic_first: float = 0.0
+    synthetic_weight: float = 1.0
     draws: Draws = "natural"
+    top: float = 0.01
+    top_share: float = 0.5
+    upweight: float = 20.0
+    early: float = 0.15
+    groups: Literal["given", "inferred"] = "given"
     loss: Loss = "cross_entropy"
     beta: float = 0.99
     tau: float = 1.0
     eta: float = 0.01
+    smoothing: float = 1.0
+    q: float = 0.7
+    adversary: float | None = None
+    statistics_mixing: float | None = None
+    feature_mixing: float | None = None
+    lisa: float | None = None
     mixup: float | None = None
     randaugment: float | None = None
     last_layer: bool = False
@@ -78,6 +123,17 @@ class Arm:
         rules = {
             "synthetic_share": (0 <= self.synthetic_share <= 1, "in [0, 1]"),
             "synthetic_first": (0 <= self.synthetic_first < 1, "in [0, 1)"),
+            "synthetic_weight": (0 < self.synthetic_weight <= 1, "in (0, 1]"),
+            "top": (0 < self.top < 1, "in (0, 1)"),
+            "top_share": (0 < self.top_share < 1, "in (0, 1)"),
+            "upweight": (self.upweight >= 1, "at least 1"),
+            "early": (0 < self.early < 1, "in (0, 1)"),
+            "smoothing": (self.smoothing > 0, "above 0"),
+            "q": (0 < self.q <= 1, "in (0, 1]"),
+            "adversary": (self.adversary is None or self.adversary > 0, "above 0, or None"),
+            "statistics_mixing": (self.statistics_mixing is None or self.statistics_mixing > 0, "above 0, or None"),
+            "feature_mixing": (self.feature_mixing is None or self.feature_mixing > 0, "above 0, or None"),
+            "lisa": (self.lisa is None or 0 <= self.lisa <= 1, "in [0, 1], or None"),
             "beta": (0 <= self.beta < 1, "in [0, 1)"),
             "tau": (self.tau >= 0, "at least 0"),
             "eta": (self.eta > 0, "above 0"),
@@ -95,6 +151,12 @@ class Arm:
             raise ValueError(f"arm {self.name} begins with synthetic images, but names no source of them.")
         if (self.tuned is None) != (not self.values):
             raise ValueError(f"arm {self.name} tunes {self.tuned!r} over {self.values}; give both or neither.")
+        if self.groups == "inferred" and self.is_generative:
+            raise ValueError(f"arm {self.name} infers groups, which its synthetic images have none of; leave one out.")
+        if self.lisa is not None and self.mixup is not None:
+            raise ValueError(f"arm {self.name} blends each image twice, by mixup and by LISA; leave one out.")
+        if self.adversary is not None and self.loss == "learning_from_failure":
+            raise ValueError(f"arm {self.name} has an adversary and learns from failure; leave one out.")
 
     @property
     def uses_backbone(self) -> bool:
@@ -105,6 +167,16 @@ class Arm:
     def is_generative(self) -> bool:
         """Whether it uses synthetic images."""
         return self.source is not None
+
+    @property
+    def has_early_model(self) -> bool:
+        """Whether a part of the steps goes to a model that is thrown away."""
+        return self.draws in _BY_EARLY_MODEL or self.groups == "inferred"
+
+    @property
+    def needs_attributes(self) -> bool:
+        """Whether it uses the attribute of training images, beyond their groups."""
+        return self.loss == "attribute_adjusted" or self.adversary is not None or self.lisa is not None
 
     def at(self, strength: float) -> "Arm":
         """The same recipe with another value of the attribute that is tuned."""
@@ -124,6 +196,14 @@ REAL_ARMS = (
     Arm(name="dfr", last_layer=True, tuned="ridge", values=(1.0, 30.0)),
     Arm(name="oversampling+dfr", draws="group_balanced", last_layer=True, tuned="ridge", values=(1.0, 30.0)),
     Arm(name="randaugment+dfr", randaugment=6, last_layer=True, tuned="ridge", values=(1.0, 30.0)),
+    Arm(name="loss-oversampling", draws="loss_oversampled", tuned="top", values=(0.01, 0.05)),
+    Arm(
+        name="loss-oversampling+statistics-mixing",
+        draws="loss_oversampled",
+        statistics_mixing=0.1,
+        tuned="top",
+        values=(0.01, 0.05),
+    ),
 )
 
 
@@ -138,6 +218,13 @@ def synthetic_arms(source: str) -> tuple[Arm, ...]:
             loss="logit_adjusted",
             tuned="synthetic_share",
             values=shares,
+        ),
+        Arm(
+            name=f"real+{source} weighted",
+            source=source,
+            synthetic_weight=0.5,
+            tuned="synthetic_weight",
+            values=(0.5, 0.2),
         ),
         Arm(name=f"{source} first", source=source, synthetic_first=0.5, tuned="synthetic_first", values=firsts),
         Arm(

@@ -26,7 +26,13 @@ _INDECISIVE = ("record_steps", "tuning_seeds", "trials", "chosen_by")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: a trial, its seed, and the part that it predicts."""
+    """One training.
+
+    Attributes:
+        trial: The arm with one choice of its settings.
+        seed: Of the training.
+        part: "validation" or "test": the images that it predicts.
+    """
 
     trial: Trial
     seed: int
@@ -81,8 +87,12 @@ class Comparison:
 
     def name(self, job: Job) -> str:
         """Name of a job's result, fit for a file: the trial, 8 hex digits over budget and images, part and seed."""
-        source = "" if job.trial.arm.source is None else self._sources[job.trial.arm.source]
-        if job.trial.arm.uses_backbone:
+        arm = job.trial.arm
+        source = "" if arm.source is None else self._sources[arm.source]
+        if arm.needs_attributes:
+            source += _attributes(self.data.train)
+            source += "" if arm.source is None else _attributes(self.data.synthetic[arm.source])
+        if arm.uses_backbone:
             source += self._reading
         return f"{job.trial.key}-{_digest(self._budget_and_images, source)}-{job.part}-{job.seed}"
 
@@ -152,6 +162,10 @@ class Comparison:
 
 def _content(part: LabelledImages) -> str:
     return _digest(part.images.tobytes(), part.labels.tobytes(), part.groups.tobytes(), repr(part.images.shape))
+
+
+def _attributes(part: LabelledImages) -> str:
+    return "" if part.attributes is None else _digest(part.attributes.tobytes())
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -83,7 +83,7 @@ class BackboneReading:
             arrays |= {f"augmented/{name}": getattr(self.augmented, name) for name in ("images", "labels", "groups")}
         facts = {name: getattr(self, name) for name in _FACTS} | {"drawing_macs": dict(self.drawing_macs)}
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, file: Path | BinaryIO, *, encoder: nn.Module | None) -> "BackboneReading":

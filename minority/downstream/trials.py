@@ -29,8 +29,25 @@ ChosenBy = Literal["worst_group", "balanced"]
 #: Seeds of tuning begin here, so that none of them is a seed that is tested.
 FIRST_TUNING_SEED = 10_000
 _FOLDS = 2
-#: Settings of arms that trials were once named without.
-_CAME_LATER = ("learner", "sharpness", "share_of_levels", "rate_share")
+_DEFAULTS = {entry.name: entry.default for entry in fields(Arm)}
+#: Settings of an arm that always count; those that came later count where they differ from their default.
+_FIRST = {
+    "name",
+    "source",
+    "synthetic_share",
+    "synthetic_first",
+    "draws",
+    "loss",
+    "beta",
+    "tau",
+    "eta",
+    "mixup",
+    "randaugment",
+    "last_layer",
+    "ridge",
+    "tuned",
+    "values",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +72,12 @@ class Trial:
         return f"{slug}-{digest}"
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, ready for JSON; without those that came later, where they are at their defaults."""
-        settings = asdict(self)
-        defaults = {field.name: field.default for field in fields(Arm)}
-        settings["arm"] = {
-            name: value for name, value in settings["arm"].items() if name not in _CAME_LATER or value != defaults[name]
+        """All settings, ready for JSON; later ones where they are set, so that results keep their names."""
+        content = asdict(self)
+        content["arm"] = {
+            name: value for name, value in content["arm"].items() if name in _FIRST or value != _DEFAULTS[name]
         }
-        return settings
+        return content
 
 
 def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:

@@ -82,6 +82,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class DatasetConfig(Section):
     """The real images."""
 
@@ -118,6 +122,17 @@ class DatasetConfig(Section):
     max_images: Annotated[
         int | None, Field(ge=1, description="Training images of a class, at most (lsun, imagenet); none: all.")
     ] = None
+    discovered: Annotated[
+        str | None,
+        Field(
+            description="Table of `minority discover` (.parquet, or a .csv) whose column makes groups; none: as read.",
+            exclude_if=_is_none,
+        ),
+    ] = None
+    discovered_column: Annotated[
+        Literal["conflicting", "cluster"] | None,
+        Field(description="Its column that, with the class, makes the groups; none: conflicting.", exclude_if=_is_none),
+    ] = None
     pool: Annotated[
         PoolSettings | None,
         Field(
@@ -134,7 +149,7 @@ class DatasetConfig(Section):
         """A setting that changes nothing is refused, not passed over."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name in _USED[self.reader] | {"reader"} or value == field.default:
+            if name in _USED[self.reader] | {"reader", "discovered", "discovered_column"} or value == field.default:
                 continue
             if isinstance(value, str) and holds_secret(value):  # refused with the run, without repeating it
                 continue
@@ -142,6 +157,8 @@ class DatasetConfig(Section):
             raise ValueError(
                 f"{name} is not used by the reader {self.reader}, only by {readers}; leave dataset.{name} out."
             )
+        if self.discovered_column is not None and self.discovered is None:
+            raise ValueError("discovered_column is a column of dataset.discovered; name that table, or leave it out.")
         return self
 
     @model_serializer(mode="wrap")
@@ -326,6 +343,14 @@ class PublishConfig(Section):
 
     real: Annotated[bool, Field(description="Real training images beside the synthetic ones.")] = True
     samples_per_shard: Annotated[int, Field(ge=1, description="Images a tar.")] = 1000
+    review: Annotated[
+        bool,
+        # So that what runs without it publish stays as it was.
+        Field(
+            description="Whether a deployed run waits, before it publishes, until somebody has approved its images.",
+            exclude_if=_is_false,
+        ),
+    ] = False
 
 
 class ArmsConfig(Section):

@@ -18,6 +18,7 @@ import datasets.readers.image_tars
 import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
+from datasets.readers.added_column import with_column
 from datasets.readers.image_digest import image_digest, remember_pixels
 from datasets.readers.imageset import PARTS, ImageSet, Problem
 from datasets.readers.screening import Screening
@@ -292,6 +293,9 @@ def _with_groups(
     left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> RealData:
     """The parts without the images that cannot be read, and the account of all of them."""
+    if config.discovered is not None:
+        table, column = data_path(config.discovered), config.discovered_column or "conflicting"
+        train, validation, test = (with_column(part, table, column=column) for part in (train, validation, test))
     parts = dict(zip(PARTS, (train, validation, test), strict=True))
     # Published shards have checksums, which `minority verify` looks at, and may lie far away.
     found = Screening(unreadable={}) if config.reader == "published" else screened(parts, config)
