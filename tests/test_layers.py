@@ -30,7 +30,7 @@ FLOORS = {
         {"weights", "runtime", "neighbours"},
         {"diffusion", "classifier"},
         {"backbones", "solvers", "downstream"},
-        {"features", "engine"},
+        {"features", "engine", "discovery"},
         {"guidance", "selection"},
         {"sampling"},
         {"evaluation"},
@@ -41,9 +41,10 @@ FLOORS = {
         {"execution"},
         {"config"},
         {"inputs"},
-        {"augment", "backbone", "downstream", "commands"},
+        {"augment", "backbone", "downstream", "commands", "discovery"},
         {"calibration", "checks", "estimates"},
         {"report"},
+        {"review"},
     ),
     "datasets": (
         {"_exports"},
@@ -55,7 +56,7 @@ FLOORS = {
     ),
 }
 #: The command line hands one library call through without a task, and escapes what it prints.
-ALLOWED = {("flows/tools.py", "datasets"), ("flows/shell.py", "datasets"), ("flows/result_table.py", "datasets")}
+ALLOWED = {(f"flows/{name}.py", "datasets") for name in ("tools", "shell", "output", "result_table")}
 
 
 def imports(source):
