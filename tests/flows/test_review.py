@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import sys
+import urllib.error
 from pathlib import Path
 
 import pandas as pd
@@ -52,8 +53,16 @@ def settings(tiny_overrides):
 
 
 def resume(site, run, **answer):
-    """What the form of the UI sends."""
-    answered = site.ask(f"flow_runs/{run}/resume", {"run_input": answer})
+    """What the form of the UI sends; a server that has only just started may be too busy at first (503)."""
+
+    def send():
+        try:
+            return site.ask(f"flow_runs/{run}/resume", {"run_input": answer})
+        except urllib.error.HTTPError as error:
+            assert error.code == 503, error.read()
+            return None
+
+    answered = operation.wait_until(send, seconds=300, what="the server to take the answer", every=2)
     assert answered["status"] == "ACCEPT", answered
 
 
