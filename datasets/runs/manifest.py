@@ -114,14 +114,20 @@ class Manifest:
     """A published run.
 
     Attributes:
-        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions, class_names and real_digest.
+        dataset: The data set's name.
+        run_id: The run's name.
+        recipe: Hash over everything that changes the images.
+        config: The resolved settings as plain JSON values, without times and machine-bound paths.
+        backbone: "name" and "sha256" of the diffusion model's weights.
+        versions: Package name -> version.
+        class_names: What each label means.
         counts: Class name -> source ("real", "synthetic") -> published images.
         quotas: Group -> {"asked", "kept", "shortfall"} synthetic images.
         shards: The tars, in order.
         metadata: The table.
         card: The data card.
         contents: Digest of all rows as they were given, 64 hex digits; None in manifests of format version 1.
-        real_digest: As in RunFacts.
+        real_digest: Digest of the real images that the run was made from, 64 hex digits; None where it was not taken.
         format_version: Of this file's layout.
         weights: The table of weights, where there is one.
         review: As in RunFacts.
