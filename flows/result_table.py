@@ -35,8 +35,8 @@ def show_review(summary: ReviewSummary) -> bool:
 def _print_review(summary: ReviewSummary) -> None:
     print_summary(summary.report)
     _console().print(
-        f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the rules "
-        "or the quotas leave out",
+        f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the "
+        "rules or the quotas leave out",
         soft_wrap=True,
     )
 
