@@ -129,6 +129,7 @@ def downstream(
 
 
 @app.command()
+@shared("strict", "json")
 def review(
     dataset: Annotated[str, typer.Argument(help="A dataset's name in the store, e.g. digits.")],
     decisions: Annotated[Path, typer.Option(help="What the gallery exported.")],
