@@ -129,6 +129,7 @@ def downstream(
 
 
 @app.command()
+@shared("strict", "json")
 def review(
     dataset: Annotated[str, typer.Argument(help="A dataset's name in the store, e.g. digits.")],
     decisions: Annotated[Path, typer.Option(help="What the gallery exported.")],
@@ -139,16 +140,12 @@ def review(
 
     Example: `minority review digits --decisions decisions-3b34d8e1a725.json`
     """
-    with errors_in_one_line():
-        from flows.result_table import print_summary
+    with errors_in_one_line(), progress():
+        from flows.result_table import show_review
         from tasks.review.review_run import review_run
 
-        summary = review_run(dataset, decisions, store=store, decided_by=by)
-        print_summary(summary.report)
-        say(
-            f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the "
-            "rules or the quotas leave out"
-        )
+        complete = show_review(review_run(dataset, decisions, store=store, decided_by=by))
+    fail_if_strict(complete)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from flows.output import result
 from tasks.calibration.result import CalibrationSummary
 from tasks.discovery.result import DiscoverySummary
 from tasks.report.publish import RunSummary
+from tasks.review.review_run import ReviewSummary
 
 
 def show_summary(summary: RunSummary) -> bool:
@@ -18,6 +19,26 @@ def show_summary(summary: RunSummary) -> bool:
     named = ("dataset", "run_id", "manifest", "report", "verdict", "kept", "wanted", "shortfall", "skipped", "figures")
     result(lambda: {name: getattr(summary, name) for name in named}, show=lambda: print_summary(summary))
     return summary.complete
+
+
+def show_review(summary: ReviewSummary) -> bool:
+    """Print what a review came to, as the command was asked to. Returns whether all quotas are still filled."""
+    counts = {name: getattr(summary, name) for name in ("refused", "filled", "passed_over")}
+    report = summary.report
+    places = {
+        name: getattr(report, name) for name in ("dataset", "run_id", "manifest", "report", "gallery", "shortfall")
+    }
+    result(lambda: places | counts, show=lambda: _print_review(summary))
+    return report.complete
+
+
+def _print_review(summary: ReviewSummary) -> None:
+    print_summary(summary.report)
+    _console().print(
+        f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the "
+        "rules or the quotas leave out",
+        soft_wrap=True,
+    )
 
 
 def print_summary(summary: RunSummary) -> None:
