@@ -75,10 +75,12 @@ def augment(
     """
     with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig, placed
+        from tasks.config.runs import AugmentConfig, with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(
+            load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        )
         from flows.server import require_server
 
         require_server()
@@ -130,7 +132,7 @@ def train_backbone(
     assignments: Settings = None,
     no_evaluation: Annotated[
         bool,
-        typer.Option("--no-evaluation", help="Do not judge the result; judge-backbone can do so later."),
+        typer.Option("--no-evaluation", help="Do not evaluate the result; evaluate-backbone can do so later."),
     ] = False,
 ) -> None:
     """Train a diffusion model on a dataset's training split, and write it with its model card.
@@ -157,26 +159,26 @@ def train_backbone(
         result(lambda: document | {"quality": quality_figures(config)}, show=lambda: say(f"backbone: {folder}"))
 
 
-@app.command(name="judge-backbone")
+@app.command(name="evaluate-backbone")
 @shared("config", "json")
-def judge_backbone(
+def evaluate_backbone(
     preset: Annotated[str, typer.Argument(help="A backbone preset, e.g. digits.")],
     assignments: Settings = None,
 ) -> None:
-    """Judge a backbone that is trained already, and write its model card anew; nothing else of it changes.
+    """Evaluate a backbone that is trained already, and write its model card anew; nothing else of it changes.
 
     Give the settings that it was trained with: the card repeats them.
 
-    Example: `minority judge-backbone digits --set out=/tmp/digits --set quality.bits_images=50`
+    Example: `minority evaluate-backbone digits --set out=/tmp/digits --set quality.bits_images=50`
     """
     with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
         from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
-        from tasks.backbone.train import judge, quality_figures
+        from tasks.backbone.train import candidate_filter, quality_figures
 
-        card = judge(config)
+        card = evaluate(config)
         document = {"backbone": str(card.parent), "model_card": str(card)}
         result(lambda: document | {"quality": quality_figures(config)}, show=lambda: say(f"model card: {card}"))
 
@@ -194,10 +196,12 @@ def calibrate(
     """
     with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import CalibrateConfig, placed
+        from tasks.config.runs import CalibrateConfig, with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(
+            load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        )
         from flows.server import require_server
 
         require_server()

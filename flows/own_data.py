@@ -155,7 +155,7 @@ def _training_minutes(name: str) -> str:
     from tasks.estimates.training import training_seconds
 
     seconds = training_seconds(load_preset(TrainBackboneConfig, name))
-    return f"    # about {_time(seconds)} on this machine, and judging the result"
+    return f"    # about {_time(seconds)} on this machine, and evaluating the result"
 
 
 def _time(seconds: float) -> str:
@@ -179,8 +179,8 @@ def plan(
         from tasks.estimates.augmentation import forecast
 
         overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
-        found = forecast(load_preset(AugmentConfig, name, overrides=overrides))
-        result(lambda: {"preset": f"augment/{name}"} | asdict(found), show=lambda: _show_plan(found))
+        expected = forecast(load_preset(AugmentConfig, name, overrides=overrides))
+        result(lambda: {"preset": f"augment/{name}"} | asdict(expected), show=lambda: _show_plan(expected))
 
 
 def _show_plan(found: "Forecast") -> None:

@@ -79,9 +79,9 @@ def clean_store(url: str, *, older_than: float, delete: bool) -> Cleaned:
         ValueError: The URL is none.
     """
     store = Store(url)
-    found = find_leftovers(store, older_than=older_than)
-    removed = [left for left in found if delete and remove_leftover(store, left, older_than=older_than)]
-    return Cleaned(found, removed, delete)
+    leftovers = find_leftovers(store, older_than=older_than)
+    removed = [left for left in leftovers if delete and remove_leftover(store, left, older_than=older_than)]
+    return Cleaned(leftovers, removed, delete)
 
 
 def _verdict(gone: bool, *, delete: bool) -> str:

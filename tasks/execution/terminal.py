@@ -29,7 +29,7 @@ PREFIX = "progress: "
 
 
 class Pace:
-    """How fast a loop goes, judged by its last two minutes."""
+    """How fast a loop goes, evaluated by its last two minutes."""
 
     def __init__(self, now: float) -> None:
         self._seen = deque([(now, 0)])

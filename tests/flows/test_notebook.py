@@ -32,7 +32,7 @@ def test_flows_run_while_an_event_loop_runs(prefect_api, tiny_overrides, tmp_pat
     trained, published, compared = asyncio.run(cells())
 
     assert trained == str(out)
-    assert "Not judged: the evaluation was switched off." in (out / "README.md").read_text()
+    assert "Not evaluated: the evaluation was switched off." in (out / "README.md").read_text()
     assert not (out / "quality.json").exists()
     assert compared.manifest == published.manifest
     assert [row["training"] for row in compared.arms] == ["real"]
