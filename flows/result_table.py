@@ -1,6 +1,7 @@
 """What a finished run prints."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,14 +10,19 @@ from rich.text import Text
 from datasets.storage.escaping import for_terminal
 from flows.output import result
 from tasks.calibration.result import CalibrationSummary
+from tasks.discovery.result import DiscoverySummary
 from tasks.report.publish import RunSummary
 
 
 def show_summary(summary: RunSummary) -> bool:
     """Print what a run left behind, as the command was asked to. Returns whether all came out that was asked for."""
-    named = ("dataset", "run_id", "manifest", "report", "verdict", "kept", "wanted", "shortfall", "skipped", "figures")
-    result(lambda: {name: getattr(summary, name) for name in named}, show=lambda: print_summary(summary))
+    result(lambda: summary_document(summary), show=lambda: print_summary(summary))
     return summary.complete
+
+
+def summary_document(summary: RunSummary) -> dict[str, Any]:
+    """What a run left behind, for --json; the tables for people are left out, as the figures hold what is in them."""
+    return {name: value for name, value in vars(summary).items() if name not in ("samplers", "arms")}
 
 
 def print_summary(summary: RunSummary) -> None:
@@ -35,6 +41,8 @@ def print_summary(summary: RunSummary) -> None:
     # Paths are printed whole on one line each, so that they can be copied.
     console.print(_plain(f"manifest: {summary.manifest}"), soft_wrap=True)
     console.print(_plain(f"report:   {summary.report}"), soft_wrap=True)
+    if summary.gallery is not None:
+        console.print(_plain(f"gallery:  {summary.gallery}"), soft_wrap=True)
 
 
 def show_calibration(summary: CalibrationSummary) -> bool:
@@ -59,6 +67,18 @@ def print_calibration(summary: CalibrationSummary) -> None:
         console.print(_plain(summary.preset), soft_wrap=True)
     console.print(_plain(f"spent: {summary.spent:.0f} denoiser evaluations, {summary.samples} samples"))
     console.print(_plain(f"result, picture and preset: {summary.folder}"), soft_wrap=True)
+
+
+def print_discovery(summary: DiscoverySummary) -> None:
+    """Print what biased models get wrong, how that agrees with known attributes, and where everything lies."""
+    console = _console()
+    console.print(_table("Training images that biased models take for another class", summary.classes))
+    if summary.agreement:
+        console.print(_table("Agreement with known attributes, for measuring alone", summary.agreement))
+    for note in summary.notes:
+        console.print(_plain(note))
+    console.print(_plain(f"table:  {summary.table}"), soft_wrap=True)
+    console.print(_plain(f"sheets: {summary.sheets}"), soft_wrap=True)
 
 
 def print_metrics(figures: Mapping[str, tuple[float, ...]], warnings: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
+from minority.selection.policy import FILTERS
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan
@@ -114,10 +115,7 @@ def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, ob
     ids = workspace.real.train.source_ids
     columns: dict[str, object] = {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
-        "rare": verdicts.rare,
-        "valid": verdicts.valid,
-        "new": verdicts.new,
-        "label_kept": verdicts.label_kept,
+        **{name: getattr(verdicts, name) for name in FILTERS},
         "random_projection": list(projected(evaluated.features)),
     }
     scores = {

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, named_file, options, worded
-from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.renamed import new_name, under_new_names
+from tasks.config.runs import AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
 
@@ -22,6 +23,7 @@ FLOWS: dict[str, type[BaseModel]] = {
     "augment": AugmentConfig,
     "backbone": TrainBackboneConfig,
     "calibrate": CalibrateConfig,
+    "discover": DiscoverConfig,
     "downstream": DownstreamConfig,
 }
 
@@ -47,16 +49,35 @@ def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] |
     return validate(kind, presets[wanted]["parameters"]["config"], overrides=overrides or {})
 
 
+def load_discovery(name: str, *, overrides: Mapping[str, Any] | None = None) -> DiscoverConfig:
+    """The search for hidden groups of a preset: one of its own, else on the images and backbone of an augment preset.
+
+    Args:
+        name: E.g. "celeba"; "discover/celeba" and "augment/celeba" are understood too.
+        overrides: Dotted keys of the search and their values.
+
+    Raises:
+        InputError: There is neither, or a key or value is wrong.
+    """
+    wanted = name.removeprefix("discover/")
+    if any(flow_of(entry) == "discover" and entry["name"] == wanted for entry in _deployments()):
+        return load_preset(DiscoverConfig, wanted, overrides=overrides)
+    augment = load_preset(AugmentConfig, wanted)
+    shared = ("name", "dataset", "backbone", "store", "device", "workers")
+    values = {key: value for key, value in augment.model_dump(mode="json").items() if key in shared}
+    return validate(DiscoverConfig, values, overrides=overrides or {})
+
+
 def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mapping[str, Any]) -> Config:
     """Check config values after overriding some of them.
 
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = as_declared(values, kind)
-    for key, value in overrides.items():
-        _set(tree, key, copy.deepcopy(value))
     try:
+        tree = as_declared(under_new_names(values), kind)
+        for key, value in overrides.items():
+            _set(tree, new_name(key), copy.deepcopy(value))
         return kind.model_validate(tree)
     except ValidationError as error:
         raise InputError("; ".join(_problem(kind, problem) for problem in error.errors()) + ".") from error
@@ -113,7 +134,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
         try:
-            overrides[key.strip()] = _of_setting(key.strip(), load_yaml(value))
+            overrides[key.strip()] = _of_setting(new_name(key.strip()), load_yaml(value))
         except ValueError as error:
             raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
     return overrides
