@@ -192,9 +192,10 @@ def _open(config_json: str) -> ArmsOnRun:
     skipped = _without_images(arms, data)
     for name, reason in skipped.items():
         logging.getLogger(__name__).warning("training recipe %s is skipped: %s.", name, reason)
-    arms = possible_arms([arm for arm in arms if arm.name not in skipped], data, asked=config.downstream.arms)
+    arms = [arm for arm in arms if arm.name not in skipped]
     if not arms:
         raise NoArmError(skipped)
+    arms = possible_arms(arms, data, asked=config.downstream.arms)
     if any(arm.uses_backbone for arm in arms):
         data = with_reading(run, data, config.downstream, device=device)
     try:
