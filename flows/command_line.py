@@ -149,6 +149,7 @@ def review(
 
 
 @app.command()
+@shared("config", "json")
 def discover(
     preset: Annotated[str, typer.Argument(help="A preset of prefect.yaml or of your own, e.g. digits.")],
     assignments: Settings = None,
@@ -158,7 +159,7 @@ def discover(
 
     Example: `minority discover digits --set discovery.models=5`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from tasks.config.presets import load_discovery, parse_overrides
         from tasks.config.runs import with_resolved_store
 
@@ -173,7 +174,8 @@ def discover(
         from flows.discover import discover as run
         from flows.result_table import print_discovery
 
-        print_discovery(run(config))
+        summary = run(config)
+        result(lambda: vars(summary), show=lambda: print_discovery(summary))
 
 
 @app.command(name="train-backbone")

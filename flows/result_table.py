@@ -1,6 +1,7 @@
 """What a finished run prints."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +17,7 @@ from tasks.review.review_run import ReviewSummary
 
 def show_summary(summary: RunSummary) -> bool:
     """Print what a run left behind, as the command was asked to. Returns whether all came out that was asked for."""
-    named = ("dataset", "run_id", "manifest", "report", "verdict", "kept", "wanted", "shortfall", "skipped", "figures")
-    result(lambda: {name: getattr(summary, name) for name in named}, show=lambda: print_summary(summary))
+    result(lambda: summary_document(summary), show=lambda: print_summary(summary))
     return summary.complete
 
 
@@ -39,6 +39,11 @@ def _print_review(summary: ReviewSummary) -> None:
         "rules or the quotas leave out",
         soft_wrap=True,
     )
+
+
+def summary_document(summary: RunSummary) -> dict[str, Any]:
+    """What a run left behind, for --json; the tables for people are left out, as the figures hold what is in them."""
+    return {name: value for name, value in vars(summary).items() if name not in ("samplers", "arms")}
 
 
 def print_summary(summary: RunSummary) -> None:
