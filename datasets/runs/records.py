@@ -99,6 +99,15 @@ FORMER_COLUMNS = {
     "founder": "root_ancestor",
 }
 
+#: Columns of runs that ask for them (scores.zero_shot), behind all others; tables without them are as they always were.
+OPTIONAL_SCHEMA = pa.schema(
+    [
+        pa.field("zero_shot_label", pa.int32()),  # the class that explains it best to the backbone (Li et al. 2023)
+        pa.field("zero_shot_probability", pa.float32()),  # that the backbone gives to the label it was drawn for
+        pa.field("zero_shot_kept", pa.bool_()),  # whether zero_shot_label is that label
+    ]
+)
+
 # One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
 WEIGHTS_SCHEMA = pa.schema(
     [
@@ -111,5 +120,11 @@ WEIGHTS_SCHEMA = pa.schema(
 
 
 def schema_for(columns: Collection[str]) -> pa.Schema:
-    """The schema of a table with these columns: METADATA_SCHEMA, or REVIEWED_SCHEMA where one of them is a review's."""
-    return REVIEWED_SCHEMA if set(REVIEW_COLUMNS) & set(columns) else METADATA_SCHEMA
+    """The schema of a table with these columns.
+
+    METADATA_SCHEMA, or REVIEWED_SCHEMA where one of them is a review's; behind either those columns of OPTIONAL_SCHEMA
+    that the table has.
+    """
+    schema = REVIEWED_SCHEMA if set(REVIEW_COLUMNS) & set(columns) else METADATA_SCHEMA
+    asked = [field for field in OPTIONAL_SCHEMA if field.name in columns]
+    return pa.schema([*schema, *asked]) if asked else schema

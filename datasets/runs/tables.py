@@ -23,7 +23,7 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
     """Bring a table to METADATA_SCHEMA: its column order and types, absent nullable columns filled with nulls.
 
-    A table with columns of a review is brought to REVIEWED_SCHEMA.
+    A table with columns of a review is brought to REVIEWED_SCHEMA; those of OPTIONAL_SCHEMA stay, where there are any.
 
     Args:
         table: One row a candidate.
