@@ -271,13 +271,14 @@ def test_relative_difficulty_is_high_where_the_biased_network_fails():
 # --- with attributes
 
 
-@pytest.mark.parametrize("name", ["attribute-adjustment", "lisa", "lisa+loss-oversampling"])
+@pytest.mark.parametrize("name", ["attribute-adjustment", "lisa"])
 def test_recipes_with_attributes_learn_what_goes_against_the_shortcut(name, known, real_alone):
     data, conflicting = known
 
     assert conflict_accuracy(arm_named(name), data, conflicting) > real_alone + 0.3
 
 
+@pytest.mark.slow
 def test_the_adversary_takes_the_attribute_out_of_the_features(known):
     data, conflicting = known
     settings = replace(STILL, steps=250)
