@@ -127,6 +127,11 @@ def stratified_split(labels: Indices, *, test_fraction: float, seed: int) -> tup
     """Divide every class by one fraction. Returns the sorted positions (rest, test).
 
     A class of n images gives floor(test_fraction * n + 1/2) of them to the test part.
+
+    Args:
+        labels: (N,) integers, one an image.
+        test_fraction: In [0, 1].
+        seed: Decides which images of a class.
     """
     everything = np.arange(len(labels), dtype=np.int64)
     counts = {label: _half_up(test_fraction * size) for label, size in _sizes(labels).items()}

@@ -141,7 +141,13 @@ def group_intervals(
     group_names: Sequence[str],
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Accuracy of one arm on every group of the test images.
+    """Accuracy of one arm on every group of the test images, in [0, 1].
+
+    Args:
+        by_seed: The arm's predictions of N test images, by seed of the training.
+        truth: Those images with their labels and groups, (N,) each.
+        group_names: What each of the G groups is called.
+        confidence: Level of the intervals, in (0, 1).
 
     Returns:
         Columns group, mean, low, high, images; groups without test images are left out.
@@ -164,6 +170,9 @@ def choose_arm(runs: Runs, validation: LabelledImages, *, num_groups: int, by: C
         validation: Those images.
         num_groups: G.
         by: What decides.
+
+    Raises:
+        ValueError: There is no arm.
     """
     if not runs:
         raise ValueError("there is no arm to choose from.")

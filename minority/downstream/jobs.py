@@ -26,7 +26,13 @@ _INDECISIVE = ("record_steps", "tuning_seeds", "trials", "chosen_by")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: a trial, its seed, and the part that it predicts."""
+    """One training.
+
+    Attributes:
+        trial: The arm with one choice of its settings.
+        seed: Of the training.
+        part: "validation" or "test": the images that it predicts.
+    """
 
     trial: Trial
     seed: int

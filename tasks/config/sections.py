@@ -82,6 +82,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class DatasetConfig(Section):
     """The real images."""
 
@@ -339,6 +343,14 @@ class PublishConfig(Section):
 
     real: Annotated[bool, Field(description="Real training images beside the synthetic ones.")] = True
     samples_per_shard: Annotated[int, Field(ge=1, description="Images a tar.")] = 1000
+    review: Annotated[
+        bool,
+        # So that what runs without it publish stays as it was.
+        Field(
+            description="Whether a deployed run waits, before it publishes, until somebody has approved its images.",
+            exclude_if=_is_false,
+        ),
+    ] = False
 
 
 class ArmsConfig(Section):
