@@ -168,14 +168,15 @@ def discover(
         from flows.server import require_server
 
         require_server()
+        from tasks.checks import account_of_images
         from tasks.discovery.search import open_search
 
         open_search(config)
+        note(account_of_images(config.dataset))
         from flows.discover import discover as run
-        from flows.result_table import print_discovery
+        from flows.result_table import show_discovery
 
-        summary = run(config)
-        result(lambda: vars(summary), show=lambda: print_discovery(summary))
+        show_discovery(run(config))
 
 
 @app.command(name="train-backbone")

@@ -95,6 +95,12 @@ def print_calibration(summary: CalibrationSummary) -> None:
     console.print(_plain(f"result, picture and preset: {summary.folder}"), soft_wrap=True)
 
 
+def show_discovery(summary: DiscoverySummary) -> None:
+    """Print what a search for hidden groups found, as the command was asked to."""
+    named = ("classes", "agreement", "notes", "table", "sheets")
+    result(lambda: {name: getattr(summary, name) for name in named}, show=lambda: print_discovery(summary))
+
+
 def print_discovery(summary: DiscoverySummary) -> None:
     """Print what biased models get wrong, how that agrees with known attributes, and where everything lies."""
     console = _console()
