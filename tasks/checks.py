@@ -9,6 +9,7 @@ from tasks.config.sections import DatasetConfig
 from tasks.downstream.data import sources_of
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
+from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Models, open_backbone, open_models
@@ -55,7 +56,7 @@ def account_of_images(config: DatasetConfig) -> str:
 
 def _check_data(config: AugmentConfig) -> str | None:
     try:
-        load_real_data(config.dataset)
+        planned_real_data(config)
     except InputError as error:
         return str(error)
     return None
@@ -64,7 +65,7 @@ def _check_data(config: AugmentConfig) -> str | None:
 def _check_plan(config: AugmentConfig) -> str | None:
     if _check_data(config) is not None:
         return None
-    wanted = sum(quotas(load_real_data(config.dataset), config.plan))
+    wanted = sum(quotas(planned_real_data(config), config.plan))
     if wanted * config.plan.candidates_per_image <= MOST_CANDIDATES:
         return None
     return (
@@ -75,7 +76,7 @@ def _check_plan(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        real = None if _check_data(config) is not None else load_real_data(config.dataset)
+        real = None if _check_data(config) is not None else planned_real_data(config)
         check_backbone(open_backbone(config.backbone, real), config.sampler)
     except ValueError as error:
         return str(error)
@@ -95,7 +96,7 @@ def _check_downstream(config: AugmentConfig) -> str | None:
         return None
     try:
         sources = sources_of(config, policies=config.downstream.policies)
-        check_arms(config.downstream, load_real_data(config.dataset), sources=sources)
+        check_arms(config.downstream, planned_real_data(config), sources=sources)
     except InputError as error:
         return str(error)
     return None

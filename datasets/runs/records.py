@@ -4,6 +4,8 @@ The columns are declared here and nowhere else. Real training images of a balanc
 columns are null.
 """
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 METADATA_SCHEMA = pa.schema(
@@ -76,6 +78,14 @@ METADATA_SCHEMA = pa.schema(
     ]
 )
 
+#: What classifiers of label and attributes say of a candidate. Only tables of runs that ask them have these columns.
+FACTOR_COLUMNS = (
+    pa.field("shows_label", pa.bool_()),  # whether the label that was asked for is shown
+    pa.field("shows_attributes", pa.bool_()),  # whether every attribute value that was asked for is
+)
+#: Every column that a table may have.
+ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS])
+
 # One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
 WEIGHTS_SCHEMA = pa.schema(
     [
@@ -85,3 +95,9 @@ WEIGHTS_SCHEMA = pa.schema(
         pa.field("weight", pa.float64(), nullable=False),  # mean 1; every group has the same sum
     ]
 )
+
+
+def schema_for(columns: Collection[str]) -> pa.Schema:
+    """The schema of a table with these columns: METADATA_SCHEMA, and the columns that only some runs have."""
+    some = {field.name for field in FACTOR_COLUMNS} & set(columns)
+    return pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS]) if some else METADATA_SCHEMA

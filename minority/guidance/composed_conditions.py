@@ -11,7 +11,7 @@ Shapes: B samples, C channels, H x W pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -42,7 +42,6 @@ class ComposedConditions(Method):
     paper: ClassVar[str] = "Liu et al., ECCV 2022, arXiv 2206.01714"
     line: ClassVar[str] = "weighs label and attributes together and each alone; a network call for each weight"
     stage: ClassVar[Stage] = "prediction"
-    grids: ClassVar[Sequence[Mapping[str, tuple[Any, ...]]]] = ({"joint": (1.0, 2.0, 3.0)},)
 
     joint: float = 2.0
     separate: tuple[float, ...] = ()
@@ -55,6 +54,11 @@ class ComposedConditions(Method):
                 f"ComposedConditions.joint and .separate must not be negative, and one above 0, got {self.joint} and "
                 f"{self.separate}."
             )
+
+    @classmethod
+    def samplers(cls) -> Mapping[str, Self]:
+        """None: it needs a backbone with separate conditions."""
+        return {}
 
     @property
     def calls(self) -> int:

@@ -40,6 +40,7 @@ class FactorClassifiers:
         *,
         sizes: Sequence[int],
         settings: ClassifierSettings,
+        only: Sequence[int] | None = None,
         members: int = 3,
         device: str = "cpu",
     ) -> "FactorClassifiers":
@@ -50,6 +51,7 @@ class FactorClassifiers:
             values: (N, F) numbers of each image's values; -1 where one is unknown, such images teach the others.
             sizes: F numbers of values, each at least 2.
             settings: Each member's budget.
+            only: The conditions that are told; None: all. The others still say which values are rivals.
             members: Classifiers an ensemble; member i is trained with seed i.
             device: Where to train.
 
@@ -57,7 +59,8 @@ class FactorClassifiers:
             ValueError: A condition has fewer than 2 values, or none of its values is known.
         """
         labellers = []
-        for place, size in enumerate(sizes):
+        for place in range(len(sizes)) if only is None else only:
+            size = sizes[place]
             known = np.flatnonzero(values[:, place] >= 0)
             if size < 2 or len(known) == 0:
                 raise ValueError(f"condition {place} needs at least 2 values and images that show them, has {size}.")

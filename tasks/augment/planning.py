@@ -19,6 +19,8 @@ from tasks.inputs.real_data import RealData
 
 #: Most task runs of a stage where the config does not say. Each costs Prefect's database some 25 kB.
 MOST_TASKS = 128
+#: Candidates by which a group with few or no real images is let through or refused (plan.gate).
+GATE_CANDIDATES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,8 @@ class Tally:
 def quotas(real: RealData, config: PlanConfig) -> list[int]:
     """Synthetic images wanted for every group, so that groups come out equally large."""
     quota, have = group_quota(real, config), Counter(real.train.groups)
-    return [max(0, quota - have[group]) for group in real.groups]
+    filled = set(real.groups if isinstance(config.groups, str) else config.groups)
+    return [max(0, quota - have[group]) if group in filled else 0 for group in real.groups]
 
 
 def group_quota(real: RealData, config: PlanConfig) -> int:
@@ -151,6 +154,7 @@ def plan_round(
     first_index: int,
     wanted: Sequence[int],
     family: int = 1,
+    sparse: Sequence[bool] = (),
 ) -> RoundPlan | None:
     """Plan one round of candidates.
 
@@ -162,6 +166,8 @@ def plan_round(
         wanted: Synthetic images wanted for every group in the whole run; decides the candidate budget.
         family: Candidates that are drawn together (`SamplerSettings.family`): each family is of one group, and lies
             whole in one unit. `first_index` must be a multiple of it, as it is after whole families.
+        sparse: Which groups have so few real images that their first round decides whether they are drawn at all: it
+            then has `GATE_CANDIDATES` of each at least, as far as the budget goes; empty: none.
 
     Returns:
         The units; None where quotas are full, the rounds are over or the budget is spent.
@@ -170,6 +176,9 @@ def plan_round(
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
     families = [math.ceil(tally.missing / _expected_yield(tally, config) / family) for tally in tallies]
+    if round_number == 0 and any(sparse):
+        least = math.ceil(GATE_CANDIDATES / family)
+        families = [max(count, least) if few and count else count for count, few in zip(families, sparse, strict=True)]
     if sum(families) * family > budget:
         families = [count * max(0, budget) // (sum(families) * family) for count in families]
     if sum(families) == 0:

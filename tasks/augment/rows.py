@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
+from minority.selection.verdicts import Verdicts
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.judging import Judged, judge_images
 from tasks.augment.planning import UnitPlan
+from tasks.inputs.factor_judge import FactorJudge
 from tasks.inputs.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.inputs.workspace import Workspace
 
@@ -89,6 +91,8 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "kept": [workspace.config.publish.real] * plan.num_samples,
         "reason": ["real"] * plan.num_samples,
     }
+    if workspace.factor_judge is not None:  # so that all units of a run have the same columns
+        rows |= dict.fromkeys(("shows_label", "shows_attributes"), pa.nulls(plan.num_samples, pa.bool_()))
     return images, pa.table(rows)
 
 
@@ -108,11 +112,19 @@ def _shared_columns(
     }
 
 
+def _shown(judge: FactorJudge, verdicts: Verdicts) -> dict[str, object]:
+    assert verdicts.shows_values is not None, "a run with a factor judge asks it"
+    attributes = verdicts.shows_values[:, 1:] if judge.tells_label else verdicts.shows_values
+    label = verdicts.shows_values[:, 0] if judge.tells_label else np.ones(len(attributes), dtype=bool)
+    return {"shows_label": label, "shows_attributes": attributes.all(axis=1)}
+
+
 def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
     verdicts = judged.verdicts
     neighbourhood = verdicts.neighbourhood
     ids = workspace.real.train.source_ids
-    columns: dict[str, object] = {
+    columns: dict[str, object] = {} if workspace.factor_judge is None else _shown(workspace.factor_judge, verdicts)
+    columns |= {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
         "rare": verdicts.rare,
         "valid": verdicts.valid,

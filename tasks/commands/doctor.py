@@ -17,7 +17,7 @@ from tasks.config.preset_files import list_presets
 from tasks.config.presets import FLOWS, load_preset
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
-from tasks.inputs.real_data import load_real_data
+from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.workspace import open_backbone, open_named_backbone
 
 
@@ -125,8 +125,8 @@ def _preset(name: str) -> str:
     config = load_preset(AugmentConfig, name)
     problems = []
     for look in (
-        lambda: load_real_data(config.dataset),
-        lambda: open_backbone(config.backbone, load_real_data(config.dataset)),
+        lambda: planned_real_data(config),
+        lambda: open_backbone(config.backbone, planned_real_data(config)),
         lambda: Store(config.store).check_writable(config.name),
     ):
         try:
