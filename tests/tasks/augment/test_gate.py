@@ -1,5 +1,7 @@
 """Groups with few or no real images are let through or refused by what their first samples show."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -85,11 +87,8 @@ def test_the_first_round_draws_enough_of_a_sparse_group_to_decide():
 
 
 def test_a_list_of_groups_fills_these_alone():
-    class Real:
-        groups = GROUPS
+    train = SimpleNamespace(groups=[GROUPS[0]] * 9 + [GROUPS[3]] * 4)
+    real = SimpleNamespace(groups=GROUPS, train=train)
 
-        class train:
-            groups = [GROUPS[0]] * 9 + [GROUPS[3]] * 4
-
-    assert quotas(Real, PlanConfig(groups="all")) == [0, 9, 9, 5]
-    assert quotas(Real, PlanConfig(groups=(GROUPS[1],))) == [0, 9, 0, 0]
+    assert quotas(real, PlanConfig(groups="all")) == [0, 9, 9, 5]
+    assert quotas(real, PlanConfig(groups=(GROUPS[1],))) == [0, 9, 0, 0]

@@ -1,8 +1,5 @@
 """Which groups a run fills, and what a backbone with separate conditions is told of them."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,12 +7,7 @@ from minority.backbones.factors import Factor, Factors
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.inputs.planned_groups import GroupValues, planned_real_data, sparse_groups, values_of
-
-_SPEC = importlib.util.spec_from_file_location(
-    "marked_set", Path(__file__).resolve().parents[2] / "flows" / "marked_set.py"
-)
-marked_set = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(marked_set)
+from tests.marked_set import make_marked_set
 
 COUNTS = {("lying", "red"): 9, ("lying", "blue"): 7, ("standing", "red"): 6, ("standing", "blue"): 0}
 FACTORS = Factors((Factor("label", ("lying", "standing")), Factor("colour", ("blue", "red"))))
@@ -23,7 +15,7 @@ FACTORS = Factors((Factor("label", ("lying", "standing")), Factor("colour", ("bl
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return marked_set.make_marked_set(tmp_path_factory.mktemp("bars") / "set", counts=COUNTS)
+    return make_marked_set(tmp_path_factory.mktemp("bars") / "set", counts=COUNTS)
 
 
 def config(dataset, **plan):
@@ -46,7 +38,7 @@ def test_named_groups_are_added_and_others_refused_with_what_there_is(dataset):
     real = planned_real_data(config(dataset, groups=["shape=standing,colour=blue"]))
 
     assert set(real.absent) == {"shape=standing,colour=blue"}
-    with pytest.raises(InputError, match="shape=standing,colour=green.*colour: blue, red"):
+    with pytest.raises(InputError, match=r"shape=standing,colour=green.*colour: blue, red"):
         planned_real_data(config(dataset, groups=["shape=standing,colour=green"]))
 
 
