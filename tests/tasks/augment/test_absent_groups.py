@@ -194,7 +194,7 @@ def test_a_backbone_that_is_told_the_label_alone_is_refused(settings, tmp_path, 
     [
         ({"conditions": ("colour", "label")}, "the label first"),
         ({"training": {"label_dropout": 0.0}}, "label_dropout above 0"),
-        ({"conditional": False}, "conditional: true"),
+        ({"conditional": False}, "conditional to true"),
     ],
 )
 def test_conditions_that_cannot_be_trained_are_refused_before_any_training(settings, changes, says):
