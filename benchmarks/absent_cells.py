@@ -32,7 +32,7 @@ from minority.selection.factor_classifiers import FactorClassifiers, rivals_of
 BUDGET = ClassifierSettings(
     steps=400, width=8, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
 )
-#: Of the classifiers that judge samples, fitted on the training images of the draw.
+#: Of the classifiers that evaluate samples, fitted on the training images of the draw.
 JUDGES = ClassifierSettings(
     steps=300, width=16, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
 )
@@ -56,7 +56,7 @@ class Trial:
     k: int
 
     @cached_property
-    def judges(self) -> FactorClassifiers:
+    def filters(self) -> FactorClassifiers:
         """Classifiers of label and mark, fitted on the training images."""
         train = self.draw.train(self.k)
         return FactorClassifiers.train(train.images, train.values, sizes=(CLASSES, 2), settings=JUDGES)
@@ -66,7 +66,7 @@ class Trial:
         path = self.draw.folder / f"accepted-{self.k}-{generation}{'' if edited is None else '-edited'}.npy"
         if not path.is_file():
             samples = self.draw.samples(self.k, generation=generation, edited=edited)
-            np.save(path, self.judges.accepts(samples.images, samples.values))
+            np.save(path, self.filters.accepts(samples.images, samples.values))
         return np.load(path)
 
     def recipe(self, name: str, *, generation: int) -> Recipe:

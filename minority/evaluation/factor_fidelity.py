@@ -95,7 +95,7 @@ def measure_fidelity(
     if factors is None:
         raise ValueError(f"backbone {backbone.name} has no separate conditions.")
     sizes = [len(factor.values) for factor in factors.factors]
-    judges = FactorClassifiers.train(
+    filters = FactorClassifiers.train(
         train, train_values, sizes=sizes, settings=classifier or ClassifierSettings(), device=str(device)
     )
     cells = np.array(list(product(*map(range, sizes))), dtype=np.int64)
@@ -108,8 +108,8 @@ def measure_fidelity(
         settings=SamplerSettings(steps=steps).guided(ComposedConditions()),
         device=device,
     )
-    shown = judges.accepts(images, asked).reshape(len(cells), samples, len(sizes)).mean(axis=1)  # (G, F)
-    named, known = judges.named(held_out) if len(held_out) else held_out_values, held_out_values >= 0
+    shown = filters.accepts(images, asked).reshape(len(cells), samples, len(sizes)).mean(axis=1)  # (G, F)
+    named, known = filters.named(held_out) if len(held_out) else held_out_values, held_out_values >= 0
     right = [
         float((named[known[:, place], place] == held_out_values[known[:, place], place]).mean())
         if known[:, place].any() and len(held_out)

@@ -1,6 +1,7 @@
 """Classifiers of the label and of every attribute: do samples of a combination show what was asked for?
 
-They are fitted on the real training images alone, so they can judge combinations that have no real image. Such images
+They are fitted on the real training images alone, so they can evaluate combinations that have no real image. Such
+images
 confound the conditions: a value that is never seen with another one would be learnt to exclude it. So every image is
 told only from the values that occur with its other values, its rivals: the limit of logit adjustment by p(value given
 the others) (Menon et al. 2021) where that is 0. And every combination is drawn equally often.

@@ -1,6 +1,6 @@
-"""Verdicts on samples of groups that have few or no real images, where no neighbour of their own kind can judge.
+"""Verdicts on samples of groups that have few or no real images, where no neighbour of their own kind can evaluate.
 
-Such a sample is judged by what its group shares with others that do have images:
+Such a sample is evaluated by what its group shares with others that do have images:
 
     label_kept   classifiers of label and attributes, fitted on all training images, say that it shows what was asked
     valid        among the training images that share its label or one of its attribute values it lies no farther
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
 from minority.selection.quantiles import lower_limit
-from minority.selection.verdicts import Judge, Verdicts
+from minority.selection.verdicts import CandidateFilter, Verdicts
 
 #: Share of the training images that the floor of realism loses.
 _FLOOR = 0.05
@@ -57,7 +57,7 @@ class SharedReference:
             own = (self._values == group).all(axis=1)
             reference = self._fit(self._shares(group) & ~own)
             if reference is not None:
-                found.append(reference.judge(self._features[self._some(own)]).realism)
+                found.append(reference.locate(self._features[self._some(own)]).realism)
         return lower_limit(np.concatenate(found), quantile=_FLOOR) if found else 1.0
 
     def realism(self, features: Features, asked: Int64) -> NDArray[np.float64]:
@@ -76,7 +76,7 @@ class SharedReference:
                 self._fitted[key] = self._fit(self._shares(group) & ~(self._values == group).all(axis=1))
             reference = self._fitted[key]
             if reference is not None:
-                found[members] = reference.judge(features[members]).realism
+                found[members] = reference.locate(features[members]).realism
         return found
 
     def _shares(self, group: Int64) -> Bool:
@@ -96,7 +96,7 @@ class SharedReference:
 
 
 def without_neighbours(
-    verdicts: Verdicts, sparse: Bool, *, realism: NDArray[np.float64], floor: float, judge: Judge
+    verdicts: Verdicts, sparse: Bool, *, realism: NDArray[np.float64], floor: float, candidate_filter: CandidateFilter
 ) -> Verdicts:
     """The same verdicts, but for candidates of groups with few or no real images.
 
@@ -105,16 +105,18 @@ def without_neighbours(
         sparse: (M,) which candidates are of such a group.
         realism: (M,) among the training images that share something (`SharedReference.realism`).
         floor: From which on they are valid (`SharedReference.floor`).
-        judge: Whose discriminator's floor holds, where there is one.
+        candidate_filter: Whose discriminator's floor holds, where there is one.
 
     Raises:
         ValueError: No classifier said whether they show what was asked for.
     """
     if verdicts.shows_values is None:
-        raise ValueError("groups without neighbours are judged by classifiers of label and attributes; ask them first.")
+        raise ValueError(
+            "groups without neighbours are evaluated by classifiers of label and attributes; ask them first."
+        )
     valid = realism >= floor
     if verdicts.output is not None:
-        valid &= verdicts.output.p_real >= judge.thresholds["realness"]
+        valid &= verdicts.output.p_real >= candidate_filter.thresholds["p_real"]
     shown = verdicts.shows_values.all(axis=1)
     return replace(
         verdicts,

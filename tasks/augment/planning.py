@@ -29,7 +29,7 @@ class UnitPlan:
 
     Attributes:
         unit: Its name in the run's store.
-        sampler: "minority", "plain" (the baseline) or "none" (real images that are only scored).
+        sampler: "minority", "plain" (the baseline) or "real" (real images, which are only scored).
         round: The round it belongs to.
         indices: Sample indices; for real images their positions in the training split.
         groups: The group each sample is drawn for; for real images the group they have.
@@ -81,13 +81,13 @@ class RoundPlan:
     def __getitem__(self, number: int) -> UnitPlan:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.name} has {len(self)} units, asked for number {number}.")
-        mine = slice(number * self.unit_size, (number + 1) * self.unit_size)
+        members = slice(number * self.unit_size, (number + 1) * self.unit_size)
         return UnitPlan(
             unit=_unit_name(self.name, number),
             sampler=self.sampler,
             round=self.round,
-            indices=tuple(self.indices[mine].tolist()),
-            groups=tuple(self.groups[mine].tolist()),
+            indices=tuple(self.indices[members].tolist()),
+            groups=tuple(self.groups[members].tolist()),
         )
 
     def __iter__(self) -> Iterator[UnitPlan]:
@@ -153,7 +153,7 @@ def plan_round(
     round_number: int,
     first_index: int,
     wanted: Sequence[int],
-    family: int = 1,
+    particle_group: int = 1,
     sparse: Sequence[bool] = (),
 ) -> RoundPlan | None:
     """Plan one round of candidates.
@@ -164,8 +164,9 @@ def plan_round(
         round_number: 0, 1, ...
         first_index: The first sample index that is free.
         wanted: Synthetic images wanted for every group in the whole run; decides the candidate budget.
-        family: Candidates that are drawn together (`SamplerSettings.family`): each family is of one group, and lies
-            whole in one unit. `first_index` must be a multiple of it, as it is after whole families.
+        particle_group: Candidates that are drawn together (`SamplerSettings.particle_group`): each particle group is of
+            one group, and lies whole in one unit. `first_index` must be a multiple of it, as it is after whole particle
+            groups.
         sparse: Which groups have so few real images that their first round decides whether they are drawn at all: it
             then has `GATE_CANDIDATES` of each at least, as far as the budget goes; empty: none.
 
@@ -175,20 +176,24 @@ def plan_round(
     if round_number >= config.max_rounds:
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
-    families = [math.ceil(tally.missing / _expected_yield(tally, config) / family) for tally in tallies]
+    particle_groups = [math.ceil(tally.missing / _expected_yield(tally, config) / particle_group) for tally in tallies]
     if round_number == 0 and any(sparse):
-        least = math.ceil(GATE_CANDIDATES / family)
-        families = [max(count, least) if few and count else count for count, few in zip(families, sparse, strict=True)]
-    if sum(families) * family > budget:
-        families = [count * max(0, budget) // (sum(families) * family) for count in families]
-    if sum(families) == 0:
+        least = math.ceil(GATE_CANDIDATES / particle_group)
+        particle_groups = [
+            max(count, least) if few and count else count for count, few in zip(particle_groups, sparse, strict=True)
+        ]
+    if sum(particle_groups) * particle_group > budget:
+        particle_groups = [
+            count * max(0, budget) // (sum(particle_groups) * particle_group) for count in particle_groups
+        ]
+    if sum(particle_groups) == 0:
         return None
     return RoundPlan(
         sampler="minority",
         round=round_number,
-        unit_size=math.ceil(config.unit_size / family) * family,
-        indices=np.arange(first_index, first_index + sum(families) * family),
-        groups=np.repeat(_interleave(families), family),
+        unit_size=math.ceil(config.unit_size / particle_group) * particle_group,
+        indices=np.arange(first_index, first_index + sum(particle_groups) * particle_group),
+        groups=np.repeat(_interleave(particle_groups), particle_group),
     )
 
 
@@ -211,7 +216,7 @@ def plan_baseline(config: PlanConfig, first_round: RoundPlan, wanted: Sequence[i
 def plan_real(config: PlanConfig, real: RealData) -> RoundPlan:
     """The real training images, to be scored like the others."""
     groups = real.train_groups.astype(np.int32)
-    return RoundPlan(sampler="none", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
+    return RoundPlan(sampler="real", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
 
 
 def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
@@ -235,7 +240,7 @@ def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
 
 def plan_name(sampler: str, round_number: int) -> str:
     """Name of the plan of a sampler's round."""
-    return f"{'real' if sampler == 'none' else sampler}-{round_number:02d}"
+    return f"{sampler}-{round_number:02d}"
 
 
 def tally(wanted: Sequence[int], rows: Mapping[str, Sequence[object]], groups: Sequence[str]) -> list[Tally]:
@@ -265,8 +270,8 @@ def _expected_yield(tally: Tally, config: PlanConfig) -> float:
 def _interleave(counts: Sequence[int]) -> NDArray[np.int32]:
     """Groups in an order in which every stretch has them in proportion, so that every unit is mixed."""
     groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    places = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
-    ordered: NDArray[np.int32] = groups[np.lexsort((groups, places))]
+    fractions = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
+    ordered: NDArray[np.int32] = groups[np.lexsort((groups, fractions))]
     return ordered
 
 

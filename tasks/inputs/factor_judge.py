@@ -20,7 +20,7 @@ from tasks.inputs.real_data import RealData
 
 @dataclass(frozen=True, eq=False)
 class FactorJudge:
-    """What judges whether samples show the values of their groups.
+    """What evaluates whether samples show the values of their groups.
 
     Attributes:
         classifiers: Of the label and of every attribute with two values or more, in the order of `names`.
@@ -60,7 +60,7 @@ def fitted_factor_judge(
         images: (N, H, W, C) uint8, the training images.
         features: (N, D) theirs.
         settings: Each classifier's budget.
-        neighbours: k of the judge.
+        neighbours: k of the filter.
         device: Where to train.
 
     Raises:

@@ -152,6 +152,6 @@ def _listed(attributes: Mapping[str, Sequence[str]]) -> str:
 
 
 def sparse_groups(real: RealData, *, neighbours: int) -> list[bool]:
-    """Which groups have fewer real images than neighbours are counted, so that no neighbour can judge them."""
+    """Which groups have fewer real images than neighbours are counted, so that no neighbour can evaluate them."""
     have = Counter(real.train.groups)
     return [have[group] < neighbours for group in real.groups]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minority.training.team import Alone
 
 from flows.augment import augment
-from minority.training.team import Alone
-from tasks.backbone.train import judge, train_here
+from tasks.backbone.train import candidate_filter, train_here
 from tasks.config.runs import AugmentConfig, TrainBackboneConfig
 from tasks.inputs.published_run import open_published
 from tests.marked_set import make_marked_set
@@ -25,7 +25,7 @@ def is_standing(images):
 
 
 @pytest.mark.slow
-def test_a_combination_that_no_training_image_shows_is_composed_judged_and_published(tmp_path, prefect_api):
+def test_a_combination_that_no_training_image_shows_is_composed_evaluated_and_published(tmp_path, prefect_api):
     dataset = make_marked_set(tmp_path / "set")
     training = TrainBackboneConfig(
         name="bars",
@@ -51,7 +51,7 @@ def test_a_combination_that_no_training_image_shows_is_composed_judged_and_publi
         },
     )
     train_here(training, team=Alone("cpu"), on_step=lambda step: None, on_look=lambda picture: None)
-    card = judge(training).read_text()
+    card = candidate_filter(training).read_text()
 
     summary = augment(
         AugmentConfig(
@@ -71,7 +71,7 @@ def test_a_combination_that_no_training_image_shows_is_composed_judged_and_publi
     assert set(kept["group"]) == {ABSENT}
     assert len(kept) >= 10
     images = run.images(kept["key"].tolist())
-    # By pixels, which no judge looked at. Chance would be a quarter of all samples.
+    # By pixels, which no evaluate looked at. Chance would be a quarter of all samples.
     right = is_blue(images) & is_standing(images)
     assert right.mean() > 0.7
     real = run.images(rows.loc[rows["source"] == "real", "key"].tolist())

@@ -5,7 +5,7 @@ import pytest
 
 from minority.classifier import ClassifierSettings
 from minority.selection.factor_classifiers import FactorClassifiers, rivals_of
-from minority.selection.fixed_floors import FixedFloorJudge
+from minority.selection.fixed_floors import FixedFloorFilter
 from minority.selection.settings import SelectionSettings
 from minority.selection.without_neighbours import SharedReference, without_neighbours
 
@@ -37,14 +37,14 @@ def test_a_combination_that_was_never_seen_is_recognised_by_its_parts():
     seen = np.repeat([[0, 0], [0, 1], [1, 0]], 30, axis=0)
     unseen = np.repeat([[1, 1]], 40, axis=0)
 
-    judges = FactorClassifiers.train(squares(seen, 0), seen, sizes=(2, 2), settings=SETTINGS, members=1)
+    filters = FactorClassifiers.train(squares(seen, 0), seen, sizes=(2, 2), settings=SETTINGS, members=1)
 
     images = squares(unseen, 1)
-    assert judges.accepts(images, unseen).mean(axis=0).min() > 0.8
-    assert judges.accepts(images, 1 - unseen).mean(axis=0).max() < 0.2
-    assert judges.accepts(images, np.full_like(unseen, -1)).all()
-    confidence = judges.confidence(images, unseen)
-    assert ((confidence > 0.5) == judges.accepts(images, unseen).all(axis=1)).all()
+    assert filters.accepts(images, unseen).mean(axis=0).min() > 0.8
+    assert filters.accepts(images, 1 - unseen).mean(axis=0).max() < 0.2
+    assert filters.accepts(images, np.full_like(unseen, -1)).all()
+    confidence = filters.confidence(images, unseen)
+    assert ((confidence > 0.5) == filters.accepts(images, unseen).all(axis=1)).all()
 
 
 def test_a_condition_with_one_value_cannot_be_told():
@@ -59,27 +59,27 @@ def on_a_square(values, rng, spread=0.1):
     return np.asarray(values, dtype=float) + rng.normal(0, spread, (len(values), 2))
 
 
-def test_a_group_without_images_is_judged_by_what_it_shares_with_others():
+def test_a_group_without_images_is_evaluated_by_what_it_shares_with_others():
     rng = np.random.default_rng(0)
     values = np.repeat([[0, 0], [0, 1], [1, 0]], 40, axis=0)
     features = on_a_square(values, rng)
     asked = np.repeat([[1, 1]], 60, axis=0)
     shared = SharedReference(features, values, neighbours=5)
-    judge = FixedFloorJudge(features, values[:, 0], settings=SelectionSettings())
+    candidate_filter = FixedFloorFilter(features, values[:, 0], settings=SelectionSettings())
     there, nowhere = on_a_square(asked, rng), on_a_square(asked, rng) + 40.0
     candidates = np.concatenate([there, nowhere, features[:60]])
     asked = np.concatenate([asked, asked, asked])
     shown = np.ones((180, 2), dtype=bool)
     shown[:10, 1] = False
 
-    plain = judge.judge(candidates, asked[:, 0])
+    plain = candidate_filter.evaluate(candidates, asked[:, 0])
     said = type(plain)(**vars(plain) | {"shows_values": shown})
     found = without_neighbours(
         said,
         np.ones(180, dtype=bool),
         realism=shared.realism(candidates, asked),
         floor=shared.floor,
-        judge=judge,
+        candidate_filter=candidate_filter,
     )
 
     assert not plain.valid[:60].any()  # neighbours of the own kind are not there
@@ -94,8 +94,8 @@ def test_groups_with_images_keep_their_neighbours_word_but_must_show_what_was_as
     rng = np.random.default_rng(0)
     values = np.repeat([[0, 0], [1, 1]], 40, axis=0)
     features = on_a_square(values, rng)
-    judge = FixedFloorJudge(features, values[:, 0], settings=SelectionSettings())
-    plain = judge.judge(features + 0.01, values[:, 0])
+    candidate_filter = FixedFloorFilter(features, values[:, 0], settings=SelectionSettings())
+    plain = candidate_filter.evaluate(features + 0.01, values[:, 0])
     shown = rng.random((80, 2)) < 0.5
 
     found = without_neighbours(
@@ -103,11 +103,13 @@ def test_groups_with_images_keep_their_neighbours_word_but_must_show_what_was_as
         np.zeros(80, dtype=bool),
         realism=np.zeros(80),
         floor=1.0,
-        judge=judge,
+        candidate_filter=candidate_filter,
     )
 
     assert found.rare.tolist() == plain.rare.tolist()
     assert found.valid.tolist() == plain.valid.tolist()
     assert found.label_kept.tolist() == (plain.label_kept & shown.all(axis=1)).tolist()
     with pytest.raises(ValueError, match="ask them first"):
-        without_neighbours(plain, np.ones(80, dtype=bool), realism=np.zeros(80), floor=1.0, judge=judge)
+        without_neighbours(
+            plain, np.ones(80, dtype=bool), realism=np.zeros(80), floor=1.0, candidate_filter=candidate_filter
+        )

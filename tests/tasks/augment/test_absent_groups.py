@@ -12,7 +12,7 @@ from minority.sampling.edit import choose_others
 from tasks.augment.candidates import Candidates
 from tasks.augment.gate import REFUSED_GROUP
 from tasks.augment.planning import plan_real, plan_round, quotas
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_rounds
 from tasks.augment.units import make_unit
 from tasks.backbone.train import build_network
@@ -72,7 +72,7 @@ def generate(workspace):
     """Every unit of the run, and its published table."""
     store, wanted = open_run_store(workspace.run), quotas(workspace.real, workspace.config.plan)
     candidates, rounds = Candidates(workspace, store), 0
-    for unit in settle_plan(plan_real(workspace.config.plan, workspace.real), store):
+    for unit in load_or_create_plan(plan_real(workspace.config.plan, workspace.real), store):
         make_unit(unit, workspace, store)
     while planned := plan_round(
         workspace.config.plan,
@@ -82,7 +82,7 @@ def generate(workspace):
         wanted=wanted,
         sparse=workspace.sparse_groups,
     ):
-        plan = settle_plan(planned, store)
+        plan = load_or_create_plan(planned, store)
         for unit in plan:
             make_unit(unit, workspace, store)
         candidates.add(plan)
@@ -132,7 +132,7 @@ def test_a_run_of_observed_groups_has_the_columns_that_it_always_had(settings, t
     plain = open_workspace(tiny_config())
     plan = plan_real(plain.config.plan, plain.real)
     store = open_run_store(plain.run)
-    settle_plan(plan, store)
+    load_or_create_plan(plan, store)
     make_unit(plan[0], plain, store)
 
     assert "shows_label" not in read_unit_rows(store, plan[0].unit).column_names

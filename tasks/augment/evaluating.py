@@ -12,14 +12,14 @@ from tasks.inputs.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Evaluated:
     """Candidates with what they turned out to be.
 
     Attributes:
         groups: (N,) group of each: the one it was drawn for, or the one that was recognised.
         labels: (N,) the groups' labels.
         features: (N, D).
-        verdicts: The judge's, with the labeller's word on the label where there is one.
+        verdicts: The filter's, with the labeller's word on the label where there is one.
     """
 
     groups: NDArray[np.int64]
@@ -28,9 +28,9 @@ class Judged:
     verdicts: Verdicts
 
 
-def judge_images(
+def evaluate_images(
     workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64], *, inherited: bool = False
-) -> Judged:
+) -> Evaluated:
     """Recognise groups where the backbone does not know them, and ask every filter.
 
     Args:
@@ -49,10 +49,10 @@ def judge_images(
     if confirmed:
         groups = planned_groups
     labels, features = group_labels[groups], workspace.extract(images)
-    verdicts = workspace.judge.judge(features, labels, images=images)
+    verdicts = workspace.candidate_filter.evaluate(features, labels, images=images)
     if workspace.factor_judge is not None:
         verdicts = _shown(workspace, workspace.factor_judge, verdicts, images, features=features, groups=planned_groups)
-        return Judged(groups=planned_groups, labels=labels, features=features, verdicts=verdicts)
+        return Evaluated(groups=planned_groups, labels=labels, features=features, verdicts=verdicts)
     if confidence is not None:
         kept = confidence >= workspace.label_floor
         if confirmed:
@@ -60,12 +60,12 @@ def judge_images(
         elif workspace.backbone.num_classes is not None:
             kept &= labels == group_labels[planned_groups]
         verdicts = verdicts.with_labeller(confidence, kept)
-    return Judged(groups=groups, labels=labels, features=features, verdicts=verdicts)
+    return Evaluated(groups=groups, labels=labels, features=features, verdicts=verdicts)
 
 
 def _shown(
     workspace: Workspace,
-    judge: FactorJudge,
+    candidate_filter: FactorJudge,
     verdicts: Verdicts,
     images: NDArray[np.uint8],
     *,
@@ -73,13 +73,17 @@ def _shown(
     groups: NDArray[np.int64],
 ) -> Verdicts:
     """The verdicts, with what the classifiers of label and attributes say; in sparse groups theirs decide."""
-    asked = judge.values[groups]
+    asked = candidate_filter.values[groups]
     said = replace(
         verdicts,
-        shows_values=judge.classifiers.accepts(images, asked),
-        labeller_confidence=judge.classifiers.confidence(images, asked),
+        shows_values=candidate_filter.classifiers.accepts(images, asked),
+        labeller_confidence=candidate_filter.classifiers.confidence(images, asked),
     )
-    realism = judge.shared.realism(features, asked)
+    realism = candidate_filter.shared.realism(features, asked)
     return without_neighbours(
-        said, judge.sparse[groups], realism=realism, floor=judge.shared.floor, judge=workspace.judge
+        said,
+        candidate_filter.sparse[groups],
+        realism=realism,
+        floor=candidate_filter.shared.floor,
+        candidate_filter=workspace.candidate_filter,
     )
