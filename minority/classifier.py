@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minority.runtime.interruption import stop_if_interrupted
+from minority.runtime.progress import counted
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -162,17 +163,19 @@ def train_classifier(
         optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.1
     )
     model.train()
-    for draw in draws:
-        stop_if_interrupted()
-        batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
-        logits = model(batch.to(device))
-        if shifts is not None:
-            logits = logits + shifts[draw].to(device)
-        loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    with counted("training a classifier", unit="steps") as count:
+        for step, draw in enumerate(draws):
+            stop_if_interrupted()
+            batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
+            logits = model(batch.to(device))
+            if shifts is not None:
+                logits = logits + shifts[draw].to(device)
+            loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            count(step + 1, settings.steps)
     return model.eval()
 
 

@@ -85,8 +85,23 @@ FACTOR_COLUMNS = (
     pa.field("shows_label", pa.bool_()),  # whether the label that was asked for is shown
     pa.field("shows_attributes", pa.bool_()),  # whether every attribute value that was asked for is
 )
+#: What a person said of a candidate. Only tables of runs that were reviewed have these columns.
+REVIEW_FIELDS = (
+    pa.field("decision", pa.string()),  # "good", "bad", or null where nobody said anything
+    pa.field("decision_reason", pa.string()),  # why, in the reviewer's words
+    pa.field("decided_by", pa.string()),  # who
+)
+REVIEW_COLUMNS = tuple(field.name for field in REVIEW_FIELDS)
 #: Every column that a table may have.
-ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS])
+ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *REVIEW_FIELDS])
+
+#: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
+FORMER_COLUMNS = {
+    "realness": "p_real",
+    "realness_quantile": "p_real_quantile",
+    "fingerprint": "random_projection",
+    "founder": "root_ancestor",
+}
 
 # One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
 WEIGHTS_SCHEMA = pa.schema(
@@ -101,5 +116,5 @@ WEIGHTS_SCHEMA = pa.schema(
 
 def schema_for(columns: Collection[str]) -> pa.Schema:
     """The schema of a table with these columns: METADATA_SCHEMA, and the columns that only some runs have."""
-    some = {field.name for field in FACTOR_COLUMNS} & set(columns)
-    return pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS]) if some else METADATA_SCHEMA
+    some = [parts for parts in (FACTOR_COLUMNS, REVIEW_FIELDS) if {field.name for field in parts} & set(columns)]
+    return pa.schema([*METADATA_SCHEMA, *(field for parts in some for field in parts)]) if some else METADATA_SCHEMA

@@ -34,7 +34,12 @@ PRESENT = "present settings"
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSteps:
-    """A solver and its steps, as in SamplerSettings."""
+    """A solver and its steps, as in SamplerSettings.
+
+    Attributes:
+        solver: "ancestral", "ddim" or "dpm_solver".
+        steps: Steps of the respaced chain: a number, or sections such as "logsnr20".
+    """
 
     solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
     steps: int | str = 50
@@ -111,7 +116,7 @@ class CalibrationSpace(_WithGrids):
         """Where a search starts: the baselines, and combinations in which every value is about equally frequent.
 
         Args:
-            base: As for `candidates`.
+            base: What is not searched is kept as it is there.
             limit: How many, at least the baselines.
             seed: Decides the draw.
 
@@ -136,7 +141,7 @@ class CalibrationSpace(_WithGrids):
         setting; another grid of a method. The baselines are nobody's neighbours.
 
         Args:
-            base: As for `candidates`.
+            base: What is not searched is kept as it is there.
             index: The position of the combination.
             seed: Decides the order, together with the position.
         """
@@ -221,7 +226,12 @@ def _goes_with(key: str, grids: tuple[Grid, ...], base: SamplerSettings, steps: 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Sampler settings under a name."""
+    """Sampler settings under a name.
+
+    Attributes:
+        name: A line for people, unique in a search.
+        sampler: The settings.
+    """
 
     name: str
     sampler: SamplerSettings

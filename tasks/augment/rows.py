@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
+from minority.selection.policy import FILTERS
 from minority.selection.verdicts import Verdicts
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.evaluating import Evaluated, evaluate_images
@@ -126,10 +127,7 @@ def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, ob
     columns: dict[str, object] = {} if workspace.factor_judge is None else _shown(workspace.factor_judge, verdicts)
     columns |= {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
-        "rare": verdicts.rare,
-        "valid": verdicts.valid,
-        "new": verdicts.new,
-        "label_kept": verdicts.label_kept,
+        **{name: getattr(verdicts, name) for name in FILTERS},
         "random_projection": list(projected(evaluated.features)),
     }
     scores = {

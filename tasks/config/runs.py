@@ -13,6 +13,7 @@ from datasets.storage.store import Store
 from datasets.storage.store_url import require_no_secret
 from minority.calibration.search import CalibrationSettings
 from minority.classifier import ClassifierSettings
+from minority.discovery.settings import DiscoverySettings
 from minority.evaluation.backbone_quality import QualitySettings
 from minority.features import ExtractorSettings
 from minority.sampling.draw import SamplerSettings, ScoreSettings
@@ -22,6 +23,7 @@ from minority.training import TrainingSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers
 from tasks.config.recipe import differing, recipe_of
+from tasks.config.renamed import under_former_names, under_new_names
 from tasks.config.sections import (
     ArmsConfig,
     Backbone,
@@ -43,6 +45,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 class _Run(Section):
     """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_names_of_now(cls, values: Any) -> Any:
+        return under_new_names(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _has_sane_numbers(self) -> Self:
@@ -149,6 +156,36 @@ class DownstreamConfig(_Run):
     workers: Workers = Workers()
 
 
+class DiscoverConfig(_Run):
+    """One search for hidden groups. Fits nothing on validation and test images."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    dataset: DatasetConfig
+    backbone: Annotated[
+        Backbone | None, Field(description="Draws the plain samples of the method amplifier; the others need none.")
+    ] = None
+    discovery: DiscoverySettings = DiscoverySettings()
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _amplifier_has_a_backbone(self) -> Self:
+        if self.discovery.method == "amplifier" and self.backbone is None:
+            raise ValueError("discovery.method amplifier draws plain samples; name a backbone, or choose cross_fitted.")
+        return self
+
+    def recipe(self, *, backbone_identity: str | None, real_digest: str) -> str:
+        """12 hex digits over everything that decides the result, as in `AugmentConfig.recipe`.
+
+        Args:
+            backbone_identity: `Backbone.identity` of the backbone that is drawn from; None where none is.
+            real_digest: Digest of the training and validation images.
+        """
+        settings = differing(self, exclude={"name", "store", "device", "workers", "backbone"})
+        return recipe_of({"settings": settings, "backbone": backbone_identity, "real_digest": real_digest})
+
+
 class CalibrateConfig(_Run):
     """One search for sampler settings. Uses training and validation images, never test images."""
 
@@ -201,8 +238,8 @@ def _recipe(
 ) -> str:
     return recipe_of(
         {
-            "settings": differing(config, exclude=indecisive),
-            "backbone": [backbone_identity, config.backbone.decisive],
+            "settings": under_former_names(differing(config, exclude=indecisive)),
+            "backbone": [backbone_identity, under_former_names(config.backbone.decisive, below="backbone")],
             "real_digest": real_digest,
             "version": RECIPE_VERSION,
         }
@@ -235,9 +272,9 @@ class TrainBackboneConfig(_Run):
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
-        QualitySettings()
-    )
+    quality: Annotated[
+        QualitySettings | None, Field(description="How the result is evaluated for its model card; none: it is not.")
+    ] = QualitySettings()
     published: Annotated[
         str | None, Field(description="Published figures to compare with and their source, in words for the card.")
     ] = None
@@ -273,7 +310,7 @@ class TrainBackboneConfig(_Run):
         return self
 
 
-Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
+Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig)
 
 
 def with_resolved_store(config: Run) -> Run:
