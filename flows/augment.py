@@ -5,8 +5,9 @@ from logging import INFO, WARNING
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled
 
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates

@@ -3,6 +3,7 @@
 import logging
 
 from datasets.storage.store import Store
+from minority.sampling.diffusion_classifier import require_classes
 from minority.sampling.draw import check_backbone
 from tasks.augment.planning import quotas
 from tasks.config.limits import MOST_CANDIDATES
@@ -81,7 +82,10 @@ def _check_plan(config: AugmentConfig) -> str | None:
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
         real = None if _check_data(config) is not None else planned_real_data(config)
-        check_backbone(open_backbone(config.backbone, real), config.sampler)
+        backbone = open_backbone(config.backbone, real)
+        check_backbone(backbone, config.sampler)
+        if config.scores.zero_shot is not None:
+            require_classes(backbone)
     except ValueError as error:
         return str(error)
     return None

@@ -92,8 +92,16 @@ REVIEW_FIELDS = (
     pa.field("decided_by", pa.string()),  # who
 )
 REVIEW_COLUMNS = tuple(field.name for field in REVIEW_FIELDS)
+#: Columns of runs that ask for them (scores.zero_shot), behind all others; tables without them are as they always were.
+OPTIONAL_SCHEMA = pa.schema(
+    [
+        pa.field("zero_shot_label", pa.int32()),  # the class that explains it best to the backbone (Li et al. 2023)
+        pa.field("zero_shot_probability", pa.float32()),  # that the backbone gives to the label it was drawn for
+        pa.field("zero_shot_kept", pa.bool_()),  # whether zero_shot_label is that label
+    ]
+)
 #: Every column that a table may have.
-ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *REVIEW_FIELDS])
+ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *REVIEW_FIELDS, *OPTIONAL_SCHEMA])
 
 #: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
 FORMER_COLUMNS = {
@@ -116,5 +124,6 @@ WEIGHTS_SCHEMA = pa.schema(
 
 def schema_for(columns: Collection[str]) -> pa.Schema:
     """The schema of a table with these columns: METADATA_SCHEMA, and the columns that only some runs have."""
-    some = [parts for parts in (FACTOR_COLUMNS, REVIEW_FIELDS) if {field.name for field in parts} & set(columns)]
+    kinds = (FACTOR_COLUMNS, REVIEW_FIELDS, tuple(OPTIONAL_SCHEMA))
+    some = [parts for parts in kinds if {field.name for field in parts} & set(columns)]
     return pa.schema([*METADATA_SCHEMA, *(field for parts in some for field in parts)]) if some else METADATA_SCHEMA

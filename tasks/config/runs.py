@@ -121,6 +121,15 @@ class AugmentConfig(_Run):
         )
 
     @model_validator(mode="after")
+    def _recognised_is_asked(self) -> Self:
+        if self.selection.policy == "recognised" and self.scores.zero_shot is None:
+            raise ValueError(
+                "selection.policy recognised goes by the backbone's zero-shot classifier; set scores.zero_shot, too, "
+                "e.g. --set 'scores.zero_shot={}'."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
         starts = [
             method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1

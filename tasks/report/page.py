@@ -18,8 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from minority.downstream.accuracy import METRIC_PHRASES
+from minority.downstream.cost import in_words
 from tasks.augment.gate import GroupGate
-from tasks.report import figures, findings, pictures, verdict
+from tasks.report import figures, findings, pictures, recommendation, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
 from tasks.report.page_parts import content_hash, page_part
 from tasks.report.scores import SCORE_NAMES
@@ -146,7 +147,10 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
     samplers = findings.evaluate_samplers(inputs.metadata, inputs.cost_per_sample)
     ratios = findings.compare_samplers(samplers)
     downstream = verdict.evaluate_results(inputs.results)
+    real = inputs.metadata[inputs.metadata["source"] == "real"]["group"].value_counts()
+    advice = recommendation.recommend(downstream, {str(name): int(count) for name, count in real.items()})
     return {
+        "recommendation": None if advice is None else advice.to_text(),
         "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
         "samplers": samplers,
         "ratios": ratios,
@@ -294,6 +298,7 @@ def _environment() -> Environment:
         "points": partial(_number, scale=100, decimals=1),
         "signed_points": lambda value: _number(value, scale=100, decimals=1, sign=True),
         "arm": verdict.name_of_arm,
+        "macs": in_words,
         "metric": lambda metric: METRIC_PHRASES.get(metric, metric.replace("_", " ")),
         "standing": verdict.standing,
         "colour": figures.colour_of,
