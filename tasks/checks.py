@@ -13,6 +13,7 @@ from tasks.downstream.data import sources_of
 from tasks.downstream.reading import pretrained_kind
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
+from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.pretrained_on import check_pretrained
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.run_store import open_run_store
@@ -60,7 +61,7 @@ def account_of_images(config: DatasetConfig) -> str:
 
 def _check_data(config: AugmentConfig) -> str | None:
     try:
-        load_real_data(config.dataset)
+        planned_real_data(config)
     except InputError as error:
         return str(error)
     return None
@@ -69,7 +70,7 @@ def _check_data(config: AugmentConfig) -> str | None:
 def _check_plan(config: AugmentConfig) -> str | None:
     if _check_data(config) is not None:
         return None
-    wanted = sum(quotas(load_real_data(config.dataset), config.plan))
+    wanted = sum(quotas(planned_real_data(config), config.plan))
     if wanted * config.plan.candidates_per_image <= MOST_CANDIDATES:
         return None
     return (
@@ -80,7 +81,7 @@ def _check_plan(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        real = None if _check_data(config) is not None else load_real_data(config.dataset)
+        real = None if _check_data(config) is not None else planned_real_data(config)
         backbone = open_backbone(config.backbone, real)
         check_backbone(backbone, config.sampler)
         if config.scores.zero_shot is not None:
@@ -115,7 +116,7 @@ def _check_downstream(config: AugmentConfig) -> str | None:
         return None
     try:
         sources = sources_of(config, policies=config.downstream.policies)
-        real = load_real_data(config.dataset)
+        real = planned_real_data(config)
         check_arms(config.downstream, real, sources=sources, pretrained=pretrained_kind(config, real))
     except InputError as error:
         return str(error)

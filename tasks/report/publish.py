@@ -2,11 +2,13 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
@@ -15,12 +17,14 @@ from datasets.storage.checked import checked_json, parse_checked_json
 from datasets.storage.escaping import for_markdown
 from minority.downstream.cost import in_words
 from minority.downstream.metrics import results_table
+from tasks.augment.gate import GATE_COLUMNS, GroupGate, gates_of
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig
 from tasks.downstream.trainings import has_arms, open_arms, read_outcome, results_folder, skipped_arms
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.planned_groups import sparse_groups
 from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
@@ -196,6 +200,21 @@ def _inputs(
         reproduce=reproduce,
         licence=real.licence,
         account=real.account.to_text(examples=False),
+        gates=_gates(run),
+    )
+
+
+def _gates(run: PublishedRun) -> list[GroupGate]:
+    """What became of the groups with few or no real images; none where no classifier told what samples show."""
+    if not set(GATE_COLUMNS) <= set(run.metadata.columns):
+        return []
+    drawn = run.metadata.loc[run.metadata["sampler"] == "minority", ["group", "round", *GATE_COLUMNS]]
+    return gates_of(
+        pa.Table.from_pandas(drawn, preserve_index=False),
+        groups=run.real.groups,
+        sparse=sparse_groups(run.real, neighbours=run.config.selection.neighbours),
+        real=Counter(run.real.train.groups),
+        floor=run.config.plan.gate,
     )
 
 
