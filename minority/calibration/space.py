@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from minority.calibration.grids import GRIDS, Grid, check_values, combinations, 
 from minority.guidance import combination_problem
 from minority.guidance.registry import METHODS
 from minority.sampling.settings import SamplerSettings
+from minority.solvers import SolverName
 
 #: Name of plain sampling, with which every calibration is compared.
 PLAIN = "plain"
@@ -34,9 +35,14 @@ PRESENT = "present settings"
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSteps:
-    """A solver and its steps, as in SamplerSettings."""
+    """A solver and its steps, as in SamplerSettings.
 
-    solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
+    Attributes:
+        solver: "ancestral", "ddim" or "dpm_solver".
+        steps: Steps of the respaced chain: a number, or sections such as "logsnr20".
+    """
+
+    solver: SolverName = "ancestral"
     steps: int | str = 50
 
     def describe(self) -> str:
@@ -221,7 +227,12 @@ def _goes_with(key: str, grids: tuple[Grid, ...], base: SamplerSettings, steps: 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Sampler settings under a name."""
+    """Sampler settings under a name.
+
+    Attributes:
+        name: A line for people, unique in a search.
+        sampler: The settings.
+    """
 
     name: str
     sampler: SamplerSettings
