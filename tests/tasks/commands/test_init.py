@@ -143,7 +143,7 @@ def test_what_cannot_be_seen_is_asked_for(scans, tmp_path):
     (scans / "odd.csv").write_text("file,kind\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
     with pytest.raises(InputError, match=r"no column of .* looks like the label; name it, e\.g\. --label kind\."):
         choose("odd", look(scans / "files", scans / "odd.csv"), Wishes(), on_gpu=False)
-    with pytest.raises(InputError, match="is a flat folder, so no image has a label"):
+    with pytest.raises(InputError, match="has no folders, so no image has a label"):
         choose("odd", look(scans / "files", None), Wishes(), on_gpu=False)
     with pytest.raises(InputError, match="no column 'colour'"):
         choose("odd", look(scans / "files", scans / "labels.csv"), Wishes(groups=["colour"]), on_gpu=False)
