@@ -19,6 +19,7 @@ import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
 from datasets.readers.added_column import with_column
+from datasets.readers.folder_zip import read_folder_zip
 from datasets.readers.image_digest import image_digest, remember_pixels
 from datasets.readers.imageset import PARTS, ImageSet, Problem
 from datasets.readers.screening import Screening
@@ -159,7 +160,12 @@ def _read_image_tars(config: DatasetConfig) -> RealData:
 
 def _read_folder(config: DatasetConfig) -> RealData:
     folder = _folder(config, holds="one folder a class")
-    images = datasets.readers.folder.read_folder(folder, image_size=config.image_size, classes=config.classes)
+    if folder.is_file():
+        if config.image_size is None:
+            raise InputError("dataset.image_size is not set; give the side that images are cut and resized to.")
+        images = read_folder_zip(folder, image_size=config.image_size, classes=config.classes)
+    else:
+        images = datasets.readers.folder.read_folder(folder, image_size=config.image_size, classes=config.classes)
     if images.parts is not None and "train" not in images.parts:
         raise InputError(f"{folder} has no images in train/ to learn from; add them, or name one of its parts itself.")
     return _split(images, config, licence="Unknown; ask whoever gave you the images.")
