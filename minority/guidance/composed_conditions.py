@@ -124,12 +124,11 @@ class _Composition(Guidance):
                 for place, weight in enumerate(self.separate)
                 if weight > 0
             ]
-            eps = free.eps + sum(weight * (part.eps - free.eps) for weight, part in parts)
-            x0_hat = free.x0_hat
-            if x0_hat is not None:
-                x0_hat = x0_hat + sum(
-                    weight * (part.x0_hat - free.x0_hat) for weight, part in parts if part.x0_hat is not None
-                )
+            eps, x0_hat = free.eps, free.x0_hat
+            for weight, part in parts:
+                eps = eps + weight * (part.eps - free.eps)
+                if x0_hat is not None and free.x0_hat is not None and part.x0_hat is not None:
+                    x0_hat = x0_hat + weight * (part.x0_hat - free.x0_hat)
             first = parts[0][1]
             return Prediction(
                 eps=eps, variance_fraction=first.variance_fraction, log_variance=first.log_variance, x0_hat=x0_hat

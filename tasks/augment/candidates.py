@@ -39,7 +39,7 @@ class Candidates:
 
     def add(self, plan: RoundPlan) -> None:
         """Read the candidates of a finished round."""
-        gate = () if self._workspace.factor_judge is None else GATE_COLUMNS
+        gate = () if self._workspace.factor_filter is None else GATE_COLUMNS
         rows = read_rows(self._store, plan, columns=(*_ASKED, *asked_columns(self._policy), *gate))
         assert rows is not None, "a round has units"
         self._rows = rows if self._rows is None else pa.concat_tables([self._rows, rows])
@@ -66,12 +66,12 @@ class Candidates:
     def gates(self) -> list[GroupGate]:
         """What the first round says of the groups with few or no real images; none where no classifier tells them."""
         workspace = self._workspace
-        if self._rows is None or workspace.factor_judge is None:
+        if self._rows is None or workspace.factor_filter is None:
             return []
         return gates_of(
             self._rows,
             groups=workspace.real.groups,
-            sparse=workspace.factor_judge.sparse.tolist(),
+            sparse=workspace.factor_filter.sparse.tolist(),
             real=Counter(workspace.real.train.groups),
             floor=workspace.config.plan.gate,
         )

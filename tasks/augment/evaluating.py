@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from minority.selection.verdicts import Verdicts
 from minority.selection.without_neighbours import without_neighbours
-from tasks.inputs.factor_judge import FactorJudge
+from tasks.inputs.factor_filter import FactorFilter
 from tasks.inputs.workspace import Workspace
 
 
@@ -50,8 +50,10 @@ def evaluate_images(
         groups = planned_groups
     labels, features = group_labels[groups], workspace.extract(images)
     verdicts = workspace.candidate_filter.evaluate(features, labels, images=images)
-    if workspace.factor_judge is not None:
-        verdicts = _shown(workspace, workspace.factor_judge, verdicts, images, features=features, groups=planned_groups)
+    if workspace.factor_filter is not None:
+        verdicts = _shown(
+            workspace, workspace.factor_filter, verdicts, images, features=features, groups=planned_groups
+        )
         return Evaluated(groups=planned_groups, labels=labels, features=features, verdicts=verdicts)
     if confidence is not None:
         kept = confidence >= workspace.label_floor
@@ -65,7 +67,7 @@ def evaluate_images(
 
 def _shown(
     workspace: Workspace,
-    candidate_filter: FactorJudge,
+    factor_filter: FactorFilter,
     verdicts: Verdicts,
     images: NDArray[np.uint8],
     *,
@@ -73,17 +75,17 @@ def _shown(
     groups: NDArray[np.int64],
 ) -> Verdicts:
     """The verdicts, with what the classifiers of label and attributes say; in sparse groups theirs decide."""
-    asked = candidate_filter.values[groups]
+    asked = factor_filter.values[groups]
     said = replace(
         verdicts,
-        shows_values=candidate_filter.classifiers.accepts(images, asked),
-        labeller_confidence=candidate_filter.classifiers.confidence(images, asked),
+        shows_values=factor_filter.classifiers.accepts(images, asked),
+        labeller_confidence=factor_filter.classifiers.confidence(images, asked),
     )
-    realism = candidate_filter.shared.realism(features, asked)
+    realism = factor_filter.shared.realism(features, asked)
     return without_neighbours(
         said,
-        candidate_filter.sparse[groups],
+        factor_filter.sparse[groups],
         realism=realism,
-        floor=candidate_filter.shared.floor,
+        floor=factor_filter.shared.floor,
         candidate_filter=workspace.candidate_filter,
     )

@@ -16,7 +16,7 @@ from minority.selection.verdicts import Verdicts
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan
-from tasks.inputs.factor_judge import FactorJudge
+from tasks.inputs.factor_filter import FactorFilter
 from tasks.inputs.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.inputs.workspace import Workspace
 
@@ -97,7 +97,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "reason": ["real"] * plan.num_samples,
     }
     rows |= _zero_shot_columns(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], labels=labels)
-    if workspace.factor_judge is not None:  # so that all units of a run have the same columns
+    if workspace.factor_filter is not None:  # so that all units of a run have the same columns
         rows |= dict.fromkeys(("shows_label", "shows_attributes"), pa.nulls(plan.num_samples, pa.bool_()))
     return images, pa.table(rows)
 
@@ -143,10 +143,10 @@ def _zero_shot_columns(
     }
 
 
-def _shown(candidate_filter: FactorJudge, verdicts: Verdicts) -> dict[str, object]:
-    assert verdicts.shows_values is not None, "a run with a factor evaluate asks it"
-    attributes = verdicts.shows_values[:, 1:] if candidate_filter.tells_label else verdicts.shows_values
-    label = verdicts.shows_values[:, 0] if candidate_filter.tells_label else np.ones(len(attributes), dtype=bool)
+def _shown(factor_filter: FactorFilter, verdicts: Verdicts) -> dict[str, object]:
+    assert verdicts.shows_values is not None, "a run with a factor filter asks it"
+    attributes = verdicts.shows_values[:, 1:] if factor_filter.tells_label else verdicts.shows_values
+    label = verdicts.shows_values[:, 0] if factor_filter.tells_label else np.ones(len(attributes), dtype=bool)
     return {"shows_label": label, "shows_attributes": attributes.all(axis=1)}
 
 
@@ -154,7 +154,7 @@ def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, ob
     verdicts = evaluated.verdicts
     neighbourhood = verdicts.neighbourhood
     ids = workspace.real.train.source_ids
-    columns: dict[str, object] = {} if workspace.factor_judge is None else _shown(workspace.factor_judge, verdicts)
+    columns: dict[str, object] = {} if workspace.factor_filter is None else _shown(workspace.factor_filter, verdicts)
     columns |= {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
         **{name: getattr(verdicts, name) for name in FILTERS},

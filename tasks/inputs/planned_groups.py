@@ -112,7 +112,8 @@ class GroupValues:
                         f"group {group!r} has the {factor.name} {told[factor.name]!r}, the backbone knows "
                         f"{', '.join(factor.values)}; train one on all of them, or leave the group out."
                     )
-        return factors.rows(values).tolist()
+        rows: list[int] = factors.rows(values).tolist()
+        return rows
 
 
 def planned_real_data(config: AugmentConfig) -> RealData:

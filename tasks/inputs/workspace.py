@@ -28,7 +28,7 @@ from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
 from tasks.inputs.backbone_files import load_stage
-from tasks.inputs.factor_judge import FactorJudge, fitted_factor_judge
+from tasks.inputs.factor_filter import FactorFilter, fitted_factor_filter
 from tasks.inputs.fitted import fitted_filter, fitted_label_floor, fitted_labeller
 from tasks.inputs.planned_groups import GroupValues, planned_real_data
 from tasks.inputs.prompts import prompts_for
@@ -95,10 +95,10 @@ class Models:
         """
         takes_label = self.backbone.num_classes is not None and self.backbone.prompts is None
         label_tells = takes_label and self.real.has_one_group_a_label
-        return len(self.real.groups) > 1 and not label_tells and not self.needs_factor_judge
+        return len(self.real.groups) > 1 and not label_tells and not self.needs_factor_filter
 
     @property
-    def needs_factor_judge(self) -> bool:
+    def needs_factor_filter(self) -> bool:
         """Whether label and attributes are told by a classifier each: groups may have no real image to learn from."""
         return self.backbone.factors is not None or self.config.plan.groups != "observed"
 
@@ -121,13 +121,13 @@ class Workspace(Models):
         labeller: Recognises groups; None where the backbone's label tells them.
         label_floor: Confidence from which a recognised group is believed: as configured, or fitted on the validation
             split.
-        factor_judge: Tells label and attributes; None where groups are told by the label, or by the labeller.
+        factor_filter: Tells label and attributes; None where groups are told by the label, or by the labeller.
     """
 
     candidate_filter: CandidateFilter
     labeller: Labeller | None
     label_floor: float
-    factor_judge: FactorJudge | None
+    factor_filter: FactorFilter | None
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -141,7 +141,7 @@ class Workspace(Models):
     @property
     def sparse_groups(self) -> list[bool]:
         """Which groups have so few real images that a gate decides on them; none where nothing tells what they show."""
-        return [] if self.factor_judge is None else self.factor_judge.sparse.tolist()
+        return [] if self.factor_filter is None else self.factor_filter.sparse.tolist()
 
     @property
     def spacing(self) -> float | None:
@@ -222,7 +222,7 @@ def _open_workspace(config_json: str) -> Workspace:
         candidate_filter=candidate_filter,
         labeller=labeller,
         label_floor=_floor(models, labeller),
-        factor_judge=_factor_judge(models),
+        factor_filter=_factor_filter(models),
     )
 
 
@@ -231,10 +231,10 @@ def _fields_of(models: Models) -> dict[str, Any]:
     return {field.name: getattr(models, field.name) for field in fields(models)}
 
 
-def _factor_judge(models: Models) -> FactorJudge | None:
-    if not models.needs_factor_judge:
+def _factor_filter(models: Models) -> FactorFilter | None:
+    if not models.needs_factor_filter:
         return None
-    return fitted_factor_judge(
+    return fitted_factor_filter(
         models.run.dataset_store,
         models.real,
         models.train_images,

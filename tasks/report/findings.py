@@ -265,7 +265,7 @@ def fill_of_classes(
     return fills
 
 
-def judge_gate(gate: GroupGate, metadata: pd.DataFrame) -> GateFinding:
+def describe_gate(gate: GroupGate, metadata: pd.DataFrame) -> GateFinding:
     """What a group with few or no real images got."""
     drawn = drawn_by(metadata, "minority")
     return GateFinding(

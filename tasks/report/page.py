@@ -129,7 +129,7 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         unfilled=sorted((fill for fill in metrics["classes"] if fill.shortfall), key=lambda fill: -fill.shortfall),
         parts=_groups_shown(metrics["downstream"], inputs),
         fairness=_fairness_rows(metrics["downstream"]),
-        gates=[(gate, findings.judge_gate(gate, inputs.metadata)) for gate in inputs.gates],
+        gates=[(gate, findings.describe_gate(gate, inputs.metadata)) for gate in inputs.gates],
         image_commands=[command for command in inputs.reproduce if not command.startswith(_COMPARISON)],
         downstream_commands=inputs.reproduce[-1:],
         script=Markup(script),
@@ -166,7 +166,7 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
 def _published(metrics: Mapping[str, Any], inputs: ReportInputs) -> dict[str, object]:
     """What goes into metrics.json."""
     origin = {"dataset": inputs.dataset, "run_id": inputs.run_id, "recipe": inputs.recipe}
-    gated = {"sparse_groups": {gate.group: findings.judge_gate(gate, inputs.metadata) for gate in inputs.gates}}
+    gated = {"sparse_groups": {gate.group: findings.describe_gate(gate, inputs.metadata) for gate in inputs.gates}}
     shown = gated if inputs.gates else {}
     return {**metrics, **origin, **shown, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
 

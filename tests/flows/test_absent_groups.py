@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minority.training.team import Alone
 
 from flows.augment import augment
-from tasks.backbone.train import candidate_filter, train_here
+from minority.training.process_group import SingleProcess
+from tasks.backbone.train import evaluate, train_here
 from tasks.config.runs import AugmentConfig, TrainBackboneConfig
 from tasks.inputs.published_run import open_published
 from tests.marked_set import make_marked_set
@@ -50,8 +50,10 @@ def test_a_combination_that_no_training_image_shows_is_composed_evaluated_and_pu
             "features": {"kind": "pixels"},
         },
     )
-    train_here(training, team=Alone("cpu"), on_step=lambda step: None, on_look=lambda picture: None)
-    card = candidate_filter(training).read_text()
+    train_here(
+        training, process_group=SingleProcess("cpu"), on_step=lambda step: None, on_evaluation=lambda picture: None
+    )
+    card = evaluate(training).read_text()
 
     summary = augment(
         AugmentConfig(

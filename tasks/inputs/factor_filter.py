@@ -19,7 +19,7 @@ from tasks.inputs.real_data import RealData
 
 
 @dataclass(frozen=True, eq=False)
-class FactorJudge:
+class FactorFilter:
     """What evaluates whether samples show the values of their groups.
 
     Attributes:
@@ -42,7 +42,7 @@ class FactorJudge:
         return self.names[0] == "label"
 
 
-def fitted_factor_judge(
+def fitted_factor_filter(
     store: Store,
     real: RealData,
     images: NDArray[np.uint8],
@@ -51,7 +51,7 @@ def fitted_factor_judge(
     settings: ClassifierSettings,
     neighbours: int,
     device: str,
-) -> FactorJudge:
+) -> FactorFilter:
     """Fit the classifiers on the training images, or read them.
 
     Args:
@@ -79,7 +79,7 @@ def fitted_factor_judge(
     labellers = _classifiers(
         store, images, train, sizes=[sizes[place] for place in told], settings=settings, device=device
     )
-    return FactorJudge(
+    return FactorFilter(
         classifiers=labellers,
         names=tuple(names[place] for place in told),
         values=groups.numbers(real.groups)[:, told],
