@@ -107,7 +107,7 @@ def _evidence(downstream: Downstream) -> str:
     if downstream.main is None:
         best = name_of_arm(downstream.rival or "")
         return f"No recipe with synthetic images was compared; {best} did best on validation."
-    against = dict.fromkeys((downstream.rival, BASE_ARM))
+    against = [name for name in dict.fromkeys((downstream.rival, BASE_ARM)) if name is not None]
     found = [downstream.pairwise[name][downstream.metric] for name in against if name in downstream.pairwise]
     claims = [verdict(found[0]), *(verdict(other, name_metric=False) for other in found[1:])]
     text = f"{name_of_arm(downstream.main)}: {'; '.join(claims)}."
