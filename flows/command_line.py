@@ -149,6 +149,7 @@ def review(
 
 
 @app.command()
+@shared("config", "json")
 def discover(
     preset: Annotated[str, typer.Argument(help="A preset of prefect.yaml or of your own, e.g. digits.")],
     assignments: Settings = None,
@@ -158,7 +159,7 @@ def discover(
 
     Example: `minority discover digits --set discovery.models=5`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from tasks.config.presets import load_discovery, parse_overrides
         from tasks.config.runs import with_resolved_store
 
@@ -167,13 +168,15 @@ def discover(
         from flows.server import require_server
 
         require_server()
+        from tasks.checks import account_of_images
         from tasks.discovery.search import open_search
 
         open_search(config)
+        note(account_of_images(config.dataset))
         from flows.discover import discover as run
-        from flows.result_table import print_discovery
+        from flows.result_table import show_discovery
 
-        print_discovery(run(config))
+        show_discovery(run(config))
 
 
 @app.command(name="train-backbone")

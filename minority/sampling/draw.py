@@ -26,6 +26,7 @@ from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
+from minority.sampling.diffusion_classifier import ZeroShotSettings
 from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
 from minority.sampling.sampler import sample
@@ -44,6 +45,7 @@ class ScoreSettings:
             learned; where it learned none "fixed_large", which gives the tighter bound, above all for few steps
             ("fixed_small" is loose by up to hundreds of bits there).
         held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
+        zero_shot: Ask a class-conditional backbone, too, which class explains a sample best (Li et al. 2023), or None.
     """
 
     perturbation: float = 0.5
@@ -51,6 +53,7 @@ class ScoreSettings:
     elbo_steps: int = 10
     variance: Variance = "auto"
     held_out: int = 200
+    zero_shot: ZeroShotSettings | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < 1:
