@@ -96,7 +96,7 @@ def test_what_a_terminal_would_obey_is_written_out(make_image_set):
     text = take_account({"train": make_image_set({("a", "a"): 1}, problems=(problem,))}, left_out={}).to_text()
 
     assert text.isprintable()
-    assert r"\x1b[2J\u202ea.png\nb" in text
+    assert r"\x1b[2J\u202ea.png\x0ab" in text
 
 
 @pytest.mark.parametrize("identities", [None, [str(number // 2) for number in range(300)]])

@@ -259,7 +259,7 @@ def test_a_policy_is_part_of_the_recipe_and_the_usual_one_renames_no_run(tiny_co
     assert clean.recipe(backbone_identity="a", real_digest="b") != usual.recipe(backbone_identity="a", real_digest="b")
 
 
-def test_the_zero_shot_classifier_judges_labels_where_it_is_asked(run, tiny_config, tmp_path):
+def test_the_zero_shot_classifier_evaluates_labels_where_it_is_asked(run, tiny_config, tmp_path):
     workspace, store, (plan, *_), _, (real_plan, *_) = run
     make_unit(plan, workspace, store)
     asked = open_workspace(
