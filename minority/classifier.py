@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minority.runtime.image_arrays import Images
 from minority.runtime.interruption import stop_if_interrupted
 
 UInt8 = NDArray[np.uint8]
@@ -113,7 +114,7 @@ class SmallCNN(nn.Module):
 
 
 def train_classifier(
-    images: UInt8,
+    images: Images,
     labels: Int64,
     *,
     num_classes: int,
@@ -128,7 +129,7 @@ def train_classifier(
     neither read nor changed.
 
     Args:
-        images: (N, H, W, C) uint8.
+        images: (N, H, W, C) uint8; read batch by batch.
         labels: (N,) integers in [0, num_classes).
         num_classes: K.
         settings: The budget.
@@ -150,7 +151,6 @@ def train_classifier(
         weights.double(), settings.steps * settings.batch_size, replacement=True, generator=generator
     ).view(settings.steps, settings.batch_size)
 
-    pixels = torch.tensor(images)  # stays uint8 and on the host; only batches travel
     targets = torch.tensor(labels, dtype=torch.int64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     # One step more than is taken, so that every step taken has a rate above the schedule's floor.
@@ -160,7 +160,9 @@ def train_classifier(
     model.train()
     for draw in draws:
         stop_if_interrupted()
-        batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
+        batch = _augmented(
+            _to_unit_range(torch.from_numpy(images[draw.numpy()])), settings=settings, generator=generator
+        )
         logits = model(batch.to(device))
         loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
         optimizer.zero_grad()
@@ -171,7 +173,7 @@ def train_classifier(
 
 
 @torch.no_grad()
-def predict(model: SmallCNN, images: UInt8) -> Float64:
+def predict(model: SmallCNN, images: Images) -> Float64:
     """Class probabilities.
 
     Args:
@@ -203,7 +205,7 @@ def _convolution(channels: int, out: int) -> list[nn.Module]:
     return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
 
 
-def _initial_model(images: UInt8, *, num_classes: int, width: int, seed: int) -> SmallCNN:
+def _initial_model(images: Images, *, num_classes: int, width: int, seed: int) -> SmallCNN:
     _, height, image_width, channels = images.shape
     # The random state that is borrowed here is the process's: threads that train side by side take turns.
     with _seeding, torch.random.fork_rng(devices=[]):
@@ -233,8 +235,8 @@ def _augmented(images: Tensor, *, settings: ClassifierSettings, generator: torch
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _check_training_set(images: UInt8, labels: Int64, *, num_classes: int, sampling_weights: Float64 | None) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+def _check_training_set(images: Images, labels: Int64, *, num_classes: int, sampling_weights: Float64 | None) -> None:
+    if images.dtype != np.uint8 or len(images.shape) != 4 or len(images) == 0:
         raise ValueError(f"images must be uint8 (N, H, W, C) with N at least 1, got {images.dtype} {images.shape}.")
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be {len(images)} integers, one an image, got {labels.dtype} {labels.shape}.")

@@ -6,14 +6,13 @@ lies between them, close to both, where no distance sees it.
 Shapes: N training images, M candidates, D features, K classes.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from minority.features.pixel_features import pixel_features
-from minority.neighbours.pairwise import Features, nearest
+from minority.neighbours.index import ExactIndex, Index
+from minority.neighbours.pairwise import Features, Float64, Int64
 from minority.neighbours.reference import Neighbourhood, RealReference
 from minority.selection.discriminator import Discriminator, DiscriminatorOutput
 from minority.selection.quantiles import lower_limit, quantile_among
@@ -21,47 +20,67 @@ from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
 
 
+@dataclass(frozen=True, eq=False)
+class Mirrored:
+    """The mirrored training images in feature space, which candidates may be copies of as well.
+
+    Attributes:
+        index: Looks up the nearest of them.
+        own: (N,) distance of each training image to the nearest mirrored one of another image, and (N,) which.
+    """
+
+    index: Index
+    own: tuple[Float64, Int64]
+
+    @classmethod
+    def fit(cls, features: Features, reference: RealReference, *, index: Index | None = None) -> "Mirrored":
+        """Look up every training image.
+
+        Args:
+            features: (N, D) of the mirrored training images.
+            reference: The training images.
+            index: Looks up neighbours among the features; None compares all pairs, where the reference does.
+        """
+        device = reference.index.device if isinstance(reference.index, ExactIndex) else "cpu"
+        index = ExactIndex(features, device) if index is None else index
+        return cls(index, index.nearest(reference.features, leave_out_self=True))
+
+
 class HeldOutFloorJudge:
     """Judges by distances and by a discriminator; floors are low quantiles of what rare training images score.
 
     Args:
-        features: (N, D) features of the training images.
+        reference: The training images in feature space.
         labels: (N,) their labels.
         settings: The thresholds.
         rules: `settings.held_out`.
-        images: (N, H, W, C) uint8, the training images themselves.
-        discriminator: Trained on them (`Discriminator.train`).
-        extract: What made the features.
-        device: Where distances are computed.
-
-    Raises:
-        ValueError: The features cannot be a reference.
+        mirrored: The mirrored training images in feature space.
+        discriminator: Trained on the training images, or on some of them (`Discriminator.train`).
     """
 
     def __init__(
         self,
-        features: Features,
+        reference: RealReference,
         labels: NDArray[np.int64],
         *,
         settings: SelectionSettings,
         rules: HeldOutRules,
-        images: NDArray[np.uint8],
+        mirrored: Mirrored,
         discriminator: Discriminator,
-        extract: Callable[[NDArray[np.uint8]], Features] = pixel_features,
-        device: torch.device | str = "cpu",
     ) -> None:
-        self.reference = RealReference.fit(features, k=settings.neighbours, device=device)
+        self.reference = reference
         self.settings = settings
         self.discriminator = discriminator
         self._labels = np.asarray(labels)
-        self._mirrored = extract(np.ascontiguousarray(images[:, :, ::-1]))
+        self._mirrored = mirrored.index
         found = self.reference.own
         self.spacing = settings.look_alike * float(np.median(found.nearest_distance))
-        own = self._also_mirrored(found, self.reference.features, leave_out_self=True)
+        own = _also_mirrored(found, mirrored.own)
         self._own: dict[str, NDArray[np.float64]] = {
             name: values for name, values in found._asdict().items() if name != "nearest"
         }
-        self._own |= {"copy_ratio": own.copy_ratio} | _discriminator_scores(discriminator.own, self._labels)
+        seen = discriminator.seen
+        self._own |= {"copy_ratio": own.copy_ratio} | _discriminator_scores(discriminator.own, self._labels[seen])
         knn_distance = float(np.quantile(found.knn_distance, settings.rare_quantile))
         rare = found.knn_distance > knn_distance
         if not rare.any():  # many equal images, as a set with black ones has: the rarest there are
@@ -71,7 +90,12 @@ class HeldOutFloorJudge:
             "knn_distance": knn_distance,
             "realism": lower_limit(self._own["realism"][rare], quantile=rules.realism),
             "nearest_distance": float(np.quantile(found.nearest_distance, settings.copy_quantile)),
-        } | {name: lower_limit(self._own[name][rare], quantile=quantile) for name, quantile in floors.items()}
+        }
+        # The discriminator may know some of the training images only; where none of those is rare, all of them count.
+        rare_seen = rare[seen] if rare[seen].any() else np.ones(len(seen), dtype=bool)
+        for name, quantile in floors.items():
+            among = self._own[name][rare if name == "copy_ratio" else rare_seen]
+            self.thresholds[name] = lower_limit(among, quantile=quantile)
         if found.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
             self.thresholds["copy_ratio"] = 0.0
 
@@ -86,7 +110,7 @@ class HeldOutFloorJudge:
         if images is None:
             raise ValueError("the discriminator judges images, got their features alone; pass images too.")
         output, limits = self.discriminator.judge(images), self.thresholds
-        neighbourhood = self._also_mirrored(self.reference.judge(features), features)
+        neighbourhood = _also_mirrored(self.reference.judge(features), self._mirrored.nearest(features))
         probability = output.of_label(labels)
         scores = neighbourhood._asdict() | _discriminator_scores(output, labels)
         return Verdicts(
@@ -103,21 +127,17 @@ class HeldOutFloorJudge:
             quantiles={name: quantile_among(scores[name], own) for name, own in self._own.items()},
         )
 
-    def _also_mirrored(
-        self, neighbourhood: Neighbourhood, features: Features, *, leave_out_self: bool = False
-    ) -> Neighbourhood:
-        """The same with mirrored training images among those that may be copied."""
-        distances, found = nearest(
-            features, self._mirrored, k=1, leave_out_self=leave_out_self, device=self.reference.device
-        )
-        mirrored, mean = distances[:, 0], neighbourhood.knn_distance
-        closer = mirrored < neighbourhood.nearest_distance
-        distance = np.where(closer, mirrored, neighbourhood.nearest_distance)
-        return neighbourhood._replace(
-            nearest_distance=distance,
-            nearest=np.where(closer, found[:, 0], neighbourhood.nearest),
-            copy_ratio=np.where(mean > 0, distance / np.where(mean > 0, mean, 1.0), neighbourhood.copy_ratio),
-        )
+
+def _also_mirrored(neighbourhood: Neighbourhood, nearest: tuple[Float64, Int64]) -> Neighbourhood:
+    """The same with mirrored training images among those that may be copied: (M,) distances and (M,) indices."""
+    mirrored, found = nearest
+    mean, closer = neighbourhood.knn_distance, mirrored < neighbourhood.nearest_distance
+    distance = np.where(closer, mirrored, neighbourhood.nearest_distance)
+    return neighbourhood._replace(
+        nearest_distance=distance,
+        nearest=np.where(closer, found, neighbourhood.nearest),
+        copy_ratio=np.where(mean > 0, distance / np.where(mean > 0, mean, 1.0), neighbourhood.copy_ratio),
+    )
 
 
 def _discriminator_scores(output: DiscriminatorOutput, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

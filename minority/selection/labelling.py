@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, SmallCNN, balancing_odds, predict, train_classifier
+from minority.runtime.image_arrays import Images
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,7 @@ class Labeller:
     @classmethod
     def train(
         cls,
-        images: NDArray[np.uint8],
+        images: Images,
         groups: NDArray[np.int64],
         *,
         num_groups: int,
@@ -54,7 +55,7 @@ class Labeller:
             )
         )
 
-    def label(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def label(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Name the groups.
 
         Returns:

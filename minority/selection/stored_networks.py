@@ -22,7 +22,11 @@ _SHAPE = "image_shape"
 
 def discriminator_bytes(discriminator: Discriminator) -> bytes:
     """A discriminator with its outputs on the training images; equal discriminators are equal bytes."""
-    own = {"p_real": discriminator.own.p_real, "probabilities": discriminator.own.probabilities}
+    own: dict[str, NDArray[np.generic]] = {
+        "p_real": discriminator.own.p_real,
+        "probabilities": discriminator.own.probabilities,
+    }
+    own["seen"] = discriminator.seen
     return _ensemble_bytes(discriminator.members, beside=own)
 
 
@@ -32,8 +36,8 @@ def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Di
     Raises:
         ValueError: The bytes are none.
     """
-    members, beside = _read_ensemble(data, names=("p_real", "probabilities"), device=device)
-    return Discriminator(members=members, own=DiscriminatorOutput(**beside))
+    members, beside = _read_ensemble(data, names=("p_real", "probabilities", "seen"), device=device)
+    return Discriminator(members=members, seen=beside.pop("seen"), own=DiscriminatorOutput(**beside))
 
 
 def labeller_bytes(labeller: Labeller) -> bytes:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.neighbours.pairwise import Features, nearest
+from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import Neighbourhood, RealReference
 from minority.selection.discriminator import DiscriminatorOutput
 from minority.selection.policy import FILTERS, Policy, passed
@@ -123,8 +123,7 @@ def label_agreement(
         members, same = np.flatnonzero(labels == label), training_labels == label
         for distance, training in ((own, same), (other, ~same)):
             if training.any():
-                found = nearest(features[members], reference.features[training], k=1, device=reference.device)
-                distance[members] = found[0][:, 0]
+                distance[members] = reference.index.nearest_among(features[members], training)
     total = own + other
     with np.errstate(invalid="ignore"):
         agreement = np.where(np.isinf(other), 1.0, np.where(total > 0, other / total, 0.5))
