@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from scipy.spatial.distance import cdist
 from minority.neighbours.index import Accuracy, Bool, ExactIndex, Surroundings
 from minority.neighbours.pairwise import Features, Float64, Int64
 
+Search = Literal["auto", "exact", "faiss"]
 #: Reference points up to which every pair is compared.
 EXACT_LIMIT = 100_000
 _CANDIDATES = 32  # neighbours that ratios and balls are asked of
@@ -40,7 +41,17 @@ _SAMPLE = 512  # reference points whose neighbours are looked up exactly
 _RECALL = 0.99
 _SPARSE = 0.9  # quantile of the radii beyond which a point is looked up again
 _MORE = 8  # times as many clusters as the first time
-_HELD_BYTES = 2**29  # lists up to this size are held in memory; larger ones are mapped from a file
+_HELD_BYTES = 2**29  # lists up to this size are held in memory; larger ones are mapped from files of this size
+
+
+def is_approximate(search: Search, count: int) -> bool:
+    """Whether neighbours among so many reference points are looked up by clusters.
+
+    Args:
+        search: "exact" or "faiss", or "auto": exact up to `EXACT_LIMIT` reference points.
+        count: How many there are.
+    """
+    return search == "faiss" or (search == "auto" and count > EXACT_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +86,14 @@ def cluster(features: Features, *, k: int, seed: int = 0, folder: Path | None = 
     lists = int(2 * np.sqrt(count))
     rng = np.random.default_rng(seed)
     seen = np.sort(rng.permutation(count)[: _TRAINED_ON * lists])
-    kmeans = faiss.Kmeans(dimensions, lists, niter=10, seed=seed + 1, max_points_per_centroid=_TRAINED_ON)
+    kmeans = faiss.Kmeans(
+        dimensions,
+        lists,
+        niter=10,
+        seed=seed + 1,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_TRAINED_ON,
+    )
     kmeans.train(_float32(features[seen]))
     centroids: NDArray[np.float32] = kmeans.centroids
     quantizer = faiss.IndexFlatL2(dimensions)
@@ -112,8 +130,8 @@ class ApproximateIndex:
         self._faiss = _faiss()
         # Without BLAS, whose rounding depends on the number of points that are looked up together.
         self._faiss.cvar.distance_compute_blas_threshold = 2**30
-        self._index = self._filled(clusters, folder)
-        self._index.nprobe = clusters.probes
+        self._num_lists = len(clusters.centroids)
+        self._lists = self._filled(clusters, folder)
         self._edge: tuple[Float64, _Edge] | None = None
 
     def own(self, k: int) -> tuple[Surroundings, Float64]:
@@ -124,9 +142,9 @@ class ApproximateIndex:
         for rows, part in _chunks(self.features):
             gaps[rows], found[rows] = self._others(part, np.arange(rows.start, rows.stop), found.shape[1])
         sparse = np.flatnonzero(gaps[:, k - 1] > np.quantile(gaps[:, k - 1], _SPARSE))
-        self._look_again(sparse, gaps, found, probes=_MORE * self._index.nprobe)
+        self._look_again(sparse, gaps, found, probes=_MORE * self.clusters.probes)
         sparsest = np.sort(sparse[np.argsort(-gaps[sparse, k - 1], kind="stable")[:_WIDEST]])
-        self._look_again(sparsest, gaps, found, probes=self._index.nlist)
+        self._look_again(sparsest, gaps, found, probes=self._num_lists)
         radii = gaps[:, k - 1].astype(np.float64)
         edge = self._edge_of(radii)
         ratios, smallest = np.empty(count), np.empty(count)
@@ -144,7 +162,7 @@ class ApproximateIndex:
         gaps, found = self._search(asked, count)
         again = np.flatnonzero(gaps[:, k - 1] > edge.sparse)
         if len(again):
-            gaps[again], found[again] = self._search(asked[again], count, probes=_MORE * self._index.nprobe)
+            gaps[again], found[again] = self._search(asked[again], count, probes=_MORE * self.clusters.probes)
         ratios, smallest = _ratios_and_balls(gaps, radii[found])
         edge.improve(asked, ratios, smallest)
         return Surroundings(gaps[:, :k].astype(np.float64), found[:, :k], ratios, smallest)
@@ -170,9 +188,7 @@ class ApproximateIndex:
         gaps, found = self._search(asked, 1, selector=selector)
         missed = np.flatnonzero(found[:, 0] < 0)
         if len(missed):
-            gaps[missed], found[missed] = self._search(
-                asked[missed], 1, selector=selector, probes=int(self._index.nlist)
-            )
+            gaps[missed], found[missed] = self._search(asked[missed], 1, selector=selector, probes=self._num_lists)
         return gaps[:, 0].astype(np.float64)
 
     def enough_probes(self, sample: Int64, *, k: int) -> int:
@@ -183,7 +199,7 @@ class ApproximateIndex:
             k: Neighbours.
         """
         points, exact = _float32(self.features[sample]), _exact_own(self.features, sample, k=k)[1]
-        probes, most = 8, int(self._index.nlist)
+        probes, most = 8, self._num_lists
         while probes < most and _recall(exact, self._others(points, sample, k, probes=probes)[1]) < _RECALL:
             probes = min(2 * probes, most)
         return min(probes, most)
@@ -226,11 +242,14 @@ class ApproximateIndex:
     ) -> tuple[NDArray[np.float32], Int64]:
         """(M, k) distances, ascending, infinite where fewer are found, and (M, k) indices, -1 there."""
         chosen = {} if selector is None else {"sel": selector}
-        parameters = self._faiss.SearchParametersIVF(
-            nprobe=min(probes or self._index.nprobe, self._index.nlist), **chosen
-        )
-        squared, found = self._index.search(points, k, params=parameters)
+        probes = min(probes or self.clusters.probes, self._num_lists)
+        parameters = self._faiss.SearchParametersIVF(nprobe=probes, **chosen)
+        answers = [index.search(points, k, params=parameters) for index in self._lists]
+        squared, found = (np.concatenate(part, axis=1) for part in zip(*answers, strict=True))
         squared[found < 0] = np.inf
+        if len(answers) > 1:
+            order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+            squared, found = np.take_along_axis(squared, order, axis=1), np.take_along_axis(found, order, axis=1)
         return np.sqrt(np.maximum(squared, 0)), found
 
     def _others(
@@ -242,51 +261,29 @@ class ApproximateIndex:
         is_self[~is_self.any(axis=1), -1] = True  # among many copies: leave out the last
         return gaps[~is_self].reshape(-1, k), found[~is_self].reshape(-1, k)
 
-    def _filled(self, clusters: Clusters, folder: Path | None) -> Any:
-        faiss, dimensions = self._faiss, self.features.shape[1]
-        quantizer = faiss.IndexFlatL2(dimensions)
-        quantizer.add(np.ascontiguousarray(clusters.centroids))
+    def _filled(self, clusters: Clusters, folder: Path | None) -> list[Any]:
+        """The lists: one index in memory, or several that are mapped from files.
 
-        def empty() -> Any:
-            index = faiss.IndexIVFFlat(quantizer, dimensions, len(clusters.centroids), faiss.METRIC_L2)
-            index.is_trained = True
-            return index
-
-        def add(index: Any, rows: slice, part: NDArray[np.float32]) -> None:
-            ids = np.arange(rows.start, rows.stop, dtype=np.int64)
-            lists = clusters.assignments[rows].astype(np.int64)
-            pointers = (faiss.swig_ptr(array) for array in (part, ids, lists))
-            index.add_core(len(part), *pointers)
-
-        self._quantizer = quantizer  # the index does not own it
-        whole = empty()
-        if self.features.shape[0] * dimensions * 4 <= _HELD_BYTES:
-            for rows, part in _chunks(self.features):
-                add(whole, rows, part)
-            return whole
-        return self._mapped(whole, empty, add, folder)
-
-    def _mapped(self, whole: Any, empty: Any, add: Any, folder: Path | None) -> Any:
-        """The lists in a file, of which the system keeps in memory what is looked at.
-
-        The file has no name any more once it is mapped: its space is free when the process ends, however it ends.
+        A file has no name any more once it is mapped: its space is free when the process ends, however it ends.
         """
-        faiss = self._faiss
-        with tempfile.TemporaryDirectory(dir=folder, prefix="neighbours-") as files:
-            parts = faiss.InvertedListsPtrVector()
-            for rows, part in _chunks(self.features):
-                piece, path = empty(), str(Path(files, f"{rows.start}.ivf"))
-                add(piece, rows, part)
-                faiss.write_index(piece, path)
-                mapped = faiss.read_index(path, faiss.IO_FLAG_MMAP)
-                mapped.own_invlists = False
-                parts.push_back(mapped.invlists)
-            merged = faiss.OnDiskInvertedLists(whole.nlist, whole.invlists.code_size, str(Path(files, "lists")))
-            merged.is_verbose = False
-            whole.ntotal = merged.merge_from_multiple(parts.data(), parts.size())
-            whole.replace_invlists(merged, True)
-            merged.this.disown()
-        return whole
+        faiss, dimensions = self._faiss, self.features.shape[1]
+        self._quantizer = faiss.IndexFlatL2(dimensions)  # the lists do not own it
+        self._quantizer.add(np.ascontiguousarray(clusters.centroids))
+        held = max(1, _HELD_BYTES // (4 * dimensions))  # points
+        found = []
+        for start in range(0, len(self.features), held):
+            index = faiss.IndexIVFFlat(self._quantizer, dimensions, len(clusters.centroids), faiss.METRIC_L2)
+            index.is_trained = True
+            for rows, part in _chunks(self.features, start, start + held):
+                ids = np.arange(rows.start, rows.stop, dtype=np.int64)
+                lists = clusters.assignments[rows].astype(np.int64)
+                index.add_core(len(part), *(faiss.swig_ptr(array) for array in (part, ids, lists)))
+            if len(self.features) > held:
+                with tempfile.TemporaryDirectory(dir=folder, prefix="neighbours-") as files:
+                    faiss.write_index(index, str(Path(files, "lists")))
+                    index = faiss.read_index(str(Path(files, "lists")), faiss.IO_FLAG_MMAP)
+            found.append(index)
+        return found
 
 
 class _Edge:
@@ -349,9 +346,10 @@ def _exact_own(features: Features, sample: Int64, *, k: int) -> tuple[Float64, I
     return kept
 
 
-def _chunks(features: Features) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    for start in range(0, len(features), _CHUNK):
-        rows = slice(start, min(start + _CHUNK, len(features)))
+def _chunks(features: Features, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    end = len(features) if last is None else min(last, len(features))
+    for start in range(first, end, _CHUNK):
+        rows = slice(start, min(start + _CHUNK, end))
         yield rows, _float32(features[rows])
 
 

@@ -80,15 +80,17 @@ def _choose_spread(mine: NDArray[np.int64], spread: Spread, *, quota: int) -> tu
     alike: list[int] = []
     for round_number in np.unique(spread.rounds[mine]):
         here = mine[spread.rounds[mine] == round_number]
-        order = here[k_centre(spread.features[here], len(here), kept=spread.features[kept])]
-        for i in order.tolist():
-            resembles = bool(kept) and _gap(i, kept, spread.features) <= spread.spacing
-            if resembles:
-                alike.append(i)
-            elif len(kept) < quota:
-                kept.append(i)
+        for i in here[k_centre(spread.features[here], quota - len(kept), kept=spread.features[kept])].tolist():
+            # Farthest first: from the first look-alike on, all others resemble a kept one as well.
+            if kept and _gaps(np.array([i]), kept, spread.features)[0] <= spread.spacing:
+                break
+            kept.append(i)
+        rest = np.setdiff1d(here, kept)
+        if kept and len(rest):
+            alike += rest[_gaps(rest, kept, spread.features) <= spread.spacing].tolist()
     return kept, alike
 
 
-def _gap(i: int, kept: list[int], features: Features) -> float:
-    return float(nearest(features[i : i + 1], features[kept], k=1)[0][0, 0])
+def _gaps(candidates: NDArray[np.int64], kept: list[int], features: Features) -> NDArray[np.float64]:
+    """Distance of each candidate to the nearest kept one."""
+    return nearest(features[candidates], features[kept], k=1)[0][:, 0]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minority.diffusion.schedule import NoiseSchedule
+from minority.runtime.image_arrays import Images
 from minority.training.averages import WeightAverage, exponential, power_function
 from minority.training.checkpoint import read_checkpoint, run_identity, write_checkpoint
 from minority.training.data import TrainingData, check_data
@@ -66,7 +67,7 @@ class Looks:
 
 def train_denoiser(
     network: nn.Module,
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[np.int64] | None,
     *,
     schedule: NoiseSchedule,
@@ -129,7 +130,7 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64] | None,
         *,
         schedule: NoiseSchedule,

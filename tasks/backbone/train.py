@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from datasets.readers.image_array import ImageArray
 from minority.backbones import UNetSettings, load_backbone, save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
@@ -86,7 +87,7 @@ def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[in
     try:
         train_denoiser(
             unet,
-            real.train.images(range(len(real.train))),
+            ImageArray(real.train),
             real.train.labels,
             schedule=schedule,
             settings=config.training,
@@ -131,7 +132,7 @@ def judge(config: TrainBackboneConfig) -> Path:
         backbone = load_backbone(folder)
         quality = measure_quality(
             backbone,
-            train=real.train.images(range(len(real.train))),
+            train=ImageArray(real.train),
             train_labels=real.train.labels,
             held_out=held_out,
             held_out_labels=labels,
@@ -200,7 +201,7 @@ def _looks(
         real.validation.labels,
         extract=build_extractor(
             config.quality.features,
-            train_images=real.train.images(range(len(real.train))),
+            train_images=ImageArray(real.train),
             train_labels=real.train.labels,
             device=team.device,
         ),

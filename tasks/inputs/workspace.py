@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat
+from datasets.readers.image_array import ImageArray
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError
 from minority.backbones.fitted import fitted
@@ -37,6 +38,21 @@ from tasks.inputs.run_identity import RunIdentity
 _loading = threading.RLock()
 
 
+class TrainImages(ImageArray):
+    """The real training images; one that cannot be read any more, or has changed, is bad input."""
+
+    def __getitem__(self, indices: Any) -> NDArray[np.uint8]:
+        """See `ImageArray`.
+
+        Raises:
+            InputError: An image cannot be decoded or has changed; the message names it.
+        """
+        try:
+            return super().__getitem__(indices)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
 @dataclass(frozen=True, eq=False)
 class Models:
     """What is loaded for a run, and needs no training.
@@ -46,8 +62,7 @@ class Models:
         real: The real images.
         backbone: The diffusion model, on its device.
         extract: Turns images into the features in which they are compared.
-        features: (N, D) of the real training images.
-        train_images: (N, H, W, C) uint8, the real training images.
+        train_images: (N, H, W, C) uint8, the real training images, read where they are needed.
         device: Where the backbone computes.
     """
 
@@ -55,9 +70,24 @@ class Models:
     real: RealData
     backbone: Backbone
     extract: Extractor
-    features: NDArray[np.floating]
-    train_images: NDArray[np.uint8]
+    train_images: ImageArray
     device: str
+
+    @cached_property
+    def features(self) -> NDArray[np.floating]:
+        """(N, D) features of the real training images: those that lie in the store, the others made now."""
+        return self._features(mirrored=False)
+
+    @cached_property
+    def mirrored_features(self) -> NDArray[np.floating]:
+        """(N, D) the same of the real training images mirrored left to right."""
+        return self._features(mirrored=True)
+
+    def _features(self, *, mirrored: bool) -> NDArray[np.floating]:
+        try:
+            return real_features(self.extract, self.train_images, store=self.run.dataset_store, mirrored=mirrored)
+        except ValueError as error:
+            raise InputError(f"features: {error}") from error
 
     @property
     def config(self) -> AugmentConfig:
@@ -156,40 +186,24 @@ def _open_models(config_json: str) -> Models:
     device = prepare_device(config.device)
     real = load_real_data(config.dataset)
     backbone = open_fitting_backbone(config.backbone, real)
-    images = _read_all(real)
+    images = TrainImages(real.train)
     backbone = backbone.to(device)
     recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
     run = RunIdentity(config, recipe, real_digest=real.digest)
     extract = _extractor(config, backbone, images, real.train.labels, device=device)
-    features = real_features(extract, images, store=run.dataset_store)
-    return Models(
-        run=run,
-        real=real,
-        backbone=backbone,
-        extract=extract,
-        features=features,
-        train_images=images,
-        device=device,
-    )
+    return Models(run=run, real=real, backbone=backbone, extract=extract, train_images=images, device=device)
 
 
 @lru_cache(maxsize=2)
 def _open_workspace(config_json: str) -> Workspace:
-    config, models = AugmentConfig.model_validate_json(config_json), _open_models(config_json)
+    models = _open_models(config_json)
     try:
-        judge = fitted_judge(
-            models.run.dataset_store,
-            models.features,
-            models.train_images,
-            models.real.train.labels,
-            settings=config.selection,
-            extract=models.extract,
-            device=models.device,
-        )
+        judge = fitted_judge(models)
     except ValueError as error:
         raise InputError(f"selection: {error}") from error
     labeller = _labeller(models)
-    return Workspace(**vars(models), judge=judge, labeller=labeller, label_floor=_floor(models, labeller))
+    loaded = {field.name: getattr(models, field.name) for field in fields(Models)}
+    return Workspace(**loaded, judge=judge, labeller=labeller, label_floor=_floor(models, labeller))
 
 
 def _labeller(models: Models) -> Labeller | None:
@@ -215,7 +229,7 @@ def _floor(models: Models, labeller: Labeller | None) -> float:
 def _extractor(
     config: AugmentConfig,
     backbone: Backbone,
-    images: NDArray[np.uint8],
+    images: ImageArray,
     labels: NDArray[np.int64],
     *,
     device: str,
@@ -377,10 +391,3 @@ def _require_fit(backbone: Backbone, real: RealData) -> None:
             f"{backbone.num_classes} and would take them for 0 ... {len(numbers) - 1}; give images of every class, or "
             "choose a backbone trained on these."
         )
-
-
-def _read_all(real: RealData) -> NDArray[np.uint8]:
-    try:
-        return real.train.images(range(len(real.train)))
-    except ValueError as error:
-        raise InputError(str(error)) from error

@@ -101,8 +101,8 @@ def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, clusters):
 
 def test_lists_in_a_file_give_the_same_as_lists_in_memory(points, clusters, monkeypatch, tmp_path):
     held = ApproximateIndex(points, clusters)
-    monkeypatch.setattr(approximate, "_HELD_BYTES", 1000)
-    monkeypatch.setattr(approximate, "_CHUNK", 1700)
+    monkeypatch.setattr(approximate, "_HELD_BYTES", 4 * 24 * 2500)
+    monkeypatch.setattr(approximate, "_CHUNK", 1000)
 
     mapped = ApproximateIndex(points, clusters, folder=tmp_path)
 
