@@ -33,6 +33,20 @@ def num_parts(images: Images) -> int:
     return -(-len(images) // PART_SIZE)
 
 
+def check_features(extract: Extractor, images: Images) -> None:
+    """Refuse features that could not be held.
+
+    Raises:
+        ValueError: The images are too many for their pixels to be the features.
+    """
+    size = int(np.prod(images.shape, dtype=np.int64)) * 4
+    if isinstance(extract, Pixels) and size > MOST_PIXELS:
+        raise ValueError(
+            f"the pixels of {len(images):,} images would take {size / 2**30:.1f} GiB as features; choose another "
+            "features.kind, e.g. backbone."
+        )
+
+
 def real_features(extract: Extractor, images: Images, *, store: Store, mirrored: bool = False) -> NDArray[np.floating]:
     """Features of the real training images, from the store where they lie already.
 
@@ -48,16 +62,9 @@ def real_features(extract: Extractor, images: Images, *, store: Store, mirrored:
         images themselves.
 
     Raises:
-        ValueError: The images are too many for their pixels to be the features.
         OSError: The store or the cache cannot be read or written.
     """
     if isinstance(extract, Pixels):
-        size = int(np.prod(images.shape, dtype=np.int64)) * 4
-        if size > MOST_PIXELS:
-            raise ValueError(
-                f"the pixels of {len(images):,} images would take {size / 2**30:.0f} GiB as features; choose another "
-                "features.kind, e.g. backbone."
-            )
         return extract(_whole(images, mirrored=mirrored))
     name = features_name(extract, images, mirrored=mirrored)
     if num_parts(images) == 1:

@@ -32,7 +32,7 @@ from tasks.inputs.backbone_files import load_stage
 from tasks.inputs.fitted import fitted_judge, fitted_label_floor, fitted_labeller
 from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
-from tasks.inputs.real_features import real_features
+from tasks.inputs.real_features import check_features, real_features
 from tasks.inputs.run_identity import RunIdentity
 
 _loading = threading.RLock()
@@ -84,10 +84,7 @@ class Models:
         return self._features(mirrored=True)
 
     def _features(self, *, mirrored: bool) -> NDArray[np.floating]:
-        try:
-            return real_features(self.extract, self.train_images, store=self.run.dataset_store, mirrored=mirrored)
-        except ValueError as error:
-            raise InputError(f"features: {error}") from error
+        return real_features(self.extract, self.train_images, store=self.run.dataset_store, mirrored=mirrored)
 
     @property
     def config(self) -> AugmentConfig:
@@ -199,6 +196,8 @@ def _open_workspace(config_json: str) -> Workspace:
     models = _open_models(config_json)
     try:
         judge = fitted_judge(models)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"selection: {error}") from error
     labeller = _labeller(models)
@@ -235,11 +234,13 @@ def _extractor(
     device: str,
 ) -> Extractor:
     try:
-        return build_extractor(
+        extract = build_extractor(
             config.features, backbone=backbone, train_images=images, train_labels=labels, device=device
         )
+        check_features(extract, images)
     except ValueError as error:
         raise InputError(f"features: {error}") from error
+    return extract
 
 
 def prepare_device(wanted: str) -> str:
