@@ -159,7 +159,7 @@ def read_image_tars(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     tar: Path
     key: str
