@@ -159,19 +159,19 @@ def _features(count: int, dimensions: int, work: Path) -> Callable[[], object]:
 
 
 def _reference(count: int, dimensions: int, work: Path) -> Callable[[], object]:
-    from tasks.inputs.fitted import fitted_judge
+    from tasks.inputs.fitted import fitted_filter
 
     models = _models(count, dimensions, work)
     models.features  # noqa: B018 - made by the stage before
-    return lambda: fitted_judge(models).thresholds
+    return lambda: fitted_filter(models).thresholds
 
 
-def _judge(count: int, dimensions: int, work: Path) -> Callable[[], object]:
-    from tasks.inputs.fitted import fitted_judge
+def _build_filter(count: int, dimensions: int, work: Path) -> Callable[[], object]:
+    from tasks.inputs.fitted import fitted_filter
 
     models = _models(count, dimensions, work)
-    judge = fitted_judge(models)
-    accuracy = judge.reference.index.accuracy
+    candidate_filter = fitted_filter(models)
+    accuracy = candidate_filter.reference.index.accuracy
     print(
         f"recall {accuracy.recall:.4f}, rare {accuracy.rare_recall:.4f}, "
         f"distances too large by {accuracy.overestimate:.2%}",
@@ -180,7 +180,7 @@ def _judge(count: int, dimensions: int, work: Path) -> Callable[[], object]:
     positions = np.random.default_rng(1).choice(len(models.train_images), JUDGED, replace=False)
     images = models.train_images[positions] // 2 + 40
     features, labels = models.extract(images), models.real.train.labels[positions]
-    return lambda: judge.judge(features, labels, images=images).passed.sum()
+    return lambda: candidate_filter.evaluate(features, labels, images=images).passed.sum()
 
 
 def _choose(count: int, dimensions: int, work: Path) -> Callable[[], object]:
@@ -267,7 +267,7 @@ STAGES: dict[str, tuple[Callable[[int, int, Path], Callable[[], object]], str]] 
     "open": (_read, "the same again, as every worker does"),
     "features": (_features, "all real images"),
     "reference": (_reference, "all real images"),
-    "judge": (_judge, f"{JUDGED:,} candidates"),
+    "candidate_filter": (_build_filter, f"{JUDGED:,} candidates"),
     "choose": (_choose, "N / 10 candidates"),
     "publish": (_publish, "N / 10 images"),
     "verify": (_verify, "N / 10 images"),

@@ -21,8 +21,8 @@ _FEW = 32  # images that are read without threads
 class ImageArray:
     """Images as a uint8 array (N, H, W, C) that is read image by image.
 
-    It knows what training and judging ask of an array: `shape`, `dtype`, `len` and indexing by a slice or by integers,
-    which gives an array in memory. Small sets are held once they have been read; of larger ones nothing is.
+    It knows what training and evaluating ask of an array: `shape`, `dtype`, `len` and indexing by a slice or by
+    integers, which gives an array in memory. Small sets are held once they have been read; of larger ones nothing is.
 
     Args:
         images: The set.

@@ -106,8 +106,8 @@ class ExactIndex:
     """Compares every point with every reference point.
 
     The exact search is our own and neither torch.cdist nor faiss' flat index, for four reasons. Results must not depend
-    on the batch: a candidate is judged alike in whatever unit it lies, down to the last bit, while the matrix products
-    of both round by the shape of the batch. A copy must have the distance 0, which the expansion
+    on the batch: a candidate is evaluated alike in whatever unit it lies, down to the last bit, while the matrix
+    products of both round by the shape of the batch. A copy must have the distance 0, which the expansion
     |x|^2 - 2xy + |y|^2 of both does not give in float32. Ties go to the first point, so that the nearest real image has
     one name everywhere. And a real set is asked for three things at once (neighbours, largest ratio, smallest ball), of
     which faiss knows only the first, and for which torch.cdist would hold the whole (M, N) matrix. So tiles are

@@ -1,4 +1,4 @@
-"""Images that need not lie in memory: what a training or a judge asks of an array of them.
+"""Images that need not lie in memory: what a training or a filter asks of an array of them.
 
 Shapes: N images, H x W pixels, C channels.
 """

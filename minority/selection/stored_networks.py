@@ -22,12 +22,12 @@ _SHAPE = "image_shape"
 
 def discriminator_bytes(discriminator: Discriminator) -> bytes:
     """A discriminator with its outputs on the training images; equal discriminators are equal bytes."""
-    own: dict[str, NDArray[np.generic]] = {
-        "p_real": discriminator.own.p_real,
-        "probabilities": discriminator.own.probabilities,
+    of_training: dict[str, NDArray[np.generic]] = {
+        "p_real": discriminator.of_training.p_real,
+        "probabilities": discriminator.of_training.probabilities,
     }
-    own["seen"] = discriminator.seen
-    return _ensemble_bytes(discriminator.members, beside=own)
+    of_training["seen"] = discriminator.seen
+    return _ensemble_bytes(discriminator.members, beside=of_training)
 
 
 def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Discriminator:
@@ -37,7 +37,7 @@ def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Di
         ValueError: The bytes are none.
     """
     members, beside = _read_ensemble(data, names=("p_real", "probabilities", "seen"), device=device)
-    return Discriminator(members=members, seen=beside.pop("seen"), own=DiscriminatorOutput(**beside))
+    return Discriminator(members=members, seen=beside.pop("seen"), of_training=DiscriminatorOutput(**beside))
 
 
 def labeller_bytes(labeller: Labeller) -> bytes:

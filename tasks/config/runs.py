@@ -115,7 +115,9 @@ class AugmentConfig(_Run):
 
     @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
-        starts = [method.key for method in self.sampler.guidance if method.stage == "start" or method.family > 1]
+        starts = [
+            method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1
+        ]
         if self.edit is not None and starts:
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self
@@ -222,7 +224,7 @@ class TrainBackboneConfig(_Run):
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
+    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
         QualitySettings()
     )
     published: Annotated[
@@ -251,7 +253,7 @@ class TrainBackboneConfig(_Run):
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
 
 
-def placed(config: Run) -> Run:
+def with_resolved_store(config: Run) -> Run:
     """The same run with its store named so that workers with another current folder find it.
 
     Raises:

@@ -31,7 +31,7 @@ from minority.selection.policy import Policy
 from tasks.config.paths import project_path
 from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
-from tasks.config.written import settled
+from tasks.config.written import as_declared
 
 
 class Section(BaseModel):
@@ -184,7 +184,7 @@ class BackboneConfig(StageConfig):
         bool | None,
         Field(description="Whether a text-to-image model was distilled to few steps (Turbo, Lightning); none: ask it."),
     ] = None
-    told_guidance: Annotated[
+    embedded_guidance: Annotated[
         float | None, Field(ge=0, description="Guidance scale that FLUX.1-dev is told as an input; none: 3.5.")
     ] = None
 
@@ -201,7 +201,7 @@ class BackboneConfig(StageConfig):
     def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
-        defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "told_guidance": None}
+        defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "embedded_guidance": None}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
@@ -224,7 +224,7 @@ def read_yaml_section(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {plain(content)!r}.")
-    section: dict[str, Any] = settled(content, BackboneConfig)
+    section: dict[str, Any] = as_declared(content, BackboneConfig)
     return section
 
 

@@ -34,7 +34,7 @@ class FeaturePart:
 def feature_parts(models: Models) -> list[FeaturePart]:
     """The parts that are work for several workers; none where the set is one part, which is made when it is asked for.
 
-    Mirrored images have features, too, where the judge's floors are held out (`HeldOutRules.copy_ratio`).
+    Mirrored images have features, too, where the filter's floors are held out (`HeldOutRules.copy_ratio`).
     """
     count, total = num_parts(models.train_images), len(models.train_images)
     if count == 1 or isinstance(models.extract, Pixels):

@@ -1,7 +1,7 @@
 """What is fitted on the real images once a recipe: the discriminator, the labeller, and the labeller's floor.
 
 Each lies in the dataset's part of the store, `fitted/<what>-<digest>`, with a checksum. The digest is of all that
-decides it: real images, labels and settings. Whoever needs one reads it from there, so that all workers judge by the
+decides it: real images, labels and settings. Whoever needs one reads it from there, so that all workers evaluate by the
 same; where it is missing or damaged it is fitted, and of two processes that begin at once the first to be ready wins.
 """
 
@@ -25,8 +25,8 @@ from minority.neighbours.approximate import ApproximateIndex, cluster, is_approx
 from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import index_arrays, read_index, read_reference, reference_arrays
 from minority.runtime.image_arrays import Images, content_digest
+from minority.selection.candidate_filter import build_filter, train_discriminator
 from minority.selection.held_out_floors import Mirrored
-from minority.selection.judge import build_judge, train_discriminator
 from minority.selection.labelling import Labeller, confidence_floor
 from minority.selection.stored_networks import (
     array_bytes,
@@ -36,7 +36,7 @@ from minority.selection.stored_networks import (
     read_discriminator,
     read_labeller,
 )
-from minority.selection.verdicts import Judge
+from minority.selection.verdicts import CandidateFilter
 from tasks.config.paths import cache_folder
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
@@ -79,8 +79,8 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     return read_checked(store, path)  # another process may have been the first
 
 
-def fitted_judge(models: "Models") -> Judge:
-    """The judge of a run; what takes long of it is fitted once: the discriminator, and the neighbours in a large set.
+def fitted_filter(models: "Models") -> CandidateFilter:
+    """The filter of a run; what takes long of it is fitted once: the discriminator, and the neighbours in a large set.
 
     Args:
         models: The run's.
@@ -98,14 +98,14 @@ def fitted_judge(models: "Models") -> Judge:
         data = fitted(
             store,
             "discriminator",
-            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.critic)},
+            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.discriminator)},
             fit=lambda: discriminator_bytes(train_discriminator(images, labels, rules=rules, device=device)),
             suffix="safetensors",
         )
         discriminator = read_discriminator(data, device=device)
         reference = reference or RealReference.fit(models.features, k=settings.neighbours, device=device)
         mirrored = _fitted_mirrored(models, reference)
-    return build_judge(
+    return build_filter(
         models.features,
         labels,
         settings=settings,
@@ -205,8 +205,8 @@ def fitted_label_floor(store: Store, labeller: Labeller, real: RealData, *, prec
     images = validation.images(range(len(validation)))
 
     def fit() -> bytes:
-        found, confidence = labeller.label(images)
-        floor = confidence_floor(confidence, found == groups, precision=precision)
+        recognised, confidence = labeller.label(images)
+        floor = confidence_floor(confidence, recognised == groups, precision=precision)
         return canonical_json({"floor": floor})
 
     decided_by = {

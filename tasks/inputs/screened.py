@@ -35,13 +35,13 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     """
     if config.folder is None:
         return screen(parts)
-    kept = cache_folder() / "screenings" / f"{_fingerprint(parts, config)}.npz"
+    kept = cache_folder() / "screenings" / f"{_cache_key(parts, config)}.npz"
     with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
         return _from_bytes(kept.read_bytes(), parts)
-    found = screen(parts)
+    screening = screen(parts)
     with suppress(OSError):
-        _write_whole(kept, _to_bytes(found))
-    return found
+        _write_whole(kept, _to_bytes(screening))
+    return screening
 
 
 def _to_bytes(found: Screening) -> bytes:
@@ -68,7 +68,7 @@ def _from_bytes(data: bytes, parts: Mapping[str, ImageSet]) -> Screening:
     return Screening(**(facts | {"unreadable": unreadable, "example": tuple(facts["example"]), "digests": digests}))
 
 
-def _fingerprint(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
+def _cache_key(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
     digest = hashlib.sha256(f"{_VERSION} {PIL.__version__} {config.model_dump_json()}".encode())
     for name, part in parts.items():
         digest.update(f"\n{name} {part.image_shape} {len(part)}".encode())
@@ -84,10 +84,10 @@ def _fingerprint(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
 def _files(config: DatasetConfig) -> Iterator[Path]:
     """The files that the images are read from, in a fixed order."""
     root = data_path(config.folder or "")
-    for place in [root / config.table.images] if config.table is not None else [root]:
-        if place.is_file():
-            yield place
-        for folder, below, names in os.walk(place):
+    for folder_or_file in [root / config.table.images] if config.table is not None else [root]:
+        if folder_or_file.is_file():
+            yield folder_or_file
+        for folder, below, names in os.walk(folder_or_file):
             below.sort()
             yield from (Path(folder, name) for name in sorted(names))
 

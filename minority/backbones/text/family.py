@@ -184,7 +184,7 @@ def _no_progress_bars() -> Iterator[None]:
                 logging.enable_progress_bar()
 
 
-def told_time(time: Tensor, x: Tensor) -> Tensor:
+def network_time(time: Tensor, x: Tensor) -> Tensor:
     """A time as networks take it: in fp32 also where they compute in half precision, in which 999 would be 1000."""
     return time.to(torch.promote_types(x.dtype, torch.float32))
 

@@ -37,9 +37,9 @@ def test_the_recall_that_is_told_holds_for_other_points(points, both):
     exact, approximate_one = both
     told = approximate_one.index.accuracy
 
-    true, found = ExactIndex(points).own(K)[0], approximate_one.index.own(K)[0]
+    true, found = ExactIndex(points).of_training(K)[0], approximate_one.index.of_training(K)[0]
     hits = [len(set(a) & set(b)) / K for a, b in zip(true.indices.tolist(), found.indices.tolist(), strict=True)]
-    excess = approximate_one.own.knn_distance / exact.own.knn_distance - 1
+    excess = approximate_one.of_training.knn_distance / exact.of_training.knn_distance - 1
 
     assert told.recall >= 0.99
     assert told.rare_recall >= 0.99
@@ -52,9 +52,9 @@ def test_the_recall_that_is_told_holds_for_other_points(points, both):
 def test_what_is_missed_makes_distances_larger_and_realism_smaller_never_the_reverse(both):
     exact, found = both
     rng = np.random.default_rng(1)
-    judged = exact.features[rng.integers(6000, size=400)] + rng.normal(scale=0.3, size=(400, 24)).astype(np.float32)
+    evaluated = exact.features[rng.integers(6000, size=400)] + rng.normal(scale=0.3, size=(400, 24)).astype(np.float32)
 
-    true, near = exact.judge(judged), found.judge(judged)
+    true, near = exact.evaluate(evaluated), found.locate(evaluated)
 
     assert (near.knn_distance >= true.knn_distance * (1 - 1e-5)).all()
     assert (near.nearest_distance >= true.nearest_distance * (1 - 1e-5)).all()
@@ -70,18 +70,18 @@ def test_what_is_missed_makes_distances_larger_and_realism_smaller_never_the_rev
 def test_a_copy_has_distance_nought_and_is_no_neighbour_of_itself(points, both):
     _, found = both
 
-    assert found.own.nearest_distance[100] == 0
-    assert found.own.nearest[100] == 101
-    assert found.judge(points[7:8]).nearest_distance[0] == 0
-    assert (found.own.nearest != np.arange(6000)).all()
+    assert found.of_training.nearest_distance[100] == 0
+    assert found.of_training.nearest[100] == 101
+    assert found.locate(points[7:8]).nearest_distance[0] == 0
+    assert (found.of_training.nearest != np.arange(6000)).all()
 
 
 def test_what_a_point_gets_does_not_depend_on_the_others_of_its_batch(points, both):
     _, found = both
-    judged = points[:64] * np.float32(1.01)
+    evaluated = points[:64] * np.float32(1.01)
 
-    together = found.judge(judged)
-    alone = [found.judge(judged[i : i + 1]) for i in range(64)]
+    together = found.locate(evaluated)
+    alone = [found.locate(evaluated[i : i + 1]) for i in range(64)]
 
     for name, values in together._asdict().items():
         np.testing.assert_array_equal(values, np.concatenate([getattr(one, name) for one in alone]))
@@ -109,17 +109,17 @@ def test_lists_in_a_file_give_the_same_as_lists_in_memory(points, clusters, monk
     assert list(tmp_path.iterdir()) == []  # the file goes with the process
     for a, b in zip(held.nearest(points[:300]), mapped.nearest(points[:300]), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(held.own(K)[0], mapped.own(K)[0], strict=True):
+    for a, b in zip(held.of_training(K)[0], mapped.of_training(K)[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_a_stored_reference_judges_as_the_fitted_one(points, both):
+def test_a_stored_reference_evaluates_as_the_fitted_one(points, both):
     _, fitted = both
 
     read = read_reference(reference_arrays(fitted, fitted.index), points)
 
-    judged = points[:20] + np.float32(0.1)
-    for a, b in zip(fitted.judge(judged), read.judge(judged), strict=True):
+    evaluated = points[:20] + np.float32(0.1)
+    for a, b in zip(fitted.evaluate(evaluated), read.evaluate(evaluated), strict=True):
         np.testing.assert_array_equal(a, b)
     assert read.index.accuracy == fitted.index.accuracy
     with pytest.raises(ValueError, match=r"clusters are of 6000 points of 24 features, got \(100, 24\)"):

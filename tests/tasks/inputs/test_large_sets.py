@@ -9,10 +9,10 @@ from tasks.inputs import feature_parts, real_features
 from tasks.inputs.feature_parts import FeaturePart, make_features
 from tasks.inputs.workspace import _open_models, _open_workspace, open_models, open_workspace
 
-CRITIC = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
+DISCRIMINATOR = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
 SETTINGS = {
     "features__kind": "backbone",
-    "selection__held_out": {"critic": CRITIC},
+    "selection__held_out": {"discriminator": DISCRIMINATOR},
     "dataset__split__test_fraction": 0.5,
     "dataset__split__imbalance": None,
 }
@@ -54,18 +54,18 @@ def test_parts_are_the_features_and_a_damaged_one_is_made_again(tiny_config, in_
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
 
 
-def test_a_judge_that_looks_neighbours_up_by_clusters_judges_as_the_exact_one(tiny_config, in_parts):
-    exact = open_workspace(tiny_config(**SETTINGS, selection__search="exact")).judge
+def test_a_evaluate_that_looks_neighbours_up_by_clusters_evaluates_as_the_exact_one(tiny_config, in_parts):
+    exact = open_workspace(tiny_config(**SETTINGS, selection__search="exact")).candidate_filter
 
     workspace = open_workspace(tiny_config(**SETTINGS, selection__search="faiss"))
-    found = workspace.judge
+    found = workspace.candidate_filter
 
     assert isinstance(found.reference.index, ApproximateIndex)
     assert found.reference.index.accuracy.recall >= 0.99
     assert found.thresholds == pytest.approx(exact.thresholds, rel=1e-3)
     images = workspace.train_images[np.arange(40)] // 2 + 60
     features, labels = workspace.extract(images), workspace.real.train.labels[:40]
-    one, other = (judge.judge(features, labels, images=images) for judge in (exact, found))
+    one, other = (candidate_filter.evaluate(features, labels, images=images) for candidate_filter in (exact, found))
     for name in ("rare", "valid", "new", "label_kept"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     np.testing.assert_allclose(one.label_agreement, other.label_agreement, rtol=1e-3)
@@ -85,7 +85,7 @@ def test_the_neighbours_of_a_large_set_are_fitted_once(tiny_config, in_parts, mo
 
     again = open_workspace(config)
 
-    assert again.judge.thresholds == first.judge.thresholds
+    assert again.candidate_filter.thresholds == first.candidate_filter.thresholds
     assert {path: read_checked(store, path) for path in store.list("fitted")} == before
 
 

@@ -1,9 +1,10 @@
 """Which candidates become training data: rare AND valid AND new AND with their label kept, up to a quota.
 
-Low likelihood alone is also what garbage has, so every candidate is judged against the real training split in feature
-space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate; only the
-choice does (minority/selection/choice.py). There are two judges behind one contract (minority/selection/verdicts.py):
-one with fixed floors, and one whose floors come from rare real images; the settings say which.
+Low likelihood alone is also what garbage has, so every candidate is evaluated against the real training split in
+feature space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate;
+only the choice does (minority/selection/choice.py). There are two filters behind one contract
+(minority/selection/verdicts.py): one with fixed floors, and one whose floors come from rare real images; the settings
+say which.
 
 Shapes: N training images, M candidates, D features, K classes.
 """
@@ -19,13 +20,13 @@ from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
 from minority.runtime.image_arrays import Images
 from minority.selection.discriminator import Discriminator
-from minority.selection.fixed_floors import FixedFloorJudge
-from minority.selection.held_out_floors import HeldOutFloorJudge, Mirrored
+from minority.selection.fixed_floors import FixedFloorFilter
+from minority.selection.held_out_floors import HeldOutFloorFilter, Mirrored
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import Judge, Verdicts
+from minority.selection.verdicts import CandidateFilter, Verdicts
 
 
-def build_judge(
+def build_filter(
     features: Features,
     labels: NDArray[np.int64],
     *,
@@ -36,8 +37,8 @@ def build_judge(
     device: torch.device | str = "cpu",
     reference: RealReference | None = None,
     mirrored: Mirrored | None = None,
-) -> Judge:
-    """The judge that the settings ask for, fitted on the real training split.
+) -> CandidateFilter:
+    """The filter that the settings ask for, fitted on the real training split.
 
     Args:
         features: (N, D) features of the training images.
@@ -58,14 +59,14 @@ def build_judge(
     rules = settings.held_out
     reference = reference or RealReference.fit(features, k=settings.neighbours, device=device)
     if rules is None:
-        return FixedFloorJudge(reference, labels, settings=settings)
+        return FixedFloorFilter(reference, labels, settings=settings)
     if images is None:
         raise ValueError("SelectionSettings.held_out needs the training images beside their features, got none.")
     if mirrored is None:
         mirrored = Mirrored.fit(extract(np.ascontiguousarray(images[:][:, :, ::-1])), reference)
     if discriminator is None:
         discriminator = train_discriminator(images, labels, rules=rules, device=device)
-    return HeldOutFloorJudge(
+    return HeldOutFloorFilter(
         reference, labels, settings=settings, rules=rules, mirrored=mirrored, discriminator=discriminator
     )
 
@@ -73,7 +74,7 @@ def build_judge(
 def train_discriminator(
     images: Images, labels: NDArray[np.int64], *, rules: HeldOutRules, device: torch.device | str = "cpu"
 ) -> Discriminator:
-    """Train the discriminator of the judge with held-out floors.
+    """Train the discriminator of the filter with held-out floors.
 
     Args:
         images: (N, H, W, C) uint8, the training images.
@@ -85,7 +86,9 @@ def train_discriminator(
         ValueError: There are fewer than two images outside a fold.
     """
     labels = np.asarray(labels)
-    return Discriminator.train(images, labels, num_classes=int(labels.max()) + 1, settings=rules.critic, device=device)
+    return Discriminator.train(
+        images, labels, num_classes=int(labels.max()) + 1, settings=rules.discriminator, device=device
+    )
 
 
-__all__ = ["HeldOutRules", "Judge", "SelectionSettings", "Verdicts", "build_judge", "train_discriminator"]
+__all__ = ["CandidateFilter", "HeldOutRules", "SelectionSettings", "Verdicts", "build_filter", "train_discriminator"]
