@@ -52,8 +52,8 @@ class PublishRows:
         all_keys, kept_keys, labels = [_no_keys()], [_no_keys()], [np.zeros(0, dtype=np.int32)]
         for part in self._parts():
             _require_labels(part, class_names=class_names)
-            for column in part.columns:
-                _hash_column(digest, column.combine_chunks())
+            for title, column in zip(part.column_names, part.columns, strict=True):
+                _hash_column(digest, _as_hashed(title, column.combine_chunks()))
             self.num_rows += part.num_rows
             kept = part.filter(part["kept"])
             self._count(kept)
@@ -147,6 +147,11 @@ class PublishRows:
         if rank == len(self._keys) or self._keys[self._order[rank]] != name:
             return None
         return int(self._order[rank])
+
+
+def _as_hashed(name: str, column: pa.Array) -> pa.Array:
+    """A column's values; the sampler of real rows by its former name, so that a run that was published is the same."""
+    return column if name != "sampler" else pc.if_else(pc.equal(column, "real"), "none", column)
 
 
 def _hash_column(digest: Any, column: pa.Array) -> None:

@@ -78,6 +78,14 @@ METADATA_SCHEMA = pa.schema(
     ]
 )
 
+#: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
+FORMER_COLUMNS = {
+    "realness": "p_real",
+    "realness_quantile": "p_real_quantile",
+    "fingerprint": "random_projection",
+    "founder": "root_ancestor",
+}
+
 # One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
 WEIGHTS_SCHEMA = pa.schema(
     [

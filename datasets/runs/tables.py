@@ -6,9 +6,10 @@ import re
 from typing import IO, Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datasets.runs.records import METADATA_SCHEMA, WEIGHTS_SCHEMA
+from datasets.runs.records import FORMER_COLUMNS, METADATA_SCHEMA, WEIGHTS_SCHEMA
 from datasets.storage.canonical import DAMAGED
 
 #: Rows that lie together in a file.
@@ -76,7 +77,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def parse_table(data: bytes, *, name: str) -> pa.Table:
-    """Read Parquet bytes as they are, whatever their columns.
+    """Read Parquet bytes, whatever their columns; those of METADATA_SCHEMA that had another name before get today's.
 
     Raises:
         ValueError: The bytes are no readable Parquet file; the message gives `name`.
@@ -87,6 +88,7 @@ def parse_table(data: bytes, *, name: str) -> pa.Table:
             raise ValueError(f"{rows} rows in {len(data)} bytes")
         table = pq.read_table(io.BytesIO(data))
         table.validate(full=True)
+        table = _under_new_names(table)
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name} is not a readable Parquet file ({reason}); {DAMAGED}") from error
@@ -115,6 +117,20 @@ def replace_column(table: pa.Table, column: str, *, values: list[Any] | pa.Array
     array = pa.array(values, type=field.type) if isinstance(values, list) else values
     position = table.schema.get_field_index(column)
     return table.append_column(field, array) if position < 0 else table.set_column(position, field, array)
+
+
+def _under_new_names(table: pa.Table) -> pa.Table:
+    """Columns and samplers of rows as METADATA_SCHEMA calls them now; any other table stays as it is."""
+    names = table.column_names
+    if any(name in FORMER_COLUMNS for name in names):
+        table = table.rename_columns([FORMER_COLUMNS.get(name, name) for name in names])
+    if not {"source", "sampler"} <= set(names) or table["sampler"].type != pa.string():
+        return table
+    of_real = pc.equal(table["sampler"], "none")
+    if not pc.any(of_real).as_py():
+        return table
+    position = table.schema.get_field_index("sampler")
+    return table.set_column(position, table.schema.field(position), pc.if_else(of_real, "real", table["sampler"]))
 
 
 def _conform_column(table: pa.Table, *, field: pa.Field, name: str) -> pa.ChunkedArray:

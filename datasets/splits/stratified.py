@@ -60,8 +60,8 @@ class Split:
 
     Attributes:
         train: Sorted int64 positions.
-        validation: Likewise.
-        test: Likewise.
+        validation: Sorted int64 positions.
+        test: Sorted int64 positions.
         left_out: Reason -> sorted positions of the images that for it are in no part.
     """
 

@@ -31,7 +31,7 @@ def for_markdown(text: str, *, keep_lines: bool = False) -> str:
     r"""Text that Markdown shows as it is: no markup, no HTML, no cell's end.
 
     Args:
-        text: Any.
+        text: Of any characters.
         keep_lines: Whether line ends stay; in a table or a list they would end it.
 
     Example:

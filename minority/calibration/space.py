@@ -111,7 +111,7 @@ class CalibrationSpace(_WithGrids):
         """Where a search starts: the baselines, and combinations in which every value is about equally frequent.
 
         Args:
-            base: As for `candidates`.
+            base: What is not searched is kept as it is there.
             limit: How many, at least the baselines.
             seed: Decides the draw.
 
@@ -136,7 +136,7 @@ class CalibrationSpace(_WithGrids):
         setting; another grid of a method. The baselines are nobody's neighbours.
 
         Args:
-            base: As for `candidates`.
+            base: What is not searched is kept as it is there.
             index: The position of the combination.
             seed: Decides the order, together with the position.
         """

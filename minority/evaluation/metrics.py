@@ -111,7 +111,7 @@ def compare_pairs(real: Features, generated: Features, *, k: int) -> PairCompari
     Args:
         real: (N, D), N > k.
         generated: (M, D), M > k.
-        k: Neighbours.
+        k: Neighbours that are counted, at least 1.
     """
     among_real, other, to_real = Nearest(k), Nearest(k), Nearest(k)
     ask(real, real, among_real, leave_out_self=True)
@@ -236,7 +236,7 @@ def rarest(real: Features, *, share: float = 0.1, k: int = 5) -> NDArray[np.int6
     Args:
         real: (N, D).
         share: How many of them, in (0, 1]; at least two images.
-        k: Neighbours.
+        k: Neighbours that are counted, at least 1.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}.")

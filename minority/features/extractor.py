@@ -40,7 +40,7 @@ class NetworkExtractor:
     Args:
         network: Images as `prepare` makes them -> (B, D).
         prepare: (B, H, W, C) uint8 -> the network's input, on the CPU.
-        recipe: See `Extractor`.
+        recipe: What decides the features, as text; it is hashed with them.
         batch_size: Images a call.
         device: Where to compute.
         maps: Input -> (B, C, h, w), where the network has maps that know where things are.

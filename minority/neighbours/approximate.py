@@ -134,7 +134,7 @@ class ApproximateIndex:
         self._lists = self._filled(clusters, folder)
         self._edge: tuple[Float64, _Edge] | None = None
 
-    def own(self, k: int) -> tuple[Surroundings, Float64]:
+    def of_training(self, k: int) -> tuple[Surroundings, Float64]:
         """See `Index`."""
         count = len(self.features)
         found = np.empty((count, min(_CANDIDATES, count - 1)), dtype=np.int32)

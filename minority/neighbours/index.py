@@ -64,7 +64,7 @@ class Index(Protocol):
         """How well the neighbours are found."""
         ...
 
-    def own(self, k: int) -> tuple[Surroundings, Float64]:
+    def of_training(self, k: int) -> tuple[Surroundings, Float64]:
         """What lies around the reference points themselves, each left out of its own neighbours, and (N,) their radii.
 
         Args:
@@ -126,7 +126,7 @@ class ExactIndex:
         """Exact."""
         return Accuracy()
 
-    def own(self, k: int) -> tuple[Surroundings, Float64]:
+    def of_training(self, k: int) -> tuple[Surroundings, Float64]:
         """See `Index`."""
         real = self.features
         distances, neighbours = nearest(real, real, k=k, leave_out_self=True, device=self.device)

@@ -186,7 +186,7 @@ class Balls(Question):
         self.covered = np.zeros(len(space.reference), dtype=bool)
 
     def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
-        """Count."""
+        """Count the balls of a tile that hold each row, and keep the radius of the smallest."""
         radius = self.radius[columns]
         inside = self.space.within(rows, columns, squared, radius)
         self.counts[rows] += inside.sum(dim=1).cpu().numpy()
@@ -239,7 +239,7 @@ class Pairs(Question):
         self.pairs = np.empty((0, 2), dtype=np.int64)
 
     def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
-        """Collect."""
+        """Collect the pairs of a tile that lie within the radius."""
         inside = self.space.within(rows, columns, squared, self.space.on_device(np.array([self.radius])))
         pairs = np.argwhere(inside.cpu().numpy()) + np.array([rows.start, columns.start])
         self.pairs = np.concatenate([self.pairs, pairs])

@@ -17,7 +17,7 @@ from minority.neighbours.reference import Neighbourhood, RealReference
 
 Arrays = dict[str, NDArray[Any]]
 
-_OWN = "own."
+_OF_TRAINING = "of_training."
 
 
 def index_arrays(index: ApproximateIndex) -> Arrays:
@@ -54,7 +54,7 @@ def read_index(
 
 def reference_arrays(reference: RealReference, index: ApproximateIndex) -> Arrays:
     """A reference and its index as arrays by name; its features are not among them."""
-    found: Arrays = {f"{_OWN}{name}": values for name, values in reference.of_training._asdict().items()}
+    found: Arrays = {f"{_OF_TRAINING}{name}": values for name, values in reference.of_training._asdict().items()}
     found |= {"radii": reference.radii, "reachability": reference.reachability, "k": np.array([reference.k])}
     return found | index_arrays(index)
 
@@ -76,7 +76,7 @@ def read_reference(
     return RealReference(
         features=features,
         k=int(arrays["k"][0]),
-        own=Neighbourhood(**{name: arrays[f"{_OWN}{name}"] for name in Neighbourhood._fields}),
+        of_training=Neighbourhood(**{name: arrays[f"{_OF_TRAINING}{name}"] for name in Neighbourhood._fields}),
         radii=arrays["radii"],
         reachability=arrays["reachability"],
         index=read_index(arrays, features, folder=folder),

@@ -121,7 +121,7 @@ def draw(
         seed: The run's seed.
         indices: Sample indices; each decides its own noise.
         labels: One a sample for a class-conditional backbone, None for an unconditional one.
-        settings: How.
+        settings: Steps, solver, guidance, precision and batch size of the chains.
         guidance: Methods beside those of the settings: ones that are no settings.
         reference: The real training images, for settings that weigh chains by features.
         extract: The features that the reference was fitted on.
@@ -229,7 +229,7 @@ def score_images(
         seed: The run's seed.
         indices: One index an image; each decides its own noise.
         labels: One an image for a class-conditional backbone, None for an unconditional one.
-        settings: See above.
+        settings: Perturbation, draws, steps of the bound and variance of the scores.
         batch_size: Images a network call.
         engine: How the network is run; None: as it is.
         device: Where to compute.

@@ -100,7 +100,7 @@ class Discriminator:
             images: (N, H, W, C) uint8 real training images.
             labels: (N,) integers in [0, K).
             num_classes: K.
-            settings: See above.
+            settings: Folds, negatives and each member's budget.
             device: Where to train.
 
         Raises:

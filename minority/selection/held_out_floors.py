@@ -26,11 +26,11 @@ class Mirrored:
 
     Attributes:
         index: Looks up the nearest of them.
-        own: (N,) distance of each training image to the nearest mirrored one of another image, and (N,) which.
+        of_training: (N,) distance of each training image to the nearest mirrored one of another image, and (N,) which.
     """
 
     index: Index
-    own: tuple[Float64, Int64]
+    of_training: tuple[Float64, Int64]
 
     @classmethod
     def fit(cls, features: Features, reference: RealReference, *, index: Index | None = None) -> "Mirrored":

@@ -88,7 +88,7 @@ def train_denoiser(
         labels: (N,) int64, not negative. An unconditional network uses them to balance classes alone; None: all images
             are alike.
         schedule: The full chain to train on.
-        settings: See `TrainingSettings`.
+        settings: Steps, batch, loss, averages and precision of the training.
         checkpoint: File that receives the state every `checkpoint_every` steps and at the end (by one rename), and
             from which a killed run goes on. A finished one makes this call return at once. None: no resuming.
         on_progress: Called about a hundred times and after the last step, before the checkpoint of that step.

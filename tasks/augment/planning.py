@@ -50,8 +50,8 @@ class RoundPlan:
     """The units of one sampler in one round: as a sequence of `UnitPlan`, each made when it is asked for.
 
     Attributes:
-        sampler: As in UnitPlan.
-        round: As in UnitPlan.
+        sampler: "minority", "plain" (the baseline) or "real".
+        round: Number of the round, from 0.
         unit_size: Samples a unit; the last has what is left.
         indices: (N,) sample indices.
         groups: (N,) the group of each.

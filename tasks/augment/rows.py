@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
+from minority.selection.policy import FILTERS
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan
@@ -95,7 +96,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
 
 
 def _scores_of_real(
-    workspace: Workspace, images: NDArray[np.uint8], positions: NDArray[np.int64], *, told: list[int] | None
+    workspace: Workspace, images: NDArray[np.uint8], positions: NDArray[np.int64], *, condition: list[int] | None
 ) -> Scores:
     """Scores of real images; NaN for those that are not among the `scores.real_images` that are scored."""
     most, count = workspace.config.scores.real_images, len(workspace.real.train)
@@ -108,7 +109,7 @@ def _scores_of_real(
             workspace,
             images[chosen],
             indices=[TRAINING_INDEX + int(position) for position in positions[chosen]],
-            told=None if told is None else [told[i] for i in chosen],
+            condition=None if condition is None else [condition[i] for i in chosen],
         )
         for field in fields(Scores):
             getattr(scores, field.name)[chosen] = getattr(found, field.name)
@@ -143,10 +144,7 @@ def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, ob
     ids = workspace.real.train.source_ids
     columns: dict[str, object] = {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
-        "rare": verdicts.rare,
-        "valid": verdicts.valid,
-        "new": verdicts.new,
-        "label_kept": verdicts.label_kept,
+        **{name: getattr(verdicts, name) for name in FILTERS},
         "random_projection": list(projected(evaluated.features)),
     }
     scores = {

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
+from tasks.config.renamed import new_name, under_new_names
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
@@ -53,10 +54,10 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = as_declared(values, kind)
-    for key, value in overrides.items():
-        _set(tree, key, copy.deepcopy(value))
     try:
+        tree = as_declared(under_new_names(values), kind)
+        for key, value in overrides.items():
+            _set(tree, new_name(key), copy.deepcopy(value))
         return kind.model_validate(tree)
     except ValidationError as error:
         raise InputError("; ".join(_problem(kind, problem) for problem in error.errors()) + ".") from error
@@ -107,7 +108,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
         try:
-            overrides[key.strip()] = _of_setting(key.strip(), load_yaml(value))
+            overrides[key.strip()] = _of_setting(new_name(key.strip()), load_yaml(value))
         except ValueError as error:
             raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
     return overrides

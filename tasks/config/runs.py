@@ -22,6 +22,7 @@ from minority.training import TrainingSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers
 from tasks.config.recipe import differing, recipe_of
+from tasks.config.renamed import under_former_names, under_new_names
 from tasks.config.sections import (
     ArmsConfig,
     Backbone,
@@ -43,6 +44,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 class _Run(Section):
     """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_names_of_now(cls, values: Any) -> Any:
+        return under_new_names(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _has_sane_numbers(self) -> Self:
@@ -201,8 +207,8 @@ def _recipe(
 ) -> str:
     return recipe_of(
         {
-            "settings": differing(config, exclude=indecisive),
-            "backbone": [backbone_identity, config.backbone.decisive],
+            "settings": under_former_names(differing(config, exclude=indecisive)),
+            "backbone": [backbone_identity, under_former_names(config.backbone.decisive, below="backbone")],
             "real_digest": real_digest,
             "version": RECIPE_VERSION,
         }

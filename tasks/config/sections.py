@@ -31,6 +31,7 @@ from minority.selection.policy import Policy
 from tasks.config.paths import project_path
 from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
+from tasks.config.renamed import under_new_names
 from tasks.config.written import as_declared
 
 
@@ -224,7 +225,7 @@ def read_yaml_section(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {plain(content)!r}.")
-    section: dict[str, Any] = as_declared(content, BackboneConfig)
+    section: dict[str, Any] = as_declared(under_new_names(content, below="backbone"), BackboneConfig)
     return section
 
 

@@ -38,6 +38,7 @@ from minority.selection.stored_networks import (
 )
 from minority.selection.verdicts import CandidateFilter
 from tasks.config.paths import cache_folder
+from tasks.config.renamed import under_former_names
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 from tasks.inputs.real_features import features_name
@@ -98,7 +99,10 @@ def fitted_filter(models: "Models") -> CandidateFilter:
         data = fitted(
             store,
             "discriminator",
-            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.discriminator)},
+            decided_by={
+                "images": digest_of(images, labels),
+                "settings": under_former_names(asdict(rules.discriminator), below="selection.held_out.discriminator"),
+            },
             fit=lambda: discriminator_bytes(train_discriminator(images, labels, rules=rules, device=device)),
             suffix="safetensors",
         )
@@ -138,7 +142,7 @@ def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
 
     def fit() -> bytes:
         index = ApproximateIndex(features, cluster(features, k=1, folder=folder), folder=folder)
-        distances, found = Mirrored.fit(features, reference, index=index).own
+        distances, found = Mirrored.fit(features, reference, index=index).of_training
         return array_bytes(index_arrays(index) | {"distances": distances, "nearest": found})
 
     decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True)}

@@ -292,7 +292,7 @@ def open_backbone(config: BackboneConfig, real: RealData | None = None, *, witho
     """Load a backbone and check its checksum.
 
     Args:
-        config: Which.
+        config: Its path, checksum, prompts and sizes.
         real: The set whose groups its prompts are for; None where there is none.
         without_prompts: Open a text-to-image folder although no prompts are given; it then draws for no label.
 

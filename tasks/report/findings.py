@@ -104,7 +104,7 @@ def wilson(count: int, *, total: int) -> Proportion:
 
     Args:
         count: Hits, in [0, total].
-        total: Trials.
+        total: Trials, at least 0.
     """
     if total == 0:
         return Proportion(value=nan, low=nan, high=nan, count=0, total=0)
