@@ -36,7 +36,7 @@ from PIL import Image
 CLASSES = 10
 SIDE = 64
 A_TAR = 10_000
-JUDGED = 2_000
+EVALUATED = 2_000
 
 
 def main() -> None:
@@ -177,7 +177,7 @@ def _build_filter(count: int, dimensions: int, work: Path) -> Callable[[], objec
         f"distances too large by {accuracy.overestimate:.2%}",
         file=sys.stderr,
     )
-    positions = np.random.default_rng(1).choice(len(models.train_images), JUDGED, replace=False)
+    positions = np.random.default_rng(1).choice(len(models.train_images), EVALUATED, replace=False)
     images = models.train_images[positions] // 2 + 40
     features, labels = models.extract(images), models.real.train.labels[positions]
     return lambda: candidate_filter.evaluate(features, labels, images=images).passed.sum()
@@ -267,7 +267,7 @@ STAGES: dict[str, tuple[Callable[[int, int, Path], Callable[[], object]], str]] 
     "open": (_read, "the same again, as every worker does"),
     "features": (_features, "all real images"),
     "reference": (_reference, "all real images"),
-    "candidate_filter": (_build_filter, f"{JUDGED:,} candidates"),
+    "candidate_filter": (_build_filter, f"{EVALUATED:,} candidates"),
     "choose": (_choose, "N / 10 candidates"),
     "publish": (_publish, "N / 10 images"),
     "verify": (_verify, "N / 10 images"),

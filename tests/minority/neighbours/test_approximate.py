@@ -54,7 +54,7 @@ def test_what_is_missed_makes_distances_larger_and_realism_smaller_never_the_rev
     rng = np.random.default_rng(1)
     evaluated = exact.features[rng.integers(6000, size=400)] + rng.normal(scale=0.3, size=(400, 24)).astype(np.float32)
 
-    true, near = exact.evaluate(evaluated), found.locate(evaluated)
+    true, near = exact.locate(evaluated), found.locate(evaluated)
 
     assert (near.knn_distance >= true.knn_distance * (1 - 1e-5)).all()
     assert (near.nearest_distance >= true.nearest_distance * (1 - 1e-5)).all()
@@ -119,7 +119,7 @@ def test_a_stored_reference_evaluates_as_the_fitted_one(points, both):
     read = read_reference(reference_arrays(fitted, fitted.index), points)
 
     evaluated = points[:20] + np.float32(0.1)
-    for a, b in zip(fitted.evaluate(evaluated), read.evaluate(evaluated), strict=True):
+    for a, b in zip(fitted.locate(evaluated), read.locate(evaluated), strict=True):
         np.testing.assert_array_equal(a, b)
     assert read.index.accuracy == fitted.index.accuracy
     with pytest.raises(ValueError, match=r"clusters are of 6000 points of 24 features, got \(100, 24\)"):

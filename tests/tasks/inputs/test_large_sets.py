@@ -54,7 +54,7 @@ def test_parts_are_the_features_and_a_damaged_one_is_made_again(tiny_config, in_
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
 
 
-def test_a_evaluate_that_looks_neighbours_up_by_clusters_evaluates_as_the_exact_one(tiny_config, in_parts):
+def test_a_filter_that_looks_neighbours_up_by_clusters_decides_as_the_exact_one(tiny_config, in_parts):
     exact = open_workspace(tiny_config(**SETTINGS, selection__search="exact")).candidate_filter
 
     workspace = open_workspace(tiny_config(**SETTINGS, selection__search="faiss"))
