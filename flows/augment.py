@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
+from prefect.states import Cancelled, State
 
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates
@@ -27,24 +28,32 @@ from tasks.inputs.guidance_parts import methods_to_learn
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Workspace, open_workspace
 from tasks.report.publish import RunSummary, write_report
+from tasks.review.approval import Rejection, require_resumable, wait_for_approval
 
 
 @flow(name="augment", task_runner=task_runner(), validate_parameters=True)
-def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> RunSummary:
+def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> RunSummary | State[Any]:
     """Fill every group of a dataset up to its quota with rare, real-looking, new samples, and publish it.
 
     Args:
         config: The run. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"seed": 3, "sampler.self_guidance.scale": 2}.
+
+    Returns:
+        What was published; a cancelled state where somebody rejected it (`publish.review`).
     """
     config = with_resolved_store(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    require_resumable(config)
     models = check_inputs(config)
     get_run_logger().info(account_of_images(config.dataset))
     with running(models.run):
         extract_features(feature_parts(models), config)
         fit_once(config, scores=True)
         rounds = generate(open_workspace(config))
-        manifest = publish_run(config, rounds)
+        decisions = wait_for_approval(config, rounds) if config.publish.review else None
+        if isinstance(decisions, Rejection):
+            return Cancelled(message=f"{decisions.message}; nothing was published.")
+        manifest = publish_run(config, rounds, decisions)
         comparison = config.comparison(manifest)
         if comparison is not None:
             train_arms(comparison)

@@ -83,8 +83,11 @@ def augment(
         say(account_of_images(config.dataset))
         from flows.augment import augment as run
         from flows.result_table import print_summary
+        from tasks.report.publish import RunSummary
 
-        print_summary(run(config))
+        summary = run(config)
+        assert isinstance(summary, RunSummary), "only a deployed run waits for an approval"
+        print_summary(summary)
 
 
 @app.command()
@@ -113,6 +116,57 @@ def downstream(
         from flows.result_table import print_summary
 
         print_summary(run(config))
+
+
+@app.command()
+def review(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name in the store, e.g. digits.")],
+    decisions: Annotated[Path, typer.Option(help="What the gallery exported.")],
+    store: Annotated[str, typer.Option(help="Folder or fsspec URL that holds the dataset.")] = "runs",
+    by: Annotated[str | None, typer.Option(help="Who decided; by default as the file says.")] = None,
+) -> None:
+    """Publish a new version of a run without what people refused, filled again from its other candidates.
+
+    Example: `minority review digits --decisions decisions-3b34d8e1a725.json`
+    """
+    with errors_in_one_line():
+        from flows.result_table import print_summary
+        from tasks.review.review_run import review_run
+
+        summary = review_run(dataset, decisions, store=store, decided_by=by)
+        print_summary(summary.report)
+        say(
+            f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the "
+            "rules or the quotas leave out"
+        )
+
+
+@app.command()
+def discover(
+    preset: Annotated[str, typer.Argument(help="A preset of prefect.yaml or of your own, e.g. digits.")],
+    assignments: Settings = None,
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL that receives the result.")] = None,
+) -> None:
+    """Look for hidden groups: images that a biased model gets wrong, in a table and on contact sheets.
+
+    Example: `minority discover digits --set discovery.models=5`
+    """
+    with errors_in_one_line():
+        from tasks.config.presets import load_discovery, parse_overrides
+        from tasks.config.runs import with_resolved_store
+
+        overrides = parse_overrides(assignments or [])
+        config = with_resolved_store(load_discovery(preset, overrides=overrides | ({"store": store} if store else {})))
+        from flows.server import require_server
+
+        require_server()
+        from tasks.discovery.search import open_search
+
+        open_search(config)
+        from flows.discover import discover as run
+        from flows.result_table import print_discovery
+
+        print_discovery(run(config))
 
 
 @app.command(name="train-backbone")

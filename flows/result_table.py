@@ -8,6 +8,7 @@ from rich.text import Text
 
 from datasets.storage.escaping import for_terminal
 from tasks.calibration.result import CalibrationSummary
+from tasks.discovery.result import DiscoverySummary
 from tasks.report.publish import RunSummary
 
 
@@ -23,6 +24,8 @@ def print_summary(summary: RunSummary) -> None:
     # Paths are printed whole on one line each, so that they can be copied.
     console.print(_plain(f"manifest: {summary.manifest}"), soft_wrap=True)
     console.print(_plain(f"report:   {summary.report}"), soft_wrap=True)
+    if summary.gallery is not None:
+        console.print(_plain(f"gallery:  {summary.gallery}"), soft_wrap=True)
 
 
 def print_calibration(summary: CalibrationSummary) -> None:
@@ -42,6 +45,18 @@ def print_calibration(summary: CalibrationSummary) -> None:
         console.print(_plain(summary.preset), soft_wrap=True)
     console.print(_plain(f"spent: {summary.spent:.0f} denoiser evaluations, {summary.samples} samples"))
     console.print(_plain(f"result, picture and preset: {summary.folder}"), soft_wrap=True)
+
+
+def print_discovery(summary: DiscoverySummary) -> None:
+    """Print what biased models get wrong, how that agrees with known attributes, and where everything lies."""
+    console = _console()
+    console.print(_table("Training images that biased models take for another class", summary.classes))
+    if summary.agreement:
+        console.print(_table("Agreement with known attributes, for measuring alone", summary.agreement))
+    for note in summary.notes:
+        console.print(_plain(note))
+    console.print(_plain(f"table:  {summary.table}"), soft_wrap=True)
+    console.print(_plain(f"sheets: {summary.sheets}"), soft_wrap=True)
 
 
 def print_metrics(figures: Mapping[str, tuple[float, ...]], warnings: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
+import logging
+
 from datasets.storage.store import Store
 from minority.sampling.draw import check_backbone
 from tasks.augment.planning import quotas
@@ -7,8 +9,10 @@ from tasks.config.limits import MOST_CANDIDATES
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import DatasetConfig
 from tasks.downstream.data import sources_of
+from tasks.downstream.reading import pretrained_kind
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
+from tasks.inputs.pretrained_on import check_pretrained
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Models, open_backbone, open_models
@@ -37,7 +41,7 @@ def check_models(config: AugmentConfig) -> Models:
     Raises:
         InputError: What is missing or does not fit, all of it in one line.
     """
-    checks = (_check_data, _check_plan, _check_backbone, _check_store, _check_downstream)
+    checks = (_check_data, _check_plan, _check_backbone, _check_overlap, _check_store, _check_downstream)
     problems = [problem for check in checks if (problem := check(config))]
     if problems:
         raise InputError(" Also: ".join(problems))
@@ -82,6 +86,18 @@ def _check_backbone(config: AugmentConfig) -> str | None:
     return None
 
 
+def _check_overlap(config: AugmentConfig) -> str | None:
+    if _check_data(config) is not None:
+        return None
+    try:
+        found = check_pretrained(config.backbone, load_real_data(config.dataset))
+    except InputError as error:
+        return str(error)
+    if found is not None:
+        logging.getLogger(__name__).info("%s", found.to_text())
+    return None
+
+
 def _check_store(config: AugmentConfig) -> str | None:
     try:
         Store(config.store).check_writable(config.name)
@@ -95,7 +111,8 @@ def _check_downstream(config: AugmentConfig) -> str | None:
         return None
     try:
         sources = sources_of(config, policies=config.downstream.policies)
-        check_arms(config.downstream, load_real_data(config.dataset), sources=sources)
+        real = load_real_data(config.dataset)
+        check_arms(config.downstream, real, sources=sources, pretrained=pretrained_kind(config, real))
     except InputError as error:
         return str(error)
     return None

@@ -25,10 +25,24 @@ def all_modules() -> dict[str, str]:
     return {module_name(file): file.read_text(encoding="utf-8") for file in files}
 
 
-def imported(source: str) -> set[str]:
-    """Every name that a piece of Python may import, at any depth of the code."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
+def imported(source: str, *, handed_on: bool = False) -> set[str]:
+    """Every name that a piece of Python may import, at any depth of the code.
+
+    Args:
+        source: The code.
+        handed_on: Whether what a package only hands on (`if TYPE_CHECKING:`) counts too.
+    """
+    found, tree = set(), ast.parse(source)
+    passed_over = {
+        id(below)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not handed_on
+        for part in node.body
+        for below in ast.walk(part)
+    }
+    for node in ast.walk(tree):
+        if id(node) in passed_over:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -57,7 +71,7 @@ def unreached(modules: dict[str, str], roots: Iterable[str], scanned: dict[str, 
         if name in reached:
             continue
         reached.add(name)
-        found = imported(modules[name])
+        found = imported(modules[name], handed_on=name in LIBRARIES)
         if name in scanned:
             found |= {other for other in modules if other.startswith(f"{scanned[name]}.")}
         parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from datasets.runs.manifest import METADATA_FILE, RunFacts, ShardEntry
+from datasets.runs.manifest import METADATA_FILE, Review, RunFacts, ShardEntry
 from datasets.storage.escaping import for_markdown
 
 # In the order of METADATA_SCHEMA; a test holds the two together.
@@ -59,6 +59,12 @@ COLUMN_MEANINGS = {
     "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",
     "prompt": "the text that it was drawn by; null where the backbone takes none",
 }
+#: Of the columns that tables of reviewed runs have beside these.
+REVIEW_MEANINGS = {
+    "decision": "good or bad where a person said so; null where nobody did",
+    "decision_reason": "why, in the person's words",
+    "decided_by": "who",
+}
 
 
 def card_text(
@@ -81,6 +87,7 @@ def card_text(
         weighted: Whether there is a table of weights.
     """
     published = sum(shard.num_samples for shard in shards)
+    meanings = COLUMN_MEANINGS | (REVIEW_MEANINGS if facts.review else {})
     sections = [
         f"# {facts.dataset}, run {facts.run_id}",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
@@ -89,12 +96,24 @@ def card_text(
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",
-        "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
+        "## Review\n\n" + _review_text(facts.review) if facts.review else "",
+        "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in meanings.items()),
         "## Weights\n\n" + _WEIGHTS if weighted else "",
         "## How to open\n\n" + _how_to_open(shards),
         "## Origin and licence\n\n" + for_markdown(facts.provenance.strip(), keep_lines=True),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _review_text(review: Review) -> str:
+    people = ", ".join(for_markdown(person) for person in review.decided_by) or "nobody by name"
+    looked = f"Candidates were looked at by {people}; what they called bad is not published."
+    if review.version_of is None:
+        return looked
+    return (
+        f"{looked} This is a version of run `{review.version_of}`: what was refused there is left out, and its places "
+        "were filled with other candidates of that run under the same rules."
+    )
 
 
 _WEIGHTS = (

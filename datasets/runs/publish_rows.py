@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class PublishRows:
     """The rows of one publication.
 
     Args:
-        rows: The rows, each part in columns of METADATA_SCHEMA.
+        rows: The rows, each part in columns of METADATA_SCHEMA; of a reviewed run, each in those of REVIEWED_SCHEMA.
         class_names: What each label means.
         name: What the table is called in errors.
 
@@ -100,8 +101,10 @@ class PublishRows:
     def to_parquet(self, shard_paths: Sequence[str]) -> bytes:
         """The table as Parquet bytes, with `shard` and `image_sha256` of the kept rows filled in."""
         sink, done = io.BytesIO(), 0
-        with TableWriter(sink) as writer:
-            for part in self._parts():
+        parts = self._parts()
+        first = next(parts, METADATA_SCHEMA.empty_table())
+        with TableWriter(sink, first.schema) as writer:
+            for part in chain([first], parts):
                 kept = part["kept"].to_numpy()
                 of_part = slice(done, done + int(kept.sum()))
                 writer.write(_place(part, kept, self._shard[of_part], self._hash[of_part], shard_paths=shard_paths))
@@ -121,8 +124,8 @@ class PublishRows:
         return self._by_group["synthetic", group]
 
     def _parts(self) -> Iterator[pa.Table]:
-        """The rows in METADATA_SCHEMA, a row group of the published file at a time."""
-        waiting = [METADATA_SCHEMA.empty_table()]
+        """The rows in their schema, a row group of the published file at a time."""
+        waiting: list[pa.Table] = []
         for rows in self._rows():
             waiting.append(conform_rows(rows, name=self._name))
             if len(waiting) < _PIECES and rows.num_rows < ROW_GROUP:
@@ -132,7 +135,7 @@ class PublishRows:
                 yield joined.slice(0, ROW_GROUP)
                 joined = joined.slice(ROW_GROUP)
             waiting = [joined]
-        rest = pa.concat_tables(waiting).combine_chunks()
+        rest = pa.concat_tables(waiting or [METADATA_SCHEMA.empty_table()]).combine_chunks()
         for start in range(0, rest.num_rows, ROW_GROUP):
             yield rest.slice(start, ROW_GROUP)
 

@@ -4,6 +4,8 @@ The columns are declared here and nowhere else. Real training images of a balanc
 columns are null.
 """
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 METADATA_SCHEMA = pa.schema(
@@ -78,6 +80,17 @@ METADATA_SCHEMA = pa.schema(
     ]
 )
 
+#: What a person said of a candidate. Only tables of runs that were reviewed have these columns.
+REVIEWED_SCHEMA = pa.schema(
+    [
+        *METADATA_SCHEMA,
+        pa.field("decision", pa.string()),  # "good", "bad", or null where nobody said anything
+        pa.field("decision_reason", pa.string()),  # why, in the reviewer's words
+        pa.field("decided_by", pa.string()),  # who
+    ]
+)
+REVIEW_COLUMNS = tuple(name for name in REVIEWED_SCHEMA.names if name not in METADATA_SCHEMA.names)
+
 #: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
 FORMER_COLUMNS = {
     "realness": "p_real",
@@ -95,3 +108,8 @@ WEIGHTS_SCHEMA = pa.schema(
         pa.field("weight", pa.float64(), nullable=False),  # mean 1; every group has the same sum
     ]
 )
+
+
+def schema_for(columns: Collection[str]) -> pa.Schema:
+    """The schema of a table with these columns: METADATA_SCHEMA, or REVIEWED_SCHEMA where one of them is a review's."""
+    return REVIEWED_SCHEMA if set(REVIEW_COLUMNS) & set(columns) else METADATA_SCHEMA

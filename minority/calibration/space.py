@@ -34,7 +34,12 @@ PRESENT = "present settings"
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSteps:
-    """A solver and its steps, as in SamplerSettings."""
+    """A solver and its steps, as in SamplerSettings.
+
+    Attributes:
+        solver: "ancestral", "ddim" or "dpm_solver".
+        steps: Steps of the respaced chain: a number, or sections such as "logsnr20".
+    """
 
     solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
     steps: int | str = 50
@@ -221,7 +226,12 @@ def _goes_with(key: str, grids: tuple[Grid, ...], base: SamplerSettings, steps: 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Sampler settings under a name."""
+    """Sampler settings under a name.
+
+    Attributes:
+        name: A line for people, unique in a search.
+        sampler: The settings.
+    """
 
     name: str
     sampler: SamplerSettings

@@ -257,6 +257,13 @@ def nearest(
 ) -> tuple[Float64, Int64]:
     """The k nearest reference points of every point: `Nearest` alone.
 
+    Args:
+        points: (M, D) of any real dtype.
+        reference: (N, D), N >= k, or N > k where a point is left out of its own neighbours.
+        k: Neighbours, at least 1.
+        leave_out_self: Whether `points` are the reference, each of which is not its own neighbour.
+        device: Where distances are computed.
+
     Returns:
         (M, k) Euclidean distances, ascending, and (M, k) indices. Of equally near ones the first.
     """

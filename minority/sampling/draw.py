@@ -70,7 +70,12 @@ class ScoreSettings:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of B images: minority score (squared error, larger = rarer) and negative ELBO in bits/dim, each (B,)."""
+    """Scores of B images.
+
+    Attributes:
+        minority_score: (B,) squared error, >= 0; larger = rarer.
+        negative_elbo: (B,) bits/dim; larger = less likely under the model.
+    """
 
     minority_score: NDArray[np.float32]
     negative_elbo: NDArray[np.float32]
@@ -110,7 +115,7 @@ def draw(
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> Drawn:
-    """Draw the samples with the given indices.
+    """Draw the N samples with the given indices, (N, H, W, C) uint8.
 
     Where chains may replace one another, whole particle groups of indices are drawn, each with the label of the sample
     that asked for it, and only what was asked for is returned. Ask for whole particle groups of one label, or pay for
@@ -188,7 +193,25 @@ def draw_images(
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
-    """Images (B, H, W, C) uint8 and evaluations a sample; see `draw`."""
+    """The images alone of `draw`, without methods beside the settings.
+
+    Args:
+        backbone: On any device.
+        seed: The run's seed.
+        indices: B sample indices; each decides its own noise.
+        labels: One a sample for a class-conditional backbone, None for an unconditional one.
+        settings: Steps, solver, guidance, precision and batch size of the chains.
+        reference: The real training images, for settings that weigh chains by features.
+        extract: The features that the reference was fitted on.
+        parts: What methods with trained parts have learnt, by the method's key.
+        device: Where to compute.
+
+    Returns:
+        (B, H, W, C) uint8, and denoiser evaluations a sample.
+
+    Raises:
+        ValueError: Labels or settings do not go with the backbone.
+    """
     drawn = draw(
         backbone,
         seed=seed,

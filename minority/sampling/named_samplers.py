@@ -132,7 +132,7 @@ def compare(
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Drawn]:
-    """Draw the same samples by several samplers: same indices, same labels, same noise.
+    """Draw the same N samples, (N, H, W, C) uint8, by several samplers: same indices, same labels, same noise.
 
     Args:
         backbone: On any device.

@@ -14,7 +14,11 @@ from minority.runtime.image_arrays import Images
 
 @dataclass(frozen=True, eq=False)
 class Labeller:
-    """An ensemble that names the group of an image."""
+    """An ensemble that names the group of an image.
+
+    Attributes:
+        members: Classifiers with one output a group.
+    """
 
     members: tuple[SmallCNN, ...]
 

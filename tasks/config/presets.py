@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
 from tasks.config.renamed import new_name, under_new_names
-from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.runs import AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
 
@@ -23,6 +23,7 @@ FLOWS: dict[str, type[BaseModel]] = {
     "augment": AugmentConfig,
     "backbone": TrainBackboneConfig,
     "calibrate": CalibrateConfig,
+    "discover": DiscoverConfig,
     "downstream": DownstreamConfig,
 }
 
@@ -46,6 +47,25 @@ def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] |
     if wanted not in presets:
         raise InputError(f"there is no preset {flow}/{wanted}; {options(wanted, sorted(presets))}.")
     return validate(kind, presets[wanted]["parameters"]["config"], overrides=overrides or {})
+
+
+def load_discovery(name: str, *, overrides: Mapping[str, Any] | None = None) -> DiscoverConfig:
+    """The search for hidden groups of a preset: one of its own, else on the images and backbone of an augment preset.
+
+    Args:
+        name: E.g. "celeba"; "discover/celeba" and "augment/celeba" are understood too.
+        overrides: Dotted keys of the search and their values.
+
+    Raises:
+        InputError: There is neither, or a key or value is wrong.
+    """
+    wanted = name.removeprefix("discover/")
+    if any(flow_of(entry) == "discover" and entry["name"] == wanted for entry in _deployments()):
+        return load_preset(DiscoverConfig, wanted, overrides=overrides)
+    augment = load_preset(AugmentConfig, wanted)
+    shared = ("name", "dataset", "backbone", "store", "device", "workers")
+    values = {key: value for key, value in augment.model_dump(mode="json").items() if key in shared}
+    return validate(DiscoverConfig, values, overrides=overrides or {})
 
 
 def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mapping[str, Any]) -> Config:

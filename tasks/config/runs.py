@@ -13,6 +13,7 @@ from datasets.storage.store import Store
 from datasets.storage.store_url import require_no_secret
 from minority.calibration.search import CalibrationSettings
 from minority.classifier import ClassifierSettings
+from minority.discovery.settings import DiscoverySettings
 from minority.evaluation.backbone_quality import QualitySettings
 from minority.features import ExtractorSettings
 from minority.sampling.draw import SamplerSettings, ScoreSettings
@@ -155,6 +156,36 @@ class DownstreamConfig(_Run):
     workers: Workers = Workers()
 
 
+class DiscoverConfig(_Run):
+    """One search for hidden groups. Fits nothing on validation and test images."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    dataset: DatasetConfig
+    backbone: Annotated[
+        Backbone | None, Field(description="Draws the plain samples of the method amplifier; the others need none.")
+    ] = None
+    discovery: DiscoverySettings = DiscoverySettings()
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _amplifier_has_a_backbone(self) -> Self:
+        if self.discovery.method == "amplifier" and self.backbone is None:
+            raise ValueError("discovery.method amplifier draws plain samples; name a backbone, or choose cross_fitted.")
+        return self
+
+    def recipe(self, *, backbone_identity: str | None, real_digest: str) -> str:
+        """12 hex digits over everything that decides the result, as in `AugmentConfig.recipe`.
+
+        Args:
+            backbone_identity: `Backbone.identity` of the backbone that is drawn from; None where none is.
+            real_digest: Digest of the training and validation images.
+        """
+        settings = differing(self, exclude={"name", "store", "device", "workers", "backbone"})
+        return recipe_of({"settings": settings, "backbone": backbone_identity, "real_digest": real_digest})
+
+
 class CalibrateConfig(_Run):
     """One search for sampler settings. Uses training and validation images, never test images."""
 
@@ -256,7 +287,7 @@ class TrainBackboneConfig(_Run):
         return self
 
 
-Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
+Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig)
 
 
 def with_resolved_store(config: Run) -> Run:

@@ -240,10 +240,20 @@ def fill_of_classes(
     return fills
 
 
-def count_reasons(metadata: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Candidates of all rounds by the filter's reason, for every sampler; "kept" is one of the reasons."""
-    counts = {sampler: drawn_by(metadata, sampler)["reason"].value_counts() for sampler in SAMPLERS}
-    return {sampler: {str(k): int(v) for k, v in found.items()} for sampler, found in counts.items() if len(found)}
+def count_reasons(metadata: pd.DataFrame) -> dict[str, int]:
+    """Minority candidates of all rounds that were not kept, by the filter that refused them, the commonest first.
+
+    Nobody chose among the baseline, so that it was refused for no reason.
+    """
+    drawn = drawn_by(metadata, "minority")
+    counts = drawn.loc[~passes(drawn, "kept"), "reason"].value_counts().sort_index()
+    return {str(k): int(v) for k, v in counts.sort_values(ascending=False, kind="stable").items()}
+
+
+def count_fates(metadata: pd.DataFrame) -> dict[str, int]:
+    """How many minority candidates were drawn, kept and refused in all rounds."""
+    kept = passes(drawn_by(metadata, "minority"), "kept")
+    return {"drawn": len(kept), "kept": int(kept.sum()), "refused": int((~kept).sum())}
 
 
 def score_columns(metadata: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:

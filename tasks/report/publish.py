@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -24,6 +24,7 @@ from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
+from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
 from tasks.report.verdict import ArmResults
 
 REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
@@ -41,6 +42,7 @@ class RunSummary:
         run_id: The run's name.
         manifest: The manifest's URL.
         report: The report's URL.
+        gallery: URL of the page with all candidates; None where the report is one of a comparison.
         verdict: What the images are worth downstream, in a sentence.
         samplers: A row of figures for each sampler.
         arms: A row of figures for each training recipe; none where no classifier was trained.
@@ -55,6 +57,7 @@ class RunSummary:
     samplers: list[dict[str, str]]
     arms: list[dict[str, str]]
     shortfall: dict[str, int]
+    gallery: str | None = None
 
 
 @task(**TRIED_AGAIN)
@@ -67,7 +70,7 @@ def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     if config.downstream is not None:
         shown |= {"downstream": config.downstream.model_dump(mode="json")}
     inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
-    return _publish(run, inputs, folder=_FOLDER)
+    return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run)))
 
 
 @task(**TRIED_AGAIN)
@@ -83,7 +86,38 @@ def report_comparison(config: DownstreamConfig) -> RunSummary:
         config=shown,
         reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
     )
-    return _publish(run, inputs, folder=results_folder(config))
+    return _shown(*_publish(run, inputs, folder=results_folder(config)))
+
+
+def report_version(manifest: str, *, source: PublishedRun) -> RunSummary:
+    """Render the report of a version of a run, with its gallery.
+
+    Args:
+        manifest: The version's.
+        source: The run that it is a version of, whose report tells where the filters cut.
+    """
+    run = open_published(manifest)
+    review = f"minority review {run.manifest.dataset} --decisions DECISIONS.json"
+    inputs = _inputs(
+        run,
+        None,
+        thresholds=_thresholds(source),
+        config=published_config(run.config),
+        reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), review],
+    )
+    summary, _ = _publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run))
+    return summary
+
+
+def _write_gallery(run: PublishedRun) -> str:
+    inputs = GalleryInputs(
+        dataset=run.manifest.dataset,
+        run_id=run.manifest.run_id,
+        metadata=run.metadata,
+        read_unit=run.unit_images,
+        report=REPORT_FILE,
+    )
+    return write_gallery(inputs, run.store, folder=_FOLDER)
 
 
 def save_results(config: DownstreamConfig) -> ArmResults:
@@ -148,7 +182,11 @@ def _inputs(
     )
 
 
-def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSummary:
+def _publish(
+    run: PublishedRun, inputs: ReportInputs, *, folder: str, gallery: str | None = None
+) -> tuple[RunSummary, bytes]:
+    """Write the report's files. Returns what they say in short, and the picture of samples."""
+    inputs = replace(inputs, gallery="" if gallery is None else GALLERY_FILE)
     files = render_report(inputs)
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
@@ -164,9 +202,9 @@ def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSumm
         samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
         arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
         shortfall=_shortfall(run),
+        gallery=gallery,
     )
-    _show(summary, picture=files["samples.png"])
-    return summary
+    return summary, files["samples.png"]
 
 
 def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
@@ -198,7 +236,8 @@ def _as_text(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{for_markdown(key): for_markdown(value) for key, value in row.items()} for row in rows]
 
 
-def _show(summary: RunSummary, *, picture: bytes) -> None:
+def _shown(summary: RunSummary, picture: bytes) -> RunSummary:
+    """Show a report's parts in Prefect."""
     create_table_artifact(
         key=f"{summary.dataset}-samplers", table=_as_text(summary.samplers), description="Samplers compared"
     )
@@ -212,5 +251,14 @@ def _show(summary: RunSummary, *, picture: bytes) -> None:
         markdown=f"![plain and minority samples of the same seeds](data:image/png;base64,{encoded})",
         description="The same seeds, plain and guided",
     )
-    link = summary.report if "://" in summary.report else f"file://{summary.report}"
-    create_link_artifact(key=f"{summary.dataset}-report", link=link, description="The report")
+    create_link_artifact(key=f"{summary.dataset}-report", link=as_link(summary.report), description="The report")
+    if summary.gallery is not None:
+        create_link_artifact(
+            key=f"{summary.dataset}-gallery", link=as_link(summary.gallery), description="Every candidate"
+        )
+    return summary
+
+
+def as_link(url: str) -> str:
+    """The URL, or the file name as one."""
+    return url if "://" in url else f"file://{url}"

@@ -135,6 +135,7 @@ def test_the_streams_of_published_splits_keep_their_numbers():
 
     assert numbers == {
         "TEST": 0, "EXPONENTIAL_TAIL": 1, "VALIDATION": 2, "VALIDATION_CAP": 3, "SPURIOUS": 4, "STEP_TAIL": 5,
+        "POOL": 6, "VALIDATION_EACH": 7,
     }  # fmt: skip
 
 
