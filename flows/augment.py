@@ -19,6 +19,7 @@ from tasks.augment.units import generate_units
 from tasks.checks import account_of_images, check_inputs
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig, with_resolved_store
+from tasks.downstream.trainings import has_arms
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
@@ -55,7 +56,7 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
             return Cancelled(message=f"{decisions.message}; nothing was published.")
         manifest = publish_run(config, rounds, decisions)
         comparison = config.comparison(manifest)
-        if comparison is not None:
+        if comparison is not None and has_arms(comparison):
             train_arms(comparison)
         return write_report(config, manifest)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from minority.runtime.image_arrays import Images
 from minority.runtime.interruption import stop_if_interrupted
+from minority.runtime.progress import counted
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -158,17 +159,18 @@ def train_classifier(
         optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.1
     )
     model.train()
-    for draw in draws:
-        stop_if_interrupted()
-        batch = _augmented(
-            _to_unit_range(torch.from_numpy(images[draw.numpy()])), settings=settings, generator=generator
-        )
-        logits = model(batch.to(device))
-        loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    with counted("training a classifier", unit="steps") as count:
+        for step, draw in enumerate(draws):
+            stop_if_interrupted()
+            pixels = torch.from_numpy(images[draw.numpy()])
+            batch = _augmented(_to_unit_range(pixels), settings=settings, generator=generator)
+            logits = model(batch.to(device))
+            loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            count(step + 1, settings.steps)
     return model.eval()
 
 

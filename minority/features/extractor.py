@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minority.runtime.image_arrays import Images
+from minority.runtime.progress import counted
 
 _SPATIAL_CHANNELS = 7  # as many as sFID takes of its network's maps
 
@@ -81,8 +82,10 @@ class NetworkExtractor:
     def _through(self, network: Callable[[Tensor], Tensor], images: Images) -> Float32:
         if images.dtype != np.uint8 or len(images.shape) != 4 or len(images) == 0:
             raise ValueError(f"extractors need uint8 images (N, H, W, C), N >= 1, got {images.dtype} {images.shape}.")
-        features = [
-            network(self.prepare(images[start : start + self.batch_size]).to(self.device)).float().cpu()
-            for start in range(0, len(images), self.batch_size)
-        ]
+        features = []
+        with counted("features", unit="images") as count:
+            for start in range(0, len(images), self.batch_size):
+                batch = images[start : start + self.batch_size]
+                features.append(network(self.prepare(batch).to(self.device)).float().cpu())
+                count(start + len(batch), len(images))
         return torch.cat([part.flatten(1) for part in features]).numpy()

@@ -9,6 +9,7 @@ from minority.classifier import ClassifierSettings, Int64, SmallCNN, train_class
 from minority.diffusion.pixels import from_pixels
 from minority.features.extractor import NetworkExtractor
 from minority.runtime.image_arrays import Images, content_digest
+from minority.runtime.progress import called
 
 
 class Trunk(nn.Module):
@@ -44,9 +45,10 @@ def classifier_extractor(
         device: Where to compute.
     """
     settings = settings or ClassifierSettings()
-    model = train_classifier(
-        images, labels, num_classes=int(labels.max()) + 1, settings=settings, seed=seed, device=device
-    )
+    with called("training the classifier of the features"):
+        model = train_classifier(
+            images, labels, num_classes=int(labels.max()) + 1, settings=settings, seed=seed, device=device
+        )
     digest = hashlib.sha256(repr((settings, seed, content_digest(images))).encode())
     digest.update(labels.tobytes())
     return NetworkExtractor(

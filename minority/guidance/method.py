@@ -25,7 +25,7 @@ class Method(Guidance):
     """The settings of one method, a frozen dataclass.
 
     Attributes:
-        key: Its name in presets (`sampler.<key>`) and on the command line (`--guidance <key>.<setting>=...`).
+        key: Its name in presets (`sampler.<key>`) and on the command line (`--set sampler.<key>.<setting>=...`).
         paper: Where it is published.
         line: What it does, in a line.
         stage: What it changes. Methods are listed in the order of STAGES.

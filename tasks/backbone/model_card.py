@@ -24,7 +24,7 @@ def model_card(
     real: RealData,
     *,
     parameters: int,
-    quality: BackboneQuality,
+    quality: BackboneQuality | None,
     averages: Mapping[str, float] | None = None,
 ) -> str:
     """The card as Markdown.
@@ -33,7 +33,7 @@ def model_card(
         config: What it was trained by.
         real: The images it was trained and evaluated on.
         parameters: How many numbers it has learnt.
-        quality: Its figures.
+        quality: Its figures; None where it was not evaluated.
         averages: Bits/dim of held-out images by every average of the weights that was kept.
     """
     counts = np.bincount(real.train.labels)
@@ -50,7 +50,26 @@ It saw no validation or test image.
 - **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
 schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 - **Made by**: `{command("train-backbone", config)}`
-- **Evaluated by**: `{command("evaluate-backbone", config)}`
+{_quality(config, quality, averages or {})}
+**Published figures**: {for_markdown(config.published or "none were given to compare with.")}
+
+## Limits
+
+It is meant for demonstrations and tests of this project. It knows nothing but these classes, and the rarest of them
+from {int(counts.min())} images.
+"""
+
+
+def _quality(config: TrainBackboneConfig, quality: BackboneQuality | None, averages: Mapping[str, float]) -> str:
+    if quality is None or config.quality is None:
+        evaluated = config.model_copy(update={"quality": QualitySettings()})
+        asked = command("evaluate-backbone", evaluated)
+        return f"""
+## Quality
+
+Not evaluated: the evaluation was switched off. Whether it learnt or memorised is not known; `{asked}` finds out.
+"""
+    return f"""- **Evaluated by**: `{command("evaluate-backbone", config)}`
 
 ## Quality
 
@@ -59,14 +78,7 @@ schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 {frechet_table(quality, config.quality)}
 
 {memory_table(quality)}
-{_averages_table(averages or {})}
-**Published figures**: {for_markdown(config.published or "none were given to compare with.")}
-
-## Limits
-
-It is meant for demonstrations and tests of this project. It knows nothing but these classes, and the rarest of them
-from {int(counts.min())} images.
-"""
+{_averages_table(averages)}"""
 
 
 def bits_table(quality: BackboneQuality) -> str:

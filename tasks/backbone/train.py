@@ -1,7 +1,9 @@
 """Training a backbone: reads the training split, trains, evaluates the result, writes it with a model card."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +13,17 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from datasets.readers.image_array import ImageArray
-from minority.backbones import UNetSettings, load_backbone, save_folder
+from datasets.storage.canonical import canonical_json, parse_json
+from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
 from minority.diffusion.schedule import NoiseSchedule
-from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
+from minority.evaluation.backbone_quality import (
+    QualitySettings,
+    bound_of,
+    check_quality,
+    choose_images,
+    measure_quality,
+)
+from minority.evaluation.backbone_quality_figures import BackboneQuality
 from minority.features import build_extractor
 from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
@@ -29,6 +39,8 @@ from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
 
 OnEvaluation = Callable[[Path], None]
+#: The figures of the model card, for programs.
+QUALITY_FILE = "quality.json"
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -53,7 +65,10 @@ def train(config: TrainBackboneConfig) -> str:
             train_here(
                 config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_evaluation=show
             )
-    evaluate(config)
+    if config.quality is None:
+        _write_card(config, load_real_data(config.dataset), _load(config), quality=None)
+    else:
+        evaluate(config)
     _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
     return str(project_path(config.out))
 
@@ -124,6 +139,8 @@ def check_data(config: TrainBackboneConfig, real: RealData) -> None:
     Raises:
         InputError: What is missing, and the way out.
     """
+    if config.quality is None:
+        return
     try:
         check_quality(config.quality, held_out=len(real.validation), classes=len(set(real.train.labels.tolist())))
     except ValueError as error:
@@ -139,12 +156,13 @@ def evaluate(config: TrainBackboneConfig) -> Path:
     Raises:
         InputError: There is no such backbone, or nothing to evaluate it on.
     """
+    if config.quality is None:
+        raise InputError("quality is null, so there is nothing to evaluate by; leave it out, or give its settings.")
     real = load_real_data(config.dataset)
-    folder = project_path(config.out)
     held_out, labels = real.validation.images(range(len(real.validation))), real.validation.labels
     device = choose_device(config.device)
+    backbone = _load(config)
     try:
-        backbone = load_backbone(folder)
         quality = measure_quality(
             backbone,
             train=ImageArray(real.train),
@@ -156,12 +174,45 @@ def evaluate(config: TrainBackboneConfig) -> Path:
         )
     except ValueError as error:
         raise InputError(str(error)) from error
+    averages = _bits_of_averages(config, config.quality, held_out, labels, device=device)
+    return _write_card(config, real, backbone, quality=quality, averages=averages)
+
+
+def quality_figures(config: TrainBackboneConfig) -> dict[str, Any] | None:
+    """The figures of the model card of the backbone in `config.out`; None where it was not evaluated."""
+    path = project_path(config.out) / QUALITY_FILE
+    if not path.exists():
+        return None
+    found: dict[str, Any] = parse_json(path.read_bytes(), name=str(path))
+    return found
+
+
+def _load(config: TrainBackboneConfig) -> Backbone:
+    try:
+        return load_backbone(project_path(config.out))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _write_card(
+    config: TrainBackboneConfig,
+    real: RealData,
+    backbone: Backbone,
+    *,
+    quality: BackboneQuality | None,
+    averages: Mapping[str, float] | None = None,
+) -> Path:
+    folder = project_path(config.out)
     assert isinstance(backbone.denoiser, torch.nn.Module), "folders hold networks"
     parameters = sum(parameter.numel() for parameter in backbone.denoiser.parameters())
-    averages = _bits_of_averages(config, held_out, labels, device=device)
-    card = folder / "README.md"
+    card, figures = folder / "README.md", folder / QUALITY_FILE
     text = model_card(config, real, parameters=parameters, quality=quality, averages=averages)
     card.write_text(text, encoding="utf-8")
+    if quality is None:
+        figures.unlink(missing_ok=True)
+    else:
+        found = asdict(quality) | {"memorised": quality.memorised, "averages": dict(averages or {})}
+        figures.write_bytes(canonical_json(found))
     return card
 
 
@@ -183,15 +234,20 @@ def _checkpoint(config: TrainBackboneConfig) -> Path:
 
 
 def _bits_of_averages(
-    config: TrainBackboneConfig, held_out: NDArray[np.uint8], labels: NDArray[np.int64], *, device: str
+    config: TrainBackboneConfig,
+    quality: QualitySettings,
+    held_out: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    device: str,
 ) -> dict[str, float]:
     """Bits/dim of held-out images by every average that was kept, the one in `out` first; empty where it is alone."""
     folders = {f"{length:g}": averages_folder(config) / f"{length:g}" for length in config.training.average_lengths}
     folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
     if not folders:
         return {}
-    steps, seed = config.quality.bits_steps, config.quality.seed
-    some = choose_images(len(held_out), most=config.quality.bits_images, seed=seed)
+    steps, seed = quality.bits_steps, quality.seed
+    some = choose_images(len(held_out), most=quality.bits_images, seed=seed)
 
     def bits(folder: Path) -> float:
         backbone = load_backbone(folder)
@@ -215,7 +271,7 @@ def _evaluations(
         real.validation.images(range(len(real.validation))),
         real.validation.labels,
         extract=build_extractor(
-            config.quality.features,
+            (config.quality or QualitySettings()).features,
             train_images=ImageArray(real.train),
             train_labels=real.train.labels,
             device=process_group.device,

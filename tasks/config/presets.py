@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from datasets.storage.yaml_text import load_yaml, plain
-from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
+from tasks.config.preset_files import entries, entries_in, flow_of, named_file, options, worded
 from tasks.config.renamed import new_name, under_new_names
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import as_declared, as_declared_at
@@ -99,7 +99,13 @@ def command_of(config: BaseModel, *, exclude: Sequence[str] = ()) -> str:
     settings, of_preset = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
     changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(settings, of_preset)]
     verb = {"backbone": "train-backbone"}.get(flow, flow)
-    return " ".join(["minority", verb, name, *changes])
+    return " ".join(["minority", verb, name, *_named_file(), *changes])
+
+
+def _named_file() -> list[str]:
+    """How a command names the file of its preset, where it is none of the project's."""
+    named = named_file()
+    return [] if named is None else [f"--config {shlex.quote(str(named))}"]
 
 
 def _differences(
@@ -147,7 +153,7 @@ def training_of(backbone: str) -> str | None:
     """The command that trains a backbone: that of the preset whose `out` names its folder; None where there is none."""
     for entry in _deployments():
         if flow_of(entry) == "backbone" and entry["parameters"]["config"].get("out") == backbone:
-            return f"minority train-backbone {entry['name']}"
+            return " ".join(["minority train-backbone", entry["name"], *_named_file()])
     return None
 
 

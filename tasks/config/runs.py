@@ -261,9 +261,9 @@ class TrainBackboneConfig(_Run):
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
-        QualitySettings()
-    )
+    quality: Annotated[
+        QualitySettings | None, Field(description="How the result is evaluated for its model card; none: it is not.")
+    ] = QualitySettings()
     published: Annotated[
         str | None, Field(description="Published figures to compare with and their source, in words for the card.")
     ] = None

@@ -5,8 +5,8 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from prefect import task
@@ -15,6 +15,7 @@ from datasets.storage.checked import DamagedError, read_checked, write_checked
 from datasets.storage.store import Store
 from minority.downstream.arms import Arm, arms_for, backbone_arms
 from minority.downstream.combining import PARTS, arm_named
+from minority.downstream.data import DownstreamData
 from minority.downstream.jobs import Comparison, Job, Outcome
 from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
@@ -35,6 +36,22 @@ from tasks.inputs.workspace import prepare_device
 _opening = threading.RLock()
 
 
+class NoArmError(InputError):
+    """All arms that were asked for are skipped.
+
+    Attributes:
+        skipped: Arm -> why.
+    """
+
+    def __init__(self, skipped: Mapping[str, str]) -> None:
+        self.skipped = dict(skipped)
+        names, reason = ", ".join(skipped), next(iter(skipped.values()))
+        super().__init__(
+            f"downstream: no training recipe is left to compare: {names}: {reason}; add recipes without synthetic "
+            "images (downstream.arms), or augment again so that some are kept."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class ArmsOnRun:
     """The comparison of arms on a published run.
@@ -43,11 +60,13 @@ class ArmsOnRun:
         run: The run.
         comparison: Its trainings.
         device: Where they run.
+        skipped: Arms that were asked for and have no synthetic image -> why they are left out.
     """
 
     run: PublishedRun
     comparison: Comparison
     device: str
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, job: Job) -> str:
         """Where a training's predictions lie in the run's store."""
@@ -170,6 +189,12 @@ def _open(config_json: str) -> ArmsOnRun:
     sources = sources_of(run.config, policies=config.downstream.policies)
     arms = arms_of(config.downstream, sources=sources, pretrained=pretrained_kind(run.config, run.real))
     data = images_of_run(run, sorted({arm.source for arm in arms if arm.source is not None}))
+    skipped = _without_images(arms, data)
+    for name, reason in skipped.items():
+        logging.getLogger(__name__).warning("training recipe %s is skipped: %s.", name, reason)
+    arms = [arm for arm in arms if arm.name not in skipped]
+    if not arms:
+        raise NoArmError(skipped)
     arms = possible_arms(arms, data, asked=config.downstream.arms)
     if any(arm.uses_backbone for arm in arms):
         data = with_reading(run, data, config.downstream, device=device)
@@ -177,7 +202,40 @@ def _open(config_json: str) -> ArmsOnRun:
         comparison = Comparison(data, _budget(config.downstream), arms=arms, seeds=config.downstream.seeds)
     except ValueError as error:
         raise InputError(f"downstream: {error}") from error
-    return ArmsOnRun(run, comparison, device)
+    return ArmsOnRun(run, comparison, device, skipped)
+
+
+def _without_images(arms: Sequence[Arm], data: DownstreamData) -> dict[str, str]:
+    """The arms whose source of synthetic images has none -> why they are skipped."""
+    return {
+        arm.name: f"the run has no synthetic image of {arm.source}"
+        for arm in arms
+        if arm.source is not None and not len(data.synthetic[arm.source])
+    }
+
+
+def skipped_arms(config: DownstreamConfig) -> dict[str, str]:
+    """The arms that were asked for and are skipped, as they have no synthetic images -> why, in words.
+
+    Raises:
+        InputError: Something is missing, or does not fit together.
+    """
+    try:
+        return dict(open_arms(config).skipped)
+    except NoArmError as error:
+        return error.skipped
+
+
+def has_arms(config: DownstreamConfig) -> bool:
+    """Whether there is an arm to train that is not skipped.
+
+    Raises:
+        InputError: Something is missing, or does not fit together.
+    """
+    try:
+        return bool(open_arms(config).comparison.arms)
+    except NoArmError:
+        return False
 
 
 def plan_tuning(config: DownstreamConfig) -> list[Job]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from minority.runtime.progress import called
 from minority.sampling.draw import Scores, score_images
 from minority.selection.quantiles import quantile_among
 from minority.selection.stored_networks import array_bytes, read_arrays
@@ -94,7 +95,8 @@ def _validation_scores(models: Models) -> Scores | None:
         if models.backbone.num_classes is not None:
             groups = [models.real.groups.index(validation.groups[position]) for position in positions]
             condition = models.condition_of(labels=labels.tolist(), groups=groups)
-        return array_bytes(vars(score(models, images, indices=indices, condition=condition)))
+        with called("scores of validation images"):
+            return array_bytes(vars(score(models, images, indices=indices, condition=condition)))
 
     decided_by = {
         "images": digest_of(images, labels),

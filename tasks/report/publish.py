@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from minority.downstream.metrics import results_table
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig
-from tasks.downstream.trainings import open_arms, read_outcome, results_folder
+from tasks.downstream.trainings import has_arms, open_arms, read_outcome, results_folder, skipped_arms
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.inputs.published_run import PublishedRun, open_published
@@ -47,6 +47,10 @@ class RunSummary:
         samplers: A row of figures for each sampler.
         arms: A row of figures for each training recipe; none where no classifier was trained.
         shortfall: Group -> images that its quota still lacks.
+        kept: Synthetic images that were kept.
+        wanted: Synthetic images that the quotas asked for.
+        skipped: Training recipes that were asked for and skipped -> why.
+        figures: All figures of the report, as its metrics.json has them.
     """
 
     dataset: str
@@ -58,19 +62,29 @@ class RunSummary:
     arms: list[dict[str, str]]
     shortfall: dict[str, int]
     gallery: str | None = None
+    kept: int = 0
+    wanted: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for came out."""
+        return not self.shortfall and not self.skipped
 
 
 @task(**TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
-    results = None if comparison is None else save_results(comparison)
+    results = save_results(comparison) if comparison is not None and has_arms(comparison) else None
     thresholds = open_workspace(config).thresholds
     shown = published_config(config)
     if config.downstream is not None:
         shown |= {"downstream": config.downstream.model_dump(mode="json")}
     inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
-    return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run)))
+    skipped = {} if comparison is None else skipped_arms(comparison)
+    return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run), skipped=skipped))
 
 
 @task(**TRIED_AGAIN)
@@ -86,7 +100,7 @@ def report_comparison(config: DownstreamConfig) -> RunSummary:
         config=shown,
         reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
     )
-    return _shown(*_publish(run, inputs, folder=results_folder(config)))
+    return _shown(*_publish(run, inputs, folder=results_folder(config), skipped=skipped_arms(config)))
 
 
 def report_version(manifest: str, *, source: PublishedRun) -> RunSummary:
@@ -183,7 +197,12 @@ def _inputs(
 
 
 def _publish(
-    run: PublishedRun, inputs: ReportInputs, *, folder: str, gallery: str | None = None
+    run: PublishedRun,
+    inputs: ReportInputs,
+    *,
+    folder: str,
+    gallery: str | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> tuple[RunSummary, bytes]:
     """Write the report's files. Returns what they say in short, and the picture of samples."""
     inputs = replace(inputs, gallery="" if gallery is None else GALLERY_FILE)
@@ -203,15 +222,20 @@ def _publish(
         arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
         shortfall=_shortfall(run),
         gallery=gallery,
+        kept=int((run.metadata["kept"] & (run.metadata["source"] == "synthetic")).sum()),
+        wanted=sum(quotas(run.real, run.config.plan)),
+        skipped=skipped or {},
+        figures=figures,
     )
     return summary, files["samples.png"]
 
 
 def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
     shares = {column: _share(figures[column]) for column in ("yield", "rare", "valid", "new")}
+    per_kept = figures["cost_per_kept_sample"]["value"]
     costs = {
         "evaluations a sample": f"{figures['cost_per_sample']:.1f}",
-        "evaluations a kept sample": f"{figures['cost_per_kept_sample']['value'] or float('nan'):.0f}",
+        "evaluations a kept sample": "-" if per_kept is None else f"{per_kept:.0f}",
     }
     return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
 
