@@ -1,11 +1,13 @@
 """The main flow: from a preset to a published, balanced, verified dataset with a report."""
 
 from functools import partial
+from logging import INFO, WARNING
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled
 
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates
@@ -77,12 +79,16 @@ def generate(workspace: Workspace) -> int:
         first_index=candidates.num_samples,
         wanted=wanted,
         particle_group=config.sampler.particle_group,
+        sparse=workspace.sparse_groups,
     ):
         plan = load_or_create_plan(planned, store)
         if round_number == 0 and config.plan.baseline:
             draw(load_or_create_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
         draw(plan, config, what=f"round {round_number}")
         candidates.add(plan)
+        if round_number == 0:
+            for gate in candidates.gates():
+                get_run_logger().log(INFO if gate.is_open else WARNING, "%s", gate.advice)
         round_number += 1
     return round_number
 

@@ -129,6 +129,7 @@ def downstream(
 
 
 @app.command()
+@shared("strict", "json")
 def review(
     dataset: Annotated[str, typer.Argument(help="A dataset's name in the store, e.g. digits.")],
     decisions: Annotated[Path, typer.Option(help="What the gallery exported.")],
@@ -139,19 +140,16 @@ def review(
 
     Example: `minority review digits --decisions decisions-3b34d8e1a725.json`
     """
-    with errors_in_one_line():
-        from flows.result_table import print_summary
+    with errors_in_one_line(), progress():
+        from flows.result_table import show_review
         from tasks.review.review_run import review_run
 
-        summary = review_run(dataset, decisions, store=store, decided_by=by)
-        print_summary(summary.report)
-        say(
-            f"{summary.refused} images refused, {summary.filled} filled in; {summary.passed_over} called good that the "
-            "rules or the quotas leave out"
-        )
+        complete = show_review(review_run(dataset, decisions, store=store, decided_by=by))
+    fail_if_strict(complete)
 
 
 @app.command()
+@shared("config", "json")
 def discover(
     preset: Annotated[str, typer.Argument(help="A preset of prefect.yaml or of your own, e.g. digits.")],
     assignments: Settings = None,
@@ -161,7 +159,7 @@ def discover(
 
     Example: `minority discover digits --set discovery.models=5`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from tasks.config.presets import load_discovery, parse_overrides
         from tasks.config.runs import with_resolved_store
 
@@ -170,13 +168,15 @@ def discover(
         from flows.server import require_server
 
         require_server()
+        from tasks.checks import account_of_images
         from tasks.discovery.search import open_search
 
         open_search(config)
+        note(account_of_images(config.dataset))
         from flows.discover import discover as run
-        from flows.result_table import print_discovery
+        from flows.result_table import show_discovery
 
-        print_discovery(run(config))
+        show_discovery(run(config))
 
 
 @app.command(name="train-backbone")

@@ -122,6 +122,7 @@ def train_classifier(
     settings: ClassifierSettings,
     seed: int,
     sampling_weights: Float64 | None = None,
+    offsets: Float64 | None = None,
     device: torch.device | str = "cpu",
 ) -> SmallCNN:
     """Train one classifier from scratch.
@@ -136,6 +137,8 @@ def train_classifier(
         settings: The budget.
         seed: Decides start weights, draws and augmentation.
         sampling_weights: (N,) odds of drawing each image, >= 0, in any unit. None = all alike.
+        offsets: (N, K) finite numbers added to each image's logits in the loss alone, as logit adjustment does (Menon
+            et al. 2021): a very negative one takes a class out of the comparison. None = none.
         device: Where to train.
 
     Returns:
@@ -153,6 +156,7 @@ def train_classifier(
     ).view(settings.steps, settings.batch_size)
 
     targets = torch.tensor(labels, dtype=torch.int64)
+    shifts = None if offsets is None else torch.tensor(offsets, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     # One step more than is taken, so that every step taken has a rate above the schedule's floor.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -165,6 +169,8 @@ def train_classifier(
             pixels = torch.from_numpy(images[draw.numpy()])
             batch = _augmented(_to_unit_range(pixels), settings=settings, generator=generator)
             logits = model(batch.to(device))
+            if shifts is not None:
+                logits = logits + shifts[draw].to(device)
             loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()

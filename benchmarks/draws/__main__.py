@@ -23,7 +23,8 @@ from benchmarks.draws.table import markdown
 
 #: By name: a function that makes the construction, so that no set is read that is not asked for.
 CONSTRUCTIONS: Mapping[str, Callable[[Path], Construction]] = {
-    "digits-pool": digits_pool,
+    "digits-pool": lambda data: digits_pool(),
+    "digits-pool-10": lambda data: digits_pool(largest=10),
     "fashion-pool": lambda data: fashion_pool(data, largest=300),
     "fashion-pool-30": lambda data: fashion_pool(data, largest=30),
     "hidden-colour": lambda data: hidden(data, "colour", samples=100),

@@ -49,7 +49,7 @@ WITHOUT_LABELS = (
 BY_LABELS = ("attribute-adjustment", "attribute-adversary", "lisa")
 SAMPLERS: Mapping[str, SamplerSettings] = {
     "plain": SamplerSettings(steps=30),
-    "guided": SamplerSettings(steps=30, guidance=(SelfGuidance(scale=3.0),)),
+    "guided": SamplerSettings(steps=30, self_guidance=SelfGuidance(scale=3.0)),
 }
 GENERATIVE = tuple(
     f"{recipe}+{source}"

@@ -77,16 +77,16 @@ def figure(tested: DrawAnswers, metric: DrawMetric = "balanced_accuracy") -> flo
 
 
 def over_draws(
-    judged: Sequence[DrawAnswers],
+    evaluated: Sequence[DrawAnswers],
     rivals: Sequence[DrawAnswers],
     *,
     metric: DrawMetric = "balanced_accuracy",
     confidence: float = 0.95,
 ) -> DrawDifference:
-    """Mean of judged - rival over draws, with its interval.
+    """Mean of evaluated - rival over draws, with its interval.
 
     Args:
-        judged: One a draw.
+        evaluated: One a draw.
         rivals: One a draw, of the same test images.
         metric: What is compared.
         confidence: Coverage, in (0, 1).
@@ -94,12 +94,12 @@ def over_draws(
     Raises:
         ValueError: There is no draw, or the two do not go together.
     """
-    if not judged or len(judged) != len(rivals):
-        raise ValueError(f"a comparison needs both arms in every draw, got {len(judged)} and {len(rivals)}.")
-    for draw, (one, other) in enumerate(zip(judged, rivals, strict=True)):
+    if not evaluated or len(evaluated) != len(rivals):
+        raise ValueError(f"a comparison needs both arms in every draw, got {len(evaluated)} and {len(rivals)}.")
+    for draw, (one, other) in enumerate(zip(evaluated, rivals, strict=True)):
         if not np.array_equal(one.parts, other.parts):
             raise ValueError(f"the two arms of draw {draw} were tested on different images.")
-    by_draw = [figure(one, metric) - figure(other, metric) for one, other in zip(judged, rivals, strict=True)]
+    by_draw = [figure(one, metric) - figure(other, metric) for one, other in zip(evaluated, rivals, strict=True)]
     mean, count = float(np.mean(by_draw)), len(by_draw)
     if count < 2:
         return DrawDifference(mean=mean, low=float("nan"), high=float("nan"), by_draw=tuple(by_draw))
@@ -107,7 +107,7 @@ def over_draws(
     replicates = np.stack(
         [
             _redrawn_difference(one, other, metric, seed=draw)
-            for draw, (one, other) in enumerate(zip(judged, rivals, strict=True))
+            for draw, (one, other) in enumerate(zip(evaluated, rivals, strict=True))
         ],
         axis=1,
     )  # (R, draws)
@@ -139,10 +139,10 @@ def _of_parts(accuracies: Float64, metric: DrawMetric) -> Float64:
     return np.asarray(accuracies.mean(axis=-1) if metric == "balanced_accuracy" else accuracies.min(axis=-1))
 
 
-def _redrawn_difference(judged: DrawAnswers, rival: DrawAnswers, metric: DrawMetric, *, seed: int) -> Float64:
+def _redrawn_difference(evaluated: DrawAnswers, rival: DrawAnswers, metric: DrawMetric, *, seed: int) -> Float64:
     """(R,) the difference in one draw, with seeds and test images drawn anew, the same images for both arms."""
     rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(judged.parts == part) for part in np.unique(judged.parts)]
+    members = [np.flatnonzero(evaluated.parts == part) for part in np.unique(evaluated.parts)]
     found = []
     for start in range(0, _REPLICATES, _CHUNK):
         size = min(_CHUNK, _REPLICATES - start)
@@ -150,8 +150,8 @@ def _redrawn_difference(judged: DrawAnswers, rival: DrawAnswers, metric: DrawMet
             rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=size) / len(inside)
             for inside in members
         ]
-        uniform = rng.random((size, max(len(judged.right), len(rival.right))))
-        one, other = (_means(arm, metric, weights, members, uniform) for arm in (judged, rival))
+        uniform = rng.random((size, max(len(evaluated.right), len(rival.right))))
+        one, other = (_means(arm, metric, weights, members, uniform) for arm in (evaluated, rival))
         found.append(one - other)
     return np.concatenate(found)
 

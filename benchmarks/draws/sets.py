@@ -24,14 +24,16 @@ from minority.training import TrainingSettings
 from minority.training.augmentation import AffineAugmentation
 
 
-def digits_pool(data: Path) -> PoolConstruction:
-    """Half of the 8x8 digits is the pool; the user holds 35 down to 3 scans a class."""
+def digits_pool(*, largest: int | None = None) -> PoolConstruction:
+    """Half of the 8x8 digits is the pool; the user holds 35 down to 3 scans a class, or `largest` down to 1."""
+    held = "35 down to 3" if largest is None else f"{largest} down to 1"
     return PoolConstruction(
-        name="digits-pool",
-        says="Digits, 8x8: the backbone saw 900 labelled scans of a pool, the user holds others, long-tailed.",
+        name="digits-pool" if largest is None else f"digits-pool-{largest}",
+        says=f"Digits, 8x8: the backbone saw 900 labelled scans of a pool, the user holds {held} a class of others.",
+        largest=largest,
         images=read_digits(),
         pool=0.5,
-        split=SplitSettings(test_fraction=0.5, validation_each=10, imbalance=12),
+        split=SplitSettings(test_fraction=0.5, validation_each=10, imbalance=12 if largest is None else largest),
         architecture={
             "block_out_channels": (16, 32),
             "layers_per_block": 1,

@@ -57,11 +57,11 @@ def family_table(construction: Construction, results: Sequence[DrawResult]) -> s
     Where a construction has no such recipe, that on real images alone is in its place.
     """
     rows = []
-    judged = judged_family(construction)
+    evaluated = judged_family(construction)
     for family, names in construction.families().items():
-        if family == judged:
+        if family == evaluated:
             continue
-        row = {f"{judged} against": family}
+        row = {f"{evaluated} against": family}
         for title, metric in (
             ("balanced, points", "balanced_accuracy"),
             ("worst class, points", "worst_class_accuracy"),
@@ -87,9 +87,9 @@ def against(
 ) -> DrawDifference:
     """The chosen recipe with drawn images minus the chosen one among `names`, over draws."""
     own = construction.families()[judged_family(construction)]
-    judged = [found.answers[best_on_validation(found.validated, own)] for found in results]
+    evaluated = [found.answers[best_on_validation(found.validated, own)] for found in results]
     rivals = [found.answers[best_on_validation(found.validated, names)] for found in results]
-    return over_draws(judged, rivals, metric=metric)
+    return over_draws(evaluated, rivals, metric=metric)
 
 
 def judged_family(construction: Construction) -> str:

@@ -67,6 +67,14 @@ REVIEW_MEANINGS = {
 }
 
 
+#: In the order of OPTIONAL_SCHEMA.
+OPTIONAL_MEANINGS = {
+    "zero_shot_label": "the class that explains the image best to the backbone (zero-shot diffusion classifier)",
+    "zero_shot_probability": "that the backbone gives to the label that the image was drawn for",
+    "zero_shot_kept": "whether zero_shot_label is that label",
+}
+
+
 def card_text(
     facts: RunFacts,
     *,
@@ -87,12 +95,12 @@ def card_text(
         weighted: Whether there is a table of weights.
     """
     published = sum(shard.num_samples for shard in shards)
-    meanings = COLUMN_MEANINGS | (REVIEW_MEANINGS if facts.review else {})
+    meanings = _columns(facts) | (REVIEW_MEANINGS if facts.review else {})
     sections = [
         f"# {facts.dataset}, run {facts.run_id}",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
         f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
-        f"{for_markdown(str(facts.backbone.get('name', 'none')))}. Trust only what `manifest.json` names.",
+        f"{for_markdown(str(facts.backbone.get('name', 'none')))}{_saw(facts)}. Trust only what `manifest.json` names.",
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",
@@ -103,6 +111,19 @@ def card_text(
         "## Origin and licence\n\n" + for_markdown(facts.provenance.strip(), keep_lines=True),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _columns(facts: RunFacts) -> dict[str, str]:
+    scores = facts.config.get("scores")
+    asked = isinstance(scores, Mapping) and scores.get("zero_shot") is not None
+    return COLUMN_MEANINGS | (OPTIONAL_MEANINGS if asked else {})
+
+
+def _saw(facts: RunFacts) -> str:
+    """What the backbone saw beside the real training images, where the config says so."""
+    backbone = facts.config.get("backbone")
+    told = backbone.get("pretrained_on") if isinstance(backbone, Mapping) else None
+    return "" if not isinstance(told, Mapping) else f", which saw {for_markdown(str(told.get('what', '')))}"
 
 
 def _review_text(review: Review) -> str:

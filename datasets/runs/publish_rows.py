@@ -32,7 +32,7 @@ class PublishRows:
     """The rows of one publication.
 
     Args:
-        rows: The rows, each part in columns of METADATA_SCHEMA; of a reviewed run, each in those of REVIEWED_SCHEMA.
+        rows: The rows, each part in columns of METADATA_SCHEMA; of a reviewed run, with the columns of the review.
         class_names: What each label means.
         name: What the table is called in errors.
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datasets.runs.records import FORMER_COLUMNS, METADATA_SCHEMA, REVIEWED_SCHEMA, WEIGHTS_SCHEMA, schema_for
+from datasets.runs.records import ALL_COLUMNS, FORMER_COLUMNS, METADATA_SCHEMA, WEIGHTS_SCHEMA, schema_for
 from datasets.storage.canonical import DAMAGED
 
 #: Rows that lie together in a file.
@@ -23,7 +23,7 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
     """Bring a table to METADATA_SCHEMA: its column order and types, absent nullable columns filled with nulls.
 
-    A table with columns of a review is brought to REVIEWED_SCHEMA.
+    A table with columns that only some runs have is brought to their schema (`schema_for`).
 
     Args:
         table: One row a candidate.
@@ -119,8 +119,8 @@ def parse_weights(data: bytes, *, name: str) -> pa.Table:
 
 
 def replace_column(table: pa.Table, column: str, *, values: list[Any] | pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The table, which has some columns of REVIEWED_SCHEMA, with one column's values replaced or added."""
-    field = REVIEWED_SCHEMA.field(column)
+    """The table, which has some of ALL_COLUMNS, with one column's values replaced or added."""
+    field = ALL_COLUMNS.field(column)
     array = pa.array(values, type=field.type) if isinstance(values, list) else values
     position = table.schema.get_field_index(column)
     return table.append_column(field, array) if position < 0 else table.set_column(position, field, array)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from minority.calibration.grids import GRIDS, Grid, check_values, combinations, 
 from minority.guidance import combination_problem
 from minority.guidance.registry import METHODS
 from minority.sampling.settings import SamplerSettings
+from minority.solvers import SolverName
 
 #: Name of plain sampling, with which every calibration is compared.
 PLAIN = "plain"
@@ -41,7 +42,7 @@ class SolverSteps:
         steps: Steps of the respaced chain: a number, or sections such as "logsnr20".
     """
 
-    solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
+    solver: SolverName = "ancestral"
     steps: int | str = 50
 
     def describe(self) -> str:

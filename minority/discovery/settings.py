@@ -27,10 +27,10 @@ class DiscoverySettings:
     """Which biased models are trained, and on what.
 
     Attributes:
-        method: "cross_fitted": models that learn what is easy, each image judged by those that have not seen it.
-            "early": models stopped early, each image judged by all (the errors of Just Train Twice, Liu et al. 2021).
-            "amplifier": models trained on plain samples of the preset's backbone, whose own bias is stronger than that
-            of the images (Diffusing DeBias, Ciranni et al. 2024); each image judged by all.
+        method: "cross_fitted": models that learn what is easy, each image evaluated by those that have not seen it.
+            "early": models stopped early, each image evaluated by all (the errors of Just Train Twice, Liu et al.
+            2021). "amplifier": models trained on plain samples of the preset's backbone, whose own bias is stronger
+            than that of the images (Diffusing DeBias, Ciranni et al. 2024); each image evaluated by all.
         models: Models, >= 1, or rounds of cross-fitting, whose answers are averaged.
         folds: Parts that a round of cross-fitting divides every class into, >= 2; a model is trained on all but one.
         q: Of the generalised cross-entropy that they learn by (Zhang & Sabuncu 2018), in (0, 1]; Nam et al. (2020) take

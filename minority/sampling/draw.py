@@ -26,6 +26,7 @@ from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
+from minority.sampling.diffusion_classifier import ZeroShotSettings
 from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
 from minority.sampling.sampler import sample
@@ -46,6 +47,7 @@ class ScoreSettings:
         real_images: Real training images, at most, that are scored, too: a random sample; None: all of them. The scores
             of the others are not a number.
         held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
+        zero_shot: Ask a class-conditional backbone, too, which class explains a sample best (Li et al. 2023), or None.
     """
 
     perturbation: float = 0.5
@@ -54,6 +56,7 @@ class ScoreSettings:
     variance: Variance = "auto"
     real_images: int | None = None
     held_out: int = 200
+    zero_shot: ZeroShotSettings | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < 1:

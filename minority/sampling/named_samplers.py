@@ -69,7 +69,11 @@ def _solvers() -> dict[str, NamedSampler]:
 def _methods() -> dict[str, NamedSampler]:
     """Every method of the registry, alone, under the names that its file gives."""
     return {
-        name: NamedSampler(settings=SamplerSettings().guided(settings), paper=method.paper, line=method.line)
+        name: NamedSampler(
+            settings=SamplerSettings(solver=method.solver).guided(settings),
+            paper=method.paper,
+            line=f"of text-to-image models: {method.line}" if method.needs_prompts else method.line,
+        )
         for method in METHODS.values()
         for name, settings in method.samplers().items()
     }

@@ -8,7 +8,7 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from minority.solvers.ancestral import Ancestral
     from minority.solvers.ddim import Ddim
     from minority.solvers.dpm_solver import DpmSolver
+
+
+#: What settings call the solvers.
+SolverName = Literal["ancestral", "ddim", "dpm_solver"]
 
 
 class Move(NamedTuple):
@@ -71,6 +75,6 @@ class Solver(Protocol):
         ...
 
 
-__all__ = ["Ancestral", "Arrival", "Ddim", "DpmSolver", "Move", "Solver"]
+__all__ = ["Ancestral", "Arrival", "Ddim", "DpmSolver", "Move", "Solver", "SolverName"]
 
 __getattr__ = exported_from(__file__)

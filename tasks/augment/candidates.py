@@ -1,5 +1,6 @@
 """What the finished units of a run hold: their rows, a few columns at a time, and the choice among the candidates."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
@@ -14,6 +15,7 @@ from minority.selection.choice import Reviewed, Spread, choose
 from minority.selection.diversity import look_alikes
 from minority.selection.policy import Policy, asked_columns, passed
 from tasks.augment.decisions import Decisions
+from tasks.augment.gate import GATE_COLUMNS, REFUSED_GROUP, GroupGate, gates_of
 from tasks.augment.planning import RoundPlan, Tally, UnitPlan, quotas, tally
 from tasks.inputs.workspace import Workspace
 
@@ -37,7 +39,8 @@ class Candidates:
 
     def add(self, plan: RoundPlan) -> None:
         """Read the candidates of a finished round."""
-        rows = read_rows(self._store, plan, columns=(*_ASKED, *asked_columns(self._policy)))
+        gate = () if self._workspace.factor_filter is None else GATE_COLUMNS
+        rows = read_rows(self._store, plan, columns=(*_ASKED, *asked_columns(self._policy), *gate))
         assert rows is not None, "a round has units"
         self._rows = rows if self._rows is None else pa.concat_tables([self._rows, rows])
 
@@ -60,15 +63,47 @@ class Candidates:
         rows = None if self._rows is None else self._chosen(self._rows)
         return tally_candidates(rows, groups=self._workspace.real.groups, wanted=self._wanted, policy=self._policy)
 
+    def gates(self) -> list[GroupGate]:
+        """What the first round says of the groups with few or no real images; none where no classifier tells them."""
+        workspace = self._workspace
+        if self._rows is None or workspace.factor_filter is None:
+            return []
+        return gates_of(
+            self._rows,
+            groups=workspace.real.groups,
+            sparse=workspace.factor_filter.sparse.tolist(),
+            real=Counter(workspace.real.train.groups),
+            floor=workspace.config.plan.gate,
+        )
+
     @property
     def _policy(self) -> Policy:
         return self._workspace.config.selection.policy
 
     @property
     def _wanted(self) -> list[int]:
-        return quotas(self._workspace.real, self._workspace.config.plan)
+        wanted = quotas(self._workspace.real, self._workspace.config.plan)
+        refused = self._refused
+        return [
+            0 if group in refused else count for group, count in zip(self._workspace.real.groups, wanted, strict=True)
+        ]
+
+    @property
+    def _refused(self) -> set[str]:
+        return {gate.group for gate in self.gates() if not gate.is_open}
 
     def _chosen(self, rows: pa.Table, *, reviewed: Reviewed | None = None) -> pa.Table:
+        chosen = self._choice(rows, reviewed=reviewed)
+        refused = self._refused
+        if not refused:
+            return chosen
+        reasons = [
+            REFUSED_GROUP if group in refused else reason
+            for group, reason in zip(rows["group"].to_pylist(), chosen["reason"].to_pylist(), strict=True)
+        ]
+        return replace_column(chosen, "reason", values=reasons)
+
+    def _choice(self, rows: pa.Table, *, reviewed: Reviewed | None) -> pa.Table:
         return choose_candidates(
             rows,
             groups=self._workspace.real.groups,

@@ -63,7 +63,7 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int, decisions
         real_digest=real.digest,
         provenance=provenance_of(real.licence, workspace.backbone.name, config=config),
         real_images=real.account.to_markdown(examples=False),
-        review=None if decisions is None else Review(decisions.people, decisions.sha256, workspace.run.run_id),
+        review=None if decisions is None else _review(decisions, workspace.run.run_id),
     )
     plans, choice = chosen_candidates(workspace, store, rounds=rounds, decisions=decisions)
     return publish(
@@ -73,6 +73,10 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int, decisions
         metadata=lambda: run_rows(store, plans, choice, decisions=decisions),
         samples_per_shard=config.publish.samples_per_shard,
     )
+
+
+def _review(decisions: Decisions, run_id: str) -> Review:
+    return Review(decided_by=decisions.people, decisions=decisions.sha256, units_of=run_id)
 
 
 def provenance_of(licence: str, backbone: str, *, config: AugmentConfig) -> str:

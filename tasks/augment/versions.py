@@ -1,7 +1,7 @@
 """A new version of a published run: without what people refused, filled again from the run's other candidates.
 
-Nothing is drawn and nothing is judged anew. What was kept and is not refused stays; its freed places go to candidates
-that passed every filter, under the rules of the first choice.
+Nothing is drawn and nothing is evaluated anew. What was kept and is not refused stays; its freed places go to
+candidates that passed every filter, under the rules of the first choice.
 """
 
 from collections.abc import Sequence

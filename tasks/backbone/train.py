@@ -1,6 +1,7 @@
 """Training a backbone: reads the training split, trains, evaluates the result, writes it with a model card."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from datasets.readers.image_array import ImageArray
 from datasets.storage.canonical import canonical_json, parse_json
 from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
+from minority.backbones.factors import Factor, Factors, with_factors
 from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import (
     QualitySettings,
@@ -24,6 +26,7 @@ from minority.evaluation.backbone_quality import (
     measure_quality,
 )
 from minority.evaluation.backbone_quality_figures import BackboneQuality
+from minority.evaluation.factor_fidelity import FactorFidelity, measure_fidelity
 from minority.features import build_extractor
 from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
@@ -35,10 +38,13 @@ from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.execution.progress import show_picture, stage
+from tasks.inputs.planned_groups import GroupValues
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
 
 OnEvaluation = Callable[[Path], None]
+#: Of every combination of conditions, at least, for the card.
+_LEAST_SAMPLES = 16
 #: The figures of the model card, for programs.
 QUALITY_FILE = "quality.json"
 
@@ -111,7 +117,7 @@ def train_here(
         train_denoiser(
             unet,
             ImageArray(real.train),
-            real.train.labels,
+            told_of(config, real.train.groups, real),
             schedule=schedule,
             settings=config.training,
             checkpoint=_checkpoint(config),
@@ -172,10 +178,24 @@ def evaluate(config: TrainBackboneConfig) -> Path:
             settings=config.quality,
             device=device,
         )
+        fidelity = None
+        if backbone.factors is not None:
+            combinations = math.prod(len(factor.values) for factor in backbone.factors.factors)
+            fidelity = measure_fidelity(
+                backbone,
+                train=real.train.images(range(len(real.train))),
+                train_values=values_told(backbone.factors, real.train.groups, real),
+                held_out=held_out,
+                held_out_values=values_told(backbone.factors, real.validation.groups, real),
+                samples=max(_LEAST_SAMPLES, config.quality.samples // combinations),
+                steps=config.quality.sampling_steps,
+                seed=config.quality.seed,
+                device=device,
+            )
     except ValueError as error:
         raise InputError(str(error)) from error
     averages = _bits_of_averages(config, config.quality, held_out, labels, device=device)
-    return _write_card(config, real, backbone, quality=quality, averages=averages)
+    return _write_card(config, real, backbone, quality=quality, averages=averages, fidelity=fidelity)
 
 
 def quality_figures(config: TrainBackboneConfig) -> dict[str, Any] | None:
@@ -201,17 +221,19 @@ def _write_card(
     *,
     quality: BackboneQuality | None,
     averages: Mapping[str, float] | None = None,
+    fidelity: FactorFidelity | None = None,
 ) -> Path:
     folder = project_path(config.out)
     assert isinstance(backbone.denoiser, torch.nn.Module), "folders hold networks"
     parameters = sum(parameter.numel() for parameter in backbone.denoiser.parameters())
     card, figures = folder / "README.md", folder / QUALITY_FILE
-    text = model_card(config, real, parameters=parameters, quality=quality, averages=averages)
+    text = model_card(config, real, parameters=parameters, quality=quality, averages=averages, fidelity=fidelity)
     card.write_text(text, encoding="utf-8")
     if quality is None:
         figures.unlink(missing_ok=True)
     else:
         found = asdict(quality) | {"memorised": quality.memorised, "averages": dict(averages or {})}
+        found |= {} if fidelity is None else {"fidelity": asdict(fidelity)}
         figures.write_bytes(canonical_json(found))
     return card
 
@@ -300,6 +322,8 @@ def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DMo
         raise InputError(f"the backbone needs square images, {real.train.name} has {height} x {width} pixels.")
     classes = len(real.train.class_names) if config.conditional else None
     no_label = 1 if config.training.label_dropout > 0 else 0
+    factors = factors_of(config, real)
+    rows = factors.num_rows if factors is not None else None if classes is None else classes + no_label
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         try:
@@ -307,9 +331,47 @@ def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DMo
                 sample_size=height,
                 in_channels=channels,
                 out_channels=channels * (2 if config.training.variance == "learned_range" else 1),
-                num_class_embeds=None if classes is None else classes + no_label,
+                num_class_embeds=rows,
                 **config.architecture.model_dump(),
             )
         except ValueError as error:
             raise InputError(f"architecture: {error}") from error
-    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction)
+        if factors is not None:
+            unet = with_factors(unet, factors)
+    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction, factors=factors)
+
+
+def factors_of(config: TrainBackboneConfig, real: RealData) -> Factors | None:
+    """The conditions of a config with their values in the training split; None where there is the label alone.
+
+    Raises:
+        InputError: An attribute is no column of the set's groups, or has one value.
+    """
+    if not config.conditions:
+        return None
+    attributes = GroupValues(real).attributes
+    for name in config.conditions[1:]:
+        if len(attributes.get(name, ())) < 2:
+            raise InputError(
+                f"conditions name {name!r}, of which the training images have {len(attributes.get(name, ()))} values; "
+                f"those with two or more are {', '.join(n for n, v in attributes.items() if len(v) > 1) or 'none'}."
+            )
+    try:
+        label = Factor("label", tuple(real.train.class_names))
+        return Factors((label, *(Factor(name, attributes[name]) for name in config.conditions[1:])))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def told_of(config: TrainBackboneConfig, groups: Sequence[str], real: RealData) -> NDArray[np.int64]:
+    """What the network is told of training images: their labels, or the rows of all their conditions."""
+    factors = factors_of(config, real)
+    return real.train.labels if factors is None else factors.rows(values_told(factors, groups, real))
+
+
+def values_told(factors: Factors, groups: Sequence[str], real: RealData) -> NDArray[np.int64]:
+    """(N, F) the values of images by their groups, -1 where one is missing or was never seen in training."""
+    values = GroupValues(real)
+    numbers = values.numbers(groups)
+    places = [0, *(1 + list(values.attributes).index(name) for name in factors.names[1:])]
+    return numbers[:, places]

@@ -17,7 +17,7 @@ from tasks.config.preset_files import list_presets
 from tasks.config.presets import FLOWS, load_preset
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
-from tasks.inputs.real_data import load_real_data
+from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.workspace import open_backbone, open_named_backbone
 
 
@@ -129,11 +129,11 @@ def _preset(name: str) -> str:
 def problems_of(config: AugmentConfig, *, with_backbone: bool = True) -> list[str]:
     """What keeps an augmentation from running, a line each."""
     looks: list[Callable[[], object]] = [
-        lambda: load_real_data(config.dataset),
+        lambda: planned_real_data(config),
         lambda: Store(config.store).check_writable(config.name),
     ]
     if with_backbone:
-        looks.insert(1, lambda: open_backbone(config.backbone, load_real_data(config.dataset)))
+        looks.insert(1, lambda: open_backbone(config.backbone, planned_real_data(config)))
     problems = []
     for look in looks:
         try:

@@ -121,6 +121,15 @@ class AugmentConfig(_Run):
         )
 
     @model_validator(mode="after")
+    def _recognised_is_asked(self) -> Self:
+        if self.selection.policy == "recognised" and self.scores.zero_shot is None:
+            raise ValueError(
+                "selection.policy recognised goes by the backbone's zero-shot classifier; set scores.zero_shot, too, "
+                "e.g. --set 'scores.zero_shot={}'."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
         starts = [
             method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1
@@ -246,6 +255,10 @@ def _recipe(
     )
 
 
+def _is_empty(value: object) -> bool:
+    return value == ()
+
+
 class TrainBackboneConfig(_Run):
     """One training run of a backbone."""
 
@@ -255,6 +268,13 @@ class TrainBackboneConfig(_Run):
     conditional: Annotated[
         bool, Field(description="Whether the network is told the label; where not, labels only balance the classes.")
     ] = True
+    conditions: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Label and attributes as separate conditions, e.g. [label, sex]; none: the label alone.",
+            exclude_if=_is_empty,
+        ),
+    ] = ()
     schedule: Annotated[Literal["linear", "cosine"], Field(description="Noise schedule.")] = "cosine"
     timesteps: Annotated[int, Field(ge=2, description="Trained timesteps.")] = 1000
     training: TrainingSettings = TrainingSettings()
@@ -284,6 +304,18 @@ class TrainBackboneConfig(_Run):
             )
         if training.label_dropout > 0 and not self.conditional:
             raise ValueError("training.label_dropout needs labels to leave out; set it to 0, or conditional to true.")
+        if not self.conditions:
+            return self
+        if not self.conditional or self.conditions[0] != "label" or len(self.conditions) < 2:
+            raise ValueError(
+                f"conditions must be the label first and then attributes, e.g. [label, sex], of a network that is told "
+                f"them (conditional: true), got {list(self.conditions)}."
+            )
+        if training.label_dropout == 0:
+            raise ValueError(
+                "conditions need training.label_dropout above 0, the share of images of which nothing is told (0.1 is "
+                "usual): what no condition means has to be learnt."
+            )
         return self
 
 

@@ -82,6 +82,14 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_observed(value: object) -> bool:
+    return value == "observed"
+
+
+def _is_half(value: object) -> bool:
+    return value == 0.5
+
+
 def _is_false(value: object) -> bool:
     return value is False
 
@@ -336,6 +344,22 @@ class PlanConfig(Section):
     ] = 8.0
     unit_size: Annotated[int, Field(ge=1, description="Samples a work unit: the grain of retry and resume.")] = 64
     baseline: Annotated[bool, Field(description="Also draw plain ancestral samples, for comparison only.")] = True
+    groups: Annotated[
+        Literal["observed", "all"] | tuple[str, ...],
+        Field(
+            description="Groups to fill: those with real images, all combinations of label and attributes, or a list.",
+            exclude_if=_is_observed,  # so that runs without it stay as they were, to the byte
+        ),
+    ] = "observed"
+    gate: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of a group's first samples that must show its values, where few real images are there.",
+            exclude_if=_is_half,
+        ),
+    ] = 0.5
 
 
 class PublishConfig(Section):

@@ -67,6 +67,11 @@ def sources_of(config: AugmentConfig, *, policies: Sequence[Policy] = ()) -> lis
             "downstream.policies: consistent goes by the discriminator's margin of the label, which this run does not "
             "have; leave it out, or augment with selection.held_out."
         )
+    if "recognised" in policies and config.scores.zero_shot is None:
+        raise InputError(
+            "downstream.policies: recognised goes by the backbone's zero-shot classifier, which this run did not ask; "
+            "leave it out, or augment with scores.zero_shot."
+        )
     samplers = [SELECTED, *([PLAIN] if config.plan.baseline else [])]
     further = [f"{sampler}-{policy}" for sampler in samplers for policy in dict.fromkeys(policies)]
     return [SELECTED, UNSELECTED, *samplers[1:], *further]

@@ -2,7 +2,6 @@
 
 import io
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -39,28 +38,6 @@ def pretrained_kind(config: AugmentConfig, real: RealData) -> Pretrained:
     backbone = open_fitting_backbone(config.backbone, real)
     conditional = backbone.num_classes is not None and backbone.prompts is None and backbone.distilled is None
     return "conditional" if conditional else "unconditional"
-
-
-def possible_arms(arms: Sequence[Arm], data: DownstreamData, *, asked: Sequence[str] | None) -> list[Arm]:
-    """The arms without those that learn from synthetic images alone where a class has none.
-
-    Raises:
-        InputError: One of them was asked for by name.
-    """
-    possible = []
-    for arm in arms:
-        lacking = _lacking(arm, data)
-        if not lacking:
-            possible.append(arm)
-            continue
-        why = (
-            f"the arm {arm.name} learns from synthetic images alone, and class {', '.join(lacking)} has none; raise "
-            "plan.quota above the commonest class, or leave it out"
-        )
-        if asked is not None:
-            raise InputError(f"downstream.arms: {why}.")
-        logging.getLogger(__name__).warning("Left out: %s.", why)
-    return possible
 
 
 def with_reading(run: PublishedRun, data: DownstreamData, config: ArmsConfig, *, device: str) -> DownstreamData:
@@ -122,8 +99,8 @@ def _evaluations(run: PublishedRun, source: str) -> float:
     return float(np.nansum(rows["evaluations"].to_numpy(dtype=np.float64)))
 
 
-def _lacking(arm: Arm, data: DownstreamData) -> list[str]:
-    """Classes without an image, of an arm that learns from synthetic images alone."""
+def lacking_classes(arm: Arm, data: DownstreamData) -> list[str]:
+    """Names of classes without a synthetic image, of an arm that learns from synthetic images alone."""
     if arm.source is None or arm.draws == "filled" or arm.synthetic_first or arm.synthetic_share < 1:
         return []
     there = set(data.synthetic[arm.source].labels.tolist())

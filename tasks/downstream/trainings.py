@@ -26,7 +26,7 @@ from tasks.config.preset_files import options
 from tasks.config.runs import DownstreamConfig
 from tasks.config.sections import ArmsConfig
 from tasks.downstream.data import PLAIN, images_of_run, sources_of
-from tasks.downstream.reading import Pretrained, possible_arms, pretrained_kind, with_reading
+from tasks.downstream.reading import Pretrained, lacking_classes, pretrained_kind, with_reading
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.inputs.published_run import PublishedRun, latest_manifest, open_published
@@ -195,7 +195,6 @@ def _open(config_json: str) -> ArmsOnRun:
     arms = [arm for arm in arms if arm.name not in skipped]
     if not arms:
         raise NoArmError(skipped)
-    arms = possible_arms(arms, data, asked=config.downstream.arms)
     if any(arm.uses_backbone for arm in arms):
         data = with_reading(run, data, config.downstream, device=device)
     try:
@@ -206,12 +205,20 @@ def _open(config_json: str) -> ArmsOnRun:
 
 
 def _without_images(arms: Sequence[Arm], data: DownstreamData) -> dict[str, str]:
-    """The arms whose source of synthetic images has none -> why they are skipped."""
-    return {
+    """The arms that have no synthetic images, at all or of a class that they learn from them alone -> why."""
+    skipped = {
         arm.name: f"the run has no synthetic image of {arm.source}"
         for arm in arms
         if arm.source is not None and not len(data.synthetic[arm.source])
     }
+    for arm in arms:
+        lacking = [] if arm.name in skipped else lacking_classes(arm, data)
+        if lacking:
+            skipped[arm.name] = (
+                f"it learns from synthetic images alone, and class {', '.join(lacking)} has none; plan.quota above the "
+                "commonest class draws for all"
+            )
+    return skipped
 
 
 def skipped_arms(config: DownstreamConfig) -> dict[str, str]:

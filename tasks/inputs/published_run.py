@@ -19,7 +19,8 @@ from datasets.storage.store import Store
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
-from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.planned_groups import planned_real_data
+from tasks.inputs.real_data import RealData
 
 _opening = threading.RLock()
 
@@ -128,7 +129,7 @@ def _open(url: str) -> PublishedRun:
     except (ValueError, FileNotFoundError) as error:
         raise InputError(str(error)) from error
     config = validate(AugmentConfig, manifest.config, overrides={})
-    run = PublishedRun(url, store, manifest, config, load_real_data(config.dataset), _unit_store(store, manifest))
+    run = PublishedRun(url, store, manifest, config, planned_real_data(config), _unit_store(store, manifest))
     rows = run.metadata
     made_from = set(rows.loc[rows["source"] == "real", "source_id"])
     if made_from != set(run.real.train.source_ids):

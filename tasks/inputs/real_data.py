@@ -1,7 +1,7 @@
 """The real images of a run: read, split, and named by group."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class RealData:
         licence: Licence and provenance.
         account: In which part every image on disk is, or why it is in none.
         problems: What the account counts as left out for a fault of its own: rows and images, one by one.
+        absent: Group -> label of those among `groups` that no training image is of (tasks/inputs/planned_groups.py).
     """
 
     train: ImageSet
@@ -53,6 +54,7 @@ class RealData:
     licence: str
     account: Account
     problems: tuple[Problem, ...] = ()
+    absent: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -78,7 +80,7 @@ class RealData:
     @property
     def group_labels(self) -> list[int]:
         """The label of every group."""
-        label_of = dict(zip(self.train.groups, self.train.labels.tolist(), strict=True))
+        label_of = dict(zip(self.train.groups, self.train.labels.tolist(), strict=True)) | dict(self.absent)
         return [label_of[group] for group in self.groups]
 
     @property

@@ -82,11 +82,13 @@ def validation_scores(models: Models) -> Scores | None:
 @lru_cache(maxsize=2)
 def _validation_scores(models: Models) -> Scores | None:
     validation, config = models.real.validation, models.config
-    count = min(config.scores.held_out, len(validation))
+    # An image of a group that is not drawn for has no place on the scale.
+    known = np.flatnonzero([group in set(models.real.groups) for group in validation.groups])
+    count = min(config.scores.held_out, len(known))
     if count == 0:
         return None
     draw = np.random.default_rng(config.seed)
-    positions = np.sort(draw.choice(len(validation), size=count, replace=False))
+    positions = known[np.sort(draw.choice(len(known), size=count, replace=False))]
     images, labels = validation.images(positions.tolist()), validation.labels[positions]
 
     def fit() -> bytes:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.augment.gate import GroupGate
+
 SAMPLERS = ("plain", "minority")
 FILTERS = ("rare", "valid", "new")
 SCORES = (
@@ -97,6 +99,29 @@ class ClassFill:
     quota: int
     shortfall: int
     candidates: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateFinding:
+    """What a group with few or no real images got.
+
+    Attributes:
+        real: Real images of it.
+        candidates: Samples of the first round, by which the gate decides.
+        shows_attributes: Share of them that show every attribute value, by classifiers of the training images.
+        shows_label: Share of them that show the label.
+        kept: Samples in the published set.
+        is_open: Whether the gate lets it through.
+        advice: What to do, in a sentence.
+    """
+
+    real: int
+    candidates: int
+    shows_attributes: Proportion
+    shows_label: Proportion
+    kept: int
+    is_open: bool
+    advice: str
 
 
 def wilson(count: int, *, total: int) -> Proportion:
@@ -238,6 +263,20 @@ def fill_of_classes(
             )
         )
     return fills
+
+
+def describe_gate(gate: GroupGate, metadata: pd.DataFrame) -> GateFinding:
+    """What a group with few or no real images got."""
+    drawn = drawn_by(metadata, "minority")
+    return GateFinding(
+        real=gate.real,
+        candidates=gate.candidates,
+        shows_attributes=wilson(round(gate.shows_attributes * gate.candidates), total=gate.candidates),
+        shows_label=wilson(round(gate.shows_label * gate.candidates), total=gate.candidates),
+        kept=int((passes(drawn, "kept") & (drawn["group"] == gate.group)).sum()),
+        is_open=gate.is_open,
+        advice=gate.advice,
+    )
 
 
 def count_reasons(metadata: pd.DataFrame) -> dict[str, int]:

@@ -130,7 +130,8 @@ def _spread(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def _images(rows: pd.DataFrame, inputs: GalleryInputs) -> Iterator[NDArray[np.uint8]]:
     """The images of rows in their order; each unit is read once where its rows lie together."""
-    unit, images = None, {}
+    unit: str | None = None
+    images: Mapping[str, NDArray[np.uint8]] = {}
     for key, name in zip(rows["key"], rows["unit"], strict=True):
         if name != unit:
             unit, images = name, inputs.read_unit(name)
@@ -174,7 +175,7 @@ def _columns(candidates: pd.DataFrame, nearest: Mapping[str, int]) -> dict[str, 
 
 def _scores(candidates: pd.DataFrame) -> dict[str, object]:
     """Every score that some candidate has, to four digits; null where it is missing or not finite."""
-    scores = {}
+    scores: dict[str, object] = {}
     for field in METADATA_SCHEMA:
         if field.type != pa.float32() or field.name in _NO_SCORES:
             continue

@@ -18,7 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from minority.downstream.accuracy import METRIC_PHRASES
-from tasks.report import figures, findings, pictures, verdict
+from minority.downstream.cost import in_words
+from tasks.augment.gate import GroupGate
+from tasks.report import figures, findings, pictures, recommendation, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
 from tasks.report.page_parts import content_hash, page_part
 from tasks.report.scores import SCORE_NAMES
@@ -61,6 +63,7 @@ class ReportInputs:
         reproduce: Commands that make this run again.
         licence: Licence and provenance of the real data.
         account: In which part every real image is, or why it is in none; "" leaves it out.
+        gates: What the first round of every group with few or no real images showed.
         gallery: The page beside this one that shows every candidate; "" where there is none.
     """
 
@@ -79,6 +82,7 @@ class ReportInputs:
     reproduce: Sequence[str]
     licence: str
     account: str = ""
+    gates: Sequence[GroupGate] = ()
     gallery: str = ""
 
 
@@ -125,6 +129,7 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         unfilled=sorted((fill for fill in metrics["classes"] if fill.shortfall), key=lambda fill: -fill.shortfall),
         parts=_groups_shown(metrics["downstream"], inputs),
         fairness=_fairness_rows(metrics["downstream"]),
+        gates=[(gate, findings.describe_gate(gate, inputs.metadata)) for gate in inputs.gates],
         image_commands=[command for command in inputs.reproduce if not command.startswith(_COMPARISON)],
         downstream_commands=inputs.reproduce[-1:],
         script=Markup(script),
@@ -142,7 +147,10 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
     samplers = findings.evaluate_samplers(inputs.metadata, inputs.cost_per_sample)
     ratios = findings.compare_samplers(samplers)
     downstream = verdict.evaluate_results(inputs.results)
+    real = inputs.metadata[inputs.metadata["source"] == "real"]["group"].value_counts()
+    advice = recommendation.recommend(downstream, {str(name): int(count) for name, count in real.items()})
     return {
+        "recommendation": None if advice is None else advice.to_text(),
         "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
         "samplers": samplers,
         "ratios": ratios,
@@ -158,7 +166,9 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
 def _published(metrics: Mapping[str, Any], inputs: ReportInputs) -> dict[str, object]:
     """What goes into metrics.json."""
     origin = {"dataset": inputs.dataset, "run_id": inputs.run_id, "recipe": inputs.recipe}
-    return {**metrics, **origin, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
+    gated = {"sparse_groups": {gate.group: findings.describe_gate(gate, inputs.metadata) for gate in inputs.gates}}
+    shown = gated if inputs.gates else {}
+    return {**metrics, **origin, **shown, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
 
 
 def _hang(inputs: ReportInputs) -> _Gallery:
@@ -288,6 +298,7 @@ def _environment() -> Environment:
         "points": partial(_number, scale=100, decimals=1),
         "signed_points": lambda value: _number(value, scale=100, decimals=1, sign=True),
         "arm": verdict.name_of_arm,
+        "macs": in_words,
         "metric": lambda metric: METRIC_PHRASES.get(metric, metric.replace("_", " ")),
         "standing": verdict.standing,
         "colour": figures.colour_of,

@@ -2,30 +2,35 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from datasets.storage.canonical import parse_json
 from datasets.storage.checked import checked_json, parse_checked_json
 from datasets.storage.escaping import for_markdown
+from minority.downstream.cost import in_words
 from minority.downstream.metrics import results_table
+from tasks.augment.gate import GATE_COLUMNS, GroupGate, gates_of
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig
 from tasks.downstream.trainings import has_arms, open_arms, read_outcome, results_folder, skipped_arms
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.planned_groups import sparse_groups
 from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
 from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
-from tasks.report.verdict import ArmResults
+from tasks.report.verdict import ArmResults, name_of_arm
 
 REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
 _FOLDER = "report"
@@ -42,6 +47,7 @@ class RunSummary:
         run_id: The run's name.
         manifest: The manifest's URL.
         report: The report's URL.
+        recommendation: What to do, with its evidence; None where no recipes were compared.
         gallery: URL of the page with all candidates; None where the report is one of a comparison.
         verdict: What the images are worth downstream, in a sentence.
         samplers: A row of figures for each sampler.
@@ -57,6 +63,7 @@ class RunSummary:
     run_id: str
     manifest: str
     report: str
+    recommendation: str | None
     verdict: str
     samplers: list[dict[str, str]]
     arms: list[dict[str, str]]
@@ -193,6 +200,21 @@ def _inputs(
         reproduce=reproduce,
         licence=real.licence,
         account=real.account.to_text(examples=False),
+        gates=_gates(run),
+    )
+
+
+def _gates(run: PublishedRun) -> list[GroupGate]:
+    """What became of the groups with few or no real images; none where no classifier told what samples show."""
+    if not set(GATE_COLUMNS) <= set(run.metadata.columns):
+        return []
+    drawn = run.metadata.loc[run.metadata["sampler"] == "minority", ["group", "round", *GATE_COLUMNS]]
+    return gates_of(
+        pa.Table.from_pandas(drawn, preserve_index=False),
+        groups=run.real.groups,
+        sparse=sparse_groups(run.real, neighbours=run.config.selection.neighbours),
+        real=Counter(run.real.train.groups),
+        floor=run.config.plan.gate,
     )
 
 
@@ -217,9 +239,13 @@ def _publish(
         run_id=run.manifest.run_id,
         manifest=run.url,
         report=run.store.url(f"{folder}/{REPORT_FILE}"),
+        recommendation=figures["recommendation"],
         verdict=str(figures["verdict"]),
         samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
-        arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
+        arms=[
+            _arm_row(name, figures["downstream"]["arms"][name], order=figures["downstream"]["metrics"])
+            for name in order
+        ],
         shortfall=_shortfall(run),
         gallery=gallery,
         kept=int((run.metadata["kept"] & (run.metadata["source"] == "synthetic")).sum()),
@@ -240,8 +266,14 @@ def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
     return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
 
 
-def _arm_row(name: str, means: dict[str, Any]) -> dict[str, str]:
-    return {"training": name} | {metric.replace("_", " "): _share(value) for metric, value in means.items()}
+def _arm_row(name: str, found: dict[str, Any], *, order: Sequence[str]) -> dict[str, str]:
+    """Accuracies, the decisive one first, and what the recipe costs in multiply-adds."""
+    cost = {what: float("nan") if value is None else value for what, value in found["cost"].items()}
+    return (
+        {"recipe": name_of_arm(name)}
+        | {metric.replace("_", " "): _share(found["means"][metric]) for metric in order}
+        | {"training + drawing": in_words(cost["training"] + cost["drawing"]), "an image": in_words(cost["image"])}
+    )
 
 
 def _share(figure: dict[str, float]) -> str:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.context import FlowRunContext
@@ -142,7 +144,7 @@ def _rows(config: AugmentConfig, rounds: int) -> tuple[Iterator[pa.Table], Store
     return run_rows(store, plans, choice), store
 
 
-def _unit_images(store: Store, unit: str) -> dict[str, object]:
+def _unit_images(store: Store, unit: str) -> dict[str, NDArray[np.uint8]]:
     images, rows = read_unit(store, unit)
     return dict(zip(rows["key"].to_pylist(), images, strict=True))
 

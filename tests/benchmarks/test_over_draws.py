@@ -23,28 +23,28 @@ def test_an_equal_pair_differs_by_nothing():
 
 
 def test_a_large_gain_in_every_draw_pays():
-    judged = [answers(0.95, seed=draw) for draw in range(5)]
+    evaluated = [answers(0.95, seed=draw) for draw in range(5)]
     rivals = [answers(0.6, seed=100 + draw) for draw in range(5)]
 
-    found = over_draws(judged, rivals)
+    found = over_draws(evaluated, rivals)
 
     assert found.low > 0.2
     assert found.verdict == "pays"
-    assert found.mean == pytest.approx(np.mean([figure(a) - figure(b) for a, b in zip(judged, rivals, strict=True)]))
+    assert found.mean == pytest.approx(np.mean([figure(a) - figure(b) for a, b in zip(evaluated, rivals, strict=True)]))
 
 
 def test_one_good_draw_among_bad_ones_decides_nothing():
-    judged = [answers(accuracy, seed=draw) for draw, accuracy in enumerate((0.95, 0.6, 0.75, 0.55, 0.7))]
+    evaluated = [answers(accuracy, seed=draw) for draw, accuracy in enumerate((0.95, 0.6, 0.75, 0.55, 0.7))]
     rivals = [answers(0.68, seed=50 + draw) for draw in range(5)]
 
-    assert over_draws(judged, rivals).verdict == "not decided"
+    assert over_draws(evaluated, rivals).verdict == "not decided"
 
 
 def test_four_draws_decide_nothing_however_large_the_gain():
-    judged = [answers(0.95, seed=draw) for draw in range(4)]
+    evaluated = [answers(0.95, seed=draw) for draw in range(4)]
     rivals = [answers(0.3, seed=50 + draw) for draw in range(4)]
 
-    found = over_draws(judged, rivals)
+    found = over_draws(evaluated, rivals)
 
     assert found.low > 0.3
     assert found.verdict == "not decided"
@@ -60,10 +60,10 @@ def test_the_interval_covers_the_spread_between_draws_as_students_t_would():
     # Draws that differ by far more than seeds and images do: the interval must be near that of a t test over draws.
     rates = np.array([0.2, 0.4, 0.6, 0.8, 0.5])
     parts = np.zeros(400, dtype=np.int64)
-    judged = [answers(rate, seed=draw, seeds=1, parts=parts) for draw, rate in enumerate(rates)]
+    evaluated = [answers(rate, seed=draw, seeds=1, parts=parts) for draw, rate in enumerate(rates)]
     rivals = [DrawAnswers(right=np.zeros((1, 400), dtype=bool), parts=parts)] * 5
 
-    found = over_draws(judged, rivals)
+    found = over_draws(evaluated, rivals)
 
     reach = 2.776 * rates.std(ddof=1) / 5**0.5
     assert found.high - found.low == pytest.approx(2 * reach, rel=0.2)

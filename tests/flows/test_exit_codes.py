@@ -37,6 +37,7 @@ BAD = [
     "sample --preset nope --out out",
     "score nope --backbone nope --out scores.parquet",
     "train-backbone nope",
+    "review nope --decisions nope.json",
     "verify nope",
     "verify nope/manifest.json",
 ]

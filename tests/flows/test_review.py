@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import sys
+import urllib.error
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,8 @@ from datasets.runs.manifest import Manifest
 from datasets.runs.verify import verify
 
 pytestmark = pytest.mark.slow
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
 def load_operation():
@@ -52,8 +55,17 @@ def settings(tiny_overrides):
 
 
 def resume(site, run, **answer):
-    """What the form of the UI sends."""
-    answered = site.ask(f"flow_runs/{run}/resume", {"run_input": answer})
+    """What the form of the UI sends; a server that has only just started may be too busy at first (503)."""
+
+    def send():
+        try:
+            return site.ask(f"flow_runs/{run}/resume", {"run_input": answer})
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            return None
+
+    answered = operation.wait_until(send, seconds=300, what="the server to take the answer", every=2)
     assert answered["status"] == "ACCEPT", answered
 
 
@@ -127,3 +139,17 @@ def test_a_run_that_is_rejected_ends_cancelled_and_publishes_nothing(site, setti
     site.wait_for_state(run, "CANCELLED")
     assert "rejected by Grace: all noise; nothing was published" in site.why(run)
     assert not list(store.rglob("manifest.json"))
+
+
+def test_a_run_that_nobody_approves_is_ended_by_the_automation(site, settings, tmp_path):
+    file = tmp_path / "end.yaml"
+    file.write_text((DEPLOY / "automations" / "end-of-review.yaml").read_text().replace("within: 604800", "within: 20"))
+    site.prefect("automation", "create", "--from-file", file)
+    site.start_worker()
+    run = site.submit("augment/digits", settings | {"store": str(tmp_path / "store")})
+    waits(site, run, 0)
+
+    site.wait_for_state(run, "CANCELLED")
+
+    assert "nobody has approved it within a week" in site.why(run)
+    assert not list((tmp_path / "store").rglob("manifest.json"))

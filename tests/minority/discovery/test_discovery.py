@@ -57,7 +57,7 @@ def test_conflicting_images_are_found_and_their_number_too(method):
     assert found.votes[conflicting].mean() > 0.8 > 0.2 > found.votes[~conflicting].mean()
 
 
-def test_the_amplifier_judges_images_by_what_its_samples_show():
+def test_the_amplifier_evaluates_images_by_what_its_samples_show():
     images, conflicting = cornered(corner_of_class=True)
     samples, _ = cornered(corner_of_class=True, conflicts=0, seed=1)  # the bias of the images, and more of it
 
@@ -78,7 +78,7 @@ def test_groups_and_attributes_change_nothing():
     np.testing.assert_array_equal(without.loss, with_them.loss)
 
 
-def test_an_image_is_judged_by_models_that_have_not_seen_it():
+def test_an_image_is_evaluated_by_models_that_have_not_seen_it():
     images, _ = cornered(corner_of_class=True, per_class=20, conflicts=1)
     settings = DiscoverySettings(models=1, folds=4, budget=replace(BUDGET, steps=2))
     folds = folds_of(images.labels, folds=4, seed=settings.seed)

@@ -70,7 +70,7 @@ def test_the_difference_of_two_classes_is_the_closed_form():
         assert found[2, place] - found[1, place] == pytest.approx(expected[2] - expected[1], rel=0.05)
 
 
-def test_an_image_is_judged_alike_in_any_batch():
+def test_an_image_is_evaluated_alike_in_any_batch():
     images = images_of([0, 1, 2, 2, 1])
 
     together = errors_of(images)

@@ -7,6 +7,7 @@ import pytest
 
 from datasets.runs.units import read_unit
 from tasks.augment.planning import plan_real, plan_round, quotas, tally
+from tasks.augment.rows import candidate_rows
 from tasks.augment.units import make_unit
 from tasks.commands.doctor import examine_backbone
 from tasks.errors import InputError
@@ -65,6 +66,19 @@ def test_real_images_are_scored_by_their_groups_prompts_and_have_no_prompt_thems
 
     assert np.isfinite(rows["minority_score"].to_numpy()).all()
     assert rows["prompt"].null_count == len(rows)
+
+
+@pytest.mark.parametrize("name", ["minority-prompt", "cads", "cfg-plus-plus"])
+def test_a_preset_takes_a_sampler_of_text_to_image_models_by_name(open_text, name):
+    drastic = (
+        {"minority_prompt": {"iterations": 2, "learning_rate": 1.0, "above": 0.0}} if name == "minority-prompt" else {}
+    )
+    guided, plain = (open_text(sampler=given | {"steps": "leading4"}) for given in ({"name": name, **drastic}, {}))
+
+    images, rows = candidate_rows(first_unit(guided), guided)
+
+    assert images.shape == (rows.num_rows, 8, 8, 1)
+    assert not np.array_equal(images, candidate_rows(first_unit(plain), plain)[0])
 
 
 def test_prompts_size_and_fit_are_part_of_the_recipe(open_text):

@@ -48,7 +48,7 @@ def test_a_finished_backbone_is_evaluated_and_only_its_card_and_its_figures_chan
     assert "| baseline: a histogram of grey levels for every pixel |" in text
     assert "of 8 images each" in text
     assert "**Published figures**: 2.94 bits/dim of another model (somebody, 2020)" in text
-    assert "17 occur in the training split" in text
+    assert "17 occur in the training split" in " ".join(text.split())
     assert f"`{command('evaluate-backbone', config)}`" in text
 
 

@@ -14,7 +14,7 @@ from datasets.storage.store import Store
 from datasets.streaming.published import read_published
 from tasks.augment.decisions import read_decisions
 from tasks.augment.planning import Tally, plan_real, plan_round, quotas
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_rounds
 from tasks.augment.units import make_unit
 from tasks.augment.versions import publish_version
@@ -37,7 +37,7 @@ def drawn(tiny_overrides, tmp_path_factory):
     tallies = [Tally(missing=3 * count) for count in wanted]
     first = plan_round(workspace.config.plan, tallies, round_number=0, first_index=0, wanted=wanted)
     for plan in (plan_real(workspace.config.plan, workspace.real), first):
-        for unit in settle_plan(plan, run_store):
+        for unit in load_or_create_plan(plan, run_store):
             make_unit(unit, workspace, run_store)
     publish_rounds(workspace, run_store, rounds=1)
     move_latest(Store(store), "digits", workspace.run.run_id)
