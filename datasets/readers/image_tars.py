@@ -157,7 +157,7 @@ def read_image_tars(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _TarImage:
     tar: Path
     key: str

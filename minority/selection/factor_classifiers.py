@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, balancing_odds, predict, train_classifier
+from minority.runtime.image_arrays import Images
 from minority.selection.labelling import Labeller
 
 Int64 = NDArray[np.int64]
@@ -34,7 +35,7 @@ class FactorClassifiers:
     @classmethod
     def train(
         cls,
-        images: NDArray[np.uint8],
+        images: Images,
         values: Int64,
         *,
         sizes: Sequence[int],

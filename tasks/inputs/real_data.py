@@ -75,7 +75,8 @@ class RealData:
     @property
     def train_groups(self) -> NDArray[np.int64]:
         """(N,) group index of every training image."""
-        return np.array([self.groups.index(group) for group in self.train.groups], dtype=np.int64)
+        index = {group: i for i, group in enumerate(self.groups)}
+        return np.array([index[group] for group in self.train.groups], dtype=np.int64)
 
     @property
     def group_labels(self) -> list[int]:
@@ -312,9 +313,11 @@ def _with_groups(
         for name, reasons in found.unreadable.items()
         for index, reason in reasons.items()
     ]
+    digests = dict(found.digests)
     for name, reasons in found.unreadable.items():
         if reasons:
-            parts[name] = parts[name].subset(np.setdiff1d(np.arange(len(parts[name])), list(reasons)))
+            readable = np.setdiff1d(np.arange(len(parts[name])), list(reasons))
+            parts[name], digests[name] = parts[name].subset(readable), digests[name][readable]
     account = take_account(
         parts,
         left_out=left_out or {},
@@ -326,8 +329,8 @@ def _with_groups(
     train, validation, test = parts.values()
     named = sorted({(int(label), group) for label, group in zip(train.labels, train.groups, strict=True)})
     data = RealData(
-        train=remember_pixels(train),
-        validation=remember_pixels(validation),
+        train=remember_pixels(train, digests.get("train")),
+        validation=remember_pixels(validation, digests.get("validation")),
         test=test,
         groups=[group for _, group in named],
         licence=licence,
