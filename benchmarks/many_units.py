@@ -76,17 +76,17 @@ def settings(units: int, *, backbone: str, store: str) -> dict[str, object]:
     }
 
 
-def save_backbone(folder: Path) -> str:
-    """A class-conditional U-Net of random weights for 8x8 grey images."""
+def save_backbone(folder: Path, *, side: int = 8, channels: int = 1) -> str:
+    """A U-Net of random weights for ten classes of images, 8x8 grey ones unless told otherwise."""
     from diffusers import UNet2DModel
 
     from minority.backbones import UNetSettings, save_folder
     from minority.diffusion.schedule import NoiseSchedule
 
     unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),

@@ -3,21 +3,21 @@
 A look, not a reading: nothing is kept in memory but what is counted, and of very many images only some are opened.
 """
 
-import csv
 import hashlib
 import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
+from datasets.readers.folder_zip import archived_images
 from datasets.readers.image_files import ImageFiles, open_image_files
-from datasets.readers.table_cells import read_cells
+from datasets.readers.table_cells import column_names, read_cells
+from datasets.readers.tar_survey import TarSet, look_at_tars, tars_at
 
 #: Of more images than this, so many are opened, evenly spread over the names.
 MOST_OPENED = 2000
@@ -52,14 +52,15 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What lies in a folder or zip archive of images.
+    """What lies in a folder, in a zip archive or in tars of images.
 
     Attributes:
         images: The folder or archive.
         table: The table beside it, or None.
         num_images: Image files.
         others: Files that are no images, by ending.
-        folders: Images in each sub-folder; "" for those that lie in none.
+        folders: Images in each sub-folder; "" for those that lie in none. Of tars, images of each class.
+        tars: Where the tars are and what tells classes in them; None for a folder or a zip archive.
         opened: Images whose headers were looked at.
         sizes: How many of these have each (width, height), in pixels.
         grey: Whether all of these are grey.
@@ -74,6 +75,7 @@ class Survey:
     num_images: int
     others: Counter[str]
     folders: dict[str, int]
+    tars: TarSet | None
     opened: int
     sizes: Counter[tuple[int, int]]
     grey: bool
@@ -118,15 +120,23 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
     """Look at a set of images.
 
     Args:
-        images: A folder, or a zip archive.
-        table: A .csv or .parquet file with a row an image.
+        images: A folder, a zip archive, a tar, a folder of tars, or a pattern of tars such as DIR/train-{000..127}.tar.
+        table: A .csv, .tsv or .parquet file with a row an image, for a folder or an archive.
 
     Raises:
         FileNotFoundError: One of them is missing.
-        ValueError: There is no image, or the table cannot be read.
+        ValueError: There is no image, or the table cannot be read, or there is one beside tars.
     """
     place = Path(images)
-    files = open_image_files(place)
+    where = tars_at(place)
+    tars: TarSet | None = None
+    files: ImageFiles
+    if where is None:
+        files = open_image_files(place)
+    elif table is not None:
+        raise ValueError(f"{place} names tars, whose samples hold their classes; leave the table {table} out.")
+    else:
+        files, tars = look_at_tars(*where)
     names = sorted(name for name in files.names() if not _is_hidden(name))
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES]
     if not pictures:
@@ -140,7 +150,8 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
         table=None if table is None else Path(table),
         num_images=len(pictures),
         others=others,
-        folders=dict(Counter(str(PurePosixPath(name).parent).removeprefix(".") for name in pictures)),
+        folders=_folders(place, pictures) if tars is None else dict(tars.counts),
+        tars=tars,
         opened=len(opened),
         sizes=sizes,
         grey=grey,
@@ -149,6 +160,15 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
         columns=columns,
         image_column=_image_column(columns, pictures),
     )
+
+
+def _folders(place: Path, pictures: Sequence[str]) -> dict[str, int]:
+    """Images in each sub-folder; of an archive of class folders without the folder that may lie around them."""
+    wrapper = ""
+    if place.is_file() and all("/" in name for name in pictures):
+        with suppress(ValueError):  # told where the archive is read
+            wrapper = archived_images(place, pictures).wrapper
+    return dict(Counter(str(PurePosixPath(name.removeprefix(wrapper)).parent).removeprefix(".") for name in pictures))
 
 
 def _headers(files: ImageFiles, names: Sequence[str]) -> tuple[Counter[tuple[int, int]], bool, list[str], int]:
@@ -170,7 +190,7 @@ def _headers(files: ImageFiles, names: Sequence[str]) -> tuple[Counter[tuple[int
 
 
 def _columns(path: Path) -> list[Column]:
-    names = _header(path)
+    names = column_names(path)
     rows, _ = read_cells(path, columns=names)
     columns = []
     for place, name in enumerate(names):
@@ -179,20 +199,6 @@ def _columns(path: Path) -> list[Column]:
         numeric = bool(counts) and all(_is_number(value) for value in counts)
         columns.append(Column(name, counts, len(cells) - counts.total(), numeric))
     return columns
-
-
-def _header(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; name the set's table, a .csv or .parquet file.")
-    try:
-        if path.suffix == ".parquet":
-            return [str(name) for name in pq.read_schema(path).names]
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name for name in next(csv.reader(file), []) if name]
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise ValueError(
-            f"{path} is not a readable table ({' '.join(str(error).split())[:200]}); repair it."
-        ) from error
 
 
 def _image_column(columns: Sequence[Column], pictures: Sequence[str]) -> tuple[str, str] | None:

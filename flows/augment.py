@@ -25,6 +25,7 @@ from tasks.downstream.trainings import has_arms
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.inputs.feature_parts import FeaturePart, feature_parts, make_features
 from tasks.inputs.fitting import fit_once
 from tasks.inputs.guidance_parts import methods_to_learn
 from tasks.inputs.run_store import open_run_store
@@ -49,6 +50,7 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
     models = check_inputs(config)
     get_run_logger().info(account_of_images(config.dataset))
     with running(models.run):
+        extract_features(feature_parts(models), config)
         fit_once(config, scores=True)
         rounds = generate(open_workspace(config))
         decisions = wait_for_approval(config, rounds) if config.publish.review else None
@@ -89,6 +91,22 @@ def generate(workspace: Workspace) -> int:
                 get_run_logger().log(INFO if gate.is_open else WARNING, "%s", gate.advice)
         round_number += 1
     return round_number
+
+
+def extract_features(parts: list[FeaturePart], config: AugmentConfig) -> None:
+    """Make the features of a large real set, part by part; parts that are there stay."""
+    if not parts:
+        return
+    with stage("features", unit="images") as on_done:
+        fan_out(
+            partial(make_features.submit, config=config),
+            parts,
+            what="parts",
+            name=lambda part: part.name,
+            size=lambda part: part.num_images,
+            demand=Demand(workers=config.workers, device=config.device),
+            on_done=on_done,
+        )
 
 
 def learn(methods: list[TrainedMethod], config: AugmentConfig) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows.augment import learn
+from flows.augment import extract_features, learn
 from tasks.calibration.result import CalibrationSummary, write_calibration
 from tasks.calibration.search import (
     Measurement,
@@ -22,6 +22,7 @@ from tasks.config.runs import CalibrateConfig, with_resolved_store
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.inputs.feature_parts import feature_parts
 from tasks.inputs.fitting import fit_once
 
 
@@ -34,9 +35,10 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
         overrides: Single settings to change, dotted: {"calibration.budget": 200000}.
     """
     config = with_resolved_store(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
-    check_models(config.augment())
+    models = check_models(config.augment())
     check_budget(config)
     get_run_logger().info(account_of_images(config.dataset))
+    extract_features(feature_parts(models), config.augment())
     fit_once(config.augment(), scores=False)
     learn(methods_of(config), config.augment())
     searched: list[Measurement] = []

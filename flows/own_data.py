@@ -1,5 +1,6 @@
 """Commands for images of one's own: look at them, write presets, hand these to a Prefect server."""
 
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -30,9 +31,10 @@ _UNMEASURED = "too few to measure"
 def init(
     name: Annotated[str, typer.Argument(help="The new preset's name: small letters, digits, dot, _ and -.")],
     images: Annotated[
-        Path, typer.Option(help="Folder with one folder a class, or folder or zip archive with a table.")
+        Path,
+        typer.Option(help="Folder or zip archive with one folder a class, or with a table; tars (DIR/train-*.tar)."),
     ],
-    table: Annotated[Path | None, typer.Option(help="CSV or Parquet table with a row an image.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV, TSV or Parquet table with a row an image.")] = None,
     backbone: Annotated[str | None, typer.Option(help="A pretrained backbone.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Train a backbone; what is done without --backbone.")] = False,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
@@ -155,7 +157,14 @@ def _training_minutes(name: str) -> str:
     from tasks.estimates.training import training_seconds
 
     seconds = training_seconds(load_preset(TrainBackboneConfig, name))
-    return f"    # about {_time(seconds)} on this machine, and evaluating the result"
+    return f"    # about {_time(seconds)} on this machine{_shared()}, and evaluating the result"
+
+
+def _shared() -> str:
+    """What other work on this machine means for estimates, which are those of an idle one."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    return f" when it is idle (now {load:.0f} processes share its {cores} cores)" if load > 1.5 * cores else ""
 
 
 def _time(seconds: float) -> str:
@@ -189,7 +198,8 @@ def _show_plan(found: "Forecast") -> None:
     rounds = " + ".join(map(str, found.rounds)) or "none"
     say(f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples")
     say(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
-    say(f"time of drawing and scoring: {_time(found.seconds)} at one place; disk: {found.disk / 1e6:.1f} MB")
+    say(f"time of drawing and scoring: {_time(found.seconds)} at one place{_shared()}")
+    say(f"disk: {found.disk / 1e6:.1f} MB")
     for training in found.trainings:
         say(f"trains {training}")
     for warning in found.warnings:

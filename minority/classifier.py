@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minority.runtime.image_arrays import Images
 from minority.runtime.interruption import stop_if_interrupted
 from minority.runtime.progress import counted
 
@@ -114,7 +115,7 @@ class SmallCNN(nn.Module):
 
 
 def train_classifier(
-    images: UInt8,
+    images: Images,
     labels: Int64,
     *,
     num_classes: int,
@@ -130,7 +131,7 @@ def train_classifier(
     neither read nor changed.
 
     Args:
-        images: (N, H, W, C) uint8.
+        images: (N, H, W, C) uint8; read batch by batch.
         labels: (N,) integers in [0, num_classes).
         num_classes: K.
         settings: The budget.
@@ -154,7 +155,6 @@ def train_classifier(
         weights.double(), settings.steps * settings.batch_size, replacement=True, generator=generator
     ).view(settings.steps, settings.batch_size)
 
-    pixels = torch.tensor(images)  # stays uint8 and on the host; only batches travel
     targets = torch.tensor(labels, dtype=torch.int64)
     shifts = None if offsets is None else torch.tensor(offsets, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -166,7 +166,8 @@ def train_classifier(
     with counted("training a classifier", unit="steps") as count:
         for step, draw in enumerate(draws):
             stop_if_interrupted()
-            batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
+            pixels = torch.from_numpy(images[draw.numpy()])
+            batch = _augmented(_to_unit_range(pixels), settings=settings, generator=generator)
             logits = model(batch.to(device))
             if shifts is not None:
                 logits = logits + shifts[draw].to(device)
@@ -180,7 +181,7 @@ def train_classifier(
 
 
 @torch.no_grad()
-def predict(model: SmallCNN, images: UInt8) -> Float64:
+def predict(model: SmallCNN, images: Images) -> Float64:
     """Class probabilities.
 
     Args:
@@ -212,7 +213,7 @@ def _convolution(channels: int, out: int) -> list[nn.Module]:
     return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
 
 
-def _initial_model(images: UInt8, *, num_classes: int, width: int, seed: int) -> SmallCNN:
+def _initial_model(images: Images, *, num_classes: int, width: int, seed: int) -> SmallCNN:
     _, height, image_width, channels = images.shape
     # The random state that is borrowed here is the process's: threads that train side by side take turns.
     with _seeding, torch.random.fork_rng(devices=[]):
@@ -242,8 +243,8 @@ def _augmented(images: Tensor, *, settings: ClassifierSettings, generator: torch
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _check_training_set(images: UInt8, labels: Int64, *, num_classes: int, sampling_weights: Float64 | None) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+def _check_training_set(images: Images, labels: Int64, *, num_classes: int, sampling_weights: Float64 | None) -> None:
+    if images.dtype != np.uint8 or len(images.shape) != 4 or len(images) == 0:
         raise ValueError(f"images must be uint8 (N, H, W, C) with N at least 1, got {images.dtype} {images.shape}.")
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be {len(images)} integers, one an image, got {labels.dtype} {labels.shape}.")

@@ -98,6 +98,11 @@ def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
     return Layout(names, files, has_parts, tuple(finder.problems))
 
 
+def part_of(name: str) -> str | None:
+    """The makers' part that a folder's name stands for: "train", "validation" or "test"; None for another name."""
+    return _PARTS.get(name.lower())
+
+
 def _parts(folders: list[Path], *, classes: Collection[str]) -> dict[str, str]:
     """Folder name -> the makers' part; empty where the folders are classes.
 

@@ -6,7 +6,7 @@ since it was first read in this process is refused.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from datasets.readers.imageset import ImageSet
 
-_BYTES = 16
+#: Of the digest of one image.
+DIGEST_BYTES = 16
 
 
 class RememberedPixels:
@@ -23,12 +24,18 @@ class RememberedPixels:
     Args:
         load: Position -> uint8 (H, W, C).
         names: What the images are called, by position.
+        digests: (N, 16) uint8, their digests where they are known already.
     """
 
-    def __init__(self, load: Callable[[int], NDArray[np.uint8]], names: list[str]) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], NDArray[np.uint8]],
+        names: list[str],
+        digests: NDArray[np.uint8] | None = None,
+    ) -> None:
         self._load, self._names = load, names
-        self._digests = np.zeros((len(names), _BYTES), dtype=np.uint8)
-        self._known = np.zeros(len(names), dtype=np.bool_)
+        self._digests = np.zeros((len(names), DIGEST_BYTES), dtype=np.uint8) if digests is None else digests.copy()
+        self._known = np.full(len(names), digests is not None, dtype=np.bool_)
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         """Load an image.
@@ -37,7 +44,7 @@ class RememberedPixels:
             ValueError: It has other pixels than when it was first loaded, or cannot be decoded.
         """
         pixels = self._load(index)
-        digest = np.frombuffer(_digest(pixels), dtype=np.uint8)
+        digest = np.frombuffer(digest_of_pixels(pixels), dtype=np.uint8)
         if not self._known[index]:
             self._digests[index] = digest
             self._known[index] = True
@@ -55,9 +62,30 @@ class RememberedPixels:
         return self._digests[index].tobytes()
 
 
-def remember_pixels(images: ImageSet) -> ImageSet:
-    """The same set, whose images are digested when they are first read and refused where they change later."""
-    return replace(images, load=RememberedPixels(images.load, images.source_ids))
+def remember_pixels(images: ImageSet, digests: NDArray[np.uint8] | None = None) -> ImageSet:
+    """The same set, whose images are digested when they are first read and refused where they change later.
+
+    Args:
+        images: The set.
+        digests: (N, 16) uint8, what `digest_of_pixels` said of each image when it was read before.
+    """
+    return replace(images, load=RememberedPixels(images.load, images.source_ids, digests))
+
+
+def pixels_digest(images: ImageSet) -> Iterator[bytes]:
+    """16 bytes over shape and pixels of every image, in order.
+
+    Reads every image, one at a time; of sets from `remember_pixels` only those that have not been read yet.
+
+    Raises:
+        ValueError: An image cannot be decoded, or has changed; the message names it.
+    """
+    remembered = images.load
+    for index in range(len(images)):
+        if isinstance(remembered, RememberedPixels):
+            yield remembered.digest(index)
+        else:
+            yield digest_of_pixels(images.image(index))
 
 
 def image_digest(parts: Mapping[str, ImageSet]) -> str:
@@ -79,14 +107,11 @@ def image_digest(parts: Mapping[str, ImageSet]) -> str:
         facts = [name, len(images), list(images.image_shape), images.class_names, images.groups, images.source_ids]
         digest.update(json.dumps(facts).encode())
         digest.update(images.labels.astype("<i8").tobytes())
-        remembered = images.load
-        for index in range(len(images)):
-            if isinstance(remembered, RememberedPixels):
-                digest.update(remembered.digest(index))
-            else:
-                digest.update(_digest(images.image(index)))
+        for pixels in pixels_digest(images):
+            digest.update(pixels)
     return digest.hexdigest()
 
 
-def _digest(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=_BYTES).digest()
+def digest_of_pixels(pixels: NDArray[np.uint8]) -> bytes:
+    """16 bytes over shape and pixels of an image (H, W, C) uint8."""
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=DIGEST_BYTES).digest()

@@ -42,6 +42,10 @@ class ImageNames:
     def __contains__(self, name: str) -> bool:
         return name in self._stored
 
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._stored)
+
     def read(self, name: str) -> bytes:
         """The content of a file; ValueError where it is missing or damaged."""
         return self._files.read(self._stored.get(name, name))

@@ -17,6 +17,7 @@ from datasets.readers.image_files import require_inside, require_length
 from datasets.readers.image_names import IMAGE_SUFFIXES
 from datasets.readers.imageset import ImageSet, Problem, first_of
 from datasets.readers.tar_index import Member, walk_members
+from datasets.readers.tar_pattern import files_of
 from datasets.readers.text_forms import loose_form, one_form
 from datasets.storage.names import require_name
 
@@ -31,7 +32,8 @@ class TarSettings:
     Attributes:
         classes: What the numbers in the .cls members mean, in their order; or the words that other label members hold.
         name: The set's name: small letters, digits, dot, _ and -.
-        pattern: Which files of the folder are the tars, e.g. "*.tar" or "train-*.tar"; "**/" looks into its folders.
+        pattern: Which files of the folder are the tars, e.g. "*.tar" or "train-{000..127}.tar"; "**/" looks into its
+            folders.
         image_extensions: Extensions of images, without the dot.
         label_extension: Extension of labels: "cls" for numbers, another for class names, e.g. "txt".
         channels: 1 (grey) or 3 (RGB).
@@ -65,11 +67,7 @@ def read_tar_folder(folder: str | Path, settings: TarSettings, *, image_size: in
         ValueError: A tar is a link that leads out of the folder, or a class has no sample; or as `read_image_tars`.
     """
     root = Path(folder)
-    tars = [root] if root.is_file() else sorted(path for path in root.glob(settings.pattern) if path.is_file())
-    if not tars:
-        raise FileNotFoundError(
-            f"{root} holds no file {settings.pattern!r:.80}; name a folder of tars, or the pattern."
-        )
+    tars = [root] if root.is_file() else files_of(root, settings.pattern)
     for tar in tars:
         require_inside(tar, tar.parent if tar is root else root)
     images = read_image_tars(
@@ -159,7 +157,7 @@ def read_image_tars(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _TarImage:
     tar: Path
     key: str

@@ -1,20 +1,19 @@
 """Reading every image of a set once, before work begins: which cannot be read, and which are equal pixel by pixel."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.readers.image_digest import DIGEST_BYTES, digest_of_pixels
 from datasets.readers.imageset import ImageSet
 
 _AT_ONCE = 512
 _MOST_THREADS = 8
-_DIGEST = 16  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +25,14 @@ class Screening:
         num_equal_sets: How many sets of two or more images have equal pixels.
         num_equal_across_parts: How many of these sets have images in two parts.
         example: Source ids of one such set, those in two parts first; empty where there is none.
+        digests: Part -> (N, 16) uint8 of its images (image_digest.py), 0 for those that cannot be read.
     """
 
     unreadable: Mapping[str, Mapping[int, str]]
     num_equal_sets: int = 0
     num_equal_across_parts: int = 0
     example: tuple[str, ...] = ()
+    digests: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, compare=False)
 
     def to_notes(self) -> list[str]:
         """A sentence where images are equal."""
@@ -54,7 +55,7 @@ def screen(parts: Mapping[str, ImageSet]) -> Screening:
         What was found. An image that cannot be read raises nothing, whatever is wrong with its file.
     """
     unreadable: dict[str, dict[int, str]] = {name: {} for name in parts}
-    digests = {name: np.zeros((len(part), _DIGEST), dtype=np.uint8) for name, part in parts.items()}
+    digests = {name: np.zeros((len(part), DIGEST_BYTES), dtype=np.uint8) for name, part in parts.items()}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for name, part in parts.items():
             for start in range(0, len(part), _AT_ONCE):
@@ -65,7 +66,13 @@ def screen(parts: Mapping[str, ImageSet]) -> Screening:
                     else:
                         digests[name][index] = np.frombuffer(found, dtype=np.uint8)
     equal, across, example = _equal(parts, digests, unreadable)
-    return Screening(unreadable=unreadable, num_equal_sets=equal, num_equal_across_parts=across, example=example)
+    return Screening(
+        unreadable=unreadable,
+        num_equal_sets=equal,
+        num_equal_across_parts=across,
+        example=example,
+        digests=digests,
+    )
 
 
 def _look(part: ImageSet, index: int) -> bytes | str:
@@ -74,7 +81,7 @@ def _look(part: ImageSet, index: int) -> bytes | str:
         pixels = part.image(index)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split())
-    return hashlib.sha256(pixels.tobytes()).digest()[:_DIGEST]
+    return digest_of_pixels(pixels)
 
 
 def _equal(
@@ -90,7 +97,7 @@ def _equal(
     kept = np.flatnonzero(readable)
     part_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])[readable]
     source_ids = [source_id for part in parts.values() for source_id in part.source_ids]
-    _, which, counts = np.unique(rows.view(f"V{_DIGEST}").ravel(), return_inverse=True, return_counts=True)
+    _, which, counts = np.unique(rows.view(f"V{DIGEST_BYTES}").ravel(), return_inverse=True, return_counts=True)
     lowest, highest = np.full(len(counts), len(parts)), np.full(len(counts), -1)
     np.minimum.at(lowest, which, part_of)
     np.maximum.at(highest, which, part_of)

@@ -44,6 +44,28 @@ def read_cells(path: Path, *, columns: Sequence[str]) -> tuple[list[tuple[str, l
     return _parquet(path, columns) if path.suffix == ".parquet" else _csv(path, columns)
 
 
+def column_names(path: Path) -> list[str]:
+    """The names of a table's columns, empty ones left out; of a CSV with the separator that finds most of them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, no table, in another encoding, or has a column twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; name the set's table, a .csv, .tsv or .parquet file.")
+    if path.suffix == ".parquet":
+        try:
+            names = [one_form(name).strip() for name in pq.read_schema(path).names]
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} is not a readable Parquet file ({reason}); fetch it again.") from error
+    else:
+        lines = list(io.StringIO(_text_of(path), newline=""))
+        first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+        _, names, _ = _header(path, lines, first, None)
+    return [name for name in names if name]
+
+
 def _csv(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[Problem]]:
     # The csv module takes both line ends; so does newline="".
     lines = list(io.StringIO(_text_of(path), newline=""))
@@ -83,8 +105,11 @@ def _text_of(path: Path) -> str:
         ) from error
 
 
-def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) -> tuple[str, list[str], int]:
-    """The separator, the names of the columns, and the number of lines up to and with the header."""
+def _header(path: Path, lines: list[str], first: int, columns: Sequence[str] | None) -> tuple[str, list[str], int]:
+    """The separator, the names of the columns, and the number of lines up to and with the header.
+
+    The separator is the one that finds the columns that are wanted, or most of them where all are.
+    """
     separators = []
     stray = ""
     for separator in _SEPARATORS:
@@ -96,7 +121,10 @@ def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) ->
         else:
             separators.append((separator, header, first + reader.line_num))
     # The comma comes first, and stays where no separator gives all columns.
-    fitting = [entry for entry in separators if {column.strip() for column in columns} <= set(entry[1])]
+    if columns is None:
+        fitting = sorted(separators, key=lambda entry: -len(entry[1]))
+    else:
+        fitting = [entry for entry in separators if {column.strip() for column in columns} <= set(entry[1])]
     if not fitting and stray:
         raise ValueError(
             f"{path} is not a readable CSV file: line {first + 1}, its header, has a stray quote ({stray})."

@@ -17,6 +17,7 @@ from minority.evaluation.metrics import frechet_distance
 from minority.features import Extractor, ExtractorKind, ExtractorSettings, build_extractor
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.reference import RealReference
+from minority.runtime.image_arrays import Images
 from minority.runtime.progress import called
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 
@@ -38,6 +39,7 @@ class QualitySettings:
     Attributes:
         samples: Plain samples to draw, at least 2.
         sampling_steps: Steps of the chain that draws them, at least 1.
+        train_images: Training images that it is compared with and evaluated in the features of, at most; at least 2.
         held_out: Held-out images that samples are compared with, at most; at least 2.
         bits_images: Images of either split whose bits/dim are computed, at most; at least 1.
         bits_steps: Steps of the chain whose bound is computed, at least 1. Each costs a network call an image; fewer
@@ -49,6 +51,7 @@ class QualitySettings:
 
     samples: int = 1000
     sampling_steps: int = 50
+    train_images: int = 20_000
     held_out: int = 1000
     bits_images: int = 200
     bits_steps: int = 250
@@ -56,7 +59,15 @@ class QualitySettings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        least = {"samples": 2, "held_out": 2, "sampling_steps": 1, "bits_images": 1, "bits_steps": 1, "seed": 0}
+        least = {
+            "samples": 2,
+            "train_images": 2,
+            "held_out": 2,
+            "sampling_steps": 1,
+            "bits_images": 1,
+            "bits_steps": 1,
+            "seed": 0,
+        }
         for name, rule in least.items():
             if getattr(self, name) < rule:
                 raise ValueError(f"QualitySettings.{name} must be at least {rule}, got {getattr(self, name)}.")
@@ -65,7 +76,7 @@ class QualitySettings:
 def measure_quality(
     backbone: Backbone,
     *,
-    train: UInt8,
+    train: Images,
     train_labels: Int64,
     held_out: UInt8,
     held_out_labels: Int64,
@@ -79,7 +90,7 @@ def measure_quality(
 
     Args:
         backbone: Class-conditional or not.
-        train: (N, H, W, C) uint8, what it was trained on.
+        train: (N, H, W, C) uint8, what it was trained on; of a large set some are looked at (`settings.train_images`).
         train_labels: (N,).
         held_out: (M, H, W, C) uint8, unseen real images.
         held_out_labels: (M,).
@@ -90,6 +101,8 @@ def measure_quality(
         ValueError: Where there are too few held-out images, or the features cannot be had.
     """
     check_quality(settings, held_out=len(held_out), classes=len(np.unique(train_labels)))
+    seen = choose_images(len(train), most=settings.train_images, seed=settings.seed)
+    train, train_labels = train[seen], train_labels[seen]
     chosen = choose_images(len(held_out), most=settings.held_out, seed=settings.seed)
     labels = np.resize(held_out_labels[chosen], settings.samples)
     if backbone.num_classes is None:

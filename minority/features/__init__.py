@@ -15,6 +15,7 @@ from minority.features.inception import inception_extractor
 from minority.features.pixels import Pixels
 from minority.features.torchvision_model import torchvision_extractor
 from minority.features.trained_classifier import classifier_extractor
+from minority.runtime.image_arrays import Images
 
 ExtractorKind = Literal["pixels", "backbone", "classifier", "torchvision", "inception", "dinov2"]
 
@@ -64,7 +65,7 @@ def build_extractor(
     settings: ExtractorSettings,
     *,
     backbone: Backbone | None = None,
-    train_images: UInt8 | None = None,
+    train_images: Images | None = None,
     train_labels: Int64 | None = None,
     device: torch.device | str = "cpu",
 ) -> Extractor:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minority.runtime.image_arrays import Images
 from minority.runtime.progress import counted
 
 _SPATIAL_CHANNELS = 7  # as many as sFID takes of its network's maps
@@ -29,7 +30,7 @@ class Extractor(Protocol):
 
     recipe: str
 
-    def __call__(self, images: UInt8) -> Float32:
+    def __call__(self, images: Images) -> Float32:
         """Features (N, D) of images (N, H, W, C) uint8."""
         ...
 
@@ -60,7 +61,7 @@ class NetworkExtractor:
         self.network = network.eval().to(device) if isinstance(network, nn.Module) else network
         self.prepare, self.batch_size, self.device = prepare, batch_size, device
 
-    def __call__(self, images: UInt8) -> Float32:
+    def __call__(self, images: Images) -> Float32:
         """Features (N, D) of images (N, H, W, C) uint8.
 
         Raises:
@@ -68,7 +69,7 @@ class NetworkExtractor:
         """
         return self._through(self.network, images)
 
-    def spatial(self, images: UInt8) -> Float32 | None:
+    def spatial(self, images: Images) -> Float32 | None:
         """The first seven maps, pixel by pixel: the features of sFID (Nash et al., ICML 2021).
 
         Returns:
@@ -78,8 +79,8 @@ class NetworkExtractor:
         return None if maps is None else self._through(lambda x: maps(x)[:, :_SPATIAL_CHANNELS], images)
 
     @torch.no_grad()
-    def _through(self, network: Callable[[Tensor], Tensor], images: UInt8) -> Float32:
-        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+    def _through(self, network: Callable[[Tensor], Tensor], images: Images) -> Float32:
+        if images.dtype != np.uint8 or len(images.shape) != 4 or len(images) == 0:
             raise ValueError(f"extractors need uint8 images (N, H, W, C), N >= 1, got {images.dtype} {images.shape}.")
         features = []
         with counted("features", unit="images") as count:

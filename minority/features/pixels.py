@@ -1,7 +1,8 @@
 """Raw pixels as features: right for tiny images that are aligned."""
 
-from minority.features.extractor import Float32, UInt8
+from minority.features.extractor import Float32
 from minority.features.pixel_features import pixel_features
+from minority.runtime.image_arrays import Images
 
 
 class Pixels:
@@ -9,6 +10,6 @@ class Pixels:
 
     recipe = "pixels"
 
-    def __call__(self, images: UInt8) -> Float32:
+    def __call__(self, images: Images) -> Float32:
         """Features of images (N, H, W, C) uint8."""
-        return pixel_features(images)
+        return pixel_features(images[:])

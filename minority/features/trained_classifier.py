@@ -5,9 +5,10 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, train_classifier
+from minority.classifier import ClassifierSettings, Int64, SmallCNN, train_classifier
 from minority.diffusion.pixels import from_pixels
 from minority.features.extractor import NetworkExtractor
+from minority.runtime.image_arrays import Images, content_digest
 from minority.runtime.progress import called
 
 
@@ -25,7 +26,7 @@ class Trunk(nn.Module):
 
 
 def classifier_extractor(
-    images: UInt8,
+    images: Images,
     labels: Int64,
     *,
     settings: ClassifierSettings | None = None,
@@ -48,8 +49,7 @@ def classifier_extractor(
         model = train_classifier(
             images, labels, num_classes=int(labels.max()) + 1, settings=settings, seed=seed, device=device
         )
-    digest = hashlib.sha256(repr((settings, seed, images.shape)).encode())
-    digest.update(images.tobytes())
+    digest = hashlib.sha256(repr((settings, seed, content_digest(images))).encode())
     digest.update(labels.tobytes())
     return NetworkExtractor(
         Trunk(model),

@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minority.neighbours.pairwise import Balls, Features, Float64, Int64, LargestRatio, Nearest, ask, nearest
+from minority.neighbours.index import ExactIndex, Index
+from minority.neighbours.pairwise import Features, Float64, Int64
+
+_CHUNK = 65_536  # images whose features are checked at once
 
 
 class Neighbourhood(NamedTuple):
@@ -50,7 +53,7 @@ class RealReference:
         of_training: The neighbourhood of the training images themselves, each left out of its own neighbours.
         radii: (N,) distance of each to its k-th nearest other one.
         reachability: (N,) local reachability density of each (Breunig et al. 2000).
-        device: Where distances are computed.
+        index: Looks up neighbours among them.
     """
 
     features: Features
@@ -58,16 +61,24 @@ class RealReference:
     of_training: Neighbourhood
     radii: Float64
     reachability: Float64
-    device: torch.device | str = "cpu"
+    index: Index
 
     @classmethod
-    def fit(cls, features: NDArray[np.floating], *, k: int = 5, device: torch.device | str = "cpu") -> "RealReference":
+    def fit(
+        cls,
+        features: NDArray[np.floating],
+        *,
+        k: int = 5,
+        device: torch.device | str = "cpu",
+        index: Index | None = None,
+    ) -> "RealReference":
         """Measure the reference once.
 
         Args:
             features: (N, D), N >= 2, finite.
             k: Neighbours to count, >= 1.
             device: Where to compute distances, now and later.
+            index: Looks up neighbours among the features; None compares all pairs.
 
         Raises:
             ValueError: For fewer than two images, k < 1 or features that are not finite.
@@ -79,24 +90,22 @@ class RealReference:
             raise ValueError(f"the real reference needs (N, D) features of at least 2 images, got {real.shape}.")
         if k < 1:
             raise ValueError(f"k must be at least 1 neighbour, got {k}.")
-        if not np.isfinite(real).all():
+        if not all(np.isfinite(real[start : start + _CHUNK]).all() for start in range(0, len(real), _CHUNK)):
             raise ValueError("the real features are not all finite; check the extractor and the images.")
         k = min(k, len(real) - 1)
-        distances, neighbours = nearest(real, real, k=k, leave_out_self=True, device=device)
-        radii = distances[:, -1]
-        reachability = reachability_density(distances, radii[neighbours])
-        ratio, balls = LargestRatio(radii), Balls(radii)
-        ask(real, real, ratio, balls, leave_out_self=True, device=device)
+        index = ExactIndex(real, device) if index is None else index
+        near, radii = index.of_training(k)
+        reachability = reachability_density(near.distances, radii[near.indices])
         of_training = Neighbourhood(
-            knn_distance=distances.mean(axis=1),
-            nearest_distance=distances[:, 0],
-            nearest=neighbours[:, 0],
-            realism=ratio.ratios,
-            lof=reachability[neighbours].mean(axis=1) / reachability,
-            rarity=balls.smallest,
-            copy_ratio=_copy_ratio(distances),
+            knn_distance=near.distances.mean(axis=1),
+            nearest_distance=near.distances[:, 0],
+            nearest=near.indices[:, 0],
+            realism=near.ratios,
+            lof=reachability[near.indices].mean(axis=1) / reachability,
+            rarity=near.smallest,
+            copy_ratio=_copy_ratio(near.distances),
         )
-        return cls(features=real, k=k, of_training=of_training, radii=radii, reachability=reachability, device=device)
+        return cls(features=real, k=k, of_training=of_training, radii=radii, reachability=reachability, index=index)
 
     def locate(self, features: NDArray[np.floating]) -> Neighbourhood:
         """Place images among the reference.
@@ -115,18 +124,16 @@ class RealReference:
             )
         if not np.isfinite(evaluated).all():
             raise ValueError("the features to evaluate are not all finite; check the extractor and the images.")
-        near, ratio, balls = Nearest(self.k), LargestRatio(self.radii), Balls(self.radii)
-        ask(evaluated, self.features, near, ratio, balls, device=self.device)
-        distances, neighbours = near.distances, near.indices
-        reachability = reachability_density(distances, self.radii[neighbours])
+        near = self.index.around(evaluated, self.radii, k=self.k)
+        reachability = reachability_density(near.distances, self.radii[near.indices])
         return Neighbourhood(
-            knn_distance=distances.mean(axis=1),
-            nearest_distance=distances[:, 0],
-            nearest=neighbours[:, 0],
-            realism=ratio.ratios,
-            lof=self.reachability[neighbours].mean(axis=1) / reachability,
-            rarity=balls.smallest,
-            copy_ratio=_copy_ratio(distances),
+            knn_distance=near.distances.mean(axis=1),
+            nearest_distance=near.distances[:, 0],
+            nearest=near.indices[:, 0],
+            realism=near.ratios,
+            lof=self.reachability[near.indices].mean(axis=1) / reachability,
+            rarity=near.smallest,
+            copy_ratio=_copy_ratio(near.distances),
         )
 
 

@@ -44,6 +44,8 @@ class ScoreSettings:
         variance: Reverse variance of that chain (minority/diffusion/chain.py). "auto" is the one that the backbone
             learned; where it learned none "fixed_large", which gives the tighter bound, above all for few steps
             ("fixed_small" is loose by up to hundreds of bits there).
+        real_images: Real training images, at most, that are scored, too: a random sample; None: all of them. The scores
+            of the others are not a number.
         held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
         zero_shot: Ask a class-conditional backbone, too, which class explains a sample best (Li et al. 2023), or None.
     """
@@ -52,6 +54,7 @@ class ScoreSettings:
     draws: int = 4
     elbo_steps: int = 10
     variance: Variance = "auto"
+    real_images: int | None = None
     held_out: int = 200
     zero_shot: ZeroShotSettings | None = None
 
@@ -62,6 +65,8 @@ class ScoreSettings:
             raise ValueError(
                 f"ScoreSettings.draws and .elbo_steps must be at least 1, got {self.draws} and {self.elbo_steps}."
             )
+        if self.real_images is not None and self.real_images < 0:
+            raise ValueError(f"ScoreSettings.real_images must not be negative, got {self.real_images}.")
         if self.held_out < 0:
             raise ValueError(f"ScoreSettings.held_out must not be negative, got {self.held_out}.")
 

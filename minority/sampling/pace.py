@@ -1,18 +1,14 @@
 """How long a call of the denoiser takes on this machine, and how many calls scores cost."""
 
-import time
-from statistics import median
-
 import torch
 
 from minority.backbones import Backbone
+from minority.runtime.timing import seconds_of
 from minority.sampling.draw import ScoreSettings
-
-_WARM_UP, _TIMED = 1, 3
 
 
 def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device | str) -> float:
-    """Seconds of one forward pass of a batch of noise, the median of a few.
+    """Seconds of one forward pass of a batch of noise on an idle machine, the median of a few.
 
     Args:
         backbone: On any device.
@@ -23,15 +19,12 @@ def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device 
     x = torch.randn(batch_size, *backbone.state_shape, device=device)
     timestep = torch.full((batch_size,), len(backbone.schedule.abar) // 2, dtype=torch.int64, device=device)
     label = None if backbone.num_classes is None else torch.zeros(batch_size, dtype=torch.int64, device=device)
-    seconds = []
-    for _ in range(_WARM_UP + _TIMED):
-        started = time.perf_counter()
+
+    def call() -> None:
         with torch.no_grad():
             denoiser(x, timestep, label)
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds[_WARM_UP:])
+
+    return seconds_of(call, device=device)
 
 
 def evaluations_of_scores(settings: ScoreSettings) -> int:

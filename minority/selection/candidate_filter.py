@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.pairwise import Features
+from minority.neighbours.reference import RealReference
+from minority.runtime.image_arrays import Images
 from minority.selection.discriminator import Discriminator
 from minority.selection.fixed_floors import FixedFloorFilter
-from minority.selection.held_out_floors import HeldOutFloorFilter
+from minority.selection.held_out_floors import HeldOutFloorFilter, Mirrored
 from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import CandidateFilter, Verdicts
 
@@ -29,10 +31,12 @@ def build_filter(
     labels: NDArray[np.int64],
     *,
     settings: SelectionSettings,
-    images: NDArray[np.uint8] | None = None,
+    images: Images | None = None,
     extract: Callable[[NDArray[np.uint8]], Features] = pixel_features,
     discriminator: Discriminator | None = None,
     device: torch.device | str = "cpu",
+    reference: RealReference | None = None,
+    mirrored: Mirrored | None = None,
 ) -> CandidateFilter:
     """The filter that the settings ask for, fitted on the real training split.
 
@@ -40,36 +44,35 @@ def build_filter(
         features: (N, D) features of the training images.
         labels: (N,) their labels.
         settings: The thresholds.
-        images: (N, H, W, C) uint8, the training images themselves; needed for `settings.held_out`.
+        images: (N, H, W, C) uint8, the training images themselves; needed for `settings.held_out`, but for what is
+            given below.
         extract: What made the features; needed for `settings.held_out` unless they are pixels.
         discriminator: Trained on these images by `train_discriminator`; None trains one where `settings.held_out` asks
             for it.
         device: Where distances and the discriminator are computed.
+        reference: Fitted on the features; None fits one that compares all pairs.
+        mirrored: Fitted on the mirrored images' features; None fits one where `settings.held_out` asks for it.
 
     Raises:
         ValueError: The features cannot be a reference, or the images are needed and missing.
     """
     rules = settings.held_out
+    reference = reference or RealReference.fit(features, k=settings.neighbours, device=device)
     if rules is None:
-        return FixedFloorFilter(features, labels, settings=settings, device=device)
+        return FixedFloorFilter(reference, labels, settings=settings)
     if images is None:
         raise ValueError("SelectionSettings.held_out needs the training images beside their features, got none.")
+    if mirrored is None:
+        mirrored = Mirrored.fit(extract(np.ascontiguousarray(images[:][:, :, ::-1])), reference)
+    if discriminator is None:
+        discriminator = train_discriminator(images, labels, rules=rules, device=device)
     return HeldOutFloorFilter(
-        features,
-        labels,
-        settings=settings,
-        rules=rules,
-        images=images,
-        discriminator=train_discriminator(images, labels, rules=rules, device=device)
-        if discriminator is None
-        else discriminator,
-        extract=extract,
-        device=device,
+        reference, labels, settings=settings, rules=rules, mirrored=mirrored, discriminator=discriminator
     )
 
 
 def train_discriminator(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], *, rules: HeldOutRules, device: torch.device | str = "cpu"
+    images: Images, labels: NDArray[np.int64], *, rules: HeldOutRules, device: torch.device | str = "cpu"
 ) -> Discriminator:
     """Train the discriminator of the filter with held-out floors.
 

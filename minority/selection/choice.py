@@ -105,15 +105,17 @@ def _choose_spread(
     turns = np.stack([stages, spread.rounds], axis=1)
     for turn in np.unique(turns[members], axis=0):
         of_turn = members[(turns[members] == turn).all(axis=1)]
-        order = of_turn[k_centre(spread.features[of_turn], len(of_turn), kept=spread.features[kept])]
-        for i in order.tolist():
-            resembles = bool(kept) and _gap(i, kept, spread.features) <= spread.spacing
-            if resembles:
-                alike.append(i)
-            elif len(kept) < quota:
-                kept.append(i)
+        for i in of_turn[k_centre(spread.features[of_turn], quota - len(kept), kept=spread.features[kept])].tolist():
+            # Farthest first: from the first look-alike on, all others resemble a kept one as well.
+            if kept and _gaps(np.array([i]), kept, spread.features)[0] <= spread.spacing:
+                break
+            kept.append(i)
+        rest = np.setdiff1d(of_turn, kept)
+        if kept and len(rest):
+            alike += rest[_gaps(rest, kept, spread.features) <= spread.spacing].tolist()
     return kept, alike
 
 
-def _gap(i: int, kept: list[int], features: Features) -> float:
-    return float(nearest(features[i : i + 1], features[kept], k=1)[0][0, 0])
+def _gaps(candidates: NDArray[np.int64], kept: list[int], features: Features) -> NDArray[np.float64]:
+    """Distance of each candidate to the nearest kept one."""
+    return nearest(features[candidates], features[kept], k=1)[0][:, 0]

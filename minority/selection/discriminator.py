@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, predict, train_classifier
+from minority.runtime.image_arrays import Images
 from minority.runtime.progress import called
 from minority.selection.negatives import make_negatives
 
@@ -52,15 +53,20 @@ class DiscriminatorSettings:
         folds: Members, each of which leaves one fold out, >= 2.
         mirrored_is_negative: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
         classifier: Each member's budget and augmentation.
-        seed: Decides folds, negatives and training.
+        max_images: Of a larger training split a random sample of so many is taken, negatives included the most that is
+            held in memory at once; >= 2. A member sees no more images than its steps times its batch anyway.
+        seed: Decides sample, folds, negatives and training.
     """
 
     folds: int = 3
     mirrored_is_negative: bool = True
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    max_images: int = 20_000
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.max_images < 2:
+            raise ValueError(f"DiscriminatorSettings.max_images must be at least 2, got {self.max_images}.")
         if self.folds < 2:
             raise ValueError(f"DiscriminatorSettings.folds must be at least 2, got {self.folds}.")
 
@@ -71,16 +77,18 @@ class Discriminator:
 
     Attributes:
         members: One a fold; class K is the class of negatives.
-        of_training: Outputs on the training images, each by the member that did not see it.
+        of_training: Outputs on the training images that it was made of, each by the member that did not see it.
+        seen: Positions of those among all training images, ascending.
     """
 
     members: tuple[SmallCNN, ...]
     of_training: DiscriminatorOutput
+    seen: Int64
 
     @classmethod
     def train(
         cls,
-        images: UInt8,
+        images: Images,
         labels: Int64,
         *,
         num_classes: int,
@@ -99,6 +107,8 @@ class Discriminator:
         Raises:
             ValueError: Where there are fewer than two images outside a fold.
         """
+        sample = _sample(len(images), most=settings.max_images, seed=settings.seed)
+        images, labels = images[sample], labels[sample]
         fold = _folds(labels, count=settings.folds, seed=settings.seed)
         members, outside = [], np.zeros((len(images), num_classes + 1))
         for i in range(settings.folds):
@@ -119,7 +129,7 @@ class Discriminator:
             members.append(member)
             if (fold == i).any():
                 outside[fold == i] = predict(member, images[fold == i])
-        return cls(members=tuple(members), of_training=_output(outside))
+        return cls(members=tuple(members), of_training=_output(outside), seen=sample)
 
     def predict(self, images: UInt8) -> DiscriminatorOutput:
         """The mean output of all members on images (M, H, W, C) uint8."""
@@ -130,6 +140,13 @@ def _output(probabilities: Float64) -> DiscriminatorOutput:
     real = probabilities[:, :-1]
     total = real.sum(axis=1)
     return DiscriminatorOutput(p_real=total, probabilities=real / np.maximum(total, np.finfo(np.float64).tiny)[:, None])
+
+
+def _sample(count: int, *, most: int, seed: int) -> Int64:
+    """Positions of all images, or of so many at random, ascending."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng([seed, count]).choice(count, size=most, replace=False))
 
 
 def _folds(labels: Int64, *, count: int, seed: int) -> Int64:

@@ -1,10 +1,10 @@
 """Classifiers of the label and of every attribute: do samples of a combination show what was asked for?
 
-They are fitted on the real training images alone, so they can evaluate combinations that have no real image. Such
-images
-confound the conditions: a value that is never seen with another one would be learnt to exclude it. So every image is
-told only from the values that occur with its other values, its rivals: the limit of logit adjustment by p(value given
-the others) (Menon et al. 2021) where that is 0. And every combination is drawn equally often.
+They are fitted on the real training images alone, every combination drawn equally often, so they can say of
+combinations without any real image whether their parts are there. Such images confound the conditions: what is never
+seen together is learnt to exclude one another, so that they err on the side of refusing. Taking absent combinations out
+of the loss (logit adjustment in its limit) does worse: a value that is alone in its context then teaches nothing there,
+and red was taken for blue.
 
 Shapes: N training images, M candidates, F conditions.
 """
@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, balancing_odds, predict, train_classifier
+from minority.runtime.image_arrays import Images
 from minority.selection.labelling import Labeller
 
 Int64 = NDArray[np.int64]
-
-_NO_RIVAL = -1e4  # a logit without any probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class FactorClassifiers:
     @classmethod
     def train(
         cls,
-        images: NDArray[np.uint8],
+        images: Images,
         values: Int64,
         *,
         sizes: Sequence[int],
@@ -52,7 +51,7 @@ class FactorClassifiers:
             values: (N, F) numbers of each image's values; -1 where one is unknown, such images teach the others.
             sizes: F numbers of values, each at least 2.
             settings: Each member's budget.
-            only: The conditions that are told; None: all. The others still say which values are rivals.
+            only: The conditions that are told; None: all. Every combination of all is drawn equally often.
             members: Classifiers an ensemble; member i is trained with seed i.
             device: Where to train.
 
@@ -66,7 +65,6 @@ class FactorClassifiers:
             if size < 2 or len(known) == 0:
                 raise ValueError(f"condition {place} needs at least 2 values and images that show them, has {size}.")
             odds = balancing_odds(np.unique(values[known], axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
-            rivals = rivals_of(values[known], place=place, size=size)
             networks = [
                 train_classifier(
                     images[known],
@@ -75,7 +73,6 @@ class FactorClassifiers:
                     settings=settings,
                     seed=seed,
                     sampling_weights=odds,
-                    offsets=np.where(rivals, 0.0, _NO_RIVAL),
                     device=device,
                 )
                 for seed in range(members)
@@ -104,19 +101,3 @@ class FactorClassifiers:
             own = probabilities[np.arange(len(images)), np.maximum(asked[:, place], 0)]
             found = np.minimum(found, np.where(asked[:, place] < 0, 1.0, own))
         return found
-
-
-def rivals_of(values: Int64, *, place: int, size: int) -> NDArray[np.bool_]:
-    """(N, size) which values of one condition occur together with each image's values of the others.
-
-    Args:
-        values: (N, F).
-        place: The condition.
-        size: How many values it has.
-    """
-    others = np.delete(values, place, axis=1)
-    _, context = np.unique(others, axis=0, return_inverse=True)
-    context = context.reshape(-1)
-    seen = np.zeros((int(context.max()) + 1, size), dtype=bool)
-    seen[context, values[:, place]] = True
-    return seen[context]

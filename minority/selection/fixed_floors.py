@@ -4,7 +4,6 @@ Shapes: N training images, M candidates, D features.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features
@@ -18,24 +17,13 @@ class FixedFloorFilter:
     """Evaluates by distances to the training images, with floors that the settings name.
 
     Args:
-        features: (N, D) features of the training images.
+        reference: The training images in feature space.
         labels: (N,) their labels.
         settings: The thresholds.
-        device: Where distances are computed.
-
-    Raises:
-        ValueError: The features cannot be a reference.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        labels: NDArray[np.int64],
-        *,
-        settings: SelectionSettings,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.reference = RealReference.fit(features, k=settings.neighbours, device=device)
+    def __init__(self, reference: RealReference, labels: NDArray[np.int64], *, settings: SelectionSettings) -> None:
+        self.reference = reference
         self.settings = settings
         self._labels = np.asarray(labels)
         of_training = self.reference.of_training

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, SmallCNN, balancing_odds, predict, train_classifier
+from minority.runtime.image_arrays import Images
 from minority.runtime.progress import called
 
 
@@ -25,7 +26,7 @@ class Labeller:
     @classmethod
     def train(
         cls,
-        images: NDArray[np.uint8],
+        images: Images,
         groups: NDArray[np.int64],
         *,
         num_groups: int,
@@ -60,7 +61,7 @@ class Labeller:
                 )
         return cls(tuple(trained))
 
-    def label(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def label(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Name the groups.
 
         Returns:

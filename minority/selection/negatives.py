@@ -6,6 +6,7 @@ generator's habits.
 Shapes: N images, H x W pixels, C channels.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 UInt8 = NDArray[np.uint8]
 
 BLENDS, NOISY, NOISE, MIRRORED = "blend", "noisy image", "noise", "mirrored image"
+_AT_ONCE = 1024
 #: How often each kind is drawn, relative to the others.
 _SHARES = {BLENDS: 0.5, NOISY: 0.15, NOISE: 0.1, MIRRORED: 0.25}
 
@@ -64,13 +66,19 @@ def blends(images: UInt8, rng: np.random.Generator, *, count: int, edge: float =
     first = rng.integers(len(images), size=count)
     second = (first + rng.integers(1, len(images), size=count)) % len(images)
     weight = rng.uniform(edge, 1 - edge, size=(count, 1, 1, 1))
-    return _to_uint8(weight * images[first] + (1 - weight) * images[second])
+    found = np.empty((count, *images.shape[1:]), dtype=np.uint8)
+    for some in _parts(count):
+        found[some] = _to_uint8(weight[some] * images[first[some]] + (1 - weight[some]) * images[second[some]])
+    return found
 
 
 def noisy(images: UInt8, rng: np.random.Generator, *, low: float = 8.0, high: float = 80.0) -> UInt8:
     """Every image with normal noise of its own strength, log-uniform between `low` and `high` grey levels."""
     strength = np.exp(rng.uniform(np.log(low), np.log(high), size=(len(images), 1, 1, 1)))
-    return _to_uint8(images + strength * rng.normal(size=images.shape))
+    found = np.empty_like(images)
+    for some in _parts(len(images)):
+        found[some] = _to_uint8(images[some] + strength[some] * rng.normal(size=images[some].shape))
+    return found
 
 
 def pure_noise(images: UInt8, rng: np.random.Generator, *, count: int) -> UInt8:
@@ -81,6 +89,11 @@ def pure_noise(images: UInt8, rng: np.random.Generator, *, count: int) -> UInt8:
     source = images[rng.integers(len(images), size=count)].reshape(count, -1)
     shuffled = rng.permuted(source, axis=1).reshape(shape)
     return np.stack([uniform, normal, shuffled], axis=1).reshape(-1, *images.shape[1:])[:count]
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Some images at a time, since what is computed of them takes eight times their memory."""
+    return (slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE))
 
 
 def _to_uint8(values: NDArray[np.floating]) -> UInt8:

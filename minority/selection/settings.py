@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from minority.neighbours.approximate import Search
 from minority.selection.discriminator import DiscriminatorSettings
 from minority.selection.policy import Policy
 
@@ -41,6 +42,8 @@ class SelectionSettings:
 
     Attributes:
         neighbours: k of every nearest-neighbour measure.
+        search: How neighbours are looked up: "exact" compares all pairs, "faiss" looks in the nearest clusters, "auto"
+            does the former up to 100,000 training images.
         rare_quantile: A candidate is rare beyond this quantile of the training images' own mean distance to their k
             nearest neighbours, in [0, 1).
         realism_floor: A candidate is valid from this realism on; 1 is the edge of the k-NN manifold. Without effect
@@ -60,6 +63,7 @@ class SelectionSettings:
     """
 
     neighbours: int = 5
+    search: Search = "auto"
     rare_quantile: float = 0.9
     realism_floor: float = 1.0
     copy_quantile: float = 0.01

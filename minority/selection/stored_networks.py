@@ -22,7 +22,11 @@ _SHAPE = "image_shape"
 
 def discriminator_bytes(discriminator: Discriminator) -> bytes:
     """A discriminator with its outputs on the training images; equal discriminators are equal bytes."""
-    of_training = {"p_real": discriminator.of_training.p_real, "probabilities": discriminator.of_training.probabilities}
+    of_training: dict[str, NDArray[np.generic]] = {
+        "p_real": discriminator.of_training.p_real,
+        "probabilities": discriminator.of_training.probabilities,
+    }
+    of_training["seen"] = discriminator.seen
     return _ensemble_bytes(discriminator.members, beside=of_training)
 
 
@@ -32,8 +36,8 @@ def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Di
     Raises:
         ValueError: The bytes are none.
     """
-    members, beside = _read_ensemble(data, names=("p_real", "probabilities"), device=device)
-    return Discriminator(members=members, of_training=DiscriminatorOutput(**beside))
+    members, beside = _read_ensemble(data, names=("p_real", "probabilities", "seen"), device=device)
+    return Discriminator(members=members, seen=beside.pop("seen"), of_training=DiscriminatorOutput(**beside))
 
 
 def labeller_bytes(labeller: Labeller) -> bytes:

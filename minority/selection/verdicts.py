@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.neighbours.pairwise import Features, nearest
+from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import Neighbourhood, RealReference
 from minority.selection.discriminator import DiscriminatorOutput
 from minority.selection.policy import FILTERS, Policy, passed
@@ -126,8 +126,7 @@ def label_agreement(
         members, same = np.flatnonzero(labels == label), training_labels == label
         for distance, training in ((same_label, same), (other_label, ~same)):
             if training.any():
-                distances = nearest(features[members], reference.features[training], k=1, device=reference.device)
-                distance[members] = distances[0][:, 0]
+                distance[members] = reference.index.nearest_among(features[members], training)
     total = same_label + other_label
     with np.errstate(invalid="ignore"):
         agreement = np.where(np.isinf(other_label), 1.0, np.where(total > 0, other_label / total, 0.5))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from minority.diffusion.schedule import NoiseSchedule
+from minority.runtime.image_arrays import Images, content_digest
 from minority.training.settings import TrainingSettings
 from minority.weights import WeightsError, read_pickled
 
@@ -72,12 +73,13 @@ def _require_whole(path: Path) -> None:
 
 
 def run_identity(
-    network: nn.Module, images: UInt8, labels: Int64 | None, *, schedule: NoiseSchedule, settings: TrainingSettings
+    network: nn.Module, images: Images, labels: Int64 | None, *, schedule: NoiseSchedule, settings: TrainingSettings
 ) -> str:
     """A hash over all that a resumed run must share with the one that began; the initial weights are left out."""
     digest = hashlib.sha256(repr(settings).encode())
     digest.update(repr([(name, tuple(value.shape)) for name, value in network.state_dict().items()]).encode())
-    for array in (images, labels, schedule.abar, schedule.timesteps):
+    digest.update(content_digest(images).encode())
+    for array in (labels, schedule.abar, schedule.timesteps):
         digest.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
         digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minority.backbones.factors import Factors
+from minority.runtime.image_arrays import Images
 from minority.training.settings import TrainingSettings
 
 
 class TrainingData:
-    """The training set on the host; only batches travel.
+    """The training set on the host, or read where it is drawn; only batches travel.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -26,7 +27,7 @@ class TrainingData:
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64] | None,
         settings: TrainingSettings,
         *,
@@ -34,7 +35,7 @@ class TrainingData:
         shown: bool,
         factors: Factors | None = None,
     ) -> None:
-        self.pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        self.images = images
         self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)) if shown and labels is not None else None
         self.weights = drawing_weights(labels, class_balance=settings.class_balance, count=len(images))
         self.settings = settings
@@ -43,7 +44,8 @@ class TrainingData:
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Images (B, C, H, W) and their labels (B,)."""
         chosen = torch.multinomial(self.weights, self.settings.batch_size, replacement=True, generator=generator)
-        batch = self.pixels[chosen].float().div(127.5).sub(1)
+        pixels = torch.from_numpy(self.images[chosen.numpy()]).permute(0, 3, 1, 2)
+        batch = pixels.float().div(127.5).sub(1)
         if self.settings.augmentation is not None:
             batch = self.settings.augmentation(batch, generator)
         return batch, None if self.labels is None else self.labels[chosen]
@@ -74,13 +76,13 @@ def drawing_weights(labels: NDArray[np.int64] | None, *, class_balance: float, c
     return torch.from_numpy(counts[labels].astype(np.float64) ** -class_balance)
 
 
-def check_data(images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> None:
+def check_data(images: Images, labels: NDArray[np.int64] | None) -> None:
     """Refuse images and labels that cannot be trained on.
 
     Raises:
         ValueError: What is wrong with them.
     """
-    if images.dtype != np.uint8 or images.ndim != 4:
+    if images.dtype != np.uint8 or len(images.shape) != 4:
         raise ValueError(f"training images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}.")
     if len(images) == 0:
         raise ValueError("there are no images to train on.")

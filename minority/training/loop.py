@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from minority.backbones.factors import FactorEmbedding, Factors
 from minority.diffusion.schedule import NoiseSchedule
+from minority.runtime.image_arrays import Images
 from minority.training.averages import WeightAverage, exponential, power_function
 from minority.training.checkpoint import read_checkpoint, run_identity, write_checkpoint
 from minority.training.data import TrainingData, check_data
@@ -67,7 +68,7 @@ class Evaluations:
 
 def train_denoiser(
     network: nn.Module,
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[np.int64] | None,
     *,
     schedule: NoiseSchedule,
@@ -131,7 +132,7 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64] | None,
         *,
         schedule: NoiseSchedule,

@@ -1,14 +1,10 @@
 """How long a training step takes on this machine, from a few of them on noise."""
 
-import time
-from statistics import median
-
 import torch
 from torch import nn
 
+from minority.runtime.timing import seconds_of
 from minority.training.settings import TrainingSettings
-
-_WARM_UP, _TIMED = 1, 3
 
 
 def seconds_a_step(
@@ -30,7 +26,7 @@ def seconds_a_step(
         device: Where to compute.
 
     Returns:
-        Seconds, the median of a few steps.
+        Seconds on an idle machine, the median of a few steps.
     """
     network = network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
@@ -39,16 +35,13 @@ def seconds_a_step(
     t = torch.zeros(size, dtype=torch.int64, device=device)
     labels = () if num_classes is None else (torch.zeros(size, dtype=torch.int64, device=device),)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
-    seconds = []
-    for _ in range(_WARM_UP + _TIMED):
-        started = time.perf_counter()
+
+    def step() -> None:
         for _ in range(settings.accumulate):
             with torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype is not None):
                 answer = network(x, t, *labels).sample
             answer.float().square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds[_WARM_UP:])
+
+    return seconds_of(step, device=device)

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +83,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     train, of_training = workspace.real.train, workspace.candidate_filter.reference.of_training
     labels = train.labels[positions]
     condition = workspace.condition_of(labels=labels.tolist(), groups=list(plan.groups))
-    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], condition=condition)
+    scores = _scores_of_real(workspace, images, positions, condition=condition)
     rows = _shared_columns(plan, workspace, groups=np.array(plan.groups), labels=labels, scores=scores) | {
         "key": [f"real-{position:06d}" for position in plan.indices],
         "source": ["real"] * plan.num_samples,
@@ -100,6 +102,33 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     if workspace.factor_filter is not None:  # so that all units of a run have the same columns
         rows |= dict.fromkeys(("shows_label", "shows_attributes"), pa.nulls(plan.num_samples, pa.bool_()))
     return images, pa.table(rows)
+
+
+def _scores_of_real(
+    workspace: Workspace, images: NDArray[np.uint8], positions: NDArray[np.int64], *, condition: list[int] | None
+) -> Scores:
+    """Scores of real images; NaN for those that are not among the `scores.real_images` that are scored."""
+    most, count = workspace.config.scores.real_images, len(workspace.real.train)
+    chosen = np.arange(len(positions))
+    if most is not None and most < count:
+        chosen = np.flatnonzero(np.isin(positions, _sample(count, most, seed=workspace.config.seed)))
+    scores = Scores(*(np.full(len(positions), np.nan, dtype=np.float32) for _ in fields(Scores)))
+    if len(chosen):
+        found = score(
+            workspace,
+            images[chosen],
+            indices=[TRAINING_INDEX + int(position) for position in positions[chosen]],
+            condition=None if condition is None else [condition[i] for i in chosen],
+        )
+        for field in fields(Scores):
+            getattr(scores, field.name)[chosen] = getattr(found, field.name)
+    return scores
+
+
+@lru_cache(maxsize=2)
+def _sample(count: int, most: int, *, seed: int) -> NDArray[np.int64]:
+    """(most,) positions among so many real images."""
+    return np.random.default_rng([seed, count]).choice(count, size=most, replace=False)
 
 
 def _shared_columns(

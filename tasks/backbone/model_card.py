@@ -104,8 +104,9 @@ def bits_table(quality: BackboneQuality) -> str:
 {row("baseline: a histogram of grey levels for every pixel", "histogram")}
 
 After +/-: the standard error over the images. Both baseline density models are fitted on the whole training split;
-theirs are exact code lengths, the backbone's is an upper bound. Of 256 grey levels, {quality.levels} occur in the
-training split: a histogram knows which, a diffusion model does not."""
+theirs are exact code lengths, the backbone's is an upper bound.
+Of 256 grey levels, {quality.levels} occur in the training split:
+a histogram knows which, a diffusion model does not."""
 
 
 def frechet_table(quality: BackboneQuality, settings: QualitySettings) -> str:

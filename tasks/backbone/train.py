@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from datasets.readers.image_array import ImageArray
 from datasets.storage.canonical import canonical_json, parse_json
 from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
 from minority.backbones.factors import Factor, Factors, with_factors
@@ -115,7 +116,7 @@ def train_here(
     try:
         train_denoiser(
             unet,
-            real.train.images(range(len(real.train))),
+            ImageArray(real.train),
             told_of(config, real.train.groups, real),
             schedule=schedule,
             settings=config.training,
@@ -170,7 +171,7 @@ def evaluate(config: TrainBackboneConfig) -> Path:
     try:
         quality = measure_quality(
             backbone,
-            train=real.train.images(range(len(real.train))),
+            train=ImageArray(real.train),
             train_labels=real.train.labels,
             held_out=held_out,
             held_out_labels=labels,
@@ -293,7 +294,7 @@ def _evaluations(
         real.validation.labels,
         extract=build_extractor(
             (config.quality or QualitySettings()).features,
-            train_images=real.train.images(range(len(real.train))),
+            train_images=ImageArray(real.train),
             train_labels=real.train.labels,
             device=process_group.device,
         ),

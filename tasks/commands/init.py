@@ -46,7 +46,7 @@ class Wishes:
 
 
 def look(images: Path, table: Path | None) -> Survey:
-    """Look at a folder or zip archive of images, and the table beside it; see `datasets.survey.survey`."""
+    """Look at a folder, zip archive or tars of images, and the table beside it; see `datasets.survey.survey`."""
     return survey(images, table=table)
 
 
@@ -56,10 +56,8 @@ def described(seen: Survey) -> list[str]:
     if seen.others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen.others.most_common(5))
         lines.append(f"{seen.others.total()} other files, which are left out: {kinds}")
-    common = ", ".join(f"{width} x {height} ({count})" for (width, height), count in seen.sizes.most_common(3))
-    more = f" and {len(seen.sizes) - 3} other sizes" if len(seen.sizes) > 3 else ""
     looked = "all" if seen.opened == seen.num_images else f"{seen.opened}"
-    lines.append(f"{looked} opened: {common}{more} pixels, {'grey' if seen.grey else 'colour'}")
+    lines.append(f"{looked} opened: {_sizes(seen)} pixels, {'grey' if seen.grey else 'colour'}")
     if seen.unreadable:
         first = ", ".join(seen.unreadable[:3])
         lines.append(f"{len(seen.unreadable)} cannot be opened, and are left out: {first}")
@@ -71,6 +69,14 @@ def described(seen: Survey) -> list[str]:
         ]
         lines.append(f"columns of {seen.table.name}: {', '.join(rows)}")
     return lines
+
+
+def _sizes(seen: Survey) -> str:
+    """The sizes one by one where they are few, else between which ones they lie."""
+    if len(seen.sizes) <= 3:
+        return ", ".join(f"{width} x {height} ({count})" for (width, height), count in seen.sizes.most_common())
+    widths, heights = zip(*seen.sizes, strict=True)
+    return f"{len(seen.sizes)} sizes, {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high, in"
 
 
 def choose(name: str, seen: Survey, wishes: Wishes, *, on_gpu: bool) -> Choices:
@@ -90,7 +96,14 @@ def choose(name: str, seen: Survey, wishes: Wishes, *, on_gpu: bool) -> Choices:
         raise InputError(f"no column of {seen.table} names images of {seen.images}; correct one of the two.")
     if seen.table is not None and label is None:
         columns = ", ".join(column.name for column in seen.columns)
-        raise InputError(f"no column of {seen.table} looks like the label; name it with --label. There are {columns}.")
+        taken = {seen.split_column, None if seen.image_column is None else seen.image_column[0]}
+        likely = [
+            c for c in seen.columns if c.name not in taken and 2 <= len(c.counts) <= min(20, c.counts.total() // 2)
+        ]
+        first = f", e.g. --label {likely[0].name}" if likely else ""
+        raise InputError(
+            f"no column of {seen.table} looks like the label; name it{first or ' with --label'}. There are {columns}."
+        )
     if seen.table is None:
         _refuse_columns(wishes)
         label = None

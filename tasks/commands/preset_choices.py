@@ -81,14 +81,14 @@ def class_counts(survey: Survey, label_column: str | None) -> dict[str, int]:
             raise InputError(str(error)) from error
     if set(survey.folders) == {""}:
         raise InputError(
-            f"{survey.images} is a flat folder, so no image has a label; give a table of labels (--table), or put the "
+            f"{survey.images} has no folders, so no image has a label; give a table of labels (--table), or put the "
             "images into one folder a class."
         )
-    if not survey.images.is_dir():
-        raise InputError(
-            f"{survey.images} needs a table that names its images and their labels (--table); or unpack it."
-        )
-    return {name.split("/")[-1]: count for name, count in survey.folders.items() if name}
+    counts: Counter[str] = Counter()
+    for name, count in survey.folders.items():
+        if name:
+            counts[name.split("/")[-1]] += count  # a class may lie in train/ and in test/
+    return dict(counts)
 
 
 def default_side(survey: Survey, *, on_gpu: bool) -> int:

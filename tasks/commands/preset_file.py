@@ -3,6 +3,7 @@
 import json
 from textwrap import indent
 
+from datasets.readers.class_names import in_class_order, whole_numbers
 from tasks.commands.preset_choices import Choices, beside
 
 _HEAD = """\
@@ -108,6 +109,24 @@ def _images(choices: Choices) -> str:
             "# The makers' parts; where they gave no validation part, it is taken from the training part.\n"
             f"split: {{{shares}}}"
         )
+    tars = choices.survey.tars
+    if tars is not None:
+        lines = [
+            "reader: image_tars",
+            f"folder: {_text(str(tars.folder.resolve()))}",
+            "# Side in pixels of the central square that images are cut and resized to.",
+            f"image_size: {choices.image_size}",
+            "tars:",
+            f"  name: {_text(choices.name)}",
+            f"  pattern: {_text(tars.pattern)}",
+            "  # Which member of a sample tells its class, by a number (cls) or by a word.",
+            f"  label_extension: {_text(tars.label_extension)}",
+            f"  channels: {1 if choices.survey.grey else 3}",
+            "  # In the order of their numbers; better names may be given.",
+            f"  classes: [{', '.join(_text(name) for name in tars.class_names)}]",
+            split,
+        ]
+        return "\n".join(lines) + "\n"
     if choices.label_column is None:
         lines = [
             "reader: folder",
@@ -120,6 +139,8 @@ def _images(choices: Choices) -> str:
     root, images, table = beside(choices.survey)
     assert choices.survey.image_column is not None, "checked when it was asked for"
     image_column, ending = choices.survey.image_column
+    numbered = whole_numbers(choices.class_counts) is not None
+    classes = in_class_order(choices.class_counts) if numbered else list(choices.class_counts)
     lines = [
         "reader: image_table",
         f"folder: {_text(str(root))}",
@@ -132,8 +153,8 @@ def _images(choices: Choices) -> str:
         f"  image_column: {_text(image_column)}",
         *([f"  image_suffix: {_text(ending)}"] if ending else []),
         f"  label_column: {_text(choices.label_column)}",
-        "  # The commonest first. A row of another class is left out, and told.",
-        f"  classes: [{', '.join(_text(name) for name in choices.class_counts)}]",
+        f"  # {'In their order' if numbered else 'The commonest first'}. A row of another class is left out, and told.",
+        f"  classes: [{', '.join(_text(name) for name in classes)}]",
     ]
     if choices.groups:
         lines += ["  # A group is a class with these; its quota is filled by itself.", "  groups:"]

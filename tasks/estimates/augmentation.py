@@ -50,7 +50,8 @@ class Forecast:
         baseline: Plain samples, for comparison.
         evaluations: Denoiser evaluations of those rounds, the baseline and all scores.
         most_evaluations: The same if the whole budget is drawn.
-        seconds: What those evaluations take on this machine; neither evaluating nor classifiers are in it.
+        seconds: What those evaluations take on this machine when it is idle; neither evaluating nor classifiers are in
+            it.
         disk: Bytes of units and shards.
         trainings: What is trained on the way, in words.
         warnings: What may go wrong.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from datasets.storage.store import Store
 from minority.classifier import ClassifierSettings
+from minority.runtime.image_arrays import Images
 from minority.selection.factor_classifiers import FactorClassifiers
 from minority.selection.labelling import Labeller
 from minority.selection.stored_networks import labeller_bytes, read_labeller
@@ -45,7 +46,7 @@ class FactorFilter:
 def fitted_factor_filter(
     store: Store,
     real: RealData,
-    images: NDArray[np.uint8],
+    images: Images,
     features: NDArray[np.floating],
     *,
     settings: ClassifierSettings,
@@ -90,7 +91,7 @@ def fitted_factor_filter(
 
 def _classifiers(
     store: Store,
-    images: NDArray[np.uint8],
+    images: Images,
     values: NDArray[np.int64],
     *,
     sizes: Sequence[int],

@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +21,30 @@ from datasets.storage.canonical import canonical_json, sha256_hex
 from datasets.storage.checked import DamagedError, create_checked, read_checked, write_checked
 from datasets.storage.store import Store
 from minority.classifier import ClassifierSettings
-from minority.features import Extractor
+from minority.neighbours.approximate import ApproximateIndex, cluster, is_approximate
+from minority.neighbours.reference import RealReference
+from minority.neighbours.stored import index_arrays, read_index, read_reference, reference_arrays
+from minority.runtime.image_arrays import Images, content_digest
 from minority.selection.candidate_filter import build_filter, train_discriminator
+from minority.selection.held_out_floors import Mirrored
 from minority.selection.labelling import Labeller, confidence_floor
-from minority.selection.settings import SelectionSettings
-from minority.selection.stored_networks import discriminator_bytes, labeller_bytes, read_discriminator, read_labeller
+from minority.selection.stored_networks import (
+    array_bytes,
+    discriminator_bytes,
+    labeller_bytes,
+    read_arrays,
+    read_discriminator,
+    read_labeller,
+)
 from minority.selection.verdicts import CandidateFilter
+from tasks.config.paths import cache_folder
 from tasks.config.renamed import under_former_names
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
+from tasks.inputs.real_features import features_name
+
+if TYPE_CHECKING:
+    from tasks.inputs.workspace import Models
 
 #: Raise it when a change of the code changes what is fitted.
 _VERSION = 1
@@ -64,32 +80,21 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     return read_checked(store, path)  # another process may have been the first
 
 
-def fitted_filter(
-    store: Store,
-    features: NDArray[np.floating],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    *,
-    settings: SelectionSettings,
-    extract: Extractor,
-    device: str,
-) -> CandidateFilter:
-    """The filter of a run; its discriminator, where the settings ask for one, is fitted once.
+def fitted_filter(models: "Models") -> CandidateFilter:
+    """The filter of a run; what takes long of it is fitted once: the discriminator, and the neighbours in a large set.
 
     Args:
-        store: The dataset's own.
-        features: (N, D) of the training images.
-        images: (N, H, W, C) uint8, the training images.
-        labels: (N,) their labels.
-        settings: What counts as rare, valid, new and of its label.
-        extract: What made the features.
-        device: Where the discriminator is trained, and where it evaluates.
+        models: The run's.
 
     Raises:
         ValueError: The images cannot be a reference, or are too few to train on.
         StoreError: The store cannot be read or written.
     """
-    rules, discriminator = settings.held_out, None
+    settings, images, labels = models.config.selection, models.train_images, models.real.train.labels
+    rules, store, device = settings.held_out, models.run.dataset_store, models.device
+    reference, mirrored, discriminator = None, None, None
+    if is_approximate(settings.search, len(images)):
+        reference = _fitted_reference(models)
     if rules is not None:
         data = fitted(
             store,
@@ -102,14 +107,59 @@ def fitted_filter(
             suffix="safetensors",
         )
         discriminator = read_discriminator(data, device=device)
+        reference = reference or RealReference.fit(models.features, k=settings.neighbours, device=device)
+        mirrored = _fitted_mirrored(models, reference)
     return build_filter(
-        features, labels, settings=settings, images=images, extract=extract, discriminator=discriminator, device=device
+        models.features,
+        labels,
+        settings=settings,
+        images=images,
+        reference=reference,
+        mirrored=mirrored,
+        discriminator=discriminator,
+        device=device,
     )
+
+
+def _fitted_reference(models: "Models") -> RealReference:
+    """The training images among one another, looked up by clusters."""
+    k, folder = models.config.selection.neighbours, _index_folder()
+
+    def fit() -> bytes:
+        index = ApproximateIndex(models.features, cluster(models.features, k=k, folder=folder), folder=folder)
+        return array_bytes(reference_arrays(RealReference.fit(models.features, k=k, index=index), index))
+
+    decided_by = {"features": features_name(models.extract, models.train_images), "neighbours": k}
+    data = fitted(models.run.dataset_store, "reference", decided_by=decided_by, fit=fit, suffix="safetensors")
+    return read_reference(read_arrays(data), models.features, folder=folder)
+
+
+def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
+    """The mirrored training images, looked up as the training images are."""
+    if not isinstance(reference.index, ApproximateIndex):
+        return Mirrored.fit(models.mirrored_features, reference)
+    features, folder = models.mirrored_features, _index_folder()
+
+    def fit() -> bytes:
+        index = ApproximateIndex(features, cluster(features, k=1, folder=folder), folder=folder)
+        distances, found = Mirrored.fit(features, reference, index=index).of_training
+        return array_bytes(index_arrays(index) | {"distances": distances, "nearest": found})
+
+    decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True)}
+    data = fitted(models.run.dataset_store, "mirrored", decided_by=decided_by, fit=fit, suffix="safetensors")
+    arrays = read_arrays(data)
+    return Mirrored(read_index(arrays, features, folder=folder), (arrays["distances"], arrays["nearest"]))
+
+
+def _index_folder() -> Path:
+    folder = cache_folder() / "neighbours"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def fitted_labeller(
     store: Store,
-    images: NDArray[np.uint8],
+    images: Images,
     groups: NDArray[np.int64],
     *,
     num_groups: int,
@@ -172,9 +222,8 @@ def fitted_label_floor(store: Store, labeller: Labeller, real: RealData, *, prec
     return float(json.loads(data)["floor"])
 
 
-def digest_of(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    """SHA-256 of images (N, H, W, C) uint8 and their (N,) labels or groups."""
-    digest = hashlib.sha256(repr(images.shape).encode())
-    digest.update(images.tobytes())
+def digest_of(images: Images, labels: NDArray[np.int64]) -> str:
+    """SHA-256 over images (N, H, W, C) uint8 and their (N,) labels or groups."""
+    digest = hashlib.sha256(content_digest(images).encode())
     digest.update(labels.astype(np.int64).tobytes())
     return digest.hexdigest()

@@ -4,7 +4,6 @@ A part is a file of tensors and a receipt with its checksum, which comes last. A
 so that a killed training goes on with the next part; a damaged one is named and learnt again.
 """
 
-import hashlib
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +20,13 @@ from minority.guidance.parts import pack, unpack
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from tasks.errors import InputError
+from tasks.inputs.fitted import digest_of
 from tasks.inputs.workspace import Workspace
 
 #: Raise it when a change of the code changes what is learnt.
 PARTS_VERSION = 1
+#: Real images that a method learns from; of a larger set a random sample is taken, since they are held in memory.
+MOST_LESSONS = 50_000
 #: Plain samples that methods learn from have indices that no run draws.
 _APART = 2**42
 
@@ -80,7 +82,8 @@ def parts_recipe(workspace: Workspace, method: TrainedMethod) -> str:
         "version": PARTS_VERSION,
         "method": _learnt_by(method),
         "backbone": [workspace.backbone.identity, workspace.config.backbone.decisive],
-        "images": _digest(workspace.train_images, workspace.real.train.labels),
+        "images": digest_of(workspace.train_images, workspace.real.train.labels),
+        "learnt_from": MOST_LESSONS,
         "plain": _plain_sampler(workspace).to_dict() if method.uses_plain_samples else None,
     }
     return sha256_hex(canonical_json(decisive))[:12]
@@ -119,6 +122,7 @@ def _write(store: Store, path: str, part: Tensors) -> None:
 
 def _lessons(workspace: Workspace) -> Lessons:
     sampler, real = _plain_sampler(workspace), workspace.real
+    sample = _sample(len(real.train))
 
     def draw_plain(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         return draw(
@@ -132,8 +136,8 @@ def _lessons(workspace: Workspace) -> Lessons:
 
     return Lessons(
         backbone=workspace.backbone,
-        images=workspace.train_images,
-        labels=np.asarray(real.train.labels, dtype=np.int64),
+        images=workspace.train_images[sample],
+        labels=np.asarray(real.train.labels, dtype=np.int64)[sample],
         draw_plain=draw_plain,
         device=workspace.device,
         batch_size=sampler.batch_size,
@@ -144,7 +148,8 @@ def _plain_sampler(workspace: Workspace) -> SamplerSettings:
     return workspace.config.sampler.plain()
 
 
-def _digest(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    return hashlib.sha256(
-        repr(images.shape).encode() + images.tobytes() + np.asarray(labels, dtype=np.int64).tobytes()
-    ).hexdigest()
+def _sample(count: int) -> NDArray[np.int64]:
+    """Positions of all training images, or of `MOST_LESSONS` of them at random, ascending."""
+    if count <= MOST_LESSONS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(count).choice(count, size=MOST_LESSONS, replace=False))

@@ -19,6 +19,7 @@ import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
 from datasets.readers.added_column import with_column
+from datasets.readers.folder_zip import read_folder_zip
 from datasets.readers.image_digest import image_digest, remember_pixels
 from datasets.readers.imageset import PARTS, ImageSet, Problem
 from datasets.readers.screening import Screening
@@ -74,7 +75,8 @@ class RealData:
     @property
     def train_groups(self) -> NDArray[np.int64]:
         """(N,) group index of every training image."""
-        return np.array([self.groups.index(group) for group in self.train.groups], dtype=np.int64)
+        index = {group: i for i, group in enumerate(self.groups)}
+        return np.array([index[group] for group in self.train.groups], dtype=np.int64)
 
     @property
     def group_labels(self) -> list[int]:
@@ -159,7 +161,12 @@ def _read_image_tars(config: DatasetConfig) -> RealData:
 
 def _read_folder(config: DatasetConfig) -> RealData:
     folder = _folder(config, holds="one folder a class")
-    images = datasets.readers.folder.read_folder(folder, image_size=config.image_size, classes=config.classes)
+    if folder.is_file():
+        if config.image_size is None:
+            raise InputError("dataset.image_size is not set; give the side that images are cut and resized to.")
+        images = read_folder_zip(folder, image_size=config.image_size, classes=config.classes)
+    else:
+        images = datasets.readers.folder.read_folder(folder, image_size=config.image_size, classes=config.classes)
     if images.parts is not None and "train" not in images.parts:
         raise InputError(f"{folder} has no images in train/ to learn from; add them, or name one of its parts itself.")
     return _split(images, config, licence="Unknown; ask whoever gave you the images.")
@@ -306,9 +313,11 @@ def _with_groups(
         for name, reasons in found.unreadable.items()
         for index, reason in reasons.items()
     ]
+    digests = dict(found.digests)
     for name, reasons in found.unreadable.items():
         if reasons:
-            parts[name] = parts[name].subset(np.setdiff1d(np.arange(len(parts[name])), list(reasons)))
+            readable = np.setdiff1d(np.arange(len(parts[name])), list(reasons))
+            parts[name], digests[name] = parts[name].subset(readable), digests[name][readable]
     account = take_account(
         parts,
         left_out=left_out or {},
@@ -320,8 +329,8 @@ def _with_groups(
     train, validation, test = parts.values()
     named = sorted({(int(label), group) for label, group in zip(train.labels, train.groups, strict=True)})
     data = RealData(
-        train=remember_pixels(train),
-        validation=remember_pixels(validation),
+        train=remember_pixels(train, digests.get("train")),
+        validation=remember_pixels(validation, digests.get("validation")),
         test=test,
         groups=[group for _, group in named],
         licence=licence,

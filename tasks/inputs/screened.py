@@ -1,16 +1,18 @@
 """Every image of a run is read once before device time is spent; a machine keeps what was found."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import PIL
-from pydantic import TypeAdapter, ValidationError
 
 from datasets.readers.imageset import ImageSet
 from datasets.readers.screening import Screening, screen
@@ -18,8 +20,7 @@ from tasks.config.paths import cache_folder, data_path
 from tasks.config.sections import DatasetConfig
 
 #: Raise it when a change of the code changes which images can be read.
-_VERSION = 1
-_SCREENING = TypeAdapter(Screening)
+_VERSION = 2
 
 
 def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
@@ -34,13 +35,37 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     """
     if config.folder is None:
         return screen(parts)
-    kept = cache_folder() / "screenings" / f"{_cache_key(parts, config)}.json"
-    with suppress(OSError, ValidationError):
-        return _SCREENING.validate_json(kept.read_bytes())
+    kept = cache_folder() / "screenings" / f"{_cache_key(parts, config)}.npz"
+    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return _from_bytes(kept.read_bytes(), parts)
     screening = screen(parts)
     with suppress(OSError):
-        _write_whole(kept, json.dumps(asdict(screening)).encode())
+        _write_whole(kept, _to_bytes(screening))
     return screening
+
+
+def _to_bytes(found: Screening) -> bytes:
+    """The digests as arrays, and all else as JSON."""
+    facts = json.dumps(asdict(replace(found, digests={}))).encode()
+    content = io.BytesIO()
+    arrays = {"_facts": np.frombuffer(facts, dtype=np.uint8)} | dict(found.digests)
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _from_bytes(data: bytes, parts: Mapping[str, ImageSet]) -> Screening:
+    """What `_to_bytes` wrote.
+
+    Raises:
+        ValueError, KeyError, zipfile.BadZipFile: It is damaged, or of other parts.
+    """
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        facts = json.loads(arrays["_facts"].tobytes())
+        digests = {name: arrays[name] for name in parts}
+    if any(len(digests[name]) != len(part) for name, part in parts.items()):
+        raise ValueError("the digests are of other parts.")
+    unreadable = {name: {int(i): why for i, why in facts["unreadable"][name].items()} for name in parts}
+    return Screening(**(facts | {"unreadable": unreadable, "example": tuple(facts["example"]), "digests": digests}))
 
 
 def _cache_key(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:

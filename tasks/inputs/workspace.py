@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat
+from datasets.readers.image_array import ImageArray
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError
 from minority.backbones.fitted import fitted
@@ -33,10 +34,25 @@ from tasks.inputs.fitted import fitted_filter, fitted_label_floor, fitted_labell
 from tasks.inputs.planned_groups import GroupValues, planned_real_data
 from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData
-from tasks.inputs.real_features import real_features
+from tasks.inputs.real_features import check_features, real_features
 from tasks.inputs.run_identity import RunIdentity
 
 _loading = threading.RLock()
+
+
+class TrainImages(ImageArray):
+    """The real training images; one that cannot be read any more, or has changed, is bad input."""
+
+    def __getitem__(self, indices: Any) -> NDArray[np.uint8]:
+        """See `ImageArray`.
+
+        Raises:
+            InputError: An image cannot be decoded or has changed; the message names it.
+        """
+        try:
+            return super().__getitem__(indices)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +64,7 @@ class Models:
         real: The real images.
         backbone: The diffusion model, on its device.
         extract: Turns images into the features in which they are compared.
-        features: (N, D) of the real training images.
-        train_images: (N, H, W, C) uint8, the real training images.
+        train_images: (N, H, W, C) uint8, the real training images, read where they are needed.
         device: Where the backbone computes.
     """
 
@@ -57,9 +72,21 @@ class Models:
     real: RealData
     backbone: Backbone
     extract: Extractor
-    features: NDArray[np.floating]
-    train_images: NDArray[np.uint8]
+    train_images: ImageArray
     device: str
+
+    @cached_property
+    def features(self) -> NDArray[np.floating]:
+        """(N, D) features of the real training images: those that lie in the store, the others made now."""
+        return self._features(mirrored=False)
+
+    @cached_property
+    def mirrored_features(self) -> NDArray[np.floating]:
+        """(N, D) the same of the real training images mirrored left to right."""
+        return self._features(mirrored=True)
+
+    def _features(self, *, mirrored: bool) -> NDArray[np.floating]:
+        return real_features(self.extract, self.train_images, store=self.run.dataset_store, mirrored=mirrored)
 
     @property
     def config(self) -> AugmentConfig:
@@ -184,36 +211,21 @@ def _open_models(config_json: str) -> Models:
             f"edit.sources is label, but backbone {backbone.name} is told no attributes, so it would move no image "
             "into another group; set it to group, or train a backbone with conditions (train-backbone)."
         )
-    images = _read_all(real)
+    images = TrainImages(real.train)
     backbone = backbone.to(device)
     recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
     run = RunIdentity(config, recipe, real_digest=real.digest)
     extract = _extractor(config, backbone, images, real.train.labels, device=device)
-    features = real_features(extract, images, store=run.dataset_store)
-    return Models(
-        run=run,
-        real=real,
-        backbone=backbone,
-        extract=extract,
-        features=features,
-        train_images=images,
-        device=device,
-    )
+    return Models(run=run, real=real, backbone=backbone, extract=extract, train_images=images, device=device)
 
 
 @lru_cache(maxsize=2)
 def _open_workspace(config_json: str) -> Workspace:
-    config, models = AugmentConfig.model_validate_json(config_json), _open_models(config_json)
+    models = _open_models(config_json)
     try:
-        candidate_filter = fitted_filter(
-            models.run.dataset_store,
-            models.features,
-            models.train_images,
-            models.real.train.labels,
-            settings=config.selection,
-            extract=models.extract,
-            device=models.device,
-        )
+        candidate_filter = fitted_filter(models)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"selection: {error}") from error
     labeller = _labeller(models)
@@ -268,17 +280,19 @@ def _floor(models: Models, labeller: Labeller | None) -> float:
 def _extractor(
     config: AugmentConfig,
     backbone: Backbone,
-    images: NDArray[np.uint8],
+    images: ImageArray,
     labels: NDArray[np.int64],
     *,
     device: str,
 ) -> Extractor:
     try:
-        return build_extractor(
+        extract = build_extractor(
             config.features, backbone=backbone, train_images=images, train_labels=labels, device=device
         )
+        check_features(extract, images)
     except ValueError as error:
         raise InputError(f"features: {error}") from error
+    return extract
 
 
 def prepare_device(wanted: str) -> str:
@@ -439,10 +453,3 @@ def _require_fit(backbone: Backbone, real: RealData) -> None:
             f"{backbone.num_classes} and would take them for 0 ... {len(numbers) - 1}; give images of every class, or "
             "choose a backbone trained on these."
         )
-
-
-def _read_all(real: RealData) -> NDArray[np.uint8]:
-    try:
-        return real.train.images(range(len(real.train)))
-    except ValueError as error:
-        raise InputError(str(error)) from error

@@ -1,5 +1,7 @@
 """A look at somebody's folder of pictures."""
 
+import io
+import tarfile
 import zipfile
 
 import numpy as np
@@ -96,3 +98,71 @@ def test_bad_input_is_named(tmp_path):
     save(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match=r"labels\.csv does not exist"):
         survey(tmp_path, table=tmp_path / "labels.csv")
+
+
+def write_tar(path, samples):
+    with tarfile.open(path, "w") as tar:
+        for name, content in samples.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def png(shade):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), shade, dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("place", ["", "part-0.tar", "part-*.tar", "part-{0..1}.tar"])
+def test_tars_are_seen_as_a_folder_a_file_or_a_pattern(tmp_path, place):
+    for part in range(2):
+        samples = {}
+        for i in range(6):
+            samples |= {f"{i}.png": png(10 * part + i), f"{i}.cls": str(i % 3 // 2 * 10).encode()}
+        write_tar(tmp_path / f"part-{part}.tar", samples)
+
+    seen = survey(tmp_path / place)
+
+    times = 1 if place == "part-0.tar" else 2
+    assert seen.num_images == seen.opened == 6 * times
+    assert seen.folders == {"0": 4 * times, "10": 2 * times}
+    assert seen.tars.class_names == [str(number) for number in range(11)]
+    assert seen.others == {".cls": 6 * times}
+
+
+def test_a_word_beside_each_image_is_its_class_and_without_one_tars_are_refused(tmp_path):
+    words = {f"{i}.txt": ["cat", "dog"][i % 2].encode() for i in range(8)}
+    write_tar(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(8)} | words)
+    seen = survey(tmp_path / "a.tar")
+    assert (seen.tars.label_extension, seen.tars.class_names) == ("txt", ["cat", "dog"])
+
+    write_tar(tmp_path / "b.tar", {f"{i}.png": png(i) for i in range(8)})
+    with pytest.raises(ValueError, match=r"looks like their class \(8 \.png\)"):
+        survey(tmp_path / "b.tar")
+    with pytest.raises(ValueError, match="leave the table"):
+        survey(tmp_path / "a.tar", table=tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(("separator", "start"), [(";", ""), ("\t", "\ufeff"), (",", "\ufeff")])
+def test_tables_are_seen_whatever_separates_their_cells(tmp_path, separator, start):
+    for i in range(6):
+        save(tmp_path / "images" / f"{i}.png", shade=i)
+    rows = [["file", "species", "note, free"], *([f"{i}.png", "ab"[i % 2], "x"] for i in range(6))]
+    lines = [separator.join(f'"{cell}"' if separator in cell else cell for cell in row) for row in rows]
+    (tmp_path / "table.tsv").write_text(start + "\n".join(lines), encoding="utf-8")
+
+    seen = survey(tmp_path / "images", table=tmp_path / "table.tsv")
+
+    assert [column.name for column in seen.columns] == rows[0]
+    assert seen.label_column == "species"
+    assert seen.image_column == ("file", "")
+
+
+def test_a_folder_around_the_class_folders_of_an_archive_does_not_count(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for i in range(4):
+            archive.writestr(f"pets/{'cat' if i else 'dog'}/{i}.png", png(i))
+        archive.writestr("__MACOSX/pets/cat/._1.png", b"x")
+
+    assert survey(tmp_path / "pets.zip").folders == {"cat": 3, "dog": 1}

@@ -35,18 +35,18 @@ operation = load_operation()
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A server with every deployment of prefect.yaml."""
-    folder = tmp_path_factory.mktemp("site")
-    site = operation.Site(folder, database=f"sqlite+aiosqlite:///{folder}/prefect.db")
-    try:
-        site.start_server()
-        site.prefect("work-pool", "create", "gpu", "--type", "process")
-        site.prefect("deploy", "--all")
-        for automation in site.ask("automations/filter", {}):
-            site.prefect("automation", "pause", "--id", automation["id"])
-        yield site
-    finally:
-        site.close()
+    """A server on Postgres, as a locked SQLite ends workers, with every deployment of prefect.yaml."""
+    with operation.postgres() as database:
+        site = operation.Site(tmp_path_factory.mktemp("site"), database=database)
+        try:
+            site.start_server()
+            site.prefect("work-pool", "create", "gpu", "--type", "process")
+            site.prefect("deploy", "--all")
+            for automation in site.ask("automations/filter", {}):
+                site.prefect("automation", "pause", "--id", automation["id"])
+            yield site
+        finally:
+            site.close()
 
 
 @pytest.fixture(scope="module")

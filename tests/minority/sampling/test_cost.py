@@ -68,7 +68,7 @@ def samplers(draw_value):
         st.just(ClassifierFree(scale=1.5)),
         st.just(ShapedNoise(ancestral_scale=1.1)),
     ]
-    if found.walk.is_stochastic:
+    if found.chain_solver.is_stochastic:
         points = st.lists(st.sampled_from([0.01, 0.3, 0.5, 0.52, 0.7, 0.99]), min_size=1, max_size=3, unique=True)
         methods.append(
             st.builds(

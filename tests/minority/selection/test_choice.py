@@ -134,3 +134,27 @@ def test_a_lower_limit_loses_no_more_than_its_quantile():
 
     for quantile in (0.0, 0.01, 0.05, 0.3):
         assert (values < lower_limit(values, quantile=quantile)).mean() <= quantile
+
+
+def one_by_one(here, features, *, quota, spacing):
+    """The same choice by its definition: each candidate in farthest-first order against all kept so far."""
+    kept, alike = [], []
+    for i in k_centre(features[here], len(here)).tolist():
+        if kept and np.linalg.norm(features[here[i]] - features[kept], axis=1).min() <= spacing:
+            alike.append(int(here[i]))
+        elif len(kept) < quota:
+            kept.append(int(here[i]))
+    return kept, alike
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 12), st.floats(0, 2))
+def test_the_choice_stops_early_and_is_that_of_the_whole_order(seed, quota, spacing):
+    features = np.random.default_rng(seed).normal(size=(30, 2))
+    spread = Spread(features, rounds=np.zeros(30, dtype=int), spacing=spacing)
+
+    _, reasons = choose(passing(30), np.zeros(30, dtype=int), quotas={0: quota}, spread=spread)
+
+    kept, alike = one_by_one(np.arange(30), features, quota=quota, spacing=spacing)
+    assert {i for i, reason in enumerate(reasons) if reason == KEPT} == set(kept)
+    assert {i for i, reason in enumerate(reasons) if reason == LOOK_ALIKE} == set(alike)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minority.classifier import ClassifierSettings
-from minority.selection.factor_classifiers import FactorClassifiers, rivals_of
+from minority.selection.factor_classifiers import FactorClassifiers
 from minority.selection.fixed_floors import FixedFloorFilter
 from minority.selection.settings import SelectionSettings
 from minority.selection.without_neighbours import SharedReference, without_neighbours
@@ -22,26 +22,17 @@ def squares(values, seed):
     return images
 
 
-def test_rivals_are_the_values_that_occur_with_the_other_ones():
-    values = np.array([[0, 0], [1, 0], [2, 1], [0, 0], [1, 1]])
-
-    labels, colours = rivals_of(values, place=0, size=3), rivals_of(values, place=1, size=2)
-
-    assert labels[0].tolist() == labels[1].tolist() == [True, True, False]
-    assert labels[2].tolist() == labels[4].tolist() == [False, True, True]
-    assert colours.tolist() == [[True, False], [True, True], [False, True], [True, False], [True, True]]
-
-
-def test_a_combination_that_was_never_seen_is_recognised_by_its_parts():
+def test_an_attribute_is_recognised_where_it_was_never_seen_and_not_taken_for_another():
     # The right square was never blue.
     seen = np.repeat([[0, 0], [0, 1], [1, 0]], 30, axis=0)
     unseen = np.repeat([[1, 1]], 40, axis=0)
 
     filters = FactorClassifiers.train(squares(seen, 0), seen, sizes=(2, 2), settings=SETTINGS, members=1)
 
-    images = squares(unseen, 1)
-    assert filters.accepts(images, unseen).mean(axis=0).min() > 0.8
-    assert filters.accepts(images, 1 - unseen).mean(axis=0).max() < 0.2
+    images, common = squares(unseen, 1), np.repeat([[1, 0]], 40, axis=0)
+    assert filters.accepts(images, unseen)[:, 1].mean() > 0.8  # the colour, in a place where it was never seen
+    assert filters.accepts(squares(common, 2), common).mean(axis=0).min() > 0.8
+    assert filters.accepts(squares(common, 2), unseen)[:, 1].mean() < 0.2  # red is not blue
     assert filters.accepts(images, np.full_like(unseen, -1)).all()
     confidence = filters.confidence(images, unseen)
     assert ((confidence > 0.5) == filters.accepts(images, unseen).all(axis=1)).all()

@@ -1,5 +1,8 @@
 """From a folder of pictures to a file of presets, and from there to a run."""
 
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +14,7 @@ from tasks.config.preset_files import list_presets
 from tasks.config.presets import load_preset, presets_in
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
+from tasks.inputs.real_data import load_real_data
 
 
 @pytest.fixture
@@ -137,9 +141,9 @@ def test_a_wish_that_cannot_be_granted_is_refused(pictures, wishes, message):
 
 def test_what_cannot_be_seen_is_asked_for(scans, tmp_path):
     (scans / "odd.csv").write_text("file,kind\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
-    with pytest.raises(InputError, match=r"no column of .* looks like the label; name it with --label"):
+    with pytest.raises(InputError, match=r"no column of .* looks like the label; name it, e\.g\. --label kind\."):
         choose("odd", look(scans / "files", scans / "odd.csv"), Wishes(), on_gpu=False)
-    with pytest.raises(InputError, match="is a flat folder, so no image has a label"):
+    with pytest.raises(InputError, match="has no folders, so no image has a label"):
         choose("odd", look(scans / "files", None), Wishes(), on_gpu=False)
     with pytest.raises(InputError, match="no column 'colour'"):
         choose("odd", look(scans / "files", scans / "labels.csv"), Wishes(groups=["colour"]), on_gpu=False)
@@ -174,3 +178,52 @@ def test_two_files_with_presets_of_one_name_are_named(presets, pictures):
 
     assert result.exit_code == 2
     assert "backbone/pets stands in" in result.output
+
+
+def test_a_zip_of_class_folders_becomes_presets_that_are_read(pictures, presets, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in sorted(pictures.rglob("*.png")):
+            archive.write(path, f"pets/{path.relative_to(pictures)}")
+
+    result = run("init", "pets", "--images", tmp_path / "pets.zip", "--yes", "--size", 16)
+
+    assert result.exit_code == 0, result.output
+    assert "classes: no (40), yes (8)" in result.output
+    real = load_real_data(load_preset(AugmentConfig, "pets").dataset)
+    assert len(real.train) + len(real.validation) + len(real.test) == 48
+    assert real.train.image(0).shape == (16, 16, 3)
+
+
+def test_tars_become_presets_that_are_read(pictures, presets, tmp_path):
+    paths = sorted(pictures.rglob("*.png"))
+    for part in range(2):
+        with tarfile.open(tmp_path / f"pets-{part}.tar", "w") as tar:
+            for key, path in enumerate(paths[part::2]):
+                tar.add(path, f"{key}.png")
+                (tmp_path / "label").write_text(str(int(path.parent.name == "yes")))
+                tar.add(tmp_path / "label", f"{key}.cls")
+
+    result = run("init", "pets", "--images", f"{tmp_path}/pets-{{0..1}}.tar", "--yes", "--size", 16)
+
+    assert result.exit_code == 0, result.output
+    real = load_real_data(load_preset(AugmentConfig, "pets").dataset)
+    assert real.train.class_names == ["0", "1"]
+    assert len(real.train) + len(real.validation) + len(real.test) == 48
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_these(scans):
+    table = scans / "labels.csv"
+    table.write_text(table.read_text().replace(",01,", ",10,").replace(",no,", ",9,"))
+
+    choices = choose("scans", look(scans / "files", table), Wishes(), on_gpu=False)
+
+    assert list(choices.class_counts) == ["10", "9"]
+    assert 'classes: ["9", "10"]' in checked_text(choices, on_gpu=False)
+
+
+def test_columns_that_may_be_the_label_are_named_where_none_is_called_so(scans):
+    table = scans / "labels.csv"
+    table.write_text(table.read_text().replace("file,dx", "file,kind"))
+
+    with pytest.raises(InputError, match=r"name it, e\.g\. --label kind"):
+        choose("scans", look(scans / "files", table), Wishes(), on_gpu=False)

@@ -275,7 +275,7 @@ def test_images_are_read_once_and_again_when_a_file_changes(made_set, monkeypatc
     first = account()
     assert account() == first
     assert len(reads) == 1
-    (kept,) = (tmp_path / "cache").rglob("*.json")
+    (kept,) = (tmp_path / "cache").rglob("*.npz")
     kept.write_bytes(b"{")
     assert account() == first
     assert len(reads) == 2

@@ -1,0 +1,83 @@
+"""A fitted reference as arrays, and back: fitting one of a million images takes minutes, reading it a second.
+
+Shapes: N reference images, D features, L clusters.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minority.neighbours.approximate import ApproximateIndex, Clusters
+from minority.neighbours.index import Accuracy
+from minority.neighbours.pairwise import Features
+from minority.neighbours.reference import Neighbourhood, RealReference
+
+Arrays = dict[str, NDArray[Any]]
+
+_OF_TRAINING = "of_training."
+
+
+def index_arrays(index: ApproximateIndex) -> Arrays:
+    """An index as arrays by name; the features are not among them."""
+    clusters, found = index.clusters, index.accuracy
+    return {
+        "centroids": clusters.centroids,
+        "assignments": clusters.assignments,
+        "counts": np.array([clusters.probes, found.sample]),
+        "accuracy": np.array([found.recall, found.rare_recall, found.overestimate, found.worst]),
+    }
+
+
+def read_index(
+    arrays: Mapping[str, NDArray[Any]], features: Features, *, folder: Path | None = None
+) -> ApproximateIndex:
+    """What `index_arrays` was given.
+
+    Args:
+        arrays: By name.
+        features: (N, D) that it was made of.
+        folder: Where lists that are too large for memory may lie.
+
+    Raises:
+        KeyError: An array is missing.
+        ValueError: The arrays are of other features, or faiss is not installed.
+    """
+    probes, sample = (int(value) for value in arrays["counts"])
+    recall, rare_recall, overestimate, worst = (float(value) for value in arrays["accuracy"])
+    accuracy = Accuracy(recall=recall, rare_recall=rare_recall, overestimate=overestimate, worst=worst, sample=sample)
+    clusters = Clusters(arrays["centroids"], arrays["assignments"], probes)
+    return ApproximateIndex(features, clusters, accuracy=accuracy, folder=folder)
+
+
+def reference_arrays(reference: RealReference, index: ApproximateIndex) -> Arrays:
+    """A reference and its index as arrays by name; its features are not among them."""
+    found: Arrays = {f"{_OF_TRAINING}{name}": values for name, values in reference.of_training._asdict().items()}
+    found |= {"radii": reference.radii, "reachability": reference.reachability, "k": np.array([reference.k])}
+    return found | index_arrays(index)
+
+
+def read_reference(
+    arrays: Mapping[str, NDArray[Any]], features: Features, *, folder: Path | None = None
+) -> RealReference:
+    """What `reference_arrays` was given.
+
+    Args:
+        arrays: By name.
+        features: (N, D) that it was fitted on.
+        folder: Where lists that are too large for memory may lie.
+
+    Raises:
+        KeyError: An array is missing.
+        ValueError: The arrays are of other features, or faiss is not installed.
+    """
+    return RealReference(
+        features=features,
+        k=int(arrays["k"][0]),
+        of_training=Neighbourhood(**{name: arrays[f"{_OF_TRAINING}{name}"] for name in Neighbourhood._fields}),
+        radii=arrays["radii"],
+        reachability=arrays["reachability"],
+        index=read_index(arrays, features, folder=folder),
+    )

@@ -1,0 +1,126 @@
+"""Neighbours among many points by faiss, held against the exact ones."""
+
+import numpy as np
+import pytest
+
+from minority.neighbours import approximate
+from minority.neighbours.approximate import ApproximateIndex, cluster
+from minority.neighbours.index import ExactIndex
+from minority.neighbours.reference import RealReference
+from minority.neighbours.stored import read_reference, reference_arrays
+
+K = 5
+
+
+@pytest.fixture(scope="module")
+def points():
+    """Points near a surface of 4 dimensions in 24, and a few far from everything."""
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(6000, 4)) @ rng.normal(size=(4, 24)) + 0.05 * rng.normal(size=(6000, 24))
+    spread[:5] *= 20
+    spread[100] = spread[101]  # a copy
+    return spread.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clusters(points):
+    return cluster(points, k=K)
+
+
+@pytest.fixture(scope="module")
+def both(points, clusters):
+    exact = RealReference.fit(points, k=K)
+    return exact, RealReference.fit(points, k=K, index=ApproximateIndex(points, clusters))
+
+
+def test_the_recall_that_is_told_holds_for_other_points(points, both):
+    exact, approximate_one = both
+    told = approximate_one.index.accuracy
+
+    true, found = ExactIndex(points).of_training(K)[0], approximate_one.index.of_training(K)[0]
+    hits = [len(set(a) & set(b)) / K for a, b in zip(true.indices.tolist(), found.indices.tolist(), strict=True)]
+    excess = approximate_one.of_training.knn_distance / exact.of_training.knn_distance - 1
+
+    assert told.recall >= 0.99
+    assert told.rare_recall >= 0.99
+    assert told.sample == 512
+    assert np.mean(hits) == pytest.approx(told.recall, abs=0.01)
+    assert excess.min() > -1e-5
+    assert excess.mean() == pytest.approx(told.overestimate, abs=2e-3)
+
+
+def test_what_is_missed_makes_distances_larger_and_realism_smaller_never_the_reverse(both):
+    exact, found = both
+    rng = np.random.default_rng(1)
+    evaluated = exact.features[rng.integers(6000, size=400)] + rng.normal(scale=0.3, size=(400, 24)).astype(np.float32)
+
+    true, near = exact.locate(evaluated), found.locate(evaluated)
+
+    assert (near.knn_distance >= true.knn_distance * (1 - 1e-5)).all()
+    assert (near.nearest_distance >= true.nearest_distance * (1 - 1e-5)).all()
+    # Radii of the reference are overestimated where its neighbours are missed.
+    assert (near.realism <= true.realism * (1 + found.index.accuracy.worst + 1e-5)).all()
+    assert np.mean(np.isclose(near.realism, true.realism, rtol=1e-4)) > 0.97
+    assert np.mean((near.realism >= 1) == (true.realism >= 1)) > 0.99
+    assert np.mean(np.isclose(near.rarity, true.rarity, rtol=1e-4)) > 0.97
+    assert np.mean(near.nearest == true.nearest) > 0.99
+    assert np.median(np.abs(near.lof / true.lof - 1)) < 1e-3
+
+
+def test_a_copy_has_distance_nought_and_is_no_neighbour_of_itself(points, both):
+    _, found = both
+
+    assert found.of_training.nearest_distance[100] == 0
+    assert found.of_training.nearest[100] == 101
+    assert found.locate(points[7:8]).nearest_distance[0] == 0
+    assert (found.of_training.nearest != np.arange(6000)).all()
+
+
+def test_what_a_point_gets_does_not_depend_on_the_others_of_its_batch(points, both):
+    _, found = both
+    evaluated = points[:64] * np.float32(1.01)
+
+    together = found.locate(evaluated)
+    alone = [found.locate(evaluated[i : i + 1]) for i in range(64)]
+
+    for name, values in together._asdict().items():
+        np.testing.assert_array_equal(values, np.concatenate([getattr(one, name) for one in alone]))
+
+
+def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, clusters):
+    index = ApproximateIndex(points, clusters)
+    members = np.zeros(6000, dtype=bool)
+    members[[3, 4000]] = True
+
+    found = index.nearest_among(points[:50], members)
+
+    true = np.minimum(*(np.linalg.norm(points[:50].astype(float) - points[i], axis=1) for i in (3, 4000)))
+    np.testing.assert_allclose(found, true, rtol=1e-5)
+    assert np.isinf(index.nearest_among(points[:3], np.zeros(6000, dtype=bool))).all()
+
+
+def test_lists_in_a_file_give_the_same_as_lists_in_memory(points, clusters, monkeypatch, tmp_path):
+    held = ApproximateIndex(points, clusters)
+    monkeypatch.setattr(approximate, "_HELD_BYTES", 4 * 24 * 2500)
+    monkeypatch.setattr(approximate, "_CHUNK", 1000)
+
+    mapped = ApproximateIndex(points, clusters, folder=tmp_path)
+
+    assert list(tmp_path.iterdir()) == []  # the file goes with the process
+    for a, b in zip(held.nearest(points[:300]), mapped.nearest(points[:300]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(held.of_training(K)[0], mapped.of_training(K)[0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_stored_reference_evaluates_as_the_fitted_one(points, both):
+    _, fitted = both
+
+    read = read_reference(reference_arrays(fitted, fitted.index), points)
+
+    evaluated = points[:20] + np.float32(0.1)
+    for a, b in zip(fitted.locate(evaluated), read.locate(evaluated), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert read.index.accuracy == fitted.index.accuracy
+    with pytest.raises(ValueError, match=r"clusters are of 6000 points of 24 features, got \(100, 24\)"):
+        read_reference(reference_arrays(fitted, fitted.index), points[:100])
