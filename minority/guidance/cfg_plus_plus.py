@@ -36,6 +36,7 @@ class CfgPlusPlus(Method):
     paper: ClassVar[str] = "Chung et al., ICLR 2025, arXiv 2406.08070"
     line: ClassVar[str] = "classifier-free guidance that stays on the data's manifold; doubles every network call"
     stage: ClassVar[Stage] = "prediction"
+    obeys_prompts: ClassVar[bool] = True
 
     scale: float = 0.6
 

@@ -33,6 +33,7 @@ class Method(Guidance):
             them is a candidate; none: nothing is searched, and the method is kept as a preset has it.
         shown_when_absent: Whether settings without this method say so. A recipe covers what is shown, so that a new
             method must leave this alone: no run is named anew then.
+        obeys_prompts: Whether it makes a prompt obeyed, so that plain samples of text-to-image models have it, too.
     """
 
     key: ClassVar[str]
@@ -41,6 +42,7 @@ class Method(Guidance):
     stage: ClassVar[Stage] = "state"
     grids: ClassVar[Sequence[Mapping[str, tuple[Any, ...]]]] = ()
     shown_when_absent: ClassVar[bool] = False
+    obeys_prompts: ClassVar[bool] = False
 
     @classmethod
     def samplers(cls) -> Mapping[str, Self]:

@@ -96,9 +96,15 @@ class SamplerSettings(_WithMethods):
             return Ddim(eta=self.eta)
         return DpmSolver() if self.solver == "dpm_solver" else Ancestral()
 
-    def plain(self) -> Self:
-        """The same chain without guidance: plain ancestral sampling, unless another solver is chosen."""
-        nothing: dict[str, Any] = dict.fromkeys(METHODS)
+    def plain(self, *, by_prompts: bool = False) -> Self:
+        """The same chain without guidance: plain ancestral sampling, unless another solver is chosen.
+
+        Args:
+            by_prompts: Of a text-to-image backbone, whose plain samples keep classifier-free guidance.
+        """
+        nothing: dict[str, Any] = {
+            key: None for key, method in METHODS.items() if not (by_prompts and method.obeys_prompts)
+        }
         return replace(self, **nothing)
 
     def to_dict(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Section(BaseModel):
 
 Reader = Literal[
     "digits",
+    "coloured_digits",
     "celeba",
     "fashion_mnist",
     "cifar10",
@@ -56,6 +57,7 @@ Reader = Literal[
 #: What each reader looks at beside its own name; any other setting has no effect on it.
 _USED: dict[Reader, set[str]] = {
     "digits": {"split"},
+    "coloured_digits": {"colours", "split"},
     "celeba": {"folder", "target", "protected", "image_size"},
     "fashion_mnist": {"folder", "image_size", "split"},
     "cifar10": {"folder", "split"},
@@ -106,6 +108,14 @@ class DatasetConfig(Section):
         Field(description="Class folders in the order of their labels, others passed over (folder); none: all."),
     ] = ()
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
+    colours: Annotated[
+        Literal["skewed", "even"] | None,
+        # So that runs of other readers keep their recipe.
+        Field(
+            description="Two colours, one rare for each digit, or all six evenly (coloured_digits); none: skewed.",
+            exclude_if=_is_none,
+        ),
+    ] = None
     image_size: Annotated[
         int | None, Field(ge=8, description="Side in pixels that images are brought to; none: the reader's own.")
     ] = None
@@ -167,6 +177,23 @@ class UpsamplerConfig(StageConfig):
     sampler: Annotated[UpsamplerSettings, Field(description="How it is drawn.")] = UpsamplerSettings()
 
 
+class AdapterConfig(Section):
+    """LoRA or a textual inversion of a text-to-image model."""
+
+    path: Annotated[str, Field(description="Its file, or a folder as diffusers, peft or minority adapt write one.")]
+    strength: Annotated[float, Field(description="By which the stored scale of LoRA is multiplied.")] = 1.0
+    token: Annotated[
+        str | None, Field(min_length=1, description="What prompts call a textual inversion; none: as its file says.")
+    ] = None
+
+
+def _adapter(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+_Adapter = Annotated[AdapterConfig, BeforeValidator(_adapter, json_schema_input_type=AdapterConfig | str)]
+
+
 class BackboneConfig(StageConfig):
     """The pretrained diffusion model, in one stage or in two. A YAML file may hold the whole section."""
 
@@ -187,6 +214,9 @@ class BackboneConfig(StageConfig):
     told_guidance: Annotated[
         float | None, Field(ge=0, description="Guidance scale that FLUX.1-dev is told as an input; none: 3.5.")
     ] = None
+    adapters: Annotated[
+        tuple[_Adapter, ...], Field(description="LoRA and textual inversions of a text-to-image model.")
+    ] = ()
 
     upsampler: Annotated[
         UpsamplerConfig | None, Field(description="Makes the images of `path`, which are drawn and guided, larger.")
@@ -195,13 +225,15 @@ class BackboneConfig(StageConfig):
     @property
     def decisive(self) -> dict[str, Any]:
         """What decides its images beside its files, in both stages."""
-        return super().decisive | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
+        settings = {key: value for key, value in super().decisive.items() if key != "adapters"}  # by their checksums
+        return settings | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
         defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "told_guidance": None}
+        defaults["adapters"] = []
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
