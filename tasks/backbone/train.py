@@ -19,6 +19,7 @@ from minority.training.team import Alone, Team
 from minority.training.watch import Watch
 from tasks.backbone.model_card import model_card
 from tasks.backbone.progress_folder import TrainingFolder
+from tasks.backbone.train_text import PICTURE, judge_text_backbone, train_text_backbone
 from tasks.backbone.training_processes import train_in_processes
 from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
@@ -37,6 +38,13 @@ def train(config: TrainBackboneConfig) -> str:
     Raises:
         InputError: The data cannot be read, or the architecture does not fit them.
     """
+    if config.text is not None:
+        with stage("training", unit="steps") as on_done:
+            train_text_backbone(config, config.text, on_done=on_done)
+        judge_text_backbone(config, config.text)
+        picture = progress_folder(config) / PICTURE
+        show_picture(picture, key=f"{config.name}-samples", description="Plain samples by their prompts")
+        return str(project_path(config.out))
     check_data(config, load_real_data(config.dataset))
     with stage("training", unit="steps") as on_done:
 
@@ -123,6 +131,8 @@ def judge(config: TrainBackboneConfig) -> Path:
     Raises:
         InputError: There is no such backbone, or nothing to judge it on.
     """
+    if config.text is not None:
+        return judge_text_backbone(config, config.text)
     real = load_real_data(config.dataset)
     folder = project_path(config.out)
     held_out, labels = real.validation.images(range(len(real.validation))), real.validation.labels

@@ -32,6 +32,7 @@ from tasks.config.sections import (
     PublishConfig,
     Sampler,
     Section,
+    TextModelConfig,
 )
 from tasks.execution.capacity import Workers
 
@@ -228,6 +229,14 @@ class TrainBackboneConfig(_Run):
     published: Annotated[
         str | None, Field(description="Published figures to compare with and their source, in words for the card.")
     ] = None
+    text: Annotated[
+        TextModelConfig | None,
+        # So that the commands on other cards stay as they are.
+        Field(
+            description="A small text-to-image model instead of a U-Net told labels.",
+            exclude_if=lambda text: text is None,
+        ),
+    ] = None
     out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Annotated[
@@ -236,6 +245,8 @@ class TrainBackboneConfig(_Run):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.text is not None:
+            self._require_text_alone()
         training = self.training
         parts = training.accumulate * self.processes
         if training.batch_size % parts:
@@ -246,6 +257,21 @@ class TrainBackboneConfig(_Run):
         if training.label_dropout > 0 and not self.conditional:
             raise ValueError("training.label_dropout needs labels to leave out; set it to 0, or conditional to true.")
         return self
+
+    def _require_text_alone(self) -> None:
+        """Refuse settings that a text-to-image model does not look at."""
+        for name in (
+            "architecture",
+            "conditional",
+            "schedule",
+            "timesteps",
+            "training",
+            "watch",
+            "quality",
+            "processes",
+        ):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect on a text-to-image model, which text describes; leave it out.")
 
 
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)

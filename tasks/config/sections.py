@@ -24,10 +24,12 @@ from datasets.storage.yaml_text import load_yaml, plain
 from minority.calibration.search import CalibrationSettings
 from minority.calibration.space import without_empty_grids
 from minority.downstream.settings import DownstreamSettings
+from minority.evaluation.prompt_quality import PromptQualitySettings
 from minority.sampling.named_samplers import named_sampler
 from minority.sampling.settings import SamplerSettings, without_absent_methods
 from minority.sampling.two_stage import UpsamplerSettings
 from minority.selection.policy import Policy
+from minority.training.text.settings import TextModelSettings
 from tasks.config.paths import project_path
 from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
@@ -338,6 +340,19 @@ class ArmsConfig(Section):
     ] = ()
     seeds: Annotated[int, Field(ge=0, description="Tested classifiers an arm; 0 trains none.")] = 5
     budget: DownstreamSettings = DownstreamSettings()
+
+
+class TextModelConfig(Section):
+    """A small text-to-image model, trained on captions that are made of the groups of a set."""
+
+    prompts: Annotated[PromptsConfig, Field(description="The captions of every group; a step takes one by chance.")]
+    words: Annotated[
+        tuple[str, ...], Field(description="Words beside those of the captions that the tokenizer has as one token.")
+    ] = ()
+    model: Annotated[TextModelSettings, Field(description="How it is built and trained.")] = TextModelSettings()
+    quality: Annotated[PromptQualitySettings, Field(description="How the result is judged for its model card.")] = (
+        PromptQualitySettings()
+    )
 
 
 class BackboneArchitecture(Section):
