@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
-from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.runs import AdaptConfig, AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.config.written import settled, settled_at
 from tasks.errors import InputError
 
@@ -21,6 +21,7 @@ from tasks.errors import InputError
 FLOWS: dict[str, type[BaseModel]] = {
     "augment": AugmentConfig,
     "backbone": TrainBackboneConfig,
+    "adapt": AdaptConfig,
     "calibrate": CalibrateConfig,
     "downstream": DownstreamConfig,
 }

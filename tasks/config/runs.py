@@ -14,11 +14,13 @@ from datasets.storage.store_url import require_no_secret
 from minority.calibration.search import CalibrationSettings
 from minority.classifier import ClassifierSettings
 from minority.evaluation.backbone_quality import QualitySettings
+from minority.evaluation.prompt_quality import PromptQualitySettings
 from minority.features import ExtractorSettings
 from minority.sampling.draw import SamplerSettings, ScoreSettings
 from minority.sampling.edit import EditSettings
 from minority.selection.settings import SelectionSettings
 from minority.training import TrainingSettings
+from minority.training.text.adaptation_settings import AdaptationSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers
 from tasks.config.recipe import differing, recipe_of
@@ -275,6 +277,30 @@ class TrainBackboneConfig(_Run):
 
 
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
+
+
+class AdaptConfig(_Run):
+    """One adaptation of a text-to-image model to a set's training split."""
+
+    name: Annotated[Name, Field(description="The adapter's name.")]
+    dataset: DatasetConfig
+    backbone: Annotated[
+        Backbone, Field(description="What is adapted. Its prompts are the captions; <words> of theirs are learned.")
+    ]
+    adaptation: Annotated[AdaptationSettings, Field(description="What is learned, and how.")] = AdaptationSettings()
+    quality: Annotated[PromptQualitySettings, Field(description="How the result is judged for its card.")] = (
+        PromptQualitySettings()
+    )
+    out: Annotated[str, Field(min_length=1, description="Folder that receives the adapter, for backbone.adapters.")]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _draws_by_prompts(self) -> Self:
+        if self.backbone.prompts is None:
+            raise ValueError("backbone.prompts is not set; they are the captions that the model is adapted by.")
+        if self.backbone.upsampler is not None:
+            raise ValueError("backbone.upsampler has no effect on an adaptation; leave it out.")
+        return self
 
 
 def placed(config: Run) -> Run:

@@ -9,7 +9,7 @@ from torch import nn
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.text.family import Family
-from minority.backbones.text.inversion import NewWord, add_words, read_words
+from minority.backbones.text.inversion import WORD_FILES, NewWord, add_words, read_words
 from minority.backbones.text.lora import Lora, add_lora, is_lora, read_lora, require_all
 from minority.weights import file_sha256, joint_sha256
 from minority.weights.reading import read_file
@@ -87,7 +87,7 @@ def read_adapter(settings: AdapterSettings) -> Adapter:
             words += read_words(file, word=settings.token)
     if settings.token is not None and not words:
         raise BackboneError(f"the adapter {path} is no textual inversion, so it has no token; leave token out.")
-    checksums = {file.name: file_sha256(file) for file in files}
+    checksums = {file.name: file_sha256(file) for file in [*files, path / WORD_FILES[1]] if file.is_file()}
     config = path.parent / "adapter_config.json" if path.is_file() else path / "adapter_config.json"
     if loras and config.is_file():
         checksums[config.name] = file_sha256(config)

@@ -36,6 +36,10 @@ class TextEncoders:
     def __deepcopy__(self, memo: object) -> "TextEncoders":
         return self
 
+    def load(self) -> Any:
+        """The encoders and tokenizers, read anew, so that they may be changed."""
+        return load_adapted_parts(self._path, self._family, self._adapters)[0]
+
     def clips(self, device: torch.device) -> list[ClipEncoder]:
         """The CLIP encoders that learnable tokens may go into; none where the family has others."""
         return self._family.clips(_parts_on(self._path, self._family, self._adapters, str(device)))
@@ -61,8 +65,12 @@ def _parts_on(path: Path, family: Family, adapters: tuple[Adapter, ...], device:
     return parts
 
 
-class _Table(nn.Module):
-    """Embedded prompts, the negative one last."""
+class PromptTable(nn.Module):
+    """Embedded prompts, the negative one last.
+
+    Args:
+        table: They.
+    """
 
     def __init__(self, table: Embedding) -> None:
         super().__init__()
@@ -72,6 +80,7 @@ class _Table(nn.Module):
 
     @property
     def table(self) -> Embedding:
+        """All of them."""
         return Embedding({name: getattr(self, f"prompts_{name}") for name in self.names})
 
     def look_up(self, condition: Condition, *, batch: int) -> Embedding:
@@ -117,7 +126,7 @@ class TextDenoiser(NetworkDenoiser):
             no_label=len(table) - 1,
         )
         self.network, self.family = family.wrap(network.eval()), family
-        self.prompts, self.texts, self.encoders = _Table(table), texts, encoders
+        self.prompts, self.texts, self.encoders = PromptTable(table), texts, encoders
 
     def labels_for(self, label: Condition, *, batch: int, device: torch.device) -> Any:
         """The embeddings that the network is told."""
@@ -154,7 +163,7 @@ class FlowTextDenoiser(FlowDenoiser):
     ) -> None:
         super().__init__(self._velocity)
         self.network, self.family = family.wrap(network.eval()), family
-        self.prompts, self.texts, self.encoders = _Table(table), texts, encoders
+        self.prompts, self.texts, self.encoders = PromptTable(table), texts, encoders
         self.state_shape, self.num_classes, self.no_label = state_shape, num_classes, len(table) - 1
 
     def _velocity(self, x: Tensor, share: Tensor, label: Condition) -> Tensor:

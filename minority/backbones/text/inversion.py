@@ -16,9 +16,11 @@ from torch import Tensor
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.text.clip import ClipEncoder
-from minority.weights import require_finite_tensors
+from minority.weights import read_tensors, require_finite_tensors
 from minority.weights.reading import outline, read_file
 
+#: The files of words in a folder, one for each text encoder.
+WORD_FILES = ("learned_embeds.safetensors", "learned_embeds_2.safetensors")
 _ENCODERS = ("clip_l", "clip_g")  # SDXL's, in the order of its encoders
 
 
@@ -51,7 +53,7 @@ def read_words(path: Path, *, word: str | None = None) -> list[NewWord]:
 
     Args:
         path: `.safetensors`, or a file of `torch.save`, which is read without running any code in it.
-        word: What prompts call it; None is what the file says.
+        word: What prompts call it; None is what the file says. A file of WORD_FILES is read with the one beside it.
 
     Raises:
         BackboneError: Where it cannot be read, would run code, holds something else, or names no word and none is
@@ -63,6 +65,10 @@ def read_words(path: Path, *, word: str | None = None) -> list[NewWord]:
     table, stored = _table(content)
     if not table or not all(isinstance(value, Tensor) and value.ndim in (1, 2) for v in table.values() for value in v):
         raise BackboneError(f"{path} holds no textual inversion ({outline(content)}); give a table of vectors by word.")
+    second = path.with_name(WORD_FILES[1])
+    if path.name == WORD_FILES[0] and second.is_file():
+        for name, value in read_tensors(second).items():
+            table.setdefault(name, []).append(value)
     require_finite_tensors({name: value for name, values in table.items() for value in values}, source=path)
     if word is not None and len(table) > 1:
         raise BackboneError(

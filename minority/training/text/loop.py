@@ -89,6 +89,9 @@ class _Autoencoding:
         self.network: nn.Module = parts.autoencoder.to(device).train()
         self._autoencoder, self._data, self._settings, self._device = parts.autoencoder, data, settings, device
 
+    def rate(self, step: int) -> float:
+        return _cosine(step, self._settings.autoencoder_steps, self._settings.warmup)
+
     def loss(self, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(self._data.images), (self._settings.batch_size,), generator=generator)
         images = _moved(self._data.images, chosen, generator).to(self._device)
@@ -111,6 +114,11 @@ class _Captions:
         texts = sorted({text for texts in data.captions for text in texts} | {""})
         self._rows = {text: row for row, text in enumerate(texts)}
         self._ids = _ids_of(parts.tokenizer, texts).to(device)
+
+    def rate(self, step: int) -> float:
+        settings = self._settings
+        left = (settings.steps - step) / max(1, settings.cooldown)
+        return _cosine(step, settings.horizon or settings.steps, settings.warmup) * min(1.0, left)
 
     def loss(self, generator: torch.Generator) -> Tensor:
         settings, size = self._settings, self._settings.batch_size
@@ -161,7 +169,7 @@ def _train(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _rate(step, steps, settings.warmup)
+            group["lr"] = settings.learning_rate * task.rate(step)
         optimiser.step()
         average.update(step, task.network.state_dict())
         window = [window[0] + float(loss.detach()), window[1] + 1]
@@ -181,7 +189,7 @@ def hash_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def _rate(step: int, steps: int, warmup: int) -> float:
+def _cosine(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 

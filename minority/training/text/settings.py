@@ -17,8 +17,10 @@ class TextModelSettings:
         text_layers: Layers of the text encoder, which is trained together with the U-Net.
         text_length: Tokens of a caption at most, its begin and end included.
         steps: Optimiser steps of the U-Net.
+        horizon: Steps over which its learning rate falls along a cosine, at least `steps`; None is `steps`.
+        cooldown: Last of its steps, over which the learning rate is brought to 0 linearly beside; 0 has none.
         batch_size: Images a step, in both trainings.
-        learning_rate: Of AdamW in both trainings, after `warmup` steps; it falls to 0 along a cosine.
+        learning_rate: Of AdamW in both trainings, after `warmup` steps; it falls along a cosine.
         warmup: Steps until the learning rate is reached.
         caption_dropout: Share of captions left empty, in [0, 1); what classifier-free guidance needs.
         ema_decay: Of the averaged weights, in [0, 1).
@@ -35,6 +37,8 @@ class TextModelSettings:
     text_layers: int = 2
     text_length: int = 16
     steps: int = 4000
+    horizon: int | None = None
+    cooldown: int = 0
     batch_size: int = 64
     learning_rate: float = 1e-3
     warmup: int = 200
@@ -47,6 +51,10 @@ class TextModelSettings:
         for name in ("latent_channels", "autoencoder_steps", "text_layers", "steps", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TextModelSettings.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.horizon is not None and self.horizon < self.steps:
+            raise ValueError(f"TextModelSettings.horizon must be at least steps = {self.steps}, got {self.horizon}.")
+        if not 0 <= self.cooldown <= self.steps:
+            raise ValueError(f"TextModelSettings.cooldown must lie in [0, steps = {self.steps}], got {self.cooldown}.")
         for name in ("caption_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"TextModelSettings.{name} must lie in [0, 1), got {getattr(self, name)}.")
