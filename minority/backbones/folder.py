@@ -25,6 +25,7 @@ from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.dit import DiTDenoiser
 from minority.backbones.latent import load_autoencoder
+from minority.backbones.licence import licence_of
 from minority.backbones.scheduler import TrainedNoise, read_scheduler
 from minority.backbones.sigma_unet import SigmaUNetDenoiser
 from minority.backbones.text.folder import TextToImage, family_of, load_text_to_image
@@ -85,6 +86,7 @@ def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage 
         settings_sha256=_settings_sha256(configs, stored),
         bound=trained.bound,
         codec=codec,
+        licence=licence_of(path),
         found=(f"family: {_kind_of(configs, trained)}", *found),
     )
 

@@ -214,7 +214,7 @@ class BackboneConfig(StageConfig):
         Field(description="Whether a text-to-image model was distilled to few steps (Turbo, Lightning); none: ask it."),
     ] = None
     told_guidance: Annotated[
-        float | None, Field(ge=0, description="Guidance scale that FLUX.1-dev is told as an input; none: 3.5.")
+        float | None, Field(ge=0, description="Guidance scale told to FLUX.1-dev (none: 3.5) or LCM (8.5).")
     ] = None
     adapters: Annotated[
         tuple[_Adapter, ...], Field(description="LoRA and textual inversions of a text-to-image model.")

@@ -14,6 +14,7 @@ from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.flow import FlowSchedule, shifted
 from minority.backbones.latent import load_autoencoder, reduction_of
+from minority.backbones.licence import licence_of
 from minority.backbones.scheduler import TrainedNoise, read_scheduler
 from minority.backbones.text.adapters import (
     Adapter,
@@ -128,6 +129,7 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         codec=codec,
         found=(*found, *(line for adapter in adapters for line in adapter.describe())),
         prompts=settings.prompts,
+        licence=licence_of(path),
         distilled=_distilled(family, scheduler, settings),
     )
 

@@ -150,7 +150,6 @@ def test_missing_transformers_is_told_with_the_extra(monkeypatch):
     ("part", "changes", "words"),
     [
         ("unet", {"in_channels": 9}, "it sees more than the latent"),
-        ("unet", {"time_cond_proj_dim": 256}, "it is told a guidance scale"),
         ("unet", {"addition_embed_type": "image"}, "it is told more than the prompt"),
         ("vae", {"latents_mean": [0, 0, 0, 0]}, "scales every channel on its own"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "it must be AutoencoderKL, VQModel or AutoencoderDC"),
