@@ -69,8 +69,12 @@ class Adapter:
         ]
 
 
-def read_adapter(settings: AdapterSettings) -> Adapter:
+def read_adapter(settings: AdapterSettings, config: Mapping[str, Any]) -> Adapter:
     """Read an adapter; nothing in its files is run.
+
+    Args:
+        settings: Which.
+        config: Of the network that it is for.
 
     Raises:
         BackboneError: Where a file is missing, broken, would run code, or is of another kind.
@@ -82,7 +86,7 @@ def read_adapter(settings: AdapterSettings) -> Adapter:
     loras, words = [], []
     for file in files:
         if is_lora(_names(file)):
-            loras.append(read_lora(file))
+            loras.append(read_lora(file, layers_per_block=config.get("layers_per_block")))
         else:
             words += read_words(file, word=settings.token)
     if settings.token is not None and not words:

@@ -92,7 +92,7 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
     scheduler_file = path / "scheduler" / "scheduler_config.json"
     scheduler = read_json(scheduler_file)
     trained = None if family.process == "flow" else read_scheduler(_as_trained(scheduler), source=scheduler_file)
-    adapters = tuple(read_adapter(adapter) for adapter in settings.adapters)
+    adapters = tuple(read_adapter(adapter, config) for adapter in settings.adapters)
     parts, of_text = load_adapted_parts(path, family, adapters)
     texts = [expanded(text, adapters) for text in settings.prompts.flat]
     negative = None if settings.prompts.negative is None else expanded(settings.prompts.negative, adapters)

@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -36,6 +38,7 @@ _KOHYA = {
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
 }
+_ORIGINAL = ("lora_unet_input_blocks", "lora_unet_middle_block", "lora_unet_output_blocks")
 _PARTS = {
     "unet": "network",
     "transformer": "network",
@@ -96,10 +99,11 @@ class Lora:
         return str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} ... {ranks[-1]}"
 
 
-def read_lora(path: Path) -> Lora:
+def read_lora(path: Path, *, layers_per_block: int | None = None) -> Lora:
     """Read a file of low-rank adapters.
 
     Args:
+        layers_per_block: Of the U-Net, where its layers may have the names of SDXL's original code.
         path: `.safetensors`, or a file of `torch.save`, which is read without running any code in it. Where an
             adapter_config.json lies beside it, that is peft's and has the scale.
 
@@ -107,10 +111,25 @@ def read_lora(path: Path) -> Lora:
         BackboneError: Where it cannot be read, or is of another kind (DoRA, LoHa, LoKr, a change of norms).
     """
     tensors = read_tensors(path)
+    if layers_per_block is not None and any(name.startswith(_ORIGINAL) for name in tensors):
+        tensors = _with_our_names(tensors, layers_per_block, source=path)
     pairs, alphas = _paired(tensors, source=path)
     scales, told = _scales(path, pairs, alphas)
     layers = [LowRank(key, _part_of(key), down, up, scales[key]) for key, (down, up) in pairs.items()]
     return Lora(path, tuple(layers), told)
+
+
+def _with_our_names(tensors: dict[str, Tensor], layers_per_block: int, *, source: Path) -> dict[str, Tensor]:
+    """Layers of SDXL's original code by the names of diffusers, which converts them."""
+    try:
+        renamed, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+            dict(tensors), unet_config=SimpleNamespace(layers_per_block=layers_per_block)
+        )
+    except (ValueError, KeyError, IndexError) as error:
+        raise BackboneError(
+            f"{source} has layers that diffusers cannot rename ({str(error).strip()[:120]}); take one of this model."
+        ) from error
+    return renamed | {name: torch.tensor(alpha) for name, alpha in (alphas or {}).items()}
 
 
 def is_lora(names: list[str]) -> bool:
@@ -189,7 +208,8 @@ def _paired(
     alphas, odd = {}, []
     for name, tensor in tensors.items():
         if name.endswith(".alpha"):
-            alphas[_base(name.removesuffix(".alpha"))] = float(tensor)
+            layer = name.removesuffix(".alpha")  # diffusers' conversion leaves the factor's ending in some
+            alphas[(_factor_of(layer) or (_base(layer), 0))[0]] = float(tensor)
             continue
         factor = _factor_of(name)
         if factor is None:

@@ -142,6 +142,27 @@ def test_strength_multiplies_what_an_adapter_adds_and_is_part_of_the_identity(th
     assert len({backbone.identity for backbone in (none, half, whole, adapted())}) == 4
 
 
+def test_sdxl_layers_by_the_names_of_its_original_code_are_the_same_adapter(tmp_path):
+    backbone = adapted(folder="sdxl")
+    unet = backbone.denoiser.network.unet
+    name = next(n for n, _ in unet.named_modules() if n.startswith("down_blocks.1.") and n.endswith("attn2.to_q"))
+    block, _, rest = name.removeprefix("down_blocks.").partition(".attentions.")
+    layer, _, inner = rest.partition(".")
+    number = int(block) * (unet.config.layers_per_block + 1) + int(layer) + 1
+    original = f"lora_unet_input_blocks_{number}_1_{inner.replace('.', '_')}"
+    out, into = unet.get_submodule(name).weight.shape
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, into, generator=generator), torch.randn(out, 2, generator=generator)
+    for file, key in (("a", original), ("b", f"lora_unet_{name.replace('.', '_')}")):
+        factors = {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(1.0)}
+        save_file(factors, tmp_path / f"{file}.safetensors")
+
+    answers = [answer(adapted(AdapterSettings(path=tmp_path / f"{file}.safetensors"), folder="sdxl")) for file in "ab"]
+
+    torch.testing.assert_close(answers[0], answers[1])
+    assert difference(answers[0], answer(backbone)) > 1e-3
+
+
 def test_a_text_encoders_lora_changes_its_weights_and_so_the_prompts(tmp_path):
     down, up = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((2, 32), (64, 2)))
     key = "lora_te_text_model_encoder_layers_0_mlp_fc1"
