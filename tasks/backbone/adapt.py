@@ -16,10 +16,10 @@ from minority.training import Progress
 from minority.training.text.adaptation import adapt, words_in
 from minority.training.text.adapter_files import save_adapted
 from minority.training.text.loop import CaptionedImages
+from tasks.backbone.model_card import command
 from tasks.backbone.progress_folder import TrainingFolder
 from tasks.backbone.train_text import quality_table
 from tasks.config.paths import project_path
-from tasks.config.presets import command_of
 from tasks.config.runs import AdaptConfig
 from tasks.config.sections import AdapterConfig
 from tasks.errors import InputError
@@ -135,7 +135,7 @@ test image.
 - **Licence of the model**: that of {backbone.name}; an adapter is made of it.
 - **Learned words**: {words}
 - **Training**: {config.adaptation.steps} steps of {config.adaptation.batch_size} images, seed {config.adaptation.seed}.
-- **Made by**: `{command_of(config)}`
+- **Made by**: `{command("adapt", config)}`
 {found}
 
 Used by `backbone.adapters: [{config.out}]`, with prompts of the same words.
