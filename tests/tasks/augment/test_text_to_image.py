@@ -1,5 +1,7 @@
 """A text-to-image folder draws for a set of small grey images, group by group, by prompts."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from datasets.runs.units import read_unit
 from tasks.augment.planning import plan_real, plan_round, quotas, tally
+from tasks.augment.rows import candidate_rows
 from tasks.augment.units import make_unit
 from tasks.commands.doctor import examine_backbone
 from tasks.errors import InputError
@@ -100,6 +103,18 @@ def test_bad_input_is_refused_in_one_line(open_text, changes, words):
 
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_baseline_is_drawn_by_prompts_with_classifier_free_guidance_alone(open_text):
+    sampler = SETTINGS["sampler"] | {"self_guidance": {"scale": 1.0, "jacobian": False}}
+    workspace = open_text(sampler=sampler)
+    plan = replace(first_unit(workspace), sampler="plain")
+
+    _, rows = candidate_rows(plan, workspace)
+
+    settings = json.loads(rows["guidance"][0].as_py())
+    assert settings["classifier_free"] == {"scale": 3.0}
+    assert settings["self_guidance"] is None
 
 
 def test_a_backbone_without_text_takes_no_prompts(open_text, tiny_backbone):
