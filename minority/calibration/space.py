@@ -36,7 +36,7 @@ PRESENT = "present settings"
 class Walk:
     """A solver and its steps, as in SamplerSettings."""
 
-    solver: Literal["ancestral", "ddim", "dpm_solver"] = "ancestral"
+    solver: Literal["ancestral", "ddim", "dpm_solver", "renoise"] = "ancestral"
     steps: int | str = 50
 
     def describe(self) -> str:

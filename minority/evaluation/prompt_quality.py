@@ -48,9 +48,7 @@ class PromptQualitySettings:
     @property
     def sampler(self) -> SamplerSettings:
         """Plain sampling with classifier-free guidance."""
-        return SamplerSettings(
-            steps=self.sampling_steps, solver="ddim", classifier_free=ClassifierFree(scale=self.scale)
-        )
+        return SamplerSettings(steps=self.sampling_steps, solver="ddim").guided(ClassifierFree(scale=self.scale))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,8 +234,8 @@ class BackboneConfig(StageConfig):
     def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
-        defaults = {"prompts": None, "size": None, "fit": False, "distilled": None, "told_guidance": None}
-        defaults["adapters"] = []
+        defaults: dict[str, Any] = {"prompts": None, "size": None, "fit": False, "distilled": None}
+        defaults |= {"told_guidance": None, "adapters": []}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 

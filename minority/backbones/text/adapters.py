@@ -92,9 +92,9 @@ def read_adapter(settings: AdapterSettings, config: Mapping[str, Any]) -> Adapte
     if settings.token is not None and not words:
         raise BackboneError(f"the adapter {path} is no textual inversion, so it has no token; leave token out.")
     checksums = {file.name: file_sha256(file) for file in [*files, path / WORD_FILES[1]] if file.is_file()}
-    config = path.parent / "adapter_config.json" if path.is_file() else path / "adapter_config.json"
-    if loras and config.is_file():
-        checksums[config.name] = file_sha256(config)
+    scales = (path if path.is_dir() else path.parent) / "adapter_config.json"
+    if loras and scales.is_file():
+        checksums[scales.name] = file_sha256(scales)
     return Adapter(settings, tuple(loras), tuple(words), joint_sha256(checksums))
 
 

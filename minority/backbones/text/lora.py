@@ -150,7 +150,9 @@ def add_lora(lora: Lora, models: Mapping[str, nn.Module], *, strength: float = 1
     """
     done = set()
     for part, model in models.items():
-        weights = {_flat(name): module.weight for name, module in model.named_modules() if _is_layer(module)}
+        weights: dict[str, Any] = {
+            _flat(name): module.weight for name, module in model.named_modules() if _is_layer(module)
+        }
         for layer in lora.layers:
             weight = weights.get(layer.layer) if layer.part in ("", part) and layer.key not in done else None
             if weight is None:
@@ -183,7 +185,8 @@ def require_all(lora: Lora, done: set[str]) -> None:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim >= 2
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim >= 2
 
 
 def _flat(name: str) -> str:
