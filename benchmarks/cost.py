@@ -1,4 +1,4 @@
-"""What a kept sample costs, all told: rare, valid, new and of its label, drawn, judged and scored.
+"""What a kept sample costs, all told: rare, valid, new and of its label, drawn, evaluated and scored.
 
     .venv/bin/python -m benchmarks.cost --preset digits
     .venv/bin/python -m benchmarks.cost --preset digits --num 1500 --out runs/benchmark/cost
@@ -13,11 +13,11 @@ Arms, in one run and in turns:
   chosen on other seeds (benchmarks/cost_tuning.py), at no less than the given share of valid ones;
 - those given by --arm, with sampler settings as `--set sampler.KEY=VALUE` takes them.
 
-All arms are judged alike, as the preset does. A denoiser evaluation is one forward pass of one sample; a backward pass
-counts as two. Seconds are those of the processor on a CPU and of the wall on a GPU, and include judging. The scores
-(minority score, negative ELBO) decide nothing, so they are computed for the kept ones; the last columns show what
-scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept;
-where chains are pruned, samples of one founder count once in it. Arms share the groups of their samples.
+All arms are evaluated alike, as the preset does. A denoiser evaluation is one forward pass of one sample; a backward
+pass counts as two. Seconds are those of the processor on a CPU and of the wall on a GPU, and include evaluating. The
+scores (minority score, negative ELBO) decide nothing, so they are computed for the kept ones; the last columns show
+what scoring every candidate would make of it. Intervals are 95 %, from the Beta posterior of the share that is kept;
+where chains are pruned, samples of one root ancestor count once in it. Arms share the groups of their samples.
 """
 
 import argparse
@@ -41,8 +41,8 @@ from minority.calibration.search import whole
 from minority.diffusion.pixels import to_pixels
 from minority.sampling.draw import draw, score_images
 from minority.sampling.settings import SamplerSettings
-from tasks.augment.judging import judge_images
-from tasks.calibration.search import groups_in_turn
+from tasks.augment.evaluating import evaluate_images
+from tasks.calibration.search import round_robin_groups
 from tasks.config.presets import load_preset, parse_overrides
 from tasks.config.runs import AugmentConfig
 from tasks.inputs.workspace import Workspace, open_workspace
@@ -51,7 +51,7 @@ PUBLISHED, PLAIN = "published", "plain"
 #: The first sample index of the arms; tuning uses others.
 FRESH = 2**41
 
-#: Images (B, H, W, C) uint8, evaluations a sample, and how many of the samples are siblings of others.
+#: Images (B, H, W, C) uint8, evaluations a sample, and how many of the samples are copies of others.
 Batch = tuple[NDArray[np.uint8], float, int]
 #: Indices and their labels -> a batch.
 Draw = Callable[[Sequence[int], list[int] | None], Batch]
@@ -64,7 +64,7 @@ class Spent:
     samples: int = 0
     valid: int = 0
     kept: int = 0
-    siblings: int = 0
+    copies: int = 0
     evaluations: float = 0.0
     seconds: float = 0.0
     scoring_seconds: float = 0.0
@@ -99,22 +99,22 @@ def our_arm(workspace: Workspace, settings: SamplerSettings) -> Draw:
             indices=indices,
             labels=labels,
             settings=settings,
-            reference=workspace.judge.reference,
+            reference=workspace.candidate_filter.reference,
             extract=workspace.extract,
             device=workspace.device,
         )
-        return drawn.images, drawn.evaluations, drawn.siblings
+        return drawn.images, drawn.evaluations, drawn.copies
 
     return draw_batch
 
 
-def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], family: int) -> None:
-    """Draw, judge and score a batch of samples, a family in a row of one group; adds to what is spent."""
-    groups, labels = groups_in_turn(workspace, indices, family=family)
+def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[int], particle_group: int) -> None:
+    """Draw, evaluate and score a batch of samples, a particle group in a row of one group; adds to what is spent."""
+    groups, labels = round_robin_groups(workspace, indices, particle_group=particle_group)
     start = clock(workspace.device)
-    images, evaluations, siblings = arm(indices, labels)
-    verdicts = judge_images(workspace, images, groups).verdicts
-    judged = clock(workspace.device)
+    images, evaluations, copies = arm(indices, labels)
+    verdicts = evaluate_images(workspace, images, groups).verdicts
+    evaluated = clock(workspace.device)
     kept = np.flatnonzero(verdicts.passed)
     if len(kept):
         score_images(
@@ -130,10 +130,10 @@ def measure(workspace: Workspace, arm: Draw, spent: Spent, *, indices: Sequence[
     spent.samples += len(indices)
     spent.valid += int(verdicts.valid.sum())
     spent.kept += len(kept)
-    spent.siblings += siblings
+    spent.copies += copies
     spent.evaluations += evaluations * len(indices)
-    spent.seconds += judged - start
-    spent.scoring_seconds += clock(workspace.device) - judged
+    spent.seconds += evaluated - start
+    spent.scoring_seconds += clock(workspace.device) - evaluated
 
 
 def rows_of(spent: dict[str, Spent], *, scoring: int) -> list[dict[str, object]]:
@@ -172,7 +172,7 @@ def _ratio(spent: dict[str, Spent], costs: dict[str, float], name: str, baseline
             samples=spent[arm].samples,
             passed=spent[arm].kept,
             evaluations=costs[arm],
-            siblings=spent[arm].siblings,
+            copies=spent[arm].copies,
         )
         for arm in (name, baseline)
     )
@@ -221,12 +221,21 @@ def main() -> None:
         )
     } | {name: our_arm(workspace, settings) for name, settings in samplers.items()}
     spent = {name: Spent() for name in arms}
-    family = math.lcm(*(settings.family for settings in samplers.values()))
-    size, fresh = whole(arguments.batch_size, family=family), math.ceil(FRESH / family) * family
+    particle_group = math.lcm(*(settings.particle_group for settings in samplers.values()))
+    size, fresh = (
+        whole(arguments.batch_size, particle_group=particle_group),
+        math.ceil(FRESH / particle_group) * particle_group,
+    )
     for first in range(0, arguments.num, size):
         count = min(size, arguments.num - first)
         for name, arm in arms.items():
-            measure(workspace, arm, spent[name], indices=range(fresh + first, fresh + first + count), family=family)
+            measure(
+                workspace,
+                arm,
+                spent[name],
+                indices=range(fresh + first, fresh + first + count),
+                particle_group=particle_group,
+            )
     scores = workspace.config.scores
     rows = rows_of(spent, scoring=scores.draws + scores.elbo_steps)
     machine = describe_machine(workspace.device)

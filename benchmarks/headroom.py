@@ -1,8 +1,8 @@
 """Does the headroom's interval hold? Fashion-MNIST with images held back: .venv/bin/python -m benchmarks.headroom
 
 A user's set is drawn from the training images, long-tailed; as many images of every class again are held back. The
-headroom is foretold from the user's set alone; then the recipe is trained with the held-back images added, and its gain
-on each seed's held-out images is compared with the interval, class by class and seed by seed. Needs MINORITY_DATA.
+headroom is predicted from the user's set alone; then the recipe is trained with the held-back images added, and its
+gain on each seed's held-out images is compared with the interval, class by class and seed by seed. Needs MINORITY_DATA.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     sizes = np.geomspace(options.largest, options.smallest, 10).round().astype(int)
     arm = next(arm for arm in REAL_ARMS if arm.name == "oversampling")
     covered, cases, widths = 0, 0, []
-    print("| draw | class | images | accuracy | foretold | interval | measured gain, mean over seeds | covered |")
+    print("| draw | class | images | accuracy | predicted | interval | measured gain, mean over seeds | covered |")
     print("|---|---|---|---|---|---|---|---|")
     for draw in range(options.draws):
         rng = np.random.default_rng(draw)
@@ -53,7 +53,7 @@ def main() -> None:
             settings=settings,
             seeds=options.seeds,
         )
-        foretold = headroom(accuracy, held_out, group_names=images.class_names, images=sizes.tolist())
+        predicted = headroom(accuracy, held_out, group_names=images.class_names, images=sizes.tolist())
         gains = []
         for seed in range(options.seeds):
             rest, test = split_by_group(users.groups, seed=seed)
@@ -65,7 +65,7 @@ def main() -> None:
                 group_names=tuple(images.class_names),
             )
             gains.append(accuracy_by_group(arm, more, settings=settings, seed=seed) - accuracy[seed, -1])
-        for place, found in enumerate(foretold):
+        for place, found in enumerate(predicted):
             own_gains = np.array([gain[place] for gain in gains])
             low, high = found.interval
             hits = int(((own_gains >= low) & (own_gains <= high)).sum())

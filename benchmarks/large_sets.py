@@ -54,7 +54,7 @@ def main() -> None:
     if "images" in arguments.what:
         reference = RealReference.fit(real, k=k)
         note("real images fitted")
-        scores = reference.judge(generated)
+        scores = reference.locate(generated)
         note("every generated image scored")
         inside = scores.rarity[np.isfinite(scores.rarity)]
         print(f"  avg_knn {scores.knn_distance.mean():.4f}, lof {scores.lof.mean():.4f}, rarity {inside.mean():.4f}")
@@ -62,7 +62,7 @@ def main() -> None:
         pairs = compare_pairs(real, generated, k=k)
         note("neighbours, precision, recall ...")
         counts = pairs.balls.counts
-        print(f"  avg_knn {pairs.found.distances.mean():.4f}, lof {pairs.lof.mean():.4f}")
+        print(f"  avg_knn {pairs.to_real.distances.mean():.4f}, lof {pairs.lof.mean():.4f}")
         print(f"  precision {(counts > 0).mean():.4f}, recall {pairs.recalled.mean():.4f}")
         print(f"  density {counts.mean() / k:.4f}, coverage {pairs.balls.covered.mean():.4f}")
     if "fid" in arguments.what:

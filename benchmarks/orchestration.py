@@ -1,9 +1,10 @@
-"""What orchestration costs: units of a slow, fake device that only waits, side by side at one, two and four places.
+"""What orchestration costs: units of a slow, fake device that only waits, side by side at one, two and four worker
+slots.
 
-    .venv/bin/python -m benchmarks.orchestration --units 60 --seconds 10 --places 1 2 4
+    .venv/bin/python -m benchmarks.orchestration --units 60 --seconds 10 --slots 1 2 4
 
 The units go the way of real ones: Prefect tasks, the engine's fan-out, progress, retries. Where RAY_ADDRESS is set they
-run on that cluster, a place a CPU, and --places has no effect. `ideal` is what the waiting alone takes; `overhead` what
+run on that cluster, a slot a CPU, and --slots has no effect. `ideal` is what the waiting alone takes; `overhead` what
 the run took beyond that, from the call of the flow to its end. The start of a temporary Prefect server is not counted.
 """
 
@@ -18,7 +19,7 @@ from flows import command_line  # noqa: F401 - sets Prefect's environment before
 import pandas as pd
 from prefect import flow, task
 
-from tasks.execution.capacity import Demand, Workers, on_ray, places
+from tasks.execution.capacity import Demand, Workers, on_ray, worker_slots
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
@@ -33,7 +34,7 @@ def wait(number: int, seconds: float) -> int:
 
 @flow(name="orchestration", task_runner=task_runner())
 def run(units: int, seconds: float, cpus: float) -> int:
-    """Wait for all units. Returns the places that they had."""
+    """Wait for all units. Returns the slots that they had."""
     demand = Demand(workers=Workers(cpus=cpus), device="cpu")
     with stage("waiting", unit="units") as on_done:
         fan_out(
@@ -44,7 +45,7 @@ def run(units: int, seconds: float, cpus: float) -> int:
             demand=demand,
             on_done=on_done,
         )
-    return places(demand)
+    return worker_slots(demand)
 
 
 def measure(units: int, *, seconds: float, wanted: int) -> dict[str, float]:
@@ -55,7 +56,7 @@ def measure(units: int, *, seconds: float, wanted: int) -> dict[str, float]:
     wall = time.perf_counter() - started
     ideal = math.ceil(units / had) * seconds
     return {
-        "places": had,
+        "worker slots": had,
         "units": units,
         "seconds a unit": seconds,
         "ideal, s": ideal,
@@ -69,14 +70,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=10.0, help="what the fake device takes for a unit")
-    parser.add_argument("--places", type=int, nargs="+", default=[1, 2, 4], help="units side by side, a row each")
+    parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 4], help="units side by side, a row each")
     arguments = parser.parse_args()
     run(1, 0.0, 1.0)  # the server starts, and what is imported at first use
-    wanted = [1] if on_ray() else arguments.places
+    wanted = [1] if on_ray() else arguments.slots
     rows = [measure(arguments.units, seconds=arguments.seconds, wanted=count) for count in wanted]
     table = pd.DataFrame(rows)
     if len(table) > 1:
-        slower = table["run, s"].shift(1) / table["run, s"] / (table["places"] / table["places"].shift(1))
+        slower = table["run, s"].shift(1) / table["run, s"] / (table["worker slots"] / table["worker slots"].shift(1))
         table["of the ideal gain, %"] = 100 * slower
     print(table.to_markdown(index=False, floatfmt=".4g"))
 

@@ -5,7 +5,7 @@
 
 Good are real images that nothing was fitted on and that are rare. Bad are noise, blends of two images, training images
 with a little noise, mirrored training images, and rare real images under a wrong label. Every split of the data is
-judged anew; shares are over all splits, with 95 % intervals (Wilson).
+evaluated anew; shares are over all splits, with 95 % intervals (Wilson).
 """
 
 import argparse
@@ -20,10 +20,10 @@ from datasets.readers.fashion_mnist import read_fashion_mnist
 from datasets.readers.imageset import ImageSet
 from minority.evaluation.intervals import wilson
 from minority.features import Pixels
-from minority.selection.judge import HeldOutRules, SelectionSettings, build_judge
+from minority.selection.candidate_filter import HeldOutRules, SelectionSettings, build_filter
 from minority.selection.negatives import blends
 
-POLICIES = {"fixed floors": None, "held-out floors and critic": HeldOutRules()}
+POLICIES = {"fixed floors": None, "held-out floors and discriminator": HeldOutRules()}
 
 
 def planted(
@@ -64,11 +64,11 @@ def measure(train: ImageSet, held_out: ImageSet, *, count: int, seed: int) -> pd
     kinds = planted(train, held_out, count=count, seed=seed)
     rows = []
     for policy, rules in POLICIES.items():
-        judge = build_judge(
+        candidate_filter = build_filter(
             extract(images), train.labels, settings=SelectionSettings(held_out=rules), images=images, extract=extract
         )
         for kind, (candidates, labels) in kinds.items():
-            verdicts = judge.judge(extract(candidates), labels, images=candidates)
+            verdicts = candidate_filter.evaluate(extract(candidates), labels, images=candidates)
             asked = verdicts.rare if kind.startswith("rare") else np.ones(len(labels), dtype=bool)
             rows.append(
                 {

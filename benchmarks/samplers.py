@@ -103,7 +103,7 @@ def measure(
 ) -> dict[str, object]:
     """One row of the table."""
     classes = backbone.num_classes
-    # Runs of equal labels, so that families of chains have one label.
+    # Runs of equal labels, so that particle groups of chains have one label.
     labels = None if classes is None else [i * classes // num for i in range(num)]
     settings = replace(NAMED_SAMPLERS[name], batch_size=batch_size)
     reference = RealReference.fit(pixel_features(real.images))
@@ -121,7 +121,7 @@ def measure(
         device=device,
     )
     seconds = clock(device) - start
-    own, place = reference.own, reference.judge(pixel_features(drawn.images))
+    own, place = reference.of_training, reference.locate(pixel_features(drawn.images))
     rare = place.knn_distance > np.quantile(own.knn_distance, 0.9)
     new = place.nearest_distance > np.quantile(own.nearest_distance, 0.01)
     usable = rare & (place.realism >= 1) & new
@@ -131,7 +131,7 @@ def measure(
         | metrics
         | {
             "yield %": 100 * usable.mean(),
-            "founders %": 100 * len(np.unique(drawn.founders)) / num,
+            "root ancestors %": 100 * len(np.unique(drawn.root_ancestors)) / num,
             "evaluations": drawn.evaluations,
             "a usable one": drawn.evaluations / usable.mean() if usable.any() else float("inf"),
             "seconds": seconds,

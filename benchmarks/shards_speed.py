@@ -134,7 +134,7 @@ def write_ours(folder: Path, samples: list[Sample]) -> None:
         {
             "key": [sample.key for sample in samples],
             "source": ["real"] * count,
-            "sampler": ["none"] * count,
+            "sampler": ["real"] * count,
             "label": [sample.label for sample in samples],
             "label_name": [["cat", "dog"][sample.label] for sample in samples],
             "group": [str(sample.record["group"]) for sample in samples],

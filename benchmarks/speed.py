@@ -10,7 +10,7 @@ Prefect, so it runs on a bare GPU machine.
 
 The published loop (benchmarks/published_loop.py) runs the same network as it is published: eager, three forward passes
 and one backward pass a guided step, weights with gradients, noise drawn on the device. An engine is a precision and
-options of minority/engine/prepare.py, joined by "+". `sgms-published` walks the same steps and makes, up to rounding,
+options of minority/engine/prepare.py, joined by "+". `sgms-published` takes the same steps and makes, up to rounding,
 the same images; the line above the table tells how far apart they are when both are given the same noise.
 
 Time is that of the processor on a CPU and of the wall on a GPU. "of peak" is the arithmetic of all passes over what a

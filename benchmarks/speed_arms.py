@@ -130,7 +130,7 @@ class Bench:
         return self._published[precision]
 
     def ours(self, sampler: str, engine: str) -> Arm:
-        """A sampler of this project; those of a whole number of steps walk as many as the published loop."""
+        """A sampler of this project; those of a whole number of steps take as many as the published loop."""
         precision, options = parse_engine(engine)
         settings = named_sampler(sampler)
         steps = self.steps if isinstance(settings.steps, int) else settings.steps
@@ -175,5 +175,5 @@ def count_passes(backbone: Backbone, settings: SamplerSettings) -> tuple[float, 
 
     noise = SampleNoise(0, [0], shape=(1, 2, 2))
     schedule = backbone.schedule.respaced(settings.steps)
-    _, cost = sample(toy, schedule, noise, guidance=settings.guidance, solver=settings.walk)
+    _, cost = sample(toy, schedule, noise, guidance=settings.guidance, solver=settings.chain_solver)
     return cost.forwards, cost.backwards

@@ -2,7 +2,8 @@
 
     .venv/bin/python -m benchmarks.study digits --out runs/study
 
-Draws candidates by every sampler from a backbone that was trained on the training split alone, judges them against that
+Draws candidates by every sampler from a backbone that was trained on the training split alone, evaluates them against
+that
 split, fills every class up to the commonest one by several policies, and trains every arm: four trials each on the
 validation split, then the chosen trial with other seeds, which alone are tested. What is done already is read from
 `--out`, so that the same command goes on where it was cut short. Prints Markdown and leaves in `--out`/<set> the
@@ -25,7 +26,7 @@ from benchmarks.study_candidates import (
     Source,
     chosen,
     draw_candidates,
-    fit_judge,
+    fit_filter,
     missing_images,
     planned_labels,
 )
@@ -66,17 +67,17 @@ def read_data(arguments: argparse.Namespace, config: AugmentConfig, folder: Path
 def synthetic_sources(
     data: DownstreamData, backbone: Backbone, folder: Path, arguments: argparse.Namespace, config: AugmentConfig
 ) -> dict[str, LabelledImages]:
-    """Draw, judge and choose; what lies in `folder` is read."""
+    """Draw, evaluate and choose; what lies in `folder` is read."""
     missing = missing_images(data.train.labels, num_classes=len(data.class_names), cap=arguments.cap)
     labels = planned_labels(missing, candidates=arguments.candidates)
-    judged: dict[str, tuple[LabelledImages, dict[str, Any]]] = {}
-    judge = cache(partial(_judge, data, backbone, arguments, config))
+    evaluated: dict[str, tuple[LabelledImages, dict[str, Any]]] = {}
+    candidate_filter = cache(partial(_build_filter, data, backbone, arguments, config))
     for sampler in arguments.samplers:
         path = folder / "candidates" / f"{sampler}.zip"
         if path.is_file():
             candidates = load_images(path)
         else:
-            extract, judging = judge()
+            extract, fitted = candidate_filter()
             start = time.monotonic()
             candidates = draw_candidates(
                 backbone,
@@ -86,7 +87,7 @@ def synthetic_sources(
                 steps=arguments.sampling_steps,
                 batch_size=arguments.sampling_batch,
                 precision=arguments.sampling_precision,
-                reference=judging.reference,
+                reference=fitted.reference,
                 extract=extract,
                 device=arguments.device,
             )
@@ -96,16 +97,16 @@ def synthetic_sources(
         if verdicts_path.is_file():
             verdicts = load_arrays(verdicts_path)
         else:
-            extract, judging = judge()
+            extract, fitted = candidate_filter()
             start = time.monotonic()
-            said = judging.judge(extract(candidates.images), candidates.labels, images=candidates.images)
+            said = fitted.evaluate(extract(candidates.images), candidates.labels, images=candidates.images)
             verdicts = said.columns
             save_arrays(verdicts_path, verdicts)
-            say(f"{sampler}: judged in {time.monotonic() - start:.0f} s")
-        judged[sampler] = (candidates, verdicts)
+            say(f"{sampler}: evaluated in {time.monotonic() - start:.0f} s")
+        evaluated[sampler] = (candidates, verdicts)
     found = {}
     for source in sources(arguments.samplers):
-        candidates, verdicts = judged[source.sampler]
+        candidates, verdicts = evaluated[source.sampler]
         taken = candidates.subset(chosen(source.policy, verdicts, candidates.labels, missing=missing))
         by_class = np.bincount(taken.labels, minlength=len(data.class_names))
         say(f"{source.name}: {len(taken)} images, by class {by_class.tolist()} of {missing.tolist()}")
@@ -128,7 +129,9 @@ def arms_of(found: Sequence[str], samplers: Sequence[str]) -> list[Arm]:
     return arms
 
 
-def _judge(data: DownstreamData, backbone: Backbone, arguments: argparse.Namespace, config: AugmentConfig) -> Any:
+def _build_filter(
+    data: DownstreamData, backbone: Backbone, arguments: argparse.Namespace, config: AugmentConfig
+) -> Any:
     features = ExtractorSettings(kind=arguments.features) if arguments.features else config.features
     extract = build_extractor(
         features,
@@ -137,8 +140,8 @@ def _judge(data: DownstreamData, backbone: Backbone, arguments: argparse.Namespa
         train_labels=data.train.labels,
         device=arguments.device,
     )
-    judging = fit_judge(data.train, extract=extract, mirrored_is_fake=not arguments.flip, device=arguments.device)
-    return extract, judging
+    fitted = fit_filter(data.train, extract=extract, mirrored_is_negative=not arguments.flip, device=arguments.device)
+    return extract, fitted
 
 
 def settings_of(arguments: argparse.Namespace) -> DownstreamSettings:
@@ -184,7 +187,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sampling-steps", type=int, default=50)
     parser.add_argument("--sampling-batch", type=int, default=128)
     parser.add_argument("--sampling-precision", default="fp32", choices=("fp32", "bf16", "fp16"))
-    parser.add_argument("--features", help="where candidates are judged: pixels, backbone, classifier; the preset's")
+    parser.add_argument("--features", help="where candidates are evaluated: pixels, backbone, classifier; the preset's")
     parser.add_argument("--groups", choices=("class", "own"), default="class", help="classes, or the set's groups")
     parser.add_argument("--network", default="small-cnn")
     parser.add_argument("--width", type=int, default=32)

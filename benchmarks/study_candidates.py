@@ -21,12 +21,12 @@ from minority.neighbours.reference import RealReference
 from minority.sampling.draw import draw
 from minority.sampling.named_samplers import NAMED_SAMPLERS
 from minority.sampling.settings import SamplerSettings
+from minority.selection.candidate_filter import build_filter
 from minority.selection.choice import choose
 from minority.selection.discriminator import DiscriminatorSettings
-from minority.selection.judge import build_judge
 from minority.selection.policy import Policy
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import Judge
+from minority.selection.verdicts import CandidateFilter
 
 Int64 = NDArray[np.int64]
 
@@ -44,7 +44,7 @@ SAMPLERS: Mapping[str, SamplerSettings] = {
     "guided-and-pruned": SamplerSettings(
         boost_and_skip=BoostAndSkip(boost=4.0, skip=0.12),
         self_guidance=SelfGuidance(scale=2.0, perturbation=0.8, jacobian=False),
-        prune_and_branch=PruneAndBranch(judge="features", points=(0.5, 0.7)),
+        prune_and_branch=PruneAndBranch(weight_by="features", points=(0.5, 0.7)),
     ),
     "label-guided": NAMED_SAMPLERS["classifier-free"],
 }
@@ -112,7 +112,7 @@ def draw_candidates(
 ) -> LabelledImages:
     """Draw the candidates of one sampler; all samplers share indices and noise.
 
-    Chains that are pruned are judged against `reference`, in the features of `extract`.
+    Chains that are pruned are evaluated against `reference`, in the features of `extract`.
     """
     settings = replace(SAMPLERS[sampler], steps=steps, batch_size=batch_size, precision=precision)  # type: ignore[arg-type]
     drawn = draw(
@@ -129,11 +129,13 @@ def draw_candidates(
     return LabelledImages(drawn.images, truth, truth)
 
 
-def fit_judge(train: LabelledImages, *, extract: Extractor, mirrored_is_fake: bool, device: str) -> Judge:
-    """A judge of the training split, with a discriminator; policies read its verdicts and scores."""
-    rules = HeldOutRules(critic=DiscriminatorSettings(mirrored_is_fake=mirrored_is_fake))
+def fit_filter(
+    train: LabelledImages, *, extract: Extractor, mirrored_is_negative: bool, device: str
+) -> CandidateFilter:
+    """A filter of the training split, with a discriminator; policies read its verdicts and scores."""
+    rules = HeldOutRules(discriminator=DiscriminatorSettings(mirrored_is_negative=mirrored_is_negative))
     settings = SelectionSettings(held_out=rules)
-    return build_judge(
+    return build_filter(
         extract(train.images), train.labels, settings=settings, images=train.images, extract=extract, device=device
     )
 

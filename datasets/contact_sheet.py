@@ -33,10 +33,10 @@ def contact_sheet(
     for number, (caption, images) in enumerate(rows):
         top = _GAP + number * row_height
         pen.text((_GAP, top), caption.encode("ascii", "replace").decode(), fill=_INK)
-        for place, pixels in enumerate(images[:columns]):
+        for column, pixels in enumerate(images[:columns]):
             tile = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
             tile = tile.resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(tile, (_GAP + place * (width + _GAP), top + _CAPTION))
+            sheet.paste(tile, (_GAP + column * (width + _GAP), top + _CAPTION))
     sink = io.BytesIO()
     sheet.save(sink, format="PNG")
     return sink.getvalue()

@@ -114,14 +114,14 @@ def describe(image_set: ImageSet, split: Split | None = None, *, account: Accoun
     hashes: dict[bytes, list[int]] = {}
     damaged: dict[int, Problem] = {}
     examples: dict[str, list[NDArray[np.uint8]]] = {}
-    for index, found in image_set.decoded():
-        if isinstance(found, Problem):
-            damaged[index] = found
+    for index, image in image_set.decoded():
+        if isinstance(image, Problem):
+            damaged[index] = image
             continue
-        hashes.setdefault(hashlib.sha256(found.tobytes()).digest()[:16], []).append(index)
+        hashes.setdefault(hashlib.sha256(image.tobytes()).digest()[:16], []).append(index)
         shown = examples.setdefault(image_set.groups[index], [])
         if len(shown) < _EXAMPLES_A_GROUP:
-            shown.append(found)
+            shown.append(image)
     duplicates = [_duplicate(image_set, same, part_of) for same in hashes.values() if len(same) > 1]
     label_names = [image_set.class_names[label] for label in image_set.labels]
     return DatasetCard(
@@ -151,16 +151,16 @@ def _part_of(image_set: ImageSet, split: Split | None) -> list[str]:
 
 
 def _account(image_set: ImageSet, part_of: list[str], damaged: Mapping[int, Problem], split: Split | None) -> Account:
-    places = {
+    indices_of = {
         name: [i for i, part in enumerate(part_of) if part == name and i not in damaged] for name in (*PARTS, "unused")
     }
     known = {} if split is None else split.left_out
     reasons = {int(index): reason for reason, indices in known.items() for index in indices}
     left_out: dict[str, list[str]] = {}
-    for index in places.pop("unused"):
+    for index in indices_of.pop("unused"):
         left_out.setdefault(reasons.get(index, IN_NO_PART), []).append(image_set.source_ids[index])
     return take_account(
-        {name: image_set.subset(indices) for name, indices in places.items()},
+        {name: image_set.subset(indices) for name, indices in indices_of.items()},
         left_out=left_out,
         unreadable=list(damaged.values()),
         num_beyond_cap=image_set.num_beyond_cap,
@@ -205,12 +205,12 @@ def _problem_lines(problems: list[Problem]) -> str:
     for problem in problems:
         by_kind.setdefault(problem.kind, []).append(problem)
     paragraphs = [
-        f"{len(found)} times, {kind}:\n\n"
+        f"{len(problems_of_kind)} times, {kind}:\n\n"
         + _lines(
-            [f"{problem.source_id}: {problem.reason}" for problem in found],
-            most=len(found) if kind == DAMAGED_IMAGE else _MOST_LISTED,
+            [f"{problem.source_id}: {problem.reason}" for problem in problems_of_kind],
+            most=len(problems_of_kind) if kind == DAMAGED_IMAGE else _MOST_LISTED,
         )
-        for kind, found in by_kind.items()
+        for kind, problems_of_kind in by_kind.items()
     ]
     return "\n\n".join(paragraphs) or "None."
 

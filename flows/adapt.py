@@ -14,7 +14,7 @@ from tasks.execution.fan_out import task_runner
 
 @flow(name="adapt", task_runner=task_runner(), validate_parameters=True)
 def adapt(config: AdaptConfig, overrides: dict[str, Any] | None = None) -> str:
-    """Learn LoRA and new words of prompts on the training split alone, judge them, and write them with a card.
+    """Learn LoRA and new words of prompts on the training split alone, evaluate them, and write them with a card.
 
     Args:
         config: The adaptation. A preset of prefect.yaml, or your own.

@@ -12,12 +12,12 @@ from tasks.augment.counters import count_units
 from tasks.augment.learning import TrainedMethod, learn_guidance
 from tasks.augment.lease import running
 from tasks.augment.planning import RoundPlan, batches, plan_baseline, plan_real, plan_round, quotas
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_run
 from tasks.augment.units import generate_units
 from tasks.checks import account_of_images, check_inputs
 from tasks.config.presets import validate
-from tasks.config.runs import AugmentConfig, placed
+from tasks.config.runs import AugmentConfig, with_resolved_store
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
@@ -36,7 +36,7 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
         config: The run. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"seed": 3, "sampler.self_guidance.scale": 2}.
     """
-    config = placed(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    config = with_resolved_store(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     models = check_inputs(config)
     get_run_logger().info(account_of_images(config.dataset))
     with running(models.run):
@@ -55,7 +55,7 @@ def generate(workspace: Workspace) -> int:
     wanted = quotas(real, config.plan)
     store = open_run_store(workspace.run)
     learn(methods_to_learn([config.sampler]), config)
-    draw(settle_plan(plan_real(config.plan, real), store), config, what="real images")
+    draw(load_or_create_plan(plan_real(config.plan, real), store), config, what="real images")
     candidates = Candidates(workspace, store)
     round_number = 0
     while planned := plan_round(
@@ -64,11 +64,11 @@ def generate(workspace: Workspace) -> int:
         round_number=round_number,
         first_index=candidates.num_samples,
         wanted=wanted,
-        family=config.sampler.family,
+        particle_group=config.sampler.particle_group,
     ):
-        plan = settle_plan(planned, store)
+        plan = load_or_create_plan(planned, store)
         if round_number == 0 and config.plan.baseline:
-            draw(settle_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
+            draw(load_or_create_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
         draw(plan, config, what=f"round {round_number}")
         candidates.add(plan)
         round_number += 1

@@ -18,7 +18,7 @@ from tasks.calibration.search import (
 )
 from tasks.checks import account_of_images, check_models
 from tasks.config.presets import validate
-from tasks.config.runs import CalibrateConfig, placed
+from tasks.config.runs import CalibrateConfig, with_resolved_store
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
@@ -33,7 +33,7 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
         config: The search. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"calibration.budget": 200000}.
     """
-    config = placed(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    config = with_resolved_store(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     check_models(config.augment())
     check_budget(config)
     get_run_logger().info(account_of_images(config.dataset))

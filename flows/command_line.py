@@ -68,10 +68,12 @@ def augment(
     """
     with errors_in_one_line():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig, placed
+        from tasks.config.runs import AugmentConfig, with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(
+            load_preset(AugmentConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        )
         from flows.server import require_server
 
         require_server()
@@ -138,25 +140,25 @@ def train_backbone(
         say(f"backbone: {run(config)}")
 
 
-@app.command(name="judge-backbone")
-def judge_backbone(
+@app.command(name="evaluate-backbone")
+def evaluate_backbone(
     preset: Annotated[str, typer.Argument(help="A backbone preset of prefect.yaml, e.g. digits.")],
     assignments: Settings = None,
 ) -> None:
-    """Judge a backbone that is trained already, and write its model card anew; nothing else of it changes.
+    """Evaluate a backbone that is trained already, and write its model card anew; nothing else of it changes.
 
     Give the settings that it was trained with: the card repeats them.
 
-    Example: `minority judge-backbone digits --set out=/tmp/digits --set quality.bits_images=50`
+    Example: `minority evaluate-backbone digits --set out=/tmp/digits --set quality.bits_images=50`
     """
     with errors_in_one_line():
         from tasks.config.presets import load_preset, parse_overrides
         from tasks.config.runs import TrainBackboneConfig
 
         config = load_preset(TrainBackboneConfig, preset, overrides=parse_overrides(assignments or []))
-        from tasks.backbone.train import judge
+        from tasks.backbone.train import evaluate
 
-        say(f"model card: {judge(config)}")
+        say(f"model card: {evaluate(config)}")
 
 
 @app.command()
@@ -196,10 +198,12 @@ def calibrate(
     """
     with errors_in_one_line():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import CalibrateConfig, placed
+        from tasks.config.runs import CalibrateConfig, with_resolved_store
 
         overrides = parse_overrides(assignments or [])
-        config = placed(load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {})))
+        config = with_resolved_store(
+            load_preset(CalibrateConfig, preset, overrides=overrides | ({"store": store} if store else {}))
+        )
         from flows.server import require_server
 
         require_server()

@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 
 from tasks.config.presets import validate
-from tasks.config.runs import DownstreamConfig, placed
+from tasks.config.runs import DownstreamConfig, with_resolved_store
 from tasks.downstream.trainings import name_of, plan_tests, plan_tuning, resolved, run_training
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
@@ -22,7 +22,7 @@ def downstream(config: DownstreamConfig, overrides: dict[str, Any] | None = None
         config: The comparison. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"manifest": "...", "downstream.seeds": 10}.
     """
-    config = placed(validate(DownstreamConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    config = with_resolved_store(validate(DownstreamConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     config = resolved(config)
     train_arms(config)
     return report_comparison(config)

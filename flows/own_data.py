@@ -147,7 +147,7 @@ def _training_minutes(name: str) -> str:
     from tasks.estimates.training import training_seconds
 
     seconds = training_seconds(load_preset(TrainBackboneConfig, name))
-    return f"    # about {_time(seconds)} on this machine, and judging the result"
+    return f"    # about {_time(seconds)} on this machine, and evaluating the result"
 
 
 def _time(seconds: float) -> str:
@@ -170,16 +170,16 @@ def plan(
         from tasks.estimates.augmentation import forecast
 
         overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
-        found = forecast(load_preset(AugmentConfig, name, overrides=overrides))
-        for group in found.groups:
+        expected = forecast(load_preset(AugmentConfig, name, overrides=overrides))
+        for group in expected.groups:
             say(f"{group.group}: {group.real} real, {group.wanted} wanted, {group.candidates} in the first round")
-        rounds = " + ".join(map(str, found.rounds)) or "none"
-        say(f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples")
-        say(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
-        say(f"time of drawing and scoring: {_time(found.seconds)} at one place; disk: {found.disk / 1e6:.1f} MB")
-        for training in found.trainings:
+        rounds = " + ".join(map(str, expected.rounds)) or "none"
+        say(f"candidates: {rounds} at the expected yield, {expected.budget} at most; {expected.baseline} plain samples")
+        say(f"evaluations: {expected.evaluations} at the expected yield, {expected.most_evaluations} at most")
+        say(f"time of drawing and scoring: {_time(expected.seconds)} at one place; disk: {expected.disk / 1e6:.1f} MB")
+        for training in expected.trainings:
             say(f"trains {training}")
-        for warning in found.warnings:
+        for warning in expected.warnings:
             say(f"NOTE {warning}")
 
 
@@ -205,12 +205,12 @@ def headroom(
         from tasks.estimates.headroom import measure_headroom
 
         config = load_preset(AugmentConfig, name, overrides=parse_overrides(assignments or []))
-        for found in measure_headroom(config, seeds=seeds, arm=recipe, on_done=_trained):
-            curve = " -> ".join(f"{value:.0%}" for value in found.accuracy)
-            say(f"{found.group}: {found.images} images, accuracy {curve}: {found.verdict} ({found.reason})")
-            if found.verdict != "too few to measure":
-                low, high = found.interval
-                points = f"{100 * found.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
+        for group in measure_headroom(config, seeds=seeds, arm=recipe, on_done=_trained):
+            curve = " -> ".join(f"{value:.0%}" for value in group.accuracy)
+            say(f"{group.group}: {group.images} images, accuracy {curve}: {group.verdict} ({group.reason})")
+            if group.verdict != "too few to measure":
+                low, high = group.interval
+                points = f"{100 * group.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
                 say(f"    twice as many: {points}")
 
 

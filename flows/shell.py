@@ -87,14 +87,14 @@ def _is_told(error: ValueError) -> bool:
     """Whether the project itself raised it, so that its text is meant for the caller."""
     if type(error).__module__.split(".")[0] in _PACKAGES:
         return True
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
         return False
-    file = Path(place.tb_frame.f_code.co_filename)
+    file = Path(frame.tb_frame.f_code.co_filename)
     inside = file.is_relative_to(_PROJECT) and file.relative_to(_PROJECT).parts[0] in _PACKAGES
-    return inside and linecache.getline(str(file), place.tb_lineno).lstrip().startswith("raise")
+    return inside and linecache.getline(str(file), frame.tb_lineno).lstrip().startswith("raise")
 
 
 def _visible(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The classifiers inside the pipeline: small CNNs that recognise groups, judge candidates, and give features.
+"""The classifiers inside the pipeline: small CNNs that recognise groups, evaluate candidates, and give features.
 
 What images are worth to a training job is measured by others, in minority/downstream. All randomness of a training
 (start weights, draws, augmentation) follows from its seed.
@@ -255,6 +255,6 @@ def balancing_odds(groups: NDArray[np.int64]) -> NDArray[np.float64]:
         >>> balancing_odds(np.array([0, 0, 0, 1])).round(3).tolist()
         [0.167, 0.167, 0.167, 0.5]
     """
-    _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    odds: NDArray[np.float64] = 1.0 / (counts[place] * len(counts))
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    odds: NDArray[np.float64] = 1.0 / (counts[inverse] * len(counts))
     return odds

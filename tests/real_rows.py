@@ -33,7 +33,7 @@ def real_rows(image_set: ImageSet, indices: Sequence[int] | Indices | None = Non
         {
             "key": pa.array([_key(index) for index in chosen], pa.string()),
             "source": pa.array(["real"] * len(chosen), pa.string()),
-            "sampler": pa.array(["none"] * len(chosen), pa.string()),
+            "sampler": pa.array(["real"] * len(chosen), pa.string()),
             "source_id": pa.array([image_set.source_ids[index] for index in chosen], pa.string()),
             "label": pa.array(labels, pa.int32()),
             "label_name": pa.array([image_set.class_names[label] for label in labels], pa.string()),

@@ -77,7 +77,9 @@ def read_celeba(
         image_shape=(image_size, image_size, 3),
         load=_Faces(root / _IMAGES, names, image_size),
         identities=_identities(root / _IDENTITIES, names=names),
-        attributes={name: [str(value) for value in values[:, place]] for place, name in enumerate((target, protected))},
+        attributes={
+            name: [str(value) for value in values[:, column]] for column, name in enumerate((target, protected))
+        },
         parts=[split] * len(names),
         problems=tuple(problems),
     )
@@ -122,7 +124,7 @@ def _columns(path: Path, *, names: tuple[str, str]) -> dict[str, tuple[int, int]
         fields = line.split()
         if len(fields) != len(header) + 1:
             raise ValueError(f"{path} line {number} has {len(fields)} fields, expected {len(header) + 1}; repair it.")
-        first, second = (_attribute(path, number=number, value=fields[1 + place]) for place in positions)
+        first, second = (_attribute(path, number=number, value=fields[1 + position]) for position in positions)
         rows[fields[0]] = (first, second)
     return rows
 

@@ -88,7 +88,7 @@ def read_cifar10(folder: str | Path) -> ImageSet:
         name="cifar10",
         labels=together,
         groups=[f"class={CLASS_NAMES[label]}" for label in together],
-        source_ids=[f"cifar10/{part}/{place:05d}" for part, values in labels.items() for place in range(len(values))],
+        source_ids=[f"cifar10/{part}/{number:05d}" for part, values in labels.items() for number in range(len(values))],
         class_names=list(CLASS_NAMES),
         image_shape=(32, 32, 3),
         load=load,
@@ -102,11 +102,11 @@ class _Strips:
     num_train: int
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        part, place = ("train", index) if index < self.num_train else ("test", index - self.num_train)
-        strip = _strip(self.archive, f"{part}_{place // _STRIP:03d}.webp")  # (500 * 32, 32, 3)
-        top = 32 * (place % _STRIP)
+        part, number = ("train", index) if index < self.num_train else ("test", index - self.num_train)
+        strip = _strip(self.archive, f"{part}_{number // _STRIP:03d}.webp")  # (500 * 32, 32, 3)
+        top = 32 * (number % _STRIP)
         if strip.shape[0] < top + 32:
-            raise ValueError(f"{part}_{place // _STRIP:03d}.webp ends before image {place}; fetch the archive again.")
+            raise ValueError(f"{part}_{number // _STRIP:03d}.webp ends before image {number}; fetch the archive again.")
         return strip[top : top + 32].copy()
 
 

@@ -57,7 +57,7 @@ def read_fashion_mnist(folder: str | Path, *, image_size: int = 28) -> ImageSet:
         name="fashion_mnist",
         labels=together,
         groups=[f"class={CLASS_NAMES[label]}" for label in together],
-        source_ids=[f"fashion_mnist/{part}/{place:05d}" for part, size in sizes.items() for place in range(size)],
+        source_ids=[f"fashion_mnist/{part}/{number:05d}" for part, size in sizes.items() for number in range(size)],
         class_names=list(CLASS_NAMES),
         image_shape=(image_size, image_size, 1),
         load=_Pictures(root, sizes, image_size),
@@ -72,7 +72,7 @@ class _Pictures:
         self._root, self._sizes, self._image_size = root, sizes, image_size
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        part, place = ("train", index) if index < self._sizes["train"] else ("test", index - self._sizes["train"])
+        part, number = ("train", index) if index < self._sizes["train"] else ("test", index - self._sizes["train"])
         path = _file(self._root, f"{_FILES[part]}-images-idx3-ubyte")
         pixels = _cached_idx(path)
         if pixels.shape != (self._sizes[part], 28, 28):
@@ -81,7 +81,7 @@ class _Pictures:
             )
         framed = np.zeros((self._image_size, self._image_size, 1), dtype=np.uint8)
         edge = (self._image_size - 28) // 2
-        framed[edge : edge + 28, edge : edge + 28, 0] = pixels[place]
+        framed[edge : edge + 28, edge : edge + 28, 0] = pixels[number]
         return framed
 
 

@@ -77,24 +77,24 @@ def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
     _refuse_loose(images, folders)
     parts = _parts(folders, classes=classes)
     if parts:
-        found = [(parts[part.name], finder.classes_in_part(part)) for part in folders if part.name in parts]
+        classes_by_part = [(parts[part.name], finder.classes_in_part(part)) for part in folders if part.name in parts]
     else:
-        found = [("", finder.classes(folders))]
-        for name, members in found[0][1].items():
+        classes_by_part = [("", finder.classes(folders))]
+        for name, members in classes_by_part[0][1].items():
             if not members:
                 raise ValueError(f"{root / name} is an empty class; add images of {name} or remove the folder.")
-    names = classes or in_class_order({name for _, by_class in found for name in by_class})
+    names = classes or in_class_order({name for _, by_class in classes_by_part for name in by_class})
     number = {name: label for label, name in enumerate(names)}
     files = [
         (path, number[name], part)
-        for part, by_class in found
+        for part, by_class in classes_by_part
         for name in sorted(by_class, key=number.__getitem__)
         for path in by_class[name]
     ]
     if not files:
         raise ValueError(f"{root} has no image in a class folder; put images into class-named folders there.")
     # One part alone divides nothing.
-    has_parts = {part for part, by_class in found if by_class} not in ({""}, {"train"})
+    has_parts = {part for part, by_class in classes_by_part if by_class} not in ({""}, {"train"})
     return Layout(names, files, has_parts, tuple(finder.problems))
 
 
@@ -153,23 +153,23 @@ class _Finder:
 
     def classes(self, folders: list[Path]) -> dict[str, list[Path]]:
         """Class name -> its images, none where a class folder is empty."""
-        found = {}
+        folders_of = {}
         for folder in folders:
             name = tellable_name(folder.name)
             if self._classes and name not in self._classes:
                 self._pass_over(folder, f"lies in {folder.name}/, which is not among classes.", NOT_AMONG_CLASSES)
                 continue
             name = name_on_disk(folder.name)
-            inner, found[name] = self.entries(folder)
+            inner, folders_of[name] = self.entries(folder)
             for deeper in inner:
                 if _holds_images(deeper):
-                    is_wrapper = len(folders) == 1 and not found[name]
+                    is_wrapper = len(folders) == 1 and not folders_of[name]
                     instead = f", or name {folder} where {folder.name} is no class" if is_wrapper else ""
                     raise ValueError(
                         f"{deeper} is a folder inside a class folder; move its images one level up{instead}."
                     )
                 self._pass_over(deeper, "lies in a folder without images.", NO_IMAGE)
-        return found
+        return folders_of
 
     def classes_in_part(self, part: Path) -> dict[str, list[Path]]:
         """The same for a part, in which a class may be empty, and which may have no class folders at all."""
@@ -177,11 +177,11 @@ class _Finder:
         _refuse_loose(loose, folders)
         for path in loose:
             self._pass_over(path, f"has no label: {part.name}/ has no class folders.", NO_CLASS_FOLDER)
-        found = self.classes(folders)
-        for name in [name for name, images in found.items() if not images]:
+        folders_of = self.classes(folders)
+        for name in [name for name, images in folders_of.items() if not images]:
             self._tell(part / name, "is a class folder without images.", EMPTY_IN_PART, on_disk=False)
-            del found[name]
-        return found
+            del folders_of[name]
+        return folders_of
 
     def _pass_over(self, path: Path, reason: str, kind: str) -> None:
         files = [path] if not path.is_dir() else _files_below(path)
@@ -232,7 +232,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sorted(Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
 
 
 def _has_image_name(path: Path) -> bool:

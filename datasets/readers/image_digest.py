@@ -1,7 +1,7 @@
 """A digest of real images: their labels, groups, ids and pixels, taken while they are read anyway.
 
-Whoever has judged candidates by a set must not meet other pixels under its names later: an image that has changed since
-it was first read in this process is refused.
+Whoever has evaluated candidates by a set must not meet other pixels under its names later: an image that has changed
+since it was first read in this process is refused.
 """
 
 import hashlib

@@ -33,12 +33,12 @@ def open_image_files(path: str | Path) -> ImageFiles:
         FileNotFoundError: There is nothing of that name.
         ValueError: It is a file, but no readable zip archive.
     """
-    place = Path(path)
-    if place.is_dir():
-        return FolderFiles(place)
-    if not place.is_file():
-        raise FileNotFoundError(f"{place} does not exist; name a folder or a zip archive of images.")
-    return ZipFiles(place)
+    resolved = Path(path)
+    if resolved.is_dir():
+        return FolderFiles(resolved)
+    if not resolved.is_file():
+        raise FileNotFoundError(f"{resolved} does not exist; name a folder or a zip archive of images.")
+    return ZipFiles(resolved)
 
 
 def require_inside(path: Path, folder: Path) -> None:
@@ -97,11 +97,11 @@ class FolderFiles:
 
     def names(self) -> set[str]:
         """All names, relative, with forward slashes."""
-        found = set()
+        names = set()
         for folder, _, files in os.walk(self._root):
             below = Path(folder).relative_to(self._root)
-            found |= {(below / name).as_posix() for name in files if not name.startswith(".")}
-        return found
+            names |= {(below / name).as_posix() for name in files if not name.startswith(".")}
+        return names
 
     def read(self, name: str) -> bytes:
         """The content of one file.

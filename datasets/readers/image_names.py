@@ -46,7 +46,7 @@ class ImageNames:
         """The content of a file; ValueError where it is missing or damaged."""
         return self._files.read(self._stored.get(name, name))
 
-    def require(self, name: str, *, place: str) -> None:
+    def require(self, name: str, *, source: str) -> None:
         """Refuse a name that no file has, with the name that may be meant.
 
         Raises:
@@ -65,21 +65,21 @@ class ImageNames:
         )
         hint = "" if near is None else f"; did you mean {near!r:.80}?"
         raise UnusableRowError(
-            "row whose image is missing", f"names the image {name!r:.80}, which is not in {place}{hint}"
+            "row whose image is missing", f"names the image {name!r:.80}, which is not in {source}{hint}"
         )
 
-    def unnamed(self, named: Container[str], *, table: str, place: str) -> list[Problem]:
+    def unnamed(self, named: Container[str], *, table: str, source: str) -> list[Problem]:
         """A problem for every image that no readable row names, sorted; files that are no images by name are none."""
         kind = "image that no readable row names"
         problems = [
-            Problem(f"{place}/{name}", f"is named by no readable row of {table}.", kind=kind)
+            Problem(f"{source}/{name}", f"is named by no readable row of {table}.", kind=kind)
             for name in self._stored
             if name not in named and _is_image(name)
         ]
         twin = "image whose name another has in another Unicode form"
         return problems + [
             Problem(
-                f"{place}/{one_form(name)}", f"has the same name as {kept!r:.80} in another Unicode form.", kind=twin
+                f"{source}/{one_form(name)}", f"has the same name as {kept!r:.80} in another Unicode form.", kind=twin
             )
             for name, kept in self._doubled
         ]

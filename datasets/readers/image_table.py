@@ -67,7 +67,7 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
         image_shape=image_shape,
         load=_TableImages(files, [row.image for row in rows], mode, settings.image_size),
         identities=None if settings.identity_column is None else [row.identity for row in rows],
-        attributes={column: [row.values[place] for row in rows] for place, column in enumerate(columns)},
+        attributes={column: [row.values[position] for row in rows] for position, column in enumerate(columns)},
         parts=None if settings.split_column is None else [row.part for row in rows],
         problems=tuple(problems),
     )
@@ -103,27 +103,27 @@ def _usable_rows(path: Path, *, files: ImageNames, settings: TableSettings) -> t
     row_of: dict[str, str] = {}
     left_out: list[tuple[str, UnusableRowError, str]] = []
     rows = []
-    for place, cells in lines:
+    for line, cells in lines:
         named = dict(zip(columns, cells, strict=True))
         name = named[settings.image_column]
         image = one_form(f"{settings.image_prefix}{name}{settings.image_suffix}") if name else ""
         try:
             row = _row(named, image=image, settings=settings)
-            files.require(image, place=settings.images)
+            files.require(image, source=settings.images)
             if image in row_of:
                 raise UnusableRowError("image named by an earlier row", f"names the image {image!r:.80} a second time")
         except UnusableRowError as error:
-            left_out.append((place, error, image))
+            left_out.append((line, error, image))
             continue
-        row_of[image] = place
+        row_of[image] = line
         rows.append(row)
-    for place, unusable, image in left_out:
+    for line, unusable, image in left_out:
         # The first row that is left out accounts for its image, unless another row uses it.
         lost = image in files and image not in row_of
         if lost:
-            row_of[image] = place
-        problems.append(Problem(place, _sentence(unusable), kind=unusable.kind, on_disk=lost, is_row=True))
-    return rows, [*problems, *files.unnamed(row_of, table=path.name, place=settings.images)]
+            row_of[image] = line
+        problems.append(Problem(line, _sentence(unusable), kind=unusable.kind, on_disk=lost, is_row=True))
+    return rows, [*problems, *files.unnamed(row_of, table=path.name, source=settings.images)]
 
 
 def _sentence(error: ValueError) -> str:
@@ -205,11 +205,11 @@ def _shape(files: ImageNames, *, names: list[str], settings: TableSettings) -> t
 
 def _first_usable(files: ImageNames, *, names: list[str], settings: TableSettings) -> tuple[int, Header]:
     reason = ""
-    for place, name in enumerate(names):
+    for row, name in enumerate(names):
         try:
             data = files.read(name)
             decode_bytes(data, mode="RGB", name=name)
-            return place, read_header(data, name=name)
+            return row, read_header(data, name=name)
         except ValueError as error:
             reason = reason or str(error)
     raise ValueError(f"none of the {len(names)} images of {settings.name} can be read ({reason}); fetch them again.")

@@ -136,12 +136,12 @@ def read_image_tars(
     names = [one_form(class_name) for class_name in class_names]
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"class_names must name every class once, got {', '.join(map(repr, names))!r:.200}.")
-    found: list[_Place] = []
+    found: list[_TarImage] = []
     problems: list[Problem] = []
     for tar in tars:
         walked = _walk(Path(tar), extensions=extensions, label_extension=label_extension)
-        places, bad = _samples(walked, Path(tar), names=names, extensions=extensions, label_extension=label_extension)
-        found += places
+        usable, bad = _samples(walked, Path(tar), names=names, extensions=extensions, label_extension=label_extension)
+        found += usable
         problems += bad
     if not found:
         raise ValueError(f"the {len(tars)} tars of {name} hold no usable sample{first_of(problems)}.")
@@ -149,9 +149,9 @@ def read_image_tars(
         channels = 1 if is_grey(_headers(found)) else 3
     return ImageSet(
         name=name,
-        labels=np.array([place.label for place in found], dtype=np.int64),
-        groups=[f"class={names[place.label]}" for place in found],
-        source_ids=[f"{place.tar.name}/{place.key}" for place in found],
+        labels=np.array([member.label for member in found], dtype=np.int64),
+        groups=[f"class={names[member.label]}" for member in found],
+        source_ids=[f"{member.tar.name}/{member.key}" for member in found],
         class_names=names,
         image_shape=(image_size, image_size, channels),
         load=_TarImages(found, "L" if channels == 1 else "RGB", image_size),
@@ -160,7 +160,7 @@ def read_image_tars(
 
 
 @dataclass(frozen=True)
-class _Place:
+class _TarImage:
     tar: Path
     key: str
     label: int
@@ -178,24 +178,24 @@ class _Place:
             return file.read(self.size)
 
 
-def _headers(places: list[_Place]) -> Iterator[tuple[Header, Callable[[], object]]]:
-    for place in places:
+def _headers(members: list[_TarImage]) -> Iterator[tuple[Header, Callable[[], object]]]:
+    for member in members:
         try:
-            data = place.read()
-            yield read_header(data, name=place.name), partial(decode_bytes, data, mode="RGB", name=place.name)
+            data = member.read()
+            yield read_header(data, name=member.name), partial(decode_bytes, data, mode="RGB", name=member.name)
         except ValueError:  # told when its pixels are asked for
             continue
 
 
 @dataclass(frozen=True)
 class _TarImages:
-    places: list[_Place]
+    members: list[_TarImage]
     mode: str
     image_size: int
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        place = self.places[index]
-        image = decode_bytes(place.read(), mode=self.mode, name=place.name)
+        member = self.members[index]
+        image = decode_bytes(member.read(), mode=self.mode, name=member.name)
         return to_pixels(fit_square(image, self.image_size))
 
 
@@ -254,9 +254,9 @@ def _walk(tar: Path, *, extensions: tuple[str, ...], label_extension: str) -> _W
 
 def _samples(
     walked: _Walked, tar: Path, *, names: list[str], extensions: tuple[str, ...], label_extension: str
-) -> tuple[list[_Place], list[Problem]]:
+) -> tuple[list[_TarImage], list[Problem]]:
     """The usable samples of a tar, and what is wrong with the others."""
-    places, problems = [], list(walked.problems)
+    members, problems = [], list(walked.problems)
     number_of = {name: number for number, name in enumerate(names)}
     for key in dict.fromkeys((*walked.images, *walked.labels, *walked.others)):
         image, written = walked.images.get(key), walked.labels.get(key)
@@ -278,10 +278,10 @@ def _samples(
             kind = "sample whose class is unknown"
         on_disk = image is not None or not IMAGE_SUFFIXES.isdisjoint(endings)
         if image is not None and label is not None:
-            places.append(_Place(tar, key, label, image.offset, image.size))
+            members.append(_TarImage(tar, key, label, image.offset, image.size))
         else:
             problems.append(Problem(f"{tar.name}/{key}", reason, kind=kind, on_disk=on_disk))
-    return places, problems
+    return members, problems
 
 
 def _label(written: bytes, number_of: dict[str, int], *, numbered: bool) -> tuple[int | None, str]:

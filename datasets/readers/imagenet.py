@@ -57,12 +57,12 @@ def read_imagenet(
         raise FileNotFoundError(f"{inside} holds no folder named by a synset such as n01440764; unpack ImageNet there.")
     names = _class_names(root, synsets)
     images = [_images(inside / synset) for synset in synsets]
-    files = [found[:max_images_per_class] for found in images]
-    for synset, found in zip(synsets, files, strict=True):
-        if not found:
+    files = [paths_of_class[:max_images_per_class] for paths_of_class in images]
+    for synset, paths_of_class in zip(synsets, files, strict=True):
+        if not paths_of_class:
             raise ValueError(f"{inside / synset} is an empty class; unpack its images or remove the folder.")
-    labels = np.repeat(np.arange(len(synsets), dtype=np.int64), [len(found) for found in files])
-    paths = [path for found in files for path in found]
+    labels = np.repeat(np.arange(len(synsets), dtype=np.int64), [len(paths_of_class) for paths_of_class in files])
+    paths = [path for paths_of_class in files for path in paths_of_class]
     return ImageSet(
         name="imagenet",
         labels=labels,
@@ -78,7 +78,7 @@ def read_imagenet(
             for path in sorted((inside / synset).iterdir())
             if not _is_image(path)
         ),
-        num_beyond_cap=sum(len(found) for found in images) - len(paths),
+        num_beyond_cap=sum(len(paths_of_class) for paths_of_class in images) - len(paths),
     )
 
 

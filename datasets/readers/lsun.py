@@ -55,21 +55,21 @@ def read_lsun(
         raise ValueError(f"categories must name at least one category, each once, got {list(categories)}.")
     if image_size < 1 or (max_images is not None and max_images < 1):
         raise ValueError(f"image_size and max_images must be at least 1, got {image_size} and {max_images}.")
-    places = [_place(Path(folder), category, split) for category in categories]
-    listed = [place.keys(max_images) for place in places]
-    keys = [found for found, _ in listed]
-    for place, found in zip(places, keys, strict=True):
-        if not found:
-            raise ValueError(f"{place.path} holds no images; fetch it again.")
-    labels = np.repeat(np.arange(len(places), dtype=np.int64), [len(found) for found in keys])
+    sources = [_source(Path(folder), category, split) for category in categories]
+    listed = [category_files.keys(max_images) for category_files in sources]
+    keys = [of_category for of_category, _ in listed]
+    for category_files, of_category in zip(sources, keys, strict=True):
+        if not of_category:
+            raise ValueError(f"{category_files.path} holds no images; fetch it again.")
+    labels = np.repeat(np.arange(len(sources), dtype=np.int64), [len(of_category) for of_category in keys])
     return ImageSet(
         name="lsun",
         labels=labels,
         groups=[f"class={categories[label]}" for label in labels.tolist()],
-        source_ids=[f"lsun/{categories[label]}/{key}" for label, found in enumerate(keys) for key in found],
+        source_ids=[f"lsun/{categories[label]}/{key}" for label, of_category in enumerate(keys) for key in of_category],
         class_names=list(categories),
         image_shape=(image_size, image_size, 3),
-        load=_Scenes(places, keys, image_size),
+        load=_Scenes(sources, keys, image_size),
         parts=[_PARTS[split]] * len(labels),
         num_beyond_cap=sum(count for _, count in listed) - len(labels),
     )
@@ -77,15 +77,15 @@ def read_lsun(
 
 @dataclass(frozen=True)
 class _Scenes:
-    places: list["_Database | _Folder"]
+    sources: list["_Database | _Folder"]
     keys: list[list[str]]
     image_size: int
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
-        for place, keys in zip(self.places, self.keys, strict=True):
+        for source, keys in zip(self.sources, self.keys, strict=True):
             if index < len(keys):
-                data = place.read(keys[index])
-                image = decode_bytes(data, mode="RGB", name=f"{place.path}: {keys[index]}")
+                data = source.read(keys[index])
+                image = decode_bytes(data, mode="RGB", name=f"{source.path}: {keys[index]}")
                 return to_pixels(fit_square(image, self.image_size))
             index -= len(keys)
         raise IndexError(index)
@@ -110,13 +110,13 @@ class _Database:
 
     def keys(self, most: int | None) -> tuple[list[str], int]:
         """The first so many keys, and how many there are."""
-        found: list[str] = []
+        kept: list[str] = []
         with _reading(self.path) as transaction:
             for key in transaction.cursor().iternext(keys=True, values=False):
-                if most is not None and len(found) == most:
+                if most is not None and len(kept) == most:
                     break
-                found.append(key.decode("ascii", errors="backslashreplace"))
-            return found, int(transaction.stat()["entries"])
+                kept.append(key.decode("ascii", errors="backslashreplace"))
+            return kept, int(transaction.stat()["entries"])
 
     def read(self, key: str) -> bytes:
         with _reading(self.path) as transaction:
@@ -126,7 +126,7 @@ class _Database:
         return bytes(value)
 
 
-def _place(root: Path, category: str, split: str) -> _Database | _Folder:
+def _source(root: Path, category: str, split: str) -> _Database | _Folder:
     database, folder = root / f"{category}_{split}_lmdb", root / f"{category}_{split}"
     if (database / "data.mdb").is_file():
         return _Database(database)

@@ -32,9 +32,9 @@ def without_long_text(file: IO[bytes]) -> tuple[BytesIO, bytes | None]:
         if kind in _TEXT and not content.startswith(_EXIF_AS_TEXT):
             continue
         if kind == b"iCCP":
-            found = zlib.decompressobj().decompress(content.partition(b"\0")[2][1:-4], _MAX_PROFILE)
-            if len(found) >= PngImagePlugin.MAX_TEXT_CHUNK:
-                profile = found
+            unpacked = zlib.decompressobj().decompress(content.partition(b"\0")[2][1:-4], _MAX_PROFILE)
+            if len(unpacked) >= PngImagePlugin.MAX_TEXT_CHUNK:
+                profile = unpacked
                 continue
         kept += [struct.pack(">I4s", length, kind), content]
     return BytesIO(b"".join(kept)), profile

@@ -49,20 +49,20 @@ def _csv(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[str]]
     lines = list(io.StringIO(_text_of(path), newline=""))
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     separator, header, first = _header(path, lines, first, columns)
-    places = _places(path, header, columns)
+    positions = _positions(path, header, columns)
     spaced = f"{separator} " in lines[first - 1] if lines else False
     rows: list[tuple[str, list[str]]] = []
     problems: list[Problem] = []
     for number, cells in _records(lines, first, separator=separator, spaced=spaced, width=len(header)):
-        place = f"{path.name}:{number}"
+        at = f"{path.name}:{number}"
         if isinstance(cells, str):
             reason = f"has a stray quote ({cells}); write a quote inside a quoted cell twice."
-            problems.append(Problem(place, reason, kind=STRAY_QUOTE, on_disk=False, is_row=True))
+            problems.append(Problem(at, reason, kind=STRAY_QUOTE, on_disk=False, is_row=True))
         elif len(cells) != len(header):
             reason = f"has {len(cells)} cells, the header has {len(header)}."
-            problems.append(Problem(place, reason, kind=OTHER_LENGTH, on_disk=False, is_row=True))
+            problems.append(Problem(at, reason, kind=OTHER_LENGTH, on_disk=False, is_row=True))
         else:
-            rows.append((place, [one_form(cells[position]).strip() for position in places]))
+            rows.append((at, [one_form(cells[position]).strip() for position in positions]))
     return rows, problems
 
 
@@ -85,7 +85,7 @@ def _text_of(path: Path) -> str:
 
 def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) -> tuple[str, list[str], int]:
     """The separator, the names of the columns, and the number of lines up to and with the header."""
-    found = []
+    separators = []
     stray = ""
     for separator in _SEPARATORS:
         reader = csv.reader(islice(lines, first, None), strict=True, delimiter=separator, skipinitialspace=True)
@@ -94,14 +94,14 @@ def _header(path: Path, lines: list[str], first: int, columns: Sequence[str]) ->
         except csv.Error as error:
             stray = stray or str(error)
         else:
-            found.append((separator, header, first + reader.line_num))
+            separators.append((separator, header, first + reader.line_num))
     # The comma comes first, and stays where no separator gives all columns.
-    fitting = [entry for entry in found if {column.strip() for column in columns} <= set(entry[1])]
+    fitting = [entry for entry in separators if {column.strip() for column in columns} <= set(entry[1])]
     if not fitting and stray:
         raise ValueError(
             f"{path} is not a readable CSV file: line {first + 1}, its header, has a stray quote ({stray})."
         )
-    return (fitting or found)[0]
+    return (fitting or separators)[0]
 
 
 def _records(
@@ -140,7 +140,9 @@ def _parquet(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[s
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            wanted = [names[place] for place in _places(path, [one_form(name).strip() for name in names], columns)]
+            wanted = [
+                names[position] for position in _positions(path, [one_form(name).strip() for name in names], columns)
+            ]
             table = file.read(columns=list(dict.fromkeys(wanted)))
             table.validate(full=True)
             cells = [_text(table[name]) for name in wanted]
@@ -162,7 +164,7 @@ def _text(column: pa.ChunkedArray) -> Iterator[str]:
             yield one_form(str(value)).strip()
 
 
-def _places(path: Path, header: list[str], columns: Sequence[str]) -> list[int]:
+def _positions(path: Path, header: list[str], columns: Sequence[str]) -> list[int]:
     for column in columns:
         count = header.count(column.strip())
         if count == 1:

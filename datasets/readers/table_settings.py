@@ -60,7 +60,7 @@ class GroupColumn:
             return f"below {self.edges[0]:g}"
         if number >= self.edges[-1]:
             return f"{self.edges[-1]:g} and above"
-        above = next(place for place, edge in enumerate(self.edges) if number < edge)
+        above = next(number_of_edge for number_of_edge, edge in enumerate(self.edges) if number < edge)
         return f"{self.edges[above - 1]:g} to {self.edges[above]:g}"
 
 

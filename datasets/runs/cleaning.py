@@ -56,9 +56,9 @@ def find_leftovers(store: Store, *, older_than: float) -> list[Leftover]:
         run = _run_of(facts.path)
         if run is not None:
             runs.setdefault(run, []).append(facts)
-    found = [left for run, files in runs.items() if (left := _of_run(store, run, files)) is not None]
-    found += [Leftover("torn file", torn.path, (torn.path,), torn.bytes, torn.age) for torn in torn_files(store)]
-    return sorted((left for left in found if left.age >= older_than), key=lambda left: left.path)
+    leftovers = [left for run, files in runs.items() if (left := _of_run(store, run, files)) is not None]
+    leftovers += [Leftover("torn file", torn.path, (torn.path,), torn.bytes, torn.age) for torn in torn_files(store)]
+    return sorted((left for left in leftovers if left.age >= older_than), key=lambda left: left.path)
 
 
 def remove_leftover(store: Store, leftover: Leftover, *, older_than: float) -> bool:

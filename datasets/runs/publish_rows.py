@@ -103,9 +103,9 @@ class PublishRows:
         with TableWriter(sink) as writer:
             for part in self._parts():
                 kept = part["kept"].to_numpy()
-                mine = slice(done, done + int(kept.sum()))
-                writer.write(_place(part, kept, self._shard[mine], self._hash[mine], shard_paths=shard_paths))
-                done = mine.stop
+                of_part = slice(done, done + int(kept.sum()))
+                writer.write(_place(part, kept, self._shard[of_part], self._hash[of_part], shard_paths=shard_paths))
+                done = of_part.stop
         assert done == len(self._keys), "the rows are the same whenever they are read"
         return sink.getvalue()
 
@@ -143,10 +143,10 @@ class PublishRows:
 
     def _find(self, key: str) -> int | None:
         name = key.encode()
-        place = int(np.searchsorted(self._keys, np.bytes_(name), sorter=self._order))
-        if place == len(self._keys) or self._keys[self._order[place]] != name:
+        rank = int(np.searchsorted(self._keys, np.bytes_(name), sorter=self._order))
+        if rank == len(self._keys) or self._keys[self._order[rank]] != name:
             return None
-        return int(self._order[place])
+        return int(self._order[rank])
 
 
 def _hash_column(digest: Any, column: pa.Array) -> None:

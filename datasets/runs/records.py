@@ -11,7 +11,7 @@ METADATA_SCHEMA = pa.schema(
         # Which image.
         pa.field("key", pa.string(), nullable=False),  # unique in the run; the basename inside the shard
         pa.field("source", pa.string(), nullable=False),  # "real" or "synthetic"
-        pa.field("sampler", pa.string(), nullable=False),  # "none" (real), "minority" or "plain" (the baseline)
+        pa.field("sampler", pa.string(), nullable=False),  # "real", "minority" or "plain" (the baseline)
         pa.field("source_id", pa.string()),  # where a real image comes from, e.g. "digits/00017"
         # How it was made.
         pa.field("sample_index", pa.int64()),
@@ -46,11 +46,11 @@ METADATA_SCHEMA = pa.schema(
         pa.field("lof", pa.float32()),  # local outlier factor among the training images
         pa.field("rarity_score", pa.float32()),  # radius of the smallest real neighbourhood around it; inf: in none
         pa.field("copy_ratio", pa.float32()),  # nearest_distance over knn_distance; far below 1: a near-copy
-        pa.field("realness", pa.float32()),  # the critic's probability that it is no fake
-        pa.field("label_probability", pa.float32()),  # the critic's probability of the label
+        pa.field("p_real", pa.float32()),  # the discriminator's p(real): that it is no synthetic negative
+        pa.field("label_probability", pa.float32()),  # the discriminator's probability of the label
         pa.field("label_margin", pa.float32()),  # that, less the probability of the likeliest other label
         # Quantiles among real images that the score was not fitted on, in [0, 1]: validation images for the scores of
-        # the backbone, training images for all others, each left out of its own neighbours or critic.
+        # the backbone, training images for all others, each left out of its own neighbours or discriminator.
         pa.field("minority_score_quantile", pa.float32()),
         pa.field("negative_elbo_quantile", pa.float32()),
         pa.field("knn_distance_quantile", pa.float32()),
@@ -58,14 +58,16 @@ METADATA_SCHEMA = pa.schema(
         pa.field("lof_quantile", pa.float32()),
         pa.field("rarity_score_quantile", pa.float32()),
         pa.field("copy_ratio_quantile", pa.float32()),
-        pa.field("realness_quantile", pa.float32()),
+        pa.field("p_real_quantile", pa.float32()),
         pa.field("label_probability_quantile", pa.float32()),
         pa.field("label_margin_quantile", pa.float32()),
         # Among the candidates.
-        pa.field("fingerprint", pa.list_(pa.float32())),  # features projected to a few numbers that keep distances
+        pa.field(
+            "random_projection", pa.list_(pa.float32())
+        ),  # features projected to a few numbers that keep distances
         pa.field("near_duplicate_group", pa.string()),  # key of the first candidate that it nearly duplicates
-        # Where chains were pruned: sample_index of the one that it descends from; siblings have the same.
-        pa.field("founder", pa.int64()),
+        # Where chains were pruned: sample_index of the one that it descends from; copies have the same.
+        pa.field("root_ancestor", pa.int64()),
         # Of variants of real images (edit).
         pa.field("edited_source_id", pa.string()),  # the training image that it is a variant of
         pa.field("edited_fraction", pa.float32()),  # t0 / T: how far up the chain that image was noised

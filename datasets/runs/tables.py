@@ -113,8 +113,8 @@ def replace_column(table: pa.Table, column: str, *, values: list[Any] | pa.Array
     """The table, which has some columns of METADATA_SCHEMA, with one column's values replaced or added."""
     field = METADATA_SCHEMA.field(column)
     array = pa.array(values, type=field.type) if isinstance(values, list) else values
-    place = table.schema.get_field_index(column)
-    return table.append_column(field, array) if place < 0 else table.set_column(place, field, array)
+    position = table.schema.get_field_index(column)
+    return table.append_column(field, array) if position < 0 else table.set_column(position, field, array)
 
 
 def _conform_column(table: pa.Table, *, field: pa.Field, name: str) -> pa.ChunkedArray:

@@ -96,9 +96,9 @@ class _Row:
 def _read(store: Store, path: str, *, size: int | None, findings: _Findings) -> bytes | None:
     """The content; None where it is missing, cannot be read, or is so much larger than said that it is not read."""
     try:
-        found = store.size(path)
-        if size is not None and found > size + _MOST_SURPLUS:
-            findings.add(path, f"has {found} bytes, the manifest says {size}")
+        on_disk = store.size(path)
+        if size is not None and on_disk > size + _MOST_SURPLUS:
+            findings.add(path, f"has {on_disk} bytes, the manifest says {size}")
             return None
         return store.read(path)
     except FileNotFoundError:

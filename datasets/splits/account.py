@@ -139,28 +139,28 @@ def _entries(problems: Iterable[Problem]) -> list[LeftOut]:
     return [
         LeftOut(
             reason=kind,
-            images=sum(problem.on_disk for problem in found),
-            rows=sum(problem.is_row for problem in found),
-            example=_printable(f"{found[0].source_id} {found[0].reason}")[:_LONGEST_EXAMPLE],
+            images=sum(problem.on_disk for problem in problems_of_kind),
+            rows=sum(problem.is_row for problem in problems_of_kind),
+            example=_printable(f"{problems_of_kind[0].source_id} {problems_of_kind[0].reason}")[:_LONGEST_EXAMPLE],
         )
-        for kind, found in by_kind.items()
+        for kind, problems_of_kind in by_kind.items()
     ]
 
 
 def _notes(parts: Mapping[str, ImageSet]) -> Iterator[str]:
     sets = list(parts.values())
     class_names = sets[0].class_names if sets else []
-    for place, name in enumerate(class_names):
+    for label, name in enumerate(class_names):
         if name.casefold() in _WORDS_FOR_NOTHING:
-            count = sum(int((part.labels == place).sum()) for part in sets)
+            count = sum(int((part.labels == label).sum()) for part in sets)
             yield f"{name!r} is taken as a class, not as a missing label: {count:,} images."
     columns = list(dict.fromkeys(name for part in sets for name in part.attributes))
     values = {name: [value for part in sets for value in part.attributes.get(name, [])] for name in columns}
-    for name, found in values.items():
-        if None in found:
-            yield f"{name!r} has no value in {found.count(None):,} images; their groups say unknown."
+    for name, terms in values.items():
+        if None in terms:
+            yield f"{name!r} has no value in {terms.count(None):,} images; their groups say unknown."
     words_of: dict[str, Sequence[str | None]] = {"classes": class_names}
-    words_of |= {f"values of {name!r}": found for name, found in values.items()}
+    words_of |= {f"values of {name!r}": terms for name, terms in values.items()}
     for what, words in words_of.items():
         for alike in look_alikes(word for word in words if word is not None):
             named = " and ".join(map(repr, alike[:3]))

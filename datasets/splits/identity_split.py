@@ -92,11 +92,11 @@ def split_by_identity(
     for name, share in (("test_fraction", test_fraction), ("validation_fraction", validation_fraction)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {share}.")
-    place = {identity: _unit_hash(f"{seed}:{identity}") for identity in set(identities)}
-    places = np.array([place[identity] for identity in identities], dtype=np.float64)
-    test = places < test_fraction
+    hash_of = {identity: _unit_hash(f"{seed}:{identity}") for identity in set(identities)}
+    hashes = np.array([hash_of[identity] for identity in identities], dtype=np.float64)
+    test = hashes < test_fraction
     # Where in the rest an identity lies decides about validation.
-    rest = (places - test_fraction) / max(1 - test_fraction, 1e-12)
+    rest = (hashes - test_fraction) / max(1 - test_fraction, 1e-12)
     validation = ~test & (rest < validation_fraction)
     return Split(train=_where(~test & ~validation), validation=_where(validation), test=_where(test))
 

@@ -24,7 +24,7 @@ def for_terminal(text: str) -> str:
         '\\x1b[31mred'
     """
     written = "".join(_written(character) if _is_control(character) else character for character in text)
-    return _HIDING.sub(lambda found: _written(found[0]), written)
+    return _HIDING.sub(lambda match: _written(match[0]), written)
 
 
 def for_markdown(text: str, *, keep_lines: bool = False) -> str:
@@ -42,9 +42,9 @@ def for_markdown(text: str, *, keep_lines: bool = False) -> str:
     return html.escape(_MARKDOWN.sub(_escaped, shown), quote=False)
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escaped(match: re.Match[str]) -> str:
     """The mark behind a backslash; blanks before it stay."""
-    return f"{found[0][:-1]}\\{found[0][-1]}"
+    return f"{match[0][:-1]}\\{match[0][-1]}"
 
 
 def _is_control(character: str) -> bool:

@@ -87,12 +87,12 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 def find_leftovers(folder: Path) -> list[Path]:
     """Temporary copies whose writer is dead, as `remove_leftovers` has it."""
-    found = []
+    leftovers = []
     for path in _walk(folder):
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and _writer_is_dead(path, host=match["host"], pid=int(match["pid"])):
-            found.append(path)
-    return found
+            leftovers.append(path)
+    return leftovers
 
 
 def remove_emptied(folder: Path) -> None:

@@ -49,7 +49,7 @@ def locked_folder(folder: Path, name: str) -> Iterator[None]:
 def _wait(file: IO[bytes], path: Path) -> bool:
     """Whether the lock is held now; False where the file system knows none."""
     started = time.monotonic()
-    told = started - _SECONDS_BETWEEN_LINES + _FIRST_LINE_SECONDS
+    last_line = started - _SECONDS_BETWEEN_LINES + _FIRST_LINE_SECONDS
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,8 +65,8 @@ def _wait(file: IO[bytes], path: Path) -> bool:
             raise TimeoutError(errno.ETIMEDOUT, reason)
         if not threading.main_thread().is_alive() or getattr(threading, "_SHUTTING_DOWN", False):
             raise InterruptedError(errno.EINTR, f"the process ends while it waits for {path}")
-        if now - told > _SECONDS_BETWEEN_LINES:
-            told = now
+        if now - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = now
             _log.warning("waiting for %s, which %s holds", path, _holder(file))
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
@@ -85,7 +85,7 @@ def _sign(file: IO[bytes]) -> None:
 def _holder(file: IO[bytes]) -> str:
     try:
         file.seek(0)
-        found = json.loads(file.read(1000))
-        return f"process {found['process']} on {found['host']} since {found['since']}"
+        holder = json.loads(file.read(1000))
+        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, LookupError, TypeError):
         return "another process"

@@ -76,10 +76,10 @@ class Store:
         if not text:
             raise ValueError("the store's URL is empty; give a folder or an fsspec URL such as s3://bucket/prefix.")
         require_no_secret("store", text)
-        place = text if "://" in text else str(Path(text).expanduser())
+        resolved = text if "://" in text else str(Path(text).expanduser())
         try:
             # Listings are never cached: other processes write to the same store.
-            self._fs, self._base = url_to_fs(place, use_listings_cache=False)
+            self._fs, self._base = url_to_fs(resolved, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ValueError(f"store {text!r} cannot be opened: {error}; check the URL and its backend.") from error
         self._base = self._base.rstrip("/") or "/"
@@ -226,13 +226,13 @@ class Store:
         """
         with self.naming("read", prefix):
             if self._local:
-                found = [str(path) for path in list_files(Path(self._full(prefix)))]
+                paths = [str(path) for path in list_files(Path(self._full(prefix)))]
             else:
                 try:
-                    found = list(self._fs.find(self._full(prefix)))
+                    paths = list(self._fs.find(self._full(prefix)))
                 except FileNotFoundError:
-                    found = []
-        return sorted(name[len(self._base) :].lstrip("/") for name in found)
+                    paths = []
+        return sorted(name[len(self._base) :].lstrip("/") for name in paths)
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error, since another process may have been first."""

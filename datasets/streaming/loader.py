@@ -28,7 +28,7 @@ def load_balanced(
     """Stream a published run into a training job. Needs torch; nothing else of this package does.
 
     Every sample is a mapping: "image" (uint8 tensor (C, H, W), or what `transform` makes of it), "label" (int),
-    "group", "source" and "key" (text), and "place" (four numbers for `EpochProgress`).
+    "group", "source" and "key" (text), and "stream_position" (four numbers for `EpochProgress`).
 
     Args:
         manifest: File name or URL of the run's manifest.
@@ -61,7 +61,7 @@ def load_balanced(
         seed=seed,
     )
     stream = PublishedStream(manifest, settings)
-    rank, world_size = _placed(rank, world_size)
+    rank, world_size = _rank_and_size(rank, world_size)
     start = _Start(stream=stream, transform=transform, rank=rank, world_size=world_size, epoch=epoch, resume=resume)
     return _torch_class()(start)
 
@@ -78,9 +78,10 @@ class EpochProgress:
         """Note a batch as seen; call it once the training step is done.
 
         Args:
-            batch: What the DataLoader gave, with "place" (B, 4): consumer, number of consumers, serial and epoch.
+            batch: What the DataLoader gave, with "stream_position" (B, 4): consumer, number of consumers, serial and
+                epoch.
         """
-        for consumer, num_consumers, serial, epoch in batch["place"].reshape(-1, 4).tolist():
+        for consumer, num_consumers, serial, epoch in batch["stream_position"].reshape(-1, 4).tolist():
             if epoch != self._epoch or num_consumers != self._num_consumers:
                 self._epoch, self._num_consumers, self._seen = epoch, num_consumers, {}
             self._seen[consumer] = max(self._seen.get(consumer, 0), serial + 1)
@@ -109,7 +110,7 @@ class _Start:
         self.resume = resume
 
     def samples(self, *, worker: int, num_workers: int) -> Iterator[tuple[StreamedSample, tuple[int, int, int, int]]]:
-        # Nodes in the inner place: a sample more or less goes to the first workers of all nodes alike.
+        # Nodes vary fastest: a sample more or less goes to the first workers of all nodes alike.
         consumer, num_consumers = worker * self.world_size + self.rank, num_workers * self.world_size
         skip = 0
         if self.resume is not None and int(self.resume["epoch"]) == self.epoch:
@@ -125,7 +126,7 @@ class _Start:
             yield sample, (consumer, num_consumers, sample.serial, self.epoch)
 
 
-def _placed(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def _rank_and_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank and world_size belong together, got {rank} and {world_size}; give both or neither.")
     if rank is None or world_size is None:
@@ -165,7 +166,7 @@ def _torch_class() -> Any:
         def __iter__(self) -> Iterable[dict[str, Any]]:  # type: ignore[override]
             info = get_worker_info()
             worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
-            for sample, place in self._start.samples(worker=worker, num_workers=num_workers):
+            for sample, position in self._start.samples(worker=worker, num_workers=num_workers):
                 pixels = torch.from_numpy(sample.pixels().transpose(2, 0, 1).copy())  # (C, H, W)
                 yield {
                     "image": pixels if self._start.transform is None else self._start.transform(pixels),
@@ -173,7 +174,7 @@ def _torch_class() -> Any:
                     "group": str(sample.record.get("group", "")),
                     "source": str(sample.record.get("source", "")),
                     "key": sample.key,
-                    "place": torch.tensor(place),
+                    "stream_position": torch.tensor(position),
                 }
 
     return BalancedDataset

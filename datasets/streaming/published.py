@@ -65,19 +65,19 @@ class _PublishedImages:
 
     def __init__(self, store: Store, keys: list[str], shards: list[str], checksums: list[str]) -> None:
         self._store, self._keys, self._shards, self._checksums = store, keys, shards, checksums
-        self._places: dict[str, dict[str, Member]] = {}
+        self._members: dict[str, dict[str, Member]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": {}}
+        return {**self.__dict__, "_members": {}}
 
     def __call__(self, index: int) -> NDArray[np.uint8]:
         key, shard = self._keys[index], self._shards[index]
         name = f"{self._store.url(shard)}: {key}"
         with self._store.open_read(shard) as file:
-            if shard not in self._places:
+            if shard not in self._members:
                 members = walk_members(file, name=self._store.url(shard))
-                self._places[shard] = {member.name: member for member in members}
-            places = self._places[shard]
+                self._members[shard] = {member.name: member for member in members}
+            places = self._members[shard]
             extension = next((end for end in EXTENSIONS if f"{key}.{end}" in places), None)
             if extension is None:
                 raise ValueError(f"{name} has no image; verify the run.")

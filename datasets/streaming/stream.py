@@ -199,11 +199,11 @@ class PublishedStream:
             if not held:
                 yield item
                 continue
-            place = int(rng.integers(len(held)))
-            held[place], item = item, held[place]
+            slot = int(rng.integers(len(held)))
+            held[slot], item = item, held[slot]
             yield item
-        for place in rng.permutation(len(held)):
-            yield held[place]
+        for slot in rng.permutation(len(held)):
+            yield held[slot]
 
 
 def group_sizes(store: Store, manifest: Manifest) -> dict[tuple[str, str], int]:
@@ -260,10 +260,10 @@ def _read_segment(
     else:
         if number >= segment.first:
             yield key, fields
-    found = number + 1  # with the one that follows the segment, where there is one
-    if found < segment.last or (segment.last == num_samples and found != num_samples):
+    last = number + 1  # with the one that follows the segment, where there is one
+    if last < segment.last or (segment.last == num_samples and last != num_samples):
         raise ValueError(
-            f"{name} has {found} samples{' or more' * (found > num_samples)}, the manifest says {num_samples}; "
+            f"{name} has {last} samples{' or more' * (last > num_samples)}, the manifest says {num_samples}; "
             "verify the published run."
         )
 

@@ -42,14 +42,14 @@ def segments(sizes: Sequence[int], order: Sequence[int], *, consumer: int, num_c
     share, rest = divmod(sum(sizes), num_consumers)
     begin = consumer * share + min(consumer, rest)
     end = begin + share + (consumer < rest)
-    found = []
+    listed = []
     at = 0
     for shard in order:
         first, last = max(begin - at, 0), min(end - at, sizes[shard])
         if first < last:
-            found.append(Segment(shard=shard, first=first, last=last))
+            listed.append(Segment(shard=shard, first=first, last=last))
         at += sizes[shard]
-    return found
+    return listed
 
 
 def natural_rates(sizes: Mapping[tuple[str, str], int], *, synthetic_share: float) -> dict[tuple[str, str], float]:

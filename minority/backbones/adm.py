@@ -125,20 +125,20 @@ def _completed(flags: AdmFlags, shapes: Shapes) -> AdmFlags:
     open_names = [name for name in open_names if name not in ("num_heads", "num_head_channels")]
     if not open_names:
         return flags
-    told = read_layout(shapes)
+    layout = read_layout(shapes)
     # ADM makes RGB images, so six input channels are an image and its low-resolution version.
-    low_resolution = told.in_channels == 6 if flags.low_resolution is None else flags.low_resolution
-    image_channels = flags.image_channels or told.in_channels // (2 if low_resolution else 1)
-    attending = (flags.image_size >> level for level, attends in enumerate(told.attention) if attends)
+    low_resolution = layout.in_channels == 6 if flags.low_resolution is None else flags.low_resolution
+    image_channels = flags.image_channels or layout.in_channels // (2 if low_resolution else 1)
+    attending = (flags.image_size >> level for level, attends in enumerate(layout.attention) if attends)
     answers: dict[str, object] = {
-        "num_channels": told.widths[0],
-        "channel_mult": tuple(width / (flags.num_channels or told.widths[0]) for width in told.widths),
-        "num_res_blocks": told.num_res_blocks,
+        "num_channels": layout.widths[0],
+        "channel_mult": tuple(width / (flags.num_channels or layout.widths[0]) for width in layout.widths),
+        "num_res_blocks": layout.num_res_blocks,
         "attention_resolutions": tuple(attending),
-        "class_cond": told.num_class_embeds is not None,
-        "use_scale_shift_norm": told.scale_shift,
-        "resblock_updown": told.resblock_updown,
-        "learn_sigma": told.out_channels == 2 * image_channels,
+        "class_cond": layout.num_class_embeds is not None,
+        "use_scale_shift_norm": layout.scale_shift,
+        "resblock_updown": layout.resblock_updown,
+        "learn_sigma": layout.out_channels == 2 * image_channels,
         "low_resolution": low_resolution,
         "image_channels": image_channels,
     }
@@ -177,11 +177,11 @@ def _preset_shapes(preset: str) -> dict[str, tuple[int, ...]]:
 
 
 def _resemblance(shapes: Shapes) -> str:
-    found = set(shapes.items())
+    given = set(shapes.items())
 
     def likeness(preset: str) -> float:
-        theirs = set(_preset_shapes(preset).items())
-        return len(found & theirs) / len(found | theirs)
+        of_preset = set(_preset_shapes(preset).items())
+        return len(given & of_preset) / len(given | of_preset)
 
     nearest = max(PRESETS, key=likeness)
     share = likeness(nearest)

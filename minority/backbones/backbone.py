@@ -40,7 +40,7 @@ class Backbone:
         sha256: 64 hex digits, the checksum of its weights' file, or of all its parts where it has several.
         settings_sha256: The same of the files beside the weights that decide what they mean.
         bound: Largest absolute value of a clean state, to which samplers clip; None where nothing is clipped.
-        codec: Between images and the states that the chain walks; None where these are the images.
+        codec: Between images and the states of the chain; None where these are the images.
         found: What was found in its files, one line a thing, for people: "family: ...", "weights: ...".
         prompts: What its labels stand for, of a text-to-image backbone; None of others.
         distilled: Why its clean estimates are no means but ends of samples, as of models distilled to a few steps, so
@@ -69,7 +69,7 @@ class Backbone:
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the states that the chain walks, and of its noise."""
+        """(C, H, W) of the states of the chain, and of its noise."""
         return self.image_shape if self.codec is None else self.codec.state_shape
 
     @property

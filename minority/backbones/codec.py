@@ -1,4 +1,4 @@
-"""Between finished images and the states that a chain walks, for backbones whose chain does not walk images.
+"""Between finished images and the states of a chain, for backbones whose chain is not one of images.
 
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """

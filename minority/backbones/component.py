@@ -151,12 +151,12 @@ def _weights_files(folder: Path) -> tuple[list[Path], str]:
 
 
 def _variants(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    variants: dict[str, Path] = {}
     for path in sorted(folder.glob(f"{_STEM}.*"), reverse=True):  # so that .safetensors goes before .bin
         for pattern in _VARIANTS:
             if (match := re.fullmatch(pattern, path.name)) is not None:
-                found.setdefault(match["variant"], path)
-    return found
+                variants.setdefault(match["variant"], path)
+    return variants
 
 
 def _shards(index: Path) -> list[Path]:
@@ -177,7 +177,7 @@ def _in_words(folder: Path, files: Sequence[Path], notes: Sequence[str]) -> str:
 
 def _fill_buffers(model: nn.Module, model_class: Any, config: Mapping[str, Any]) -> None:
     """Give a model the buffers that follow from its config and are not among its weights, such as positions."""
-    tables = [(name, key) for name, part in model.named_modules() for key, own in vars(part).items() if _is_meta(own)]
+    tables = [(name, key) for name, part in model.named_modules() for key, item in vars(part).items() if _is_meta(item)]
     if not tables and not any(buffer.is_meta for buffer in model.buffers()):
         return
     whole = model_class.from_config(dict(config))

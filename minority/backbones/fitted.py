@@ -75,18 +75,18 @@ def fitted(backbone: Backbone, image_shape: tuple[int, int, int]) -> Backbone:
     """
     if backbone.codec is None:
         raise BackboneError(
-            f"backbone {backbone.name} walks images themselves and cannot be fitted to {image_shape} (C, H, W); set "
+            f"backbone {backbone.name} draws images themselves and cannot be fitted to {image_shape} (C, H, W); set "
             "dataset.image_size to its own size."
         )
-    (own, own_height, own_width), (channels, height, width) = backbone.image_shape, image_shape
+    (own_channels, own_height, own_width), (channels, height, width) = backbone.image_shape, image_shape
     if height * own_width != width * own_height:
         raise BackboneError(
             f"backbone {backbone.name} makes images of {own_height}x{own_width} pixels, which {height}x{width} would "
             "distort; set dataset.image_size."
         )
-    if own not in (1, 3) or channels not in (1, 3):
+    if own_channels not in (1, 3) or channels not in (1, 3):
         raise BackboneError(
-            f"images of {channels} channels cannot be made of {own}; they must be grey or of 3 colours."
+            f"images of {channels} channels cannot be made of {own_channels}; they must be grey or of 3 colours."
         )
     codec = FittedCodec(backbone.codec, backbone.image_shape, image_shape)
     return replace(backbone, codec=codec, image_shape=image_shape)

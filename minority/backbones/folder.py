@@ -200,11 +200,11 @@ def _kind_of(configs: Mapping[str, Mapping[str, Any]], trained: TrainedNoise) ->
 
 def _settings_sha256(configs: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Any]) -> str:
     # Keys with an underscore say which version saved a config, and where.
-    told = {
+    roles = {
         role: {key: value for key, value in config.items() if not key.startswith("_")}
         for role, config in configs.items()
     }
-    return joint_sha256({role: json.dumps(config, sort_keys=True) for role, config in (told | {"": stored}).items()})
+    return joint_sha256({role: json.dumps(config, sort_keys=True) for role, config in (roles | {"": stored}).items()})
 
 
 def _betas_config(schedule: NoiseSchedule) -> dict[str, object]:

@@ -63,9 +63,9 @@ def load_from_hub(
 
 def _in_cache(repo_id: str, revision: str | None, cache: Path | None) -> Path | None:
     for name in ("model_index.json", "config.json"):
-        found = try_to_load_from_cache(repo_id, name, revision=revision, cache_dir=cache)
-        if isinstance(found, str):
-            return Path(found).parent
+        cached = try_to_load_from_cache(repo_id, name, revision=revision, cache_dir=cache)
+        if isinstance(cached, str):
+            return Path(cached).parent
     return None
 
 
@@ -75,7 +75,7 @@ def _fetch(repo_id: str, revision: str | None, cache: Path | None, *, with_text:
         for weights in ([f"*{_WEIGHTS}.safetensors", f"*{_WEIGHTS}-*.safetensors"], [f"*{_WEIGHTS}.bin"]):
             patterns = ["*.json", "*.md", *weights, *(_TEXT if with_text else ())]
             folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache, allow_patterns=patterns))
-            if any(found for pattern in weights for found in folder.rglob(pattern)):
+            if any(file for pattern in weights for file in folder.rglob(pattern)):
                 break
     except (OSError, HFValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Latent backbones (Rombach et al. 2022): the chain walks the latents of an autoencoder, which decodes its end.
+"""Latent backbones (Rombach et al. 2022): the chain is one of latents of an autoencoder, which decodes its end.
 
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
@@ -42,7 +42,7 @@ class AutoencoderCodec:
         return channels, height * factor, width * factor
 
     def encode(self, images: Tensor) -> Tensor:
-        """The latents of images, scaled as the chain walks them; of a KL autoencoder the mode, so nothing is drawn."""
+        """The latents of images, scaled as in the chain; of a KL autoencoder the mode, so nothing is drawn."""
         if isinstance(self.autoencoder, VQModel):
             latents = self.autoencoder.encode(images).latents
         elif isinstance(self.autoencoder, AutoencoderDC):
@@ -97,7 +97,7 @@ def load_autoencoder(
 
     Args:
         folder: Its folder, `vae` or `vqvae`.
-        state_shape: (C, H, W) of the latents that the chain walks.
+        state_shape: (C, H, W) of the latents of the chain.
         found: Receives, in words, which weights were read.
 
     Raises:
@@ -115,7 +115,7 @@ def load_autoencoder(
     channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config.latent_channels
     if channels != state_shape[0]:
         raise BackboneError(
-            f"{folder} makes latents of {channels} channels, the network beside it walks {state_shape[0]}; take both "
+            f"{folder} makes latents of {channels} channels, the network beside it draws {state_shape[0]}; take both "
             "from the same pipeline."
         )
     return AutoencoderCodec(autoencoder, state_shape)

@@ -144,8 +144,8 @@ def load_own_model(named: str) -> Backbone:
         module = _import(module_name, named)
         function = getattr(module, name, None)
         if not inspect.isfunction(function):
-            place = getattr(module, "__file__", None) or module_name
-            raise BackboneError(f"{named}: {place} has no function {name}; look at its spelling.")
+            file = getattr(module, "__file__", None) or module_name
+            raise BackboneError(f"{named}: {file} has no function {name}; look at its spelling.")
         if function not in _marked:
             raise BackboneError(
                 f"{named} is not marked as an entry point, so it is not called; if it is yours and returns an "

@@ -106,7 +106,7 @@ def check_values(key: str, grids: Sequence[Grid]) -> None:
 
 
 @lru_cache(maxsize=16384)
-def places(key: str, grids: tuple[Grid, ...], settings: Method) -> Mapping[str, int]:
+def grid_indices(key: str, grids: tuple[Grid, ...], settings: Method) -> Mapping[str, int]:
     """Where settings stand in the grid that fits them best: its number, and the position of every value.
 
     Values that the grid does not list stand at -1. Texts and yes-or-no settings tell kinds of a method apart, so they
@@ -121,11 +121,11 @@ def places(key: str, grids: tuple[Grid, ...], settings: Method) -> Mapping[str, 
     if not grids:
         return {}
     number = max(range(len(grids)), key=lambda i: (*fit(grids[i]), -i))
-    found = {key: number}
+    indices = {key: number}
     for name, values in grids[number].axes.items():
         value = getattr(settings, name)
-        found[f"{key}.{name}"] = values.index(value) if value in values else -1
-    return found
+        indices[f"{key}.{name}"] = values.index(value) if value in values else -1
+    return indices
 
 
 def steps_apart(key: str, grids: tuple[Grid, ...], one: Method | None, other: Method | None) -> int:
@@ -136,7 +136,7 @@ def steps_apart(key: str, grids: tuple[Grid, ...], one: Method | None, other: Me
     """
     if one is None or other is None:
         return int(one is not other)
-    here, there = places(key, grids, one), places(key, grids, other)
+    here, there = grid_indices(key, grids, one), grid_indices(key, grids, other)
     if not grids or here == there:
         return 0
     if here[key] != there[key]:

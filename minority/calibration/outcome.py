@@ -44,8 +44,8 @@ class Measured:
         samples: Samples drawn.
         rare, valid, new, label_kept, passed: How many of them each filter, and all together, let through.
         evaluations: Denoiser evaluations that they cost together.
-        siblings: Samples whose chain is a branch of another sample's, where chains are pruned. They tell little that
-            is new, so intervals and probabilities count the founders alone.
+        copies: Samples whose chain is a branch of another sample's, where chains are pruned. They tell little that
+            is new, so intervals and probabilities count the root ancestors alone.
         diversity: Mean distance to the nearest other sample over that among real images; None where not measured.
     """
 
@@ -56,7 +56,7 @@ class Measured:
     label_kept: int = 0
     passed: int = 0
     evaluations: float = 0.0
-    siblings: int = 0
+    copies: int = 0
     diversity: float | None = None
 
     def __add__(self, other: "Measured") -> "Measured":
@@ -77,8 +77,8 @@ class Measured:
 
     @property
     def independent(self) -> float:
-        """The share of samples that are nobody's siblings."""
-        return 1 - self.siblings / max(1, self.samples)
+        """The share of samples that are nobody's copies."""
+        return 1 - self.copies / max(1, self.samples)
 
     def interval(self, count: int) -> tuple[float, float]:
         """95 % interval of the share that so many of the samples are."""

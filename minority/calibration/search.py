@@ -101,16 +101,16 @@ def rung_sizes(settings: CalibrationSettings, *, candidates: int) -> list[int]:
     return sizes
 
 
-def least_budget(settings: CalibrationSettings, costs: Sequence[float], *, family: int) -> int:
-    """The budget whose first rung has one family for everybody.
+def least_budget(settings: CalibrationSettings, costs: Sequence[float], *, particle_group: int) -> int:
+    """The budget whose first rung has one particle group for everybody.
 
     Args:
         settings: How the budget is shared out.
         costs: Denoiser evaluations a sample, for everybody who starts.
-        family: Samples that are drawn together.
+        particle_group: Samples that are drawn together.
     """
     rungs = len(rung_sizes(settings, candidates=len(costs)))
-    return math.ceil(family * sum(costs) * rungs / (1 - settings.verification))
+    return math.ceil(particle_group * sum(costs) * rungs / (1 - settings.verification))
 
 
 def narrow(
@@ -161,8 +161,8 @@ def plan_rung(
     *,
     rungs: int,
     first: int,
-    family: int = 1,
-    turn: int | None = None,
+    particle_group: int = 1,
+    round_size: int | None = None,
 ) -> list[Draw]:
     """The draws of one rung: its share of the budget, after which everybody in it has drawn the same samples.
 
@@ -174,9 +174,9 @@ def plan_rung(
             half of the share.
         rungs: Rungs of the whole search, which share the budget equally.
         first: The first sample index that no earlier rung used.
-        family: Samples that are drawn together: the least, and what every count is a multiple of.
-        turn: Samples in which every group occurs equally often, a multiple of `family`: what counts are multiples of
-            where the share allows one. None: `family`.
+        particle_group: Samples that are drawn together: the least, and what every count is a multiple of.
+        round_size: Samples in which every group occurs equally often, a multiple of `particle_group`: what counts are
+            multiples of where the share allows one. None: `particle_group`.
     """
     share = settings.budget * (1 - settings.verification) / rungs
     participants = list(participants)
@@ -186,18 +186,23 @@ def plan_rung(
 
     while catching_up() > share / 2:
         participants.remove(next(i for i in reversed(participants) if measured[i].samples == 0))
-    count = whole((share - catching_up()) / sum(costs[i] for i in participants), family=family, turn=turn)
+    count = whole(
+        (share - catching_up()) / sum(costs[i] for i in participants),
+        particle_group=particle_group,
+        round_size=round_size,
+    )
     newcomers = [Draw(i, 0, first) for i in participants if first and measured[i].samples == 0]
     return newcomers + [Draw(i, first, count) for i in participants]
 
 
-def whole(count: float, *, family: int, turn: int | None = None) -> int:
-    """The most samples of whole turns, or of whole families where there is not one turn, that a count allows.
+def whole(count: float, *, particle_group: int, round_size: int | None = None) -> int:
+    """The most samples of whole rounds, or of whole particle groups where there is not one round, that a count allows.
 
     Args:
-        count: At least one family is given, however small it is.
-        family: Samples that are drawn together.
-        turn: Samples in which every group occurs equally often, a multiple of `family`; None: `family`.
+        count: At least one particle group is given, however small it is.
+        particle_group: Samples that are drawn together.
+        round_size: Samples in which every group occurs equally often, a multiple of `particle_group`; None:
+            `particle_group`.
     """
-    multiple = turn if turn is not None and count >= turn else family
+    multiple = round_size if round_size is not None and count >= round_size else particle_group
     return max(1, int(count / multiple)) * multiple

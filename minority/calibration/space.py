@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from minority.calibration.grids import GRIDS, Grid, check_values, combinations, declared, places, steps_apart
+from minority.calibration.grids import GRIDS, Grid, check_values, combinations, declared, grid_indices, steps_apart
 from minority.guidance import combination_problem
 from minority.guidance.registry import METHODS
 from minority.sampling.settings import SamplerSettings
@@ -33,7 +33,7 @@ PRESENT = "present settings"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk:
+class SolverSteps:
     """A solver and its steps, as in SamplerSettings."""
 
     solver: Literal["ancestral", "ddim", "dpm_solver", "renoise"] = "ancestral"
@@ -44,29 +44,29 @@ class Walk:
         return f"{self.solver} {self.steps}"
 
     def of(self, settings: SamplerSettings) -> SamplerSettings:
-        """The same settings on this walk."""
+        """The same settings with this solver and these steps."""
         return replace(settings, solver=self.solver, steps=self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Walks:
-    """The walks that are searched; the first part of CalibrationSpace."""
+class _Solvers:
+    """The solvers that are searched; the first part of CalibrationSpace."""
 
-    walks: tuple[Walk, ...] = (
-        Walk(steps=20),
-        Walk(),
-        Walk(solver="ddim", steps=25),
-        Walk(solver="dpm_solver", steps="logsnr20"),
+    solvers: tuple[SolverSteps, ...] = (
+        SolverSteps(steps=20),
+        SolverSteps(),
+        SolverSteps(solver="ddim", steps=25),
+        SolverSteps(solver="dpm_solver", steps="logsnr20"),
     )
 
 
 if TYPE_CHECKING:
-    _WithGrids = _Walks
+    _WithGrids = _Solvers
 else:
     _WithGrids = make_dataclass(
         "_WithGrids",
         [(key, tuple[grid, ...], field(default=declared(key))) for key, grid in GRIDS.items()],
-        bases=(_Walks,),
+        bases=(_Solvers,),
         frozen=True,
         kw_only=True,
     )
@@ -74,19 +74,20 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSpace(_WithGrids):
-    """The settings among which is searched: every combination of a walk and of what is searched of each method.
+    """The settings among which is searched: every combination of a solver with its steps and of what is searched of
+    each method.
 
-    Beside `walks`, every guidance method is an attribute: a sequence of grids of its settings, those of its own file
+    Beside `solvers`, every guidance method is an attribute: a sequence of grids of its settings, those of its own file
     by default. Each is searched with the method and without it. A method without grids is kept as the preset has it,
     and so is every setting that no grid lists. Values ascend: the one before and the one after are neighbours.
 
     Attributes:
-        walks: Solvers with their steps.
+        solvers: Solvers with their steps.
     """
 
     def __post_init__(self) -> None:
-        if not self.walks:
-            raise ValueError("CalibrationSpace.walks must name at least one solver with its steps, got none.")
+        if not self.solvers:
+            raise ValueError("CalibrationSpace.solvers must name at least one solver with its steps, got none.")
         for key, grids in self.grids.items():
             for i, grid in enumerate(grids):
                 grid.check(f"CalibrationSpace.{key}" + (f".{i}" if len(grids) > 1 else ""))
@@ -101,8 +102,8 @@ class CalibrationSpace(_WithGrids):
         """The baselines, and every combination of the space.
 
         Args:
-            base: What is not searched is kept as it is there; the baselines walk as it does. Where it guides or boosts,
-                it is the settings in use, and the last of the baselines.
+            base: What is not searched is kept as it is there; the baselines have its solver and steps. Where it guides
+                or boosts, it is the settings in use, and the last of the baselines.
         """
         return _candidates(self, base)
 
@@ -120,7 +121,7 @@ class CalibrationSpace(_WithGrids):
         everything = self.candidates(base)
         if len(everything) <= limit:
             return list(range(len(everything)))
-        at = {frozenset(self.places(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
+        at = {frozenset(self.grid_indices(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
         rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(baselines(base))))
         while len(chosen) < limit:
             drawn = (frozenset(row.items()) for row in self._hypercube(base, limit, rng))
@@ -128,35 +129,35 @@ class CalibrationSpace(_WithGrids):
             chosen |= dict.fromkeys(new[: limit - len(chosen)])
         return sorted(chosen)
 
-    def neighbours(self, base: SamplerSettings, place: int, *, seed: int) -> list[int]:
+    def neighbours(self, base: SamplerSettings, index: int, *, seed: int) -> list[int]:
         """Combinations that differ from one in a single respect, in an order drawn at random.
 
-        In a single respect means: another walk; with or without a method; the next value of one setting; another grid
-        of a method. The baselines are nobody's neighbours.
+        In a single respect means: another solver or other steps; with or without a method; the next value of one
+        setting; another grid of a method. The baselines are nobody's neighbours.
 
         Args:
             base: As for `candidates`.
-            place: The position of the combination.
+            index: The position of the combination.
             seed: Decides the order, together with the position.
         """
         everything = self.candidates(base)
-        own = everything[place].sampler
-        found = [
+        sampler = everything[index].sampler
+        neighbours = [
             i
             for i in range(len(baselines(base)), len(everything))
-            if i != place and self._in_one_respect(own, everything[i].sampler)
+            if i != index and self._in_one_respect(sampler, everything[i].sampler)
         ]
-        order: list[int] = np.random.default_rng([seed, place]).permutation(found).tolist()
+        order: list[int] = np.random.default_rng([seed, index]).permutation(neighbours).tolist()
         return order
 
-    def places(self, sampler: SamplerSettings) -> dict[str, int]:
+    def grid_indices(self, sampler: SamplerSettings) -> dict[str, int]:
         """Where each searched setting stands in the declared values; values that are not declared stand at -1."""
-        walk = Walk(solver=sampler.solver, steps=sampler.steps)
-        found = {"walk": self.walks.index(walk) if walk in self.walks else -1}
+        steps = SolverSteps(solver=sampler.solver, steps=sampler.steps)
+        indices = {"solver": self.solvers.index(steps) if steps in self.solvers else -1}
         for key, grids in self.grids.items():
             method = sampler.method(key)
-            found |= {} if method is None else places(key, grids, method)
-        return found
+            indices |= {} if method is None else grid_indices(key, grids, method)
+        return indices
 
     def _in_one_respect(self, one: SamplerSettings, other: SamplerSettings) -> bool:
         apart = int((one.solver, one.steps) != (other.solver, other.steps))
@@ -176,7 +177,7 @@ class CalibrationSpace(_WithGrids):
                 for i in range(len(grid.axes[grid.leading]))
             ]
             options[key] = [{}, *strengths]
-        options["walk"] = [{"walk": i} for i in range(len(self.walks))]
+        options["solver"] = [{"solver": i} for i in range(len(self.solvers))]
         for key, grids in self.grids.items():
             for name, values in _other_axes(grids):
                 options[key, name, values] = [{f"{key}.{name}": i} for i in range(len(values))]
@@ -188,10 +189,10 @@ class CalibrationSpace(_WithGrids):
 
     def _row(self, base: SamplerSettings, drawn: Mapping[object, dict[str, int]]) -> dict[str, int]:
         """The places that count, of those drawn for every setting."""
-        row = dict(drawn["walk"])
-        walk = self.walks[row["walk"]]
+        row = dict(drawn["solver"])
+        steps = self.solvers[row["solver"]]
         for key, grids in self.grids.items():
-            if not drawn[key] or not _goes_with(key, grids, base, walk):
+            if not drawn[key] or not _goes_with(key, grids, base, steps):
                 continue
             grid = grids[drawn[key][key]]
             for name, values in grid.axes.items():
@@ -202,20 +203,20 @@ class CalibrationSpace(_WithGrids):
 
 def _other_axes(grids: Sequence[Grid]) -> list[tuple[str, tuple[Any, ...]]]:
     """Settings beside the leading ones of which several values are searched, each list of values once."""
-    found = [
+    axes = [
         (name, values)
         for grid in grids
         for name, values in grid.axes.items()
         if name != grid.leading and len(values) > 1
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(axes))
 
 
 @lru_cache(maxsize=256)
-def _goes_with(key: str, grids: tuple[Grid, ...], base: SamplerSettings, walk: Walk) -> bool:
-    """Whether a method can be combined with a walk at all."""
+def _goes_with(key: str, grids: tuple[Grid, ...], base: SamplerSettings, steps: SolverSteps) -> bool:
+    """Whether a method can be combined with a solver at all."""
     method = combinations(key, grids, base.method(key))[0]
-    return method.conflict([], walk.of(base.plain()).walk) is None
+    return method.conflict([], steps.of(base.plain()).chain_solver) is None
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,10 @@ class Candidate:
 def baselines(base: SamplerSettings) -> list[Candidate]:
     """Plain sampling, the settings that the papers publish, and those in use."""
     plain = base.plain()
-    found = [Candidate(PLAIN, plain)]
-    found += [Candidate(name, plain.guided(method)) for name, method in PUBLISHED.items()]
-    known = {candidate.sampler for candidate in found}
-    return found if base in known else [*found, Candidate(PRESENT, base)]
+    candidates = [Candidate(PLAIN, plain)]
+    candidates += [Candidate(name, plain.guided(method)) for name, method in PUBLISHED.items()]
+    known = {candidate.sampler for candidate in candidates}
+    return candidates if base in known else [*candidates, Candidate(PRESENT, base)]
 
 
 @lru_cache(maxsize=4)
@@ -240,26 +241,26 @@ def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candida
     options = {key: [None, *combinations(key, grids, base.method(key))] for key, grids in space.grids.items()}
     compared = baselines(base)
     known = {candidate.sampler for candidate in compared if candidate.name in (PLAIN, PRESENT)}
-    found: dict[SamplerSettings, None] = {}
-    for walk in space.walks:
-        solver = walk.of(base.plain()).walk
+    samplers: dict[SamplerSettings, None] = {}
+    for steps in space.solvers:
+        solver = steps.of(base.plain()).chain_solver
         for chosen in itertools.product(*options.values()):
             methods: dict[str, Any] = dict(zip(options, chosen, strict=True))
             present = [methods.get(key, base.method(key)) for key in METHODS]
             if combination_problem([method for method in present if method is not None], solver) is None:
-                found[replace(base, solver=walk.solver, steps=walk.steps, **methods)] = None
-    return (*compared, *(Candidate(describe(sampler), sampler) for sampler in found if sampler not in known))
+                samplers[replace(base, solver=steps.solver, steps=steps.steps, **methods)] = None
+    return (*compared, *(Candidate(describe(sampler), sampler) for sampler in samplers if sampler not in known))
 
 
 def describe(sampler: SamplerSettings) -> str:
     """Settings in a line."""
-    walk = Walk(solver=sampler.solver, steps=sampler.steps)
-    return ", ".join([walk.describe(), *(method.describe() for method in sampler.guidance)])
+    steps = SolverSteps(solver=sampler.solver, steps=sampler.steps)
+    return ", ".join([steps.describe(), *(method.describe() for method in sampler.guidance)])
 
 
-def common_family(candidates: Sequence[Candidate]) -> int:
-    """Consecutive sample indices that are whole families of every candidate."""
-    return math.lcm(*{candidate.sampler.family for candidate in candidates})
+def common_particle_group(candidates: Sequence[Candidate]) -> int:
+    """Consecutive sample indices that are whole particle groups of every candidate."""
+    return math.lcm(*{candidate.sampler.particle_group for candidate in candidates})
 
 
 def without_empty_grids(space: Mapping[str, Any]) -> dict[str, Any]:

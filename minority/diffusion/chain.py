@@ -84,7 +84,7 @@ class Chain:
 
     Attributes:
         denoiser: The network.
-        schedule: The steps that are walked.
+        schedule: The steps that are taken.
         label: (B,) int64 labels, or None.
         condition: What the network is told: the label unless something else is given. Guidance may replace it.
         variance: The reverse variance where the network does not learn it: the posterior's ("fixed_small") or beta

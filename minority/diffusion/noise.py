@@ -16,7 +16,7 @@ from torch import Tensor
 
 # The purposes of a draw, and the distance between those of two stages. They are part of every sample's identity: never
 # renumber them.
-_START, _ANCESTRAL, _PERTURBATION, _SCORE, _JUDGEMENT, _PROBE, _CONDITION = range(7)
+_START, _ANCESTRAL, _PERTURBATION, _SCORE, _PARTICLE_WEIGHT, _PROBE, _CONDITION = range(7)
 _STAGES = 2**32
 
 
@@ -39,8 +39,8 @@ class NoiseSource(Protocol):
         """The noise with which a finished image is perturbed to `step` when it is scored."""
         ...
 
-    def judgement(self, step: int, draw: int) -> Tensor:
-        """The noise with which chains are judged at `step` before some of them are pruned."""
+    def particle_weight(self, step: int, draw: int) -> Tensor:
+        """The noise with which chains are weighed at `step` before some of them are pruned."""
         ...
 
     def probe(self, step: int, draw: int) -> Tensor:
@@ -93,9 +93,9 @@ class SampleNoise:
         """The noise with which a finished image is perturbed to `step` when it is scored."""
         return self._draw(_SCORE, step, draw)
 
-    def judgement(self, step: int, draw: int) -> Tensor:
-        """The noise with which chains are judged at `step` before some of them are pruned."""
-        return self._draw(_JUDGEMENT, step, draw)
+    def particle_weight(self, step: int, draw: int) -> Tensor:
+        """The noise with which chains are weighed at `step` before some of them are pruned."""
+        return self._draw(_PARTICLE_WEIGHT, step, draw)
 
     def probe(self, step: int, draw: int) -> Tensor:
         """A random direction along which an encoder is probed at `step`."""

@@ -4,7 +4,7 @@ A schedule fixes abar_t, the share of signal variance left in x_t:
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,   eps ~ N(0, I)
 
-A *respaced* schedule keeps a subsequence of the trained timesteps. Samplers walk its *steps* 0 ... num_steps - 1
+A *respaced* schedule keeps a subsequence of the trained timesteps. Samplers take its *steps* 0 ... num_steps - 1
 (0 = cleanest); only this module converts a step into the *timestep* that the network was trained with.
 
 All arithmetic is float64 on the CPU; `at` hands out float32 scalars that broadcast over (B, C, H, W).
@@ -26,7 +26,7 @@ _LCM_STEPS = 50  # of the chain that latent consistency models are distilled fro
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """The noise levels that a chain walks.
+    """The noise levels of a chain.
 
     Attributes:
         abar: (T,) float64 share of signal variance at each step, strictly decreasing, inside (0, 1).
@@ -81,11 +81,11 @@ class NoiseSchedule:
         """All levels that the network was trained on: those that this chain's were taken from."""
         return self if self.source is None else self.source.trained
 
-    def told_late(self) -> "NoiseSchedule":
+    def shifted_one_level(self) -> "NoiseSchedule":
         """The same levels, each told to the network as the next noisier one.
 
-        So the published loops of MinorityPrompt walk Stable Diffusion's chain (Um & Ye, CVPR 2025): the level is that
-        of timestep t - 1 while the network is told t.
+        So the published loops of MinorityPrompt take the steps of Stable Diffusion's chain (Um & Ye, CVPR 2025): the
+        level is that of timestep t - 1 while the network is told t.
         """
         return replace(self, timesteps=self.timesteps + 1, source=self)
 
@@ -99,7 +99,7 @@ class NoiseSchedule:
                 (Lu et al. 2022), which fast solvers want. Fractions of the chain then mean other noise levels; or
                 "leadingN" and "trailingN" for the timesteps that diffusers' schedulers take by those names, the first
                 with the scheduler's offset; "lcmN" for N of the 50 that latent consistency models are distilled to (Luo
-                et al. 2023); "late-" before them tells the network the next noisier level (`told_late`).
+                et al. 2023); "late-" before them tells the network the next noisier level (`shifted_one_level`).
 
         Raises:
             ValueError: Where the chain is too short for the request.
@@ -112,7 +112,7 @@ class NoiseSchedule:
             [0, 333, 666, 999]
         """
         if isinstance(sections, str) and sections.startswith("late-"):
-            return self.told_late().respaced(sections.removeprefix("late-"))
+            return self.shifted_one_level().respaced(sections.removeprefix("late-"))
         if isinstance(sections, str) and sections.startswith(("leading", "trailing", "lcm")):
             kept = self._of_timesteps(_named_timesteps(sections, self.trained.num_steps, offset=self.steps_offset))
         elif isinstance(sections, str) and sections.startswith("logsnr"):
@@ -205,9 +205,9 @@ class NoiseSchedule:
 
     def timestep(self, step: int, batch: int, device: torch.device | str = "cpu") -> Tensor:
         """(B,) int64 or float64: what the network is told at a step, once for every sample."""
-        told = self.timesteps[step]
+        timestep = self.timesteps[step]
         dtype = torch.float64 if np.issubdtype(self.timesteps.dtype, np.floating) else torch.int64
-        return torch.full((batch,), told.item(), dtype=dtype, device=device)
+        return torch.full((batch,), timestep.item(), dtype=dtype, device=device)
 
 
 def _count(text: str, prefix: str) -> int:

@@ -37,7 +37,7 @@ class Difference:
     """How much better `arm` is than `baseline` on one metric.
 
     Attributes:
-        arm: The arm that is judged.
+        arm: The arm that is evaluated.
         baseline: The arm it is compared with.
         metric: Name of the metric.
         mean: Mean of arm - baseline over seeds, in [-1, 1].
@@ -98,7 +98,7 @@ def paired_difference(
 
     Args:
         runs: Predictions of the test images by arm and seed.
-        arm: The arm to judge.
+        arm: The arm to evaluate.
         baseline: The arm to compare it with.
         truth: The test images' classes and groups.
         metric: What to compare.
@@ -118,14 +118,14 @@ def paired_difference(
         )
     parts = _parts(truth, metric)
     both = [[runs[name][seed] for seed in seeds] for name in (arm, baseline)]
-    judged, control = (_figure(_accuracies(found, truth, parts), parts, metric) for found in both)
-    redrawn = [_redrawn(found, truth, parts, metric) for found in both]
+    evaluated, control = (_figure(_accuracies(predictions, truth, parts), parts, metric) for predictions in both)
+    redrawn = [_redrawn(predictions, truth, parts, metric) for predictions in both]
     low, high = _interval(redrawn[0] - redrawn[1], confidence=confidence)
     return Difference(
         arm=arm,
         baseline=baseline,
         metric=metric,
-        mean=float((judged - control).mean()),
+        mean=float((evaluated - control).mean()),
         low=low,
         high=high,
         num_seeds=len(seeds),
@@ -145,13 +145,13 @@ def group_intervals(
     Returns:
         Columns group, mean, low, high, images; groups without test images are left out.
     """
-    found, parts = list(by_seed.values()), truth.groups
-    accuracies = _accuracies(found, truth, parts)  # (S, groups that are there)
-    redrawn = _redrawn_accuracies(found, truth, parts)  # (R, groups that are there)
+    predictions, parts = list(by_seed.values()), truth.groups
+    accuracies = _accuracies(predictions, truth, parts)  # (S, groups that are there)
+    redrawn = _redrawn_accuracies(predictions, truth, parts)  # (R, groups that are there)
     rows = []
-    for place, group in enumerate(np.unique(parts)):
-        low, high = _interval(redrawn[:, :, place].mean(axis=1), confidence=confidence)
-        rows.append((group_names[group], float(accuracies[:, place].mean()), low, high, int((parts == group).sum())))
+    for column, group in enumerate(np.unique(parts)):
+        low, high = _interval(redrawn[:, :, column].mean(axis=1), confidence=confidence)
+        rows.append((group_names[group], float(accuracies[:, column].mean()), low, high, int((parts == group).sum())))
     return pd.DataFrame(rows, columns=["group", "mean", "low", "high", "images"])
 
 
@@ -167,8 +167,8 @@ def choose_arm(runs: Runs, validation: LabelledImages, *, num_groups: int) -> st
         raise ValueError("there is no arm to choose from.")
 
     def merit(arm: str) -> tuple[float, float]:
-        found = [group_accuracy(p.predicted, validation, num_groups=num_groups) for p in runs[arm].values()]
-        worst, mean = np.mean([np.nanmin(a) for a in found]), np.mean([np.nanmean(a) for a in found])
+        accuracies = [group_accuracy(p.predicted, validation, num_groups=num_groups) for p in runs[arm].values()]
+        worst, mean = np.mean([np.nanmin(a) for a in accuracies]), np.mean([np.nanmean(a) for a in accuracies])
         return round(float(worst), 9), round(float(mean), 9)
 
     return max(runs, key=merit)
@@ -211,42 +211,42 @@ def _figure(accuracies: Float64, parts: Int64, metric: Metric) -> Float64:
     return np.asarray(accuracies @ (sizes / sizes.sum()))
 
 
-def _accuracies(found: Sequence[Predictions], truth: LabelledImages, parts: Int64) -> Float64:
+def _accuracies(by_seed: Sequence[Predictions], truth: LabelledImages, parts: Int64) -> Float64:
     """(S, parts that are there)."""
-    right = np.stack([predictions.predicted == truth.labels for predictions in found])
+    right = np.stack([predictions.predicted == truth.labels for predictions in by_seed])
     return np.stack([right[:, parts == part].mean(axis=1) for part in np.unique(parts)], axis=1)
 
 
-def _redrawn(found: Sequence[Predictions], truth: LabelledImages, parts: Int64, metric: Metric) -> Float64:
+def _redrawn(predictions: Sequence[Predictions], truth: LabelledImages, parts: Int64, metric: Metric) -> Float64:
     """The metric's mean over the redrawn seeds, (R,); NaN where there is one seed."""
-    if len(found) < 2:
+    if len(predictions) < 2:
         return np.full(DRAWS, np.nan)
-    figures = _figure(_redrawn_accuracies(found, truth, parts, redraw_seeds=False), parts, metric)  # (R, S)
-    rng = np.random.default_rng([1, len(found)])
-    seeds = rng.integers(len(found), size=(DRAWS, len(found) - 1))
+    figures = _figure(_redrawn_accuracies(predictions, truth, parts, redraw_seeds=False), parts, metric)  # (R, S)
+    rng = np.random.default_rng([1, len(predictions)])
+    seeds = rng.integers(len(predictions), size=(DRAWS, len(predictions) - 1))
     return np.asarray(np.take_along_axis(figures, seeds, axis=1).mean(axis=1))
 
 
 def _redrawn_accuracies(
-    found: Sequence[Predictions], truth: LabelledImages, parts: Int64, *, redraw_seeds: bool = True
+    by_seed: Sequence[Predictions], truth: LabelledImages, parts: Int64, *, redraw_seeds: bool = True
 ) -> Float64:
     """(R, S, parts that are there), or with redrawn seeds (R, S - 1 or 1, ...)."""
-    right = np.stack([predictions.predicted == truth.labels for predictions in found]).astype(np.float32)
-    accuracies = np.empty((DRAWS, len(found), len(np.unique(parts))))
-    for place, part in enumerate(np.unique(parts)):
-        mine = np.flatnonzero(parts == part)
-        accuracies[:, :, place] = _weights(len(mine), place) @ right[:, mine].T
-    if not redraw_seeds or len(found) < 2:
+    right = np.stack([predictions.predicted == truth.labels for predictions in by_seed]).astype(np.float32)
+    accuracies = np.empty((DRAWS, len(by_seed), len(np.unique(parts))))
+    for column, part in enumerate(np.unique(parts)):
+        members = np.flatnonzero(parts == part)
+        accuracies[:, :, column] = _weights(len(members), column) @ right[:, members].T
+    if not redraw_seeds or len(by_seed) < 2:
         return accuracies
-    seeds = np.random.default_rng([1, len(found)]).integers(len(found), size=(DRAWS, len(found) - 1))
+    seeds = np.random.default_rng([1, len(by_seed)]).integers(len(by_seed), size=(DRAWS, len(by_seed) - 1))
     return np.asarray(np.take_along_axis(accuracies, seeds[:, :, None], axis=1))
 
 
 @lru_cache(maxsize=64)
-def _weights(count: int, place: int) -> NDArray[np.float32]:
+def _weights(count: int, column: int) -> NDArray[np.float32]:
     """Weights (R, count) of a group's images in every draw; rows sum to 1. The same for all arms."""
     drawn = max(1, count - 1)
-    rng = np.random.default_rng([0, place, count])
+    rng = np.random.default_rng([0, column, count])
     return (rng.multinomial(drawn, np.full(count, 1 / count), size=DRAWS) / drawn).astype(np.float32)
 
 

@@ -94,8 +94,8 @@ class Comparison:
 
     def tests(self, arm: Arm, read: Read) -> list[Job] | None:
         """The trainings of an arm's chosen trial, or None while its tuning is not done."""
-        found = self._validated(arm, read)
-        return None if found is None else self._tests_of(self._choose(found))
+        validated = self._validated(arm, read)
+        return None if validated is None else self._tests_of(self._choose(validated))
 
     def outcome(self, read: Read) -> Outcome:
         """What is done so far."""
@@ -116,16 +116,16 @@ class Comparison:
         return outcome
 
     def _validated(self, arm: Arm, read: Read) -> dict[Trial, dict[int, Predictions]] | None:
-        found: dict[Trial, dict[int, Predictions]] = {}
+        by_trial: dict[Trial, dict[int, Predictions]] = {}
         for job in self.tuning(arm):
             predictions = read(job)
             if predictions is None:
                 return None
-            found.setdefault(job.trial, {})[job.seed] = predictions
-        return found
+            by_trial.setdefault(job.trial, {})[job.seed] = predictions
+        return by_trial
 
-    def _choose(self, found: Mapping[Trial, Mapping[int, Predictions]]) -> Trial:
-        by_trial = {trial: list(by_seed.values()) for trial, by_seed in found.items()}
+    def _choose(self, results: Mapping[Trial, Mapping[int, Predictions]]) -> Trial:
+        by_trial = {trial: list(by_seed.values()) for trial, by_seed in results.items()}
         return choose_trial(by_trial, self.data.validation, num_groups=len(self.data.group_names))
 
     def _tests_of(self, trial: Trial) -> list[Job]:

@@ -2,8 +2,9 @@
 
 A recipe is trained on a quarter, a half and all of the training images of every group, seed by seed, each seed with
 held-out images and nested subsets of its own. The last two points tell what the last doubling brought a group, and all
-three, over all groups, by how much a doubling brings less than the one before; the next doubling is foretold from both.
-An error that falls as a power of the number of images loses the same share with every doubling (Hestness et al. 2017).
+three, over all groups, by how much a doubling brings less than the one before; the next doubling is predicted from
+both. An error that falls as a power of the number of images loses the same share with every doubling (Hestness et al.
+2017).
 
 Images of any backbone are at best worth as much as as many new real ones, so the upper end of the interval is an upper
 end for synthetic images, too.
@@ -96,7 +97,7 @@ def measure_curves(
     for seed in range(seeds):
         rest, held_out = split_by_group(images.groups, seed=seed)
         held = np.bincount(images.groups[held_out], minlength=len(group_names))
-        for place, fraction in enumerate(FRACTIONS):
+        for column, fraction in enumerate(FRACTIONS):
             data = DownstreamData(
                 train=images.subset(thinned(images.groups, rest, fraction=fraction)),
                 validation=images.subset(held_out),
@@ -104,8 +105,8 @@ def measure_curves(
                 class_names=tuple(class_names),
                 group_names=tuple(group_names),
             )
-            accuracy[seed, place] = accuracy_by_group(recipe, data, settings=settings, seed=seed, device=device)
-            on_done(seed * len(FRACTIONS) + place + 1, seeds * len(FRACTIONS))
+            accuracy[seed, column] = accuracy_by_group(recipe, data, settings=settings, seed=seed, device=device)
+            on_done(seed * len(FRACTIONS) + column + 1, seeds * len(FRACTIONS))
     return accuracy, held
 
 
@@ -148,21 +149,21 @@ def headroom(
     """
     share = share_of_the_last_gain(accuracy)
     seeds = len(accuracy)
-    found = []
-    for place, name in enumerate(group_names):
-        curve = accuracy[:, :, place]
-        number = int(held_out[place])
+    rows = []
+    for column, name in enumerate(group_names):
+        curve = accuracy[:, :, column]
+        number = int(held_out[column])
         if number * seeds < FEWEST_HELD_OUT:
             mean = tuple(float(value) for value in np.nanmean(curve, axis=0)) if number else (float("nan"),) * 3
             reason = f"{number} held-out images a seed; collect more before anything is said about it"
-            found.append(_unmeasured(name, images[place], mean, reason))
+            rows.append(_unmeasured(name, images[column], mean, reason))
             continue
         last = curve[:, 2] - curve[:, 1]  # (S,)
         gain = share * max(0.0, float(last.mean()))
         gain = min(gain, 1.0 - float(curve[:, 2].mean()))
         low, high = _interval(last, gain, number=number, level=float(curve[:, 2].mean()))
-        found.append(_judged(name, images[place], curve.mean(axis=0), gain, (low, high)))
-    return found
+        rows.append(_measured(name, images[column], curve.mean(axis=0), gain, (low, high)))
+    return rows
 
 
 def share_of_the_last_gain(accuracy: Float64) -> float:
@@ -182,7 +183,7 @@ def _interval(last: Float64, gain: float, *, number: int, level: float) -> tuple
     return max(gain - reach, -1.0), min(gain + reach, 1.0 - level + reach)
 
 
-def _judged(
+def _measured(
     name: str, images: int, curve: NDArray[np.float64], gain: float, interval: tuple[float, float]
 ) -> GroupHeadroom:
     low, high = interval

@@ -41,7 +41,8 @@ def measure(
         truth: The images' classes and groups.
         class_names: K names.
         group_names: G names.
-        sensitive: N values of every attribute by which fairness is judged; images without a value (None) take no part.
+        sensitive: N values of every attribute by which fairness is evaluated; images without a value (None) take no
+            part.
 
     Returns:
         Columns metric, group, value. Figures that are not defined, such as those of a class without images, are left
@@ -68,8 +69,8 @@ def measure(
     rows += [("recall", class_names[label], float(recall[label])) for label in present]
     rows += [("f1", class_names[label], float(f1[label])) for label in present]
     for group in np.unique(truth.groups):
-        mine = np.flatnonzero(truth.groups == group)
-        error = calibration_error(Predictions(said[mine], predictions.confidence[mine]), labels[mine])
+        members = np.flatnonzero(truth.groups == group)
+        error = calibration_error(Predictions(said[members], predictions.confidence[members]), labels[members])
         rows += [
             ("group_accuracy", group_names[group], float(by_group[group])),
             ("group_calibration_error", group_names[group], error),
@@ -106,9 +107,9 @@ def results_table(runs: Mapping[tuple[str, int], Predictions], data: DownstreamD
 
 def calibration_error(predictions: Predictions, labels: Int64, *, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over bins of equal width."""
-    place = np.clip((predictions.confidence * bins).astype(np.int64), 0, bins - 1)
+    bin_of = np.clip((predictions.confidence * bins).astype(np.int64), 0, bins - 1)
     right = (predictions.predicted == labels).astype(np.float64)
-    gaps = np.bincount(place, weights=right - predictions.confidence, minlength=bins)
+    gaps = np.bincount(bin_of, weights=right - predictions.confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -122,36 +123,38 @@ def _fairness_rows(
     kinds = np.array([value for value in values if value is not None])
     present = np.unique(labels)
     # A class that some value of the attribute has no image of has no rate there, and no odds to equalise.
-    judged = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
-    rows = [(metric, attribute, value) for metric, value in _disparities(said, labels, kinds, judged).items()]
+    evaluated = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
+    rows = [(metric, attribute, value) for metric, value in _disparities(said, labels, kinds, evaluated).items()]
     for kind in np.unique(kinds):
-        mine = kinds == kind
-        score = f1_score(labels[mine], said[mine], labels=np.unique(labels[mine]), average="macro", zero_division=0.0)
+        members = kinds == kind
+        score = f1_score(
+            labels[members], said[members], labels=np.unique(labels[members]), average="macro", zero_division=0.0
+        )
         rows.append(("attribute_f1", f"{attribute}={kind}", float(score)))
-        rows.append(("attribute_accuracy", f"{attribute}={kind}", float((labels[mine] == said[mine]).mean())))
+        rows.append(("attribute_accuracy", f"{attribute}={kind}", float((labels[members] == said[members]).mean())))
     return rows
 
 
-def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_], judged: Sequence[int]) -> dict[str, float]:
+def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_], evaluated: Sequence[int]) -> dict[str, float]:
     """Parity and odds between values of an attribute, each for the class that is worst off."""
-    if not judged:
+    if not evaluated:
         return {}
     rates: dict[str, Callable[..., float]] = {}
-    for c in judged:
+    for c in evaluated:
         rates[f"selected {c}"] = partial(_rate, of=c)
         rates[f"found {c}"] = partial(_rate, of=c, among=c)
         rates[f"mistaken {c}"] = partial(_rate, of=c, outside=c)
     # One frame for all rates: fairlearn's own functions make one a rate, class by class.
     frame = MetricFrame(metrics=rates, y_true=labels, y_pred=said, sensitive_features=kinds)
     apart, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
-    found = {
-        "demographic_parity_difference": (max, [apart[f"selected {c}"] for c in judged]),
-        "demographic_parity_ratio": (min, [ratio[f"selected {c}"] for c in judged]),
-        "equalized_odds_difference": (max, [max(apart[f"found {c}"], apart[f"mistaken {c}"]) for c in judged]),
+    gaps = {
+        "demographic_parity_difference": (max, [apart[f"selected {c}"] for c in evaluated]),
+        "demographic_parity_ratio": (min, [ratio[f"selected {c}"] for c in evaluated]),
+        "equalized_odds_difference": (max, [max(apart[f"found {c}"], apart[f"mistaken {c}"]) for c in evaluated]),
         # No rate above 0 anywhere has no ratio; fairlearn leaves it out only where it is that of the mistaken.
-        "equalized_odds_ratio": (min, [min(ratio[f"found {c}"], ratio[f"mistaken {c}"]) for c in judged]),
+        "equalized_odds_ratio": (min, [min(ratio[f"found {c}"], ratio[f"mistaken {c}"]) for c in evaluated]),
     }
-    known = {metric: (worst, [v for v in values if not np.isnan(v)]) for metric, (worst, values) in found.items()}
+    known = {metric: (worst, [v for v in values if not np.isnan(v)]) for metric, (worst, values) in gaps.items()}
     return {metric: float(worst(values)) for metric, (worst, values) in known.items() if values}
 
 

@@ -140,8 +140,8 @@ def _load(network: nn.Module, file: str, *, head: str) -> None:
     if not path.is_file():
         raise ValueError(f"the classifier's weights {path} do not exist; correct network.weights, or leave it out.")
     state = {name: value for name, value in read_tensors(path).items() if not name.startswith(head)}
-    own = network.state_dict()
-    wrong = sorted(own.keys() ^ state.keys()) or [n for n, value in own.items() if value.shape != state[n].shape]
+    wanted = network.state_dict()
+    wrong = sorted(wanted.keys() ^ state.keys()) or [n for n, value in wanted.items() if value.shape != state[n].shape]
     if wrong:
         raise ValueError(
             f"{path} holds weights of another network: {wrong[0]} is missing, unknown or of another shape "

@@ -188,7 +188,7 @@ def probabilities_and_features(network: Classifier, images: LabelledImages) -> t
     """
     network.eval()
     device = next(network.parameters()).device
-    found = [
+    batches = [
         network.trunk(
             to_unit_range(torch.as_tensor(images.images[start : start + _PREDICT_BATCH], device=device)).contiguous(
                 memory_format=torch.channels_last
@@ -196,7 +196,7 @@ def probabilities_and_features(network: Classifier, images: LabelledImages) -> t
         )
         for start in range(0, len(images), _PREDICT_BATCH)
     ]
-    features = torch.cat(found) if found else torch.empty((0, network.head.in_features), device=device)
+    features = torch.cat(batches) if batches else torch.empty((0, network.head.in_features), device=device)
     return network.head(features).double().softmax(dim=1), features
 
 

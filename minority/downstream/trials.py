@@ -119,50 +119,52 @@ def run_trial(
     if part == "test":
         fitted = _refitted(trial, network, data, np.arange(len(data.validation)))
         return Predictions.of(fitted(features))
-    found = np.zeros((len(images), len(data.class_names)))
+    averaged = np.zeros((len(images), len(data.class_names)))
     fold = fold_of(data.validation.groups)
     for i in range(_FOLDS):
         held_out = np.flatnonzero(fold == i)
         fitted = _refitted(trial, network, data, np.flatnonzero(fold != i))
-        found[held_out] = fitted(features[torch.as_tensor(held_out, device=features.device)])
-    return Predictions.of(found)
+        averaged[held_out] = fitted(features[torch.as_tensor(held_out, device=features.device)])
+    return Predictions.of(averaged)
 
 
 def fold_of(groups: Int64) -> Int64:
     """(N,) 0 or 1: every group's images in turns, so that both halves have all groups of two images or more."""
     fold = np.zeros(len(groups), dtype=np.int64)
     for group in np.unique(groups):
-        mine = np.flatnonzero(groups == group)
-        fold[mine] = np.arange(len(mine)) % _FOLDS
+        members = np.flatnonzero(groups == group)
+        fold[members] = np.arange(len(members)) % _FOLDS
     return fold
 
 
-def choose_trial(found: Mapping[Trial, Sequence[Predictions]], validation: LabelledImages, *, num_groups: int) -> Trial:
+def choose_trial(
+    results: Mapping[Trial, Sequence[Predictions]], validation: LabelledImages, *, num_groups: int
+) -> Trial:
     """The trial with the best mean worst-group accuracy on the validation split.
 
     Ties, which few validation images make common, go to the higher mean over groups, then to the trial named first.
 
     Args:
-        found: Predictions of the validation images, one a tuning seed.
+        results: Predictions of the validation images, one a tuning seed.
         validation: Those images.
         num_groups: G; groups without validation images count neither way.
 
     Raises:
         ValueError: Where there is nothing to choose from.
     """
-    if not found or len(validation) == 0:
+    if not results or len(validation) == 0:
         raise ValueError("settings are chosen on validation images, got none; set a validation share above 0.")
 
     def merit(trial: Trial) -> tuple[float, float]:
         accuracies = [
-            group_accuracy(predictions.predicted, validation, num_groups=num_groups) for predictions in found[trial]
+            group_accuracy(predictions.predicted, validation, num_groups=num_groups) for predictions in results[trial]
         ]
         return (
             round(float(np.mean([np.nanmin(a) for a in accuracies])), 9),
             round(float(np.mean([np.nanmean(a) for a in accuracies])), 9),
         )
 
-    return max(found, key=merit)
+    return max(results, key=merit)
 
 
 def _refitted(trial: Trial, network: Any, data: DownstreamData, chosen: Int64) -> Any:

@@ -65,13 +65,13 @@ def prepared(
     engine = engine or EngineSettings()
     key = (str(torch.device(device)), precision, engine)
     with _preparing:
-        mine = _kept.setdefault(backbone, {})
-        if key not in mine:
+        of_backbone = _kept.setdefault(backbone, {})
+        if key not in of_backbone:
             made = _prepare(backbone.to(device).in_precision(precision), engine, original=backbone)
             if made is backbone:  # which must not keep itself alive
                 return backbone
-            mine[key] = made
-        return mine[key]
+            of_backbone[key] = made
+        return of_backbone[key]
 
 
 def _prepare(backbone: Backbone, engine: EngineSettings, *, original: Backbone) -> Backbone:

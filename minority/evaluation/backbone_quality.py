@@ -1,4 +1,4 @@
-"""Judging a backbone before it is used: does it know unseen images, and did it learn or memorise?
+"""Evaluating a backbone before it is used: does it know unseen images, and did it learn or memorise?
 
 Every figure stands beside what a model that knows next to nothing reaches (minority/evaluation/baseline_models.py), and
 the Frechet distance beside what real training images reach.
@@ -24,15 +24,15 @@ Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedFeatures(ExtractorSettings):
-    """Where a backbone is judged: as `ExtractorSettings`, but a classifier unless told otherwise."""
+class EvaluationFeatures(ExtractorSettings):
+    """Where a backbone is evaluated: as `ExtractorSettings`, but a classifier unless told otherwise."""
 
     kind: ExtractorKind = "classifier"
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualitySettings:
-    """How a trained backbone is judged. Nothing here changes the backbone; every count costs time.
+    """How a trained backbone is evaluated. Nothing here changes the backbone; every count costs time.
 
     Attributes:
         samples: Plain samples to draw, at least 2.
@@ -51,7 +51,7 @@ class QualitySettings:
     held_out: int = 1000
     bits_images: int = 200
     bits_steps: int = 250
-    features: JudgedFeatures = field(default_factory=JudgedFeatures)
+    features: EvaluationFeatures = field(default_factory=EvaluationFeatures)
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -105,20 +105,20 @@ def measure_quality(
         settings.features, backbone=backbone, train_images=train, train_labels=train_labels, device=device
     )
     reference = RealReference.fit(pixel_features(train), device=device)
-    judged = reference.judge(pixel_features(drawn))
-    trivial = PixelHistogram(train), PixelNormal(train)
+    evaluated = reference.locate(pixel_features(drawn))
+    baselines = PixelHistogram(train), PixelNormal(train)
 
     def bits(images: UInt8, of: Int64) -> CodeLengths:
         part = choose_images(len(images), most=settings.bits_images, seed=settings.seed)
-        return _code_lengths(backbone, images[part], of[part], trivial=trivial, settings=settings, device=device)
+        return _code_lengths(backbone, images[part], of[part], baselines=baselines, settings=settings, device=device)
 
     return BackboneQuality(
         samples=settings.samples,
         sampling_steps=settings.sampling_steps,
         bits_steps=settings.bits_steps,
-        sample_distance=float(judged.nearest_distance.mean()),
-        held_out_distance=float(reference.judge(pixel_features(held_out[chosen])).nearest_distance.mean()),
-        valid=float((judged.realism >= 1).mean()),
+        sample_distance=float(evaluated.nearest_distance.mean()),
+        held_out_distance=float(reference.locate(pixel_features(held_out[chosen])).nearest_distance.mean()),
+        valid=float((evaluated.realism >= 1).mean()),
         levels=len(np.unique(train)),
         train_bits=bits(train, train_labels),
         held_out_bits=bits(held_out, held_out_labels),
@@ -133,10 +133,10 @@ def measure_quality(
 
 
 def check_quality(settings: QualitySettings, *, held_out: int, classes: int) -> None:
-    """Refuse data that a backbone cannot be judged on, before it is trained.
+    """Refuse data that a backbone cannot be evaluated on, before it is trained.
 
     Args:
-        settings: How it will be judged.
+        settings: How it will be evaluated.
         held_out: Held-out images at hand.
         classes: Classes of the training split.
 
@@ -145,7 +145,7 @@ def check_quality(settings: QualitySettings, *, held_out: int, classes: int) -> 
     """
     if held_out < 2:
         raise ValueError(
-            f"a backbone is judged on held-out images, there are {held_out}; set dataset.split.validation_fraction."
+            f"a backbone is evaluated on held-out images, there are {held_out}; set dataset.split.validation_fraction."
         )
     if settings.features.kind == "classifier" and classes < 2:
         raise ValueError(
@@ -216,7 +216,7 @@ def _code_lengths(
     images: UInt8,
     labels: Int64,
     *,
-    trivial: tuple[PixelHistogram, PixelNormal],
+    baselines: tuple[PixelHistogram, PixelNormal],
     settings: QualitySettings,
     device: torch.device | str,
 ) -> CodeLengths:
@@ -225,8 +225,8 @@ def _code_lengths(
         images=len(images),
         backbone=float(bound.mean()),
         error=float(bound.std() / len(images) ** 0.5),
-        histogram=float(trivial[0].bits_per_dim(images).mean()),
-        normal=float(trivial[1].bits_per_dim(images).mean()),
+        histogram=float(baselines[0].bits_per_dim(images).mean()),
+        normal=float(baselines[1].bits_per_dim(images).mean()),
     )
 
 

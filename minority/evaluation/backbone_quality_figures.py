@@ -1,4 +1,4 @@
-"""The figures of a judged backbone, as its model card tells them."""
+"""The figures of an evaluated backbone, as its model card tells them."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ MEMORISED_BELOW = 0.8
 
 @dataclass(frozen=True)
 class CodeLengths:
-    """Bits/dim of images: the backbone's negative ELBO, and exact code lengths of trivial models.
+    """Bits/dim of images: the backbone's negative ELBO, and exact code lengths of baseline density models.
 
     Attributes:
         images: How many.
@@ -34,7 +34,7 @@ class FrechetDistances:
         dimensions: Their number.
         held_out: Held-out images.
         backbone: Of plain samples.
-        class_normals: Of draws from one normal distribution a class over the pixels: a trivial model.
+        class_normals: Of draws from one normal distribution a class over the pixels: a baseline model.
         training: Of training images: what a perfect model of the training split would reach.
     """
 

@@ -90,13 +90,13 @@ def draw_class_normals(images: UInt8, labels: Int64, *, wanted: Int64, seed: int
     rng = np.random.default_rng(seed)
     drawn = np.empty((len(wanted), *images.shape[1:]), dtype=np.uint8)
     for label in np.unique(wanted):
-        members, places = images[labels == label], np.flatnonzero(wanted == label)
+        members, of_label = images[labels == label], np.flatnonzero(wanted == label)
         flat = members.reshape(len(members), -1).astype(np.float32)
         mean = flat.mean(axis=0)
         # Weighted by standard normal numbers, the deviations themselves have their own covariance.
-        weights = rng.standard_normal((len(places), len(flat)), dtype=np.float32) / max(1, len(flat) - 1) ** 0.5
+        weights = rng.standard_normal((len(of_label), len(flat)), dtype=np.float32) / max(1, len(flat) - 1) ** 0.5
         values = mean + weights @ (flat - mean)
-        drawn[places] = np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(-1, *images.shape[1:])
+        drawn[of_label] = np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(-1, *images.shape[1:])
     return drawn
 
 
@@ -111,8 +111,8 @@ def pick_of_classes(labels: Int64, *, wanted: Int64, seed: int) -> Int64:
     rng = np.random.default_rng(seed)
     picked = np.empty(len(wanted), dtype=np.int64)
     for label in np.unique(wanted):
-        places = np.flatnonzero(wanted == label)
-        picked[places] = np.resize(rng.permutation(np.flatnonzero(labels == label)), len(places))
+        of_label = np.flatnonzero(wanted == label)
+        picked[of_label] = np.resize(rng.permutation(np.flatnonzero(labels == label)), len(of_label))
     return picked
 
 
@@ -122,8 +122,8 @@ def _count_levels(images: UInt8) -> Float64:
     cells = np.arange(flat.shape[1]) * _LEVELS
     counts = np.zeros(flat.shape[1] * _LEVELS)
     for start in range(0, len(flat), _CHUNK):
-        places = (cells + flat[start : start + _CHUNK]).ravel()
-        counts += np.bincount(places, minlength=len(counts))
+        cells_of = (cells + flat[start : start + _CHUNK]).ravel()
+        counts += np.bincount(cells_of, minlength=len(counts))
     return counts.reshape(-1, _LEVELS)
 
 

@@ -68,7 +68,7 @@ def set_metrics(real: Features, generated: Features, *, k: int = 5) -> SetMetric
     pairs = compare_pairs(real, generated, k=k)
     inside = pairs.balls.counts > 0
     return SetMetrics(
-        avg_knn=float(pairs.found.distances.mean()),
+        avg_knn=float(pairs.to_real.distances.mean()),
         lof=float(pairs.lof.mean()),
         rarity_score=float(pairs.balls.smallest[inside].mean()) if inside.any() else float("nan"),
         inside=float(inside.mean()),
@@ -77,7 +77,7 @@ def set_metrics(real: Features, generated: Features, *, k: int = 5) -> SetMetric
         density=float(pairs.balls.counts.mean() / k),
         coverage=float(pairs.balls.covered.mean()),
         fid=frechet_distance(real, generated),
-        fid_rare=frechet_distance(real[_largest_mean(pairs.own.distances, share=0.1)], generated),
+        fid_rare=frechet_distance(real[_largest_mean(pairs.among_real.distances, share=0.1)], generated),
     )
 
 
@@ -86,21 +86,23 @@ class PairComparison:
     """What the distances within and between two sets tell.
 
     Attributes:
-        own: The real images' k nearest others.
-        found: The generated images' k nearest real ones.
+        among_real: The real images' k nearest others.
+        to_real: The generated images' k nearest real ones.
         balls: Which generated images lie in which real images' k-NN balls.
         recalled: (N,) whether a real image lies in a generated image's k-NN ball.
     """
 
-    own: Nearest
-    found: Nearest
+    among_real: Nearest
+    to_real: Nearest
     balls: Balls
     recalled: NDArray[np.bool_]
 
     @property
     def lof(self) -> Float64:
         """(M,) local outlier factor of the generated images among the real ones."""
-        return outlier_factor(self.own.distances, self.own.indices, self.found.distances, self.found.indices)
+        return outlier_factor(
+            self.among_real.distances, self.among_real.indices, self.to_real.distances, self.to_real.indices
+        )
 
 
 def compare_pairs(real: Features, generated: Features, *, k: int) -> PairComparison:
@@ -111,12 +113,12 @@ def compare_pairs(real: Features, generated: Features, *, k: int) -> PairCompari
         generated: (M, D), M > k.
         k: Neighbours.
     """
-    own, other, found = Nearest(k), Nearest(k), Nearest(k)
-    ask(real, real, own, leave_out_self=True)
+    among_real, other, to_real = Nearest(k), Nearest(k), Nearest(k)
+    ask(real, real, among_real, leave_out_self=True)
     ask(generated, generated, other, leave_out_self=True)
-    balls, reached = Balls(own.distances[:, -1]), Reached(other.distances[:, -1])
-    ask(generated, real, found, balls, reached)
-    return PairComparison(own=own, found=found, balls=balls, recalled=reached.reached)
+    balls, reached = Balls(among_real.distances[:, -1]), Reached(other.distances[:, -1])
+    ask(generated, real, to_real, balls, reached)
+    return PairComparison(among_real=among_real, to_real=to_real, balls=balls, recalled=reached.reached)
 
 
 def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
@@ -132,8 +134,8 @@ def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
 
 def local_outlier_factor(real: Features, generated: Features, *, k: int = 5) -> Float64:
     """Local outlier factor of each generated image among the real ones (Breunig et al. 2000), (M,), >= 0."""
-    own, neighbours = nearest(real, real, k=k, leave_out_self=True)
-    return outlier_factor(own, neighbours, *nearest(generated, real, k=k))
+    distances_among_real, neighbours = nearest(real, real, k=k, leave_out_self=True)
+    return outlier_factor(distances_among_real, neighbours, *nearest(generated, real, k=k))
 
 
 def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[NDArray[np.bool_], Float64]:

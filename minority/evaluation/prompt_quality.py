@@ -1,4 +1,4 @@
-"""Judging a text-to-image backbone: are prompts obeyed, and did it learn or memorise?
+"""Evaluating a text-to-image backbone: are prompts obeyed, and did it learn or memorise?
 
 Shapes: N images, H x W pixels, C channels; groups are what prompts stand for.
 """
@@ -24,7 +24,7 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class PromptQualitySettings:
-    """How a text-to-image backbone is judged. Nothing here changes it; every count costs time.
+    """How a text-to-image backbone is evaluated. Nothing here changes it; every count costs time.
 
     Attributes:
         samples: Plain samples to draw, the same number for every group, at least 2.
@@ -107,7 +107,7 @@ def measure_prompts(
         ValueError: Where there is no held-out image, or the backbone takes no classifier-free guidance.
     """
     if len(held_out) == 0:
-        raise ValueError("judging prompts needs held-out images; set split.validation_fraction above 0.")
+        raise ValueError("evaluating prompts needs held-out images; set split.validation_fraction above 0.")
     count = len(backbone.prompts.texts) if backbone.prompts is not None else 0
     asked = np.arange(settings.samples, dtype=np.int64) % max(1, count)
     drawn, _ = draw_images(
@@ -124,14 +124,14 @@ def measure_prompts(
     right = labeller.label(drawn)[0] == asked
     shares = [float(right[asked == group].mean()) for group in range(min(count, settings.samples))]
     reference = RealReference.fit(pixel_features(train), device=device)
-    judged = reference.judge(pixel_features(drawn))
+    evaluated = reference.locate(pixel_features(drawn))
     figures = PromptQuality(
         samples=settings.samples,
         obeyed=float(right.mean()),
         recognised=float((labeller.label(held_out)[0] == held_out_groups).mean()),
         worst=(int(np.argmin(shares)), min(shares)),
-        sample_distance=float(judged.nearest_distance.mean()),
-        held_out_distance=float(reference.judge(pixel_features(held_out)).nearest_distance.mean()),
-        valid=float((judged.realism >= 1).mean()),
+        sample_distance=float(evaluated.nearest_distance.mean()),
+        held_out_distance=float(reference.locate(pixel_features(held_out)).nearest_distance.mean()),
+        valid=float((evaluated.realism >= 1).mean()),
     )
     return figures, drawn, asked

@@ -77,10 +77,10 @@ def report_set(
         )
     rng = np.random.default_rng(seed)
     pairs = compare_pairs(real, generated, k=k)
-    own, distances, balls = pairs.own.distances, pairs.found.distances, pairs.balls
-    inside, sparse = balls.counts > 0, np.quantile(own.mean(axis=1), rare_quantile)
+    among_real, distances, balls = pairs.among_real.distances, pairs.to_real.distances, pairs.balls
+    inside, sparse = balls.counts > 0, np.quantile(among_real.mean(axis=1), rare_quantile)
     rare = distances.mean(axis=1) > sparse
-    copies = distances[:, 0] <= np.quantile(own[:, 0], 0.01)
+    copies = distances[:, 0] <= np.quantile(among_real[:, 0], 0.01)
 
     def mean(values: NDArray[np.generic]) -> Figure:
         return _mean(np.asarray(values, dtype=np.float64), rng, draws=draws)
@@ -94,7 +94,7 @@ def report_set(
         "density": mean(balls.counts / k),
         "coverage": mean(balls.covered),
         "fid": _frechet(real, generated),
-        "fid_rare": _frechet(real[own.mean(axis=1) >= sparse], generated),
+        "fid_rare": _frechet(real[among_real.mean(axis=1) >= sparse], generated),
         "kid": _kernel(real, generated, seed=seed),
         "rare": mean(rare),
         "copies": mean(copies),
@@ -124,18 +124,18 @@ def _kernel(real: Features, generated: Features, *, seed: int) -> Figure:
 
 
 def _warnings(real: Features, generated: Features, *, rare_quantile: float) -> list[str]:
-    found = []
+    warnings = []
     for name, features in (("real", real), ("generated", generated)):
         if len(features) < _FEW:
-            found.append(f"{len(features)} {name} images are too few: every share may be off by tens of points.")
+            warnings.append(f"{len(features)} {name} images are too few: every share may be off by tens of points.")
         if len(features) <= features.shape[1]:
-            found.append(
+            warnings.append(
                 f"{len(features)} {name} images give a singular covariance of {features.shape[1]} features: FID, and "
                 "sFID too, compare only with figures at the same numbers of images."
             )
     rarest = round((1 - rare_quantile) * len(real))
     if rarest <= real.shape[1]:
-        found.append(
+        warnings.append(
             f"fid_rare compares with {rarest} rare real images in {real.shape[1]} dimensions: read it as a rank."
         )
-    return found
+    return warnings

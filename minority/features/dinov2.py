@@ -87,7 +87,7 @@ def _fill(model: nn.Module, path: Path, *, network: str) -> None:
 def _resized_positions(position: Tensor, wanted: Tensor) -> Tensor:
     """Position embeddings (1, 1 + n * n, D), trained at another resolution, for another grid."""
     prefix = wanted.shape[1] - int((wanted.shape[1] - 1) ** 0.5) ** 2
-    own, side = int((position.shape[1] - prefix) ** 0.5), int((wanted.shape[1] - prefix) ** 0.5)
-    grid = position[:, prefix:].reshape(1, own, own, -1).permute(0, 3, 1, 2)
+    trained_side, side = int((position.shape[1] - prefix) ** 0.5), int((wanted.shape[1] - prefix) ** 0.5)
+    grid = position[:, prefix:].reshape(1, trained_side, trained_side, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([position[:, :prefix], grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)], dim=1)

@@ -73,8 +73,8 @@ def load_encoder(name: str, weights: str | Path, *, size: int | None = 224) -> I
 
 
 def _fits(network: nn.Module, tensors: dict[str, Tensor]) -> bool:
-    own = network.state_dict()
-    return all(name not in own or own[name].shape == tensor.shape for name, tensor in tensors.items())
+    expected = network.state_dict()
+    return all(name not in expected or expected[name].shape == tensor.shape for name, tensor in tensors.items())
 
 
 class Lpips(nn.Module):

@@ -66,8 +66,8 @@ class InceptionMaps(nn.Module):
 
 def _part(scripted: nn.Module, path: str) -> nn.Module:
     # A TorchScript program has no get_submodule.
-    found: nn.Module = reduce(getattr, path.split("."), scripted)
-    return found
+    part: nn.Module = reduce(getattr, path.split("."), scripted)
+    return part
 
 
 def inception_extractor(

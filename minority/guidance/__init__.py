@@ -40,7 +40,7 @@ class Guidance:
         return False
 
     @property
-    def family(self) -> int:
+    def particle_group(self) -> int:
         """Consecutive chains of a batch that belong together, because `resample` lets them replace one another."""
         return 1
 
@@ -86,7 +86,8 @@ class Guidance:
         """Let chains replace one another.
 
         Returns:
-            (B,) int64 which chain each one continues from here, within its family; None to leave all as they are.
+            (B,) int64 which chain each one continues from here, within its particle group; None to leave all as they
+            are.
         """
         return None
 
@@ -98,7 +99,7 @@ def combination_problem(guidance: Sequence[Guidance], solver: Solver) -> str | N
         reason = method.conflict(others, solver)
         if reason is not None:
             return f"{type(method).__name__} cannot be used here: {reason}"
-    if sum(method.family > 1 for method in guidance) > 1:
+    if sum(method.particle_group > 1 for method in guidance) > 1:
         return "two guidance methods want to prune and branch the chains; leave one of them out."
     return None
 
@@ -114,9 +115,9 @@ def check_combination(guidance: Sequence[Guidance], solver: Solver) -> None:
         raise ValueError(problem)
 
 
-def family_of(guidance: Sequence[Guidance]) -> int:
+def particle_group_of(guidance: Sequence[Guidance]) -> int:
     """Consecutive chains that have to be drawn together, with one label: 1 where none replaces another."""
-    return max((method.family for method in guidance), default=1)
+    return max((method.particle_group for method in guidance), default=1)
 
 
-__all__ = ["Guidance", "check_combination", "combination_problem", "family_of"]
+__all__ = ["Guidance", "check_combination", "combination_problem", "particle_group_of"]

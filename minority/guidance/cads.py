@@ -75,7 +75,7 @@ class Cads(Method):
         """Noise is added once to a prompt, and branches would be told one that was noised for another chain."""
         if any(isinstance(other, Cads) for other in others):
             return "there are two of it; give one."
-        if any(other.family > 1 for other in others):
+        if any(other.particle_group > 1 for other in others):
             return "chains that replace one another would be told prompts noised twice; leave pruning out."
         return None
 
@@ -111,9 +111,9 @@ class Cads(Method):
 
     def _noised(self, tensor: Tensor, normal: Tensor, g: float) -> Tensor:
         noised = g**0.5 * tensor + self.noise_scale * (1 - g) ** 0.5 * normal
-        own = tuple(range(1, tensor.ndim))
-        deviation, mean = torch.std_mean(tensor, dim=own, keepdim=True)
-        noised_deviation, noised_mean = torch.std_mean(noised, dim=own, keepdim=True)
+        dims = tuple(range(1, tensor.ndim))
+        deviation, mean = torch.std_mean(tensor, dim=dims, keepdim=True)
+        noised_deviation, noised_mean = torch.std_mean(noised, dim=dims, keepdim=True)
         tiny = torch.finfo(noised.dtype).tiny
         back = (noised - noised_mean) / noised_deviation.clamp(min=tiny) * deviation + mean
         return self.rescale * back + (1 - self.rescale) * noised

@@ -1,7 +1,7 @@
 """Where the embeddings of each class lie: a Gaussian a class and noise level, for low-density sampling.
 
 They are fitted to embeddings of real images noised to a few levels, and the nearest level is used, so that they fit
-the embeddings that they judge.
+the embeddings that they evaluate.
 
 Shapes: N real images, B samples, C channels, H x W pixels, K classes, L noise levels, D features.
 """
@@ -98,13 +98,13 @@ def fit_gaussians(
 
 
 def _moments(features: Tensor, chosen: Tensor, *, shrinkage: float) -> tuple[Tensor, Tensor]:
-    own = features[chosen] if bool(chosen.any()) else features
-    off = own - own.mean(dim=0)
-    covariance = off.T @ off / max(1, len(own) - 1)
-    if len(own) <= features.shape[1]:
+    members = features[chosen] if bool(chosen.any()) else features
+    off = members - members.mean(dim=0)
+    covariance = off.T @ off / max(1, len(members) - 1)
+    if len(members) <= features.shape[1]:
         everyone = features - features.mean(dim=0)
         covariance = 0.5 * covariance + 0.5 * everyone.T @ everyone / max(1, len(features) - 1)
     size = len(covariance)
     scale = covariance.trace() / size + 1e-6
     round_one = scale * torch.eye(size, dtype=covariance.dtype, device=covariance.device)
-    return own.mean(dim=0), (1 - shrinkage) * covariance + shrinkage * round_one
+    return members.mean(dim=0), (1 - shrinkage) * covariance + shrinkage * round_one

@@ -32,7 +32,7 @@ class Materials:
         reference: The real training images in feature space; None where there are none.
         extract: The features that the reference was fitted on.
         parts: What methods with trained parts have learnt, by the method's key.
-        device: Where the chain is walked.
+        device: Where the chain is computed.
     """
 
     reference: RealReference | None = None

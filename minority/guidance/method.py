@@ -152,5 +152,5 @@ class TrainedMethod(Method):
 
 def default_of(kind: type[Method], setting: str) -> Any:
     """The default of a method's setting; `dataclasses.MISSING` where it has none."""
-    found = next(field for field in fields(kind) if field.name == setting)  # type: ignore[arg-type]
-    return found.default if found.default_factory is MISSING else found.default_factory()
+    declared = next(field for field in fields(kind) if field.name == setting)  # type: ignore[arg-type]
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()

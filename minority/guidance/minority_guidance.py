@@ -214,8 +214,8 @@ def rarity_scores(
                 distance=distance,
             ).cpu()
         )
-    found: NDArray[np.float32] = torch.cat(scores).float().numpy()
-    return found
+    rarity: NDArray[np.float32] = torch.cat(scores).float().numpy()
+    return rarity
 
 
 def _shape(images: Tensor) -> tuple[int, int, int]:

@@ -125,7 +125,7 @@ class MinorityPrompt(Method):
         clips = denoiser.encoders.clips(x_t.device)
         if _WORDS not in chain.kept:
             chain.kept[_WORDS] = self.first_words(clips, len(x_t), noise)
-        words = [own.detach().clone().requires_grad_(True) for own in chain.kept[_WORDS]]
+        words = [word.detach().clone().requires_grad_(True) for word in chain.kept[_WORDS]]
         optimiser = torch.optim.Adam(words, lr=self.learning_rate * (1 - from_noise * self.decay))
         for draw in range(self.iterations):
             with torch.enable_grad():
@@ -133,10 +133,10 @@ class MinorityPrompt(Method):
                 rarity = self._rarity(x_t, step, embedding, chain, noise.perturbation(step, draw))
                 gradients = torch.autograd.grad(-rarity.sum(), words)
             chain.cost.backwards += 2
-            for own, gradient in zip(words, gradients, strict=True):
-                own.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            for word, gradient in zip(words, gradients, strict=True):
+                word.grad = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
             optimiser.step()
-        chain.kept[_WORDS] = [own.detach() for own in words]
+        chain.kept[_WORDS] = [word.detach() for word in words]
         with torch.no_grad():
             chain.condition = denoiser.encoders.embed(texts, chain.kept[_WORDS], place=self.place)
 
@@ -176,10 +176,10 @@ class MinorityPrompt(Method):
         if self.perturbation is not None:
             return trained, trained.step_at(self.perturbation)
         stride = trained.num_steps // schedule.num_steps
-        told = trained.num_steps - int(_position(schedule, step)) + stride - 1
+        timestep = trained.num_steps - int(_position(schedule, step)) + stride - 1
         late = _is_late(schedule)
-        levels = trained.told_late() if late else trained
-        return levels, max(0, min(told - late, trained.num_steps - 1))
+        levels = trained.shifted_one_level() if late else trained
+        return levels, max(0, min(timestep - late, trained.num_steps - 1))
 
 
 def _position(schedule: NoiseSchedule, step: int) -> float:
@@ -190,11 +190,11 @@ def _position(schedule: NoiseSchedule, step: int) -> float:
 
 
 def _is_late(schedule: NoiseSchedule) -> int:
-    """1 where the network is told the next noisier level (`NoiseSchedule.told_late`), else 0."""
+    """1 where the network is told the next noisier level (`NoiseSchedule.shifted_one_level`), else 0."""
     if not np.issubdtype(schedule.timesteps.dtype, np.integer):
         return 0
-    told = int(schedule.timesteps[-1])
-    return int(told >= schedule.trained.num_steps or schedule.trained.abar[told] != schedule.abar[-1])
+    timestep = int(schedule.timesteps[-1])
+    return int(timestep >= schedule.trained.num_steps or schedule.trained.abar[timestep] != schedule.abar[-1])
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

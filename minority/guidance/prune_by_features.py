@@ -1,6 +1,6 @@
 """Prune and branch by where the clean estimates lie among the real images, instead of by the minority metric.
 
-No network calls for judging: the clean estimate of a chain is placed in feature space, and promises the more, the
+No network calls for weighing: the clean estimate of a chain is placed in feature space, and weighs the more, the
 farther it lies from its real neighbours, as long as it stays inside their manifold.
 
 Shapes: B samples, C channels, H x W pixels.
@@ -25,7 +25,7 @@ from minority.neighbours.reference import RealReference
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PruneByFeatures(PruneAndBranch):
-    """Judges every chain by its clean estimate's neighbours in feature space.
+    """Weighs every chain by its clean estimate's neighbours in feature space.
 
     Attributes:
         reference: The real training images.
@@ -41,11 +41,13 @@ class PruneByFeatures(PruneAndBranch):
         """Itself: it has its reference."""
         return self
 
-    def promise(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
+    def particle_weights(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """Mean distance to the nearest real images, (B,); below 0 where the estimate does not look real."""
-        place = self.reference.judge(self.extract(to_pixels(chain.space.to_images(estimate.x0_hat))))
-        unreal = np.minimum(place.realism, self.realism_floor) - self.realism_floor - 1e-6
-        return torch.from_numpy(np.where(place.realism >= self.realism_floor, place.knn_distance, unreal))
+        neighbourhood = self.reference.locate(self.extract(to_pixels(chain.space.to_images(estimate.x0_hat))))
+        unreal = np.minimum(neighbourhood.realism, self.realism_floor) - self.realism_floor - 1e-6
+        return torch.from_numpy(
+            np.where(neighbourhood.realism >= self.realism_floor, neighbourhood.knn_distance, unreal)
+        )
 
     @classmethod
     def bind(

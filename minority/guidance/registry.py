@@ -24,9 +24,9 @@ def methods_of(module: ModuleType) -> list[type[Method]]:
 
 
 def _modules() -> Iterator[ModuleType]:
-    for found in pkgutil.iter_modules(minority.guidance.__path__):
-        if f"{GROUP}.{found.name}" != __name__:
-            yield importlib.import_module(f"{GROUP}.{found.name}")
+    for module in pkgutil.iter_modules(minority.guidance.__path__):
+        if f"{GROUP}.{module.name}" != __name__:
+            yield importlib.import_module(f"{GROUP}.{module.name}")
     for entry in importlib.metadata.entry_points(group=GROUP):
         yield entry.load()
 
@@ -37,14 +37,14 @@ def collect() -> dict[str, type[Method]]:
     Raises:
         ValueError: Two methods have one key.
     """
-    found: dict[str, type[Method]] = {}
+    methods: dict[str, type[Method]] = {}
     for kind in (kind for module in _modules() for kind in methods_of(module)):
-        if found.setdefault(kind.key, kind) is not kind:
+        if methods.setdefault(kind.key, kind) is not kind:
             raise ValueError(
-                f"two guidance methods have the key {kind.key}: {found[kind.key].__module__} and {kind.__module__}; "
+                f"two guidance methods have the key {kind.key}: {methods[kind.key].__module__} and {kind.__module__}; "
                 "rename one."
             )
-    return dict(sorted(found.items(), key=lambda entry: (STAGES.index(entry[1].stage), entry[0])))
+    return dict(sorted(methods.items(), key=lambda entry: (STAGES.index(entry[1].stage), entry[0])))
 
 
 #: The methods by key, in the order of what they change: the start of the chain first.

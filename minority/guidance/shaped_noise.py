@@ -74,8 +74,8 @@ class _Shaped:
     def score(self, step: int, draw: int) -> Tensor:
         return self._noise.score(step, draw)
 
-    def judgement(self, step: int, draw: int) -> Tensor:
-        return self._noise.judgement(step, draw)
+    def particle_weight(self, step: int, draw: int) -> Tensor:
+        return self._noise.particle_weight(step, draw)
 
     def probe(self, step: int, draw: int) -> Tensor:
         return self._noise.probe(step, draw)

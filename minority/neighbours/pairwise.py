@@ -108,15 +108,15 @@ class Nearest(Question):
         candidates = self.best.indices.sort(dim=1).values  # by index, so that ties go to the first
         exact = self.space.exact(rows, candidates)
         exact, order = exact.sort(dim=1, stable=True)
-        found = candidates.gather(1, order)[:, : self.k]
+        indices = candidates.gather(1, order)[:, : self.k]
         if self.kept < self.others:
             bound = self.best.values[:, -1].double() - self.space.slack(rows)
             last = exact[:, self.k - 1]
             for i in torch.nonzero((last**2 > bound) & (last > 0)).flatten().tolist():
                 full = self.space.exact_row(rows.start + i, leave_out_self=self.leave_out_self)
                 ordered, order = full.sort(stable=True)
-                exact[i, : self.k], found[i] = ordered[: self.k], order[: self.k]
-        self.distances[rows], self.indices[rows] = exact[:, : self.k].cpu().numpy(), found.cpu().numpy()
+                exact[i, : self.k], indices[i] = ordered[: self.k], order[: self.k]
+        self.distances[rows], self.indices[rows] = exact[:, : self.k].cpu().numpy(), indices.cpu().numpy()
 
 
 class LargestRatio(Question):
@@ -190,8 +190,8 @@ class Balls(Question):
         radius = self.radius[columns]
         inside = self.space.within(rows, columns, squared, radius)
         self.counts[rows] += inside.sum(dim=1).cpu().numpy()
-        found = torch.where(inside, radius, torch.inf).amin(dim=1)
-        self.smallest[rows] = np.minimum(self.smallest[rows], found.cpu().numpy())
+        smallest = torch.where(inside, radius, torch.inf).amin(dim=1)
+        self.smallest[rows] = np.minimum(self.smallest[rows], smallest.cpu().numpy())
         self.covered[columns] |= inside.any(dim=0).cpu().numpy()
 
 
@@ -241,8 +241,8 @@ class Pairs(Question):
     def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
         """Collect."""
         inside = self.space.within(rows, columns, squared, self.space.on_device(np.array([self.radius])))
-        found = np.argwhere(inside.cpu().numpy()) + np.array([rows.start, columns.start])
-        self.pairs = np.concatenate([self.pairs, found])
+        pairs = np.argwhere(inside.cpu().numpy()) + np.array([rows.start, columns.start])
+        self.pairs = np.concatenate([self.pairs, pairs])
 
 
 def in_balls(points: Features, centres: Features, radii: Float64, *, device: torch.device | str = "cpu") -> Balls:

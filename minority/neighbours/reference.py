@@ -1,8 +1,8 @@
 """Nearest neighbours in feature space: how rare, how real-looking and how new an image is.
 
-A `RealReference` is fitted on features of the real training split; everything else is judged against it.
+A `RealReference` is fitted on features of the real training split; everything else is evaluated against it.
 
-Shapes: N reference images, M judged images, D features.
+Shapes: N reference images, M evaluated images, D features.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class RealReference:
     Attributes:
         features: (N, D) features of the training images, float32 or float64 as they were given.
         k: Neighbours that are counted; clipped to N - 1.
-        own: The neighbourhood of the training images themselves, each left out of its own neighbours.
+        of_training: The neighbourhood of the training images themselves, each left out of its own neighbours.
         radii: (N,) distance of each to its k-th nearest other one.
         reachability: (N,) local reachability density of each (Breunig et al. 2000).
         device: Where distances are computed.
@@ -55,7 +55,7 @@ class RealReference:
 
     features: Features
     k: int
-    own: Neighbourhood
+    of_training: Neighbourhood
     radii: Float64
     reachability: Float64
     device: torch.device | str = "cpu"
@@ -87,7 +87,7 @@ class RealReference:
         reachability = reachability_density(distances, radii[neighbours])
         ratio, balls = LargestRatio(radii), Balls(radii)
         ask(real, real, ratio, balls, leave_out_self=True, device=device)
-        own = Neighbourhood(
+        of_training = Neighbourhood(
             knn_distance=distances.mean(axis=1),
             nearest_distance=distances[:, 0],
             nearest=neighbours[:, 0],
@@ -96,9 +96,9 @@ class RealReference:
             rarity=balls.smallest,
             copy_ratio=_copy_ratio(distances),
         )
-        return cls(features=real, k=k, own=own, radii=radii, reachability=reachability, device=device)
+        return cls(features=real, k=k, of_training=of_training, radii=radii, reachability=reachability, device=device)
 
-    def judge(self, features: NDArray[np.floating]) -> Neighbourhood:
+    def locate(self, features: NDArray[np.floating]) -> Neighbourhood:
         """Place images among the reference.
 
         Args:
@@ -107,16 +107,16 @@ class RealReference:
         Raises:
             ValueError: Where D is not the reference's, or features are not finite.
         """
-        judged = np.asarray(features)
-        if judged.ndim != 2 or judged.shape[1] != self.features.shape[1]:
+        evaluated = np.asarray(features)
+        if evaluated.ndim != 2 or evaluated.shape[1] != self.features.shape[1]:
             raise ValueError(
-                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {judged.shape}; use the "
-                "same extractor for both."
+                f"features must be (M, {self.features.shape[1]}), as the reference's are, got {evaluated.shape}; use "
+                "the same extractor for both."
             )
-        if not np.isfinite(judged).all():
-            raise ValueError("the features to judge are not all finite; check the extractor and the images.")
+        if not np.isfinite(evaluated).all():
+            raise ValueError("the features to evaluate are not all finite; check the extractor and the images.")
         near, ratio, balls = Nearest(self.k), LargestRatio(self.radii), Balls(self.radii)
-        ask(judged, self.features, near, ratio, balls, device=self.device)
+        ask(evaluated, self.features, near, ratio, balls, device=self.device)
         distances, neighbours = near.distances, near.indices
         reachability = reachability_density(distances, self.radii[neighbours])
         return Neighbourhood(
@@ -130,18 +130,18 @@ class RealReference:
         )
 
 
-def outlier_factor(own: Float64, neighbours: Int64, distances: Float64, found: Int64) -> Float64:
+def outlier_factor(among_real: Float64, neighbours: Int64, distances: Float64, nearest_real: Int64) -> Float64:
     """Local outlier factor (Breunig et al. 2000), (M,); 1 = as dense as its neighbours, larger = sparser.
 
     Args:
-        own: (N, k) distances of the reference images to their nearest others.
+        among_real: (N, k) distances of the reference images to their nearest others.
         neighbours: (N, k) the indices of those.
         distances: (M, k) distances of the images to their nearest reference images.
-        found: (M, k) the indices of those.
+        nearest_real: (M, k) the indices of those.
     """
-    radii = own[:, -1]
-    density = reachability_density(own, radii[neighbours])
-    return np.asarray(density[found].mean(axis=1) / reachability_density(distances, radii[found]))
+    radii = among_real[:, -1]
+    density = reachability_density(among_real, radii[neighbours])
+    return np.asarray(density[nearest_real].mean(axis=1) / reachability_density(distances, radii[nearest_real]))
 
 
 def reachability_density(distances: Float64, neighbour_radii: Float64) -> Float64:

@@ -76,8 +76,8 @@ class Space:
             squared.addmm_(part, other.T, alpha=-2)
             if leave_out_self:
                 first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
-                own = torch.arange(first, max(first, last), device=squared.device)
-                squared[own - rows.start, own - columns.start] = torch.inf
+                itself = torch.arange(first, max(first, last), device=squared.device)
+                squared[itself - rows.start, itself - columns.start] = torch.inf
             yield columns, squared
 
     def within(self, rows: slice, columns: slice, squared: Tensor, radius: Tensor) -> Tensor:

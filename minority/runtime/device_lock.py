@@ -1,4 +1,4 @@
-"""Turns on a device: units that share a GPU compute one batch at a time, and judge, encode and write meanwhile.
+"""A lock of a device: units that share a GPU compute one batch at a time, and evaluate, encode and write meanwhile.
 
 Two units of one process (workers.gpus = 0.5) overlap that way: while one batch is drawn, the images of another unit are
 encoded and written, with the memory of one batch. Who goes first changes no image.
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import torch
 
-_turns: defaultdict[torch.device, threading.RLock] = defaultdict(threading.RLock)
+_locks: defaultdict[torch.device, threading.RLock] = defaultdict(threading.RLock)
 _choosing = threading.Lock()
 
 
 @contextmanager
-def device_turn(device: torch.device | str) -> Iterator[None]:
+def device_lock(device: torch.device | str) -> Iterator[None]:
     """Hold a device for the block; on a CPU, whose cores serve many at once, nobody waits.
 
     Args:
@@ -27,6 +27,6 @@ def device_turn(device: torch.device | str) -> Iterator[None]:
         yield
         return
     with _choosing:
-        turn = _turns[device]
-    with turn:
+        lock = _locks[device]
+    with lock:
         yield

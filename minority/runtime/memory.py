@@ -42,8 +42,8 @@ def in_batches(
         OutOfMemoryError: Not even the smallest batch fits.
     """
     results: list[_Result] = []
-    start, told = 0, time.monotonic()
-    began = told
+    start, last_line = 0, time.monotonic()
+    began = last_line
     while start < count:
         stop_if_interrupted()
         part = slice(start, min(start + size, count))
@@ -55,9 +55,9 @@ def in_batches(
             continue
         results.extend(result)
         start = part.stop
-        if start < count and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            rate = start / (told - began)
+        if start < count and time.monotonic() - last_line >= _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            rate = start / (last_line - began)
             _logger.info("%d of %d %s, %.3g a second, %.0f s left", start, count, what, rate, (count - start) / rate)
     return results
 

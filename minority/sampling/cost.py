@@ -10,7 +10,7 @@ def expected_cost(settings: SamplerSettings, backbone: Backbone) -> float:
     """Denoiser evaluations a sample that `draw` counts for these settings (a backward pass counts as two).
 
     Args:
-        settings: How samples are drawn. Whole families are asked for; what is drawn for nobody costs more.
+        settings: How samples are drawn. Whole particle groups are asked for; what is drawn for nobody costs more.
         backbone: Decides how many steps the respaced chain has, and what a second stage adds.
 
     Raises:

@@ -19,12 +19,12 @@ from minority.diffusion.pixels import from_pixels, to_pixels
 from minority.diffusion.score import minority_score, negative_elbo
 from minority.engine.prepare import EngineSettings, prepared
 from minority.features.pixel_features import pixel_features
-from minority.guidance import Guidance, family_of
-from minority.guidance.families import founders as founders_of
-from minority.guidance.families import whole_families
+from minority.guidance import Guidance, particle_group_of
 from minority.guidance.materials import Extractor, Materials, Parts
+from minority.guidance.particle_groups import root_ancestors as root_ancestors_of
+from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
-from minority.runtime.device_lock import device_turn
+from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
 from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
@@ -78,18 +78,18 @@ class Drawn:
     Attributes:
         images: (N, H, W, C) uint8.
         evaluations: Denoiser evaluations a sample (a backward pass counts as two; an upsampler's calls count too).
-        founders: (N,) int64 index of the chain that each sample descends from: its own where chains were not branched;
-            samples of one founder are siblings.
+        root_ancestors: (N,) int64 index of the chain that each sample descends from: its own where chains were not
+            branched; samples of one root ancestor are copies.
     """
 
     images: NDArray[np.uint8]
     evaluations: float
-    founders: NDArray[np.int64]
+    root_ancestors: NDArray[np.int64]
 
     @property
-    def siblings(self) -> int:
-        """Samples beyond the first one of every founder."""
-        return len(self.founders) - len(np.unique(self.founders))
+    def copies(self) -> int:
+        """Samples beyond the first one of every root ancestor."""
+        return len(self.root_ancestors) - len(np.unique(self.root_ancestors))
 
 
 def draw(
@@ -107,8 +107,9 @@ def draw(
 ) -> Drawn:
     """Draw the samples with the given indices.
 
-    Where chains may replace one another, whole families of indices are drawn, each with the label of the sample that
-    asked for it, and only what was asked for is returned. Ask for whole families of one label, or pay for the rest.
+    Where chains may replace one another, whole particle groups of indices are drawn, each with the label of the sample
+    that asked for it, and only what was asked for is returned. Ask for whole particle groups of one label, or pay for
+    the rest.
 
     Args:
         backbone: On any device.
@@ -117,7 +118,7 @@ def draw(
         labels: One a sample for a class-conditional backbone, None for an unconditional one.
         settings: How.
         guidance: Methods beside those of the settings: ones that are no settings.
-        reference: The real training images, for settings that judge chains by features.
+        reference: The real training images, for settings that weigh chains by features.
         extract: The features that the reference was fitted on.
         parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
@@ -132,15 +133,15 @@ def draw(
     schedule = backbone.schedule.respaced(settings.steps)
     materials = Materials(reference=reference, extract=extract, parts=parts or {}, device=device)
     methods = [method.ready(backbone, materials) for method in (*settings.guidance, *guidance)]
-    family = family_of(methods)
-    members, member_labels, positions = whole_families(indices, labels, family=family)
-    size = max(1, settings.batch_size // family) * family
+    particle_group = particle_group_of(methods)
+    members, member_labels, positions = whole_particle_groups(indices, labels, particle_group=particle_group)
+    size = max(1, settings.batch_size // particle_group) * particle_group
 
     def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
         part = members[batch]
         label = _labels_of(member_labels, batch, device=device)
         parents: list[Tensor | None] = []
-        with device_turn(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
+        with device_lock(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
             x, cost = sample(
                 backbone.denoiser,
                 schedule,
@@ -149,7 +150,7 @@ def draw(
                 condition=backbone.condition(seed, part, label),
                 guidance=methods,
                 variance=settings.variance,
-                solver=settings.walk,
+                solver=settings.chain_solver,
                 space=backbone.space,
                 on_step=lambda arrival: parents.append(arrival.parents),
             )
@@ -158,15 +159,15 @@ def draw(
                 x, extra = backbone.finish(x, seed=seed, indices=part, label=label)
             require_finite(x, "a finished image")
             images = to_pixels(x)
-        origins = np.array(part, dtype=np.uint64)[founders_of(parents, len(part)).numpy()]
+        origins = np.array(part, dtype=np.uint64)[root_ancestors_of(parents, len(part)).numpy()]
         return images, origins.astype(np.int64), cost.evaluations() + extra
 
     with finite_states(backbone, precision=settings.precision):
-        batches = in_batches(len(members), size=size, work=draw_batch, smallest=family)
+        batches = in_batches(len(members), size=size, work=draw_batch, smallest=particle_group)
     return Drawn(
         images=np.concatenate([images for images, _, _ in batches])[positions],
         evaluations=batches[-1][2] * len(members) / len(indices),
-        founders=np.concatenate([founders for _, founders, _ in batches])[positions],
+        root_ancestors=np.concatenate([root_ancestors for _, root_ancestors, _ in batches])[positions],
     )
 
 
@@ -211,8 +212,8 @@ def score_images(
 ) -> Scores:
     """Score finished images by the backbone.
 
-    Where its chain walks no images, it is the images' states that are scored: latents, whose negative ELBO is that of a
-    density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
+    Where its chain is not one of images, it is the images' states that are scored: latents, whose negative ELBO is that
+    of a density in bits a latent dimension, or the low-resolution images of a two-stage backbone.
 
     The negative ELBO of a distilled backbone is not a number (NaN): its clean estimates are ends of samples, no means,
     and bound nothing.
@@ -239,7 +240,7 @@ def score_images(
     def score_batch(part: slice) -> tuple[Tensor, Tensor]:
         label = backbone.condition(seed, indices[part], _labels_of(labels, part, device=device))
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
-        with device_turn(device):
+        with device_lock(device):
             with torch.no_grad():
                 batch = backbone.encode(x[part].to(device))
             require_finite(batch, "the encoded image")

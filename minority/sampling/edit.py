@@ -2,7 +2,7 @@
 
 The image keeps its coarse content, and with it its label, as far as it is not noised away (SDEdit: Meng et al., ICLR
 2022). That gives an unconditional backbone labelled samples of groups that it hardly ever draws. Whether the label
-survived is for the judge to say, as with every candidate.
+survived is for the filters to say, as with every candidate.
 
 Shapes: B samples, C channels, H x W pixels.
 """
@@ -66,10 +66,10 @@ def choose_sources(
     """
     chosen = []
     for index, group in zip(indices, groups, strict=True):
-        own = np.flatnonzero(real_groups == group)
-        if len(own) == 0:
+        of_group = np.flatnonzero(real_groups == group)
+        if len(of_group) == 0:
             raise ValueError(f"group {group} has no real image that could be varied; leave edit out or add some.")
-        chosen.append(int(own[np.random.default_rng([seed, index, _SOURCES]).integers(len(own))]))
+        chosen.append(int(of_group[np.random.default_rng([seed, index, _SOURCES]).integers(len(of_group))]))
     return np.array(chosen, dtype=np.int64)
 
 
@@ -115,7 +115,7 @@ def edit_images(
         seed: The run's seed.
         indices: One sample index an image; each decides its own noise.
         labels: One an image for a class-conditional backbone, None for an unconditional one.
-        settings: How the chain is walked and guided; a boosted start does not go with this one, nor does pruning.
+        settings: How the chain is solved and guided; a boosted start does not go with this one, nor does pruning.
         fraction: How far up the chain the images are noised, in [0, 1).
         parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
@@ -133,7 +133,7 @@ def edit_images(
         )
     if len(indices) != len(images) or (labels is not None and len(labels) != len(images)) or len(images) == 0:
         raise ValueError(f"{len(images)} images need as many indices and labels, and there must be one at least.")
-    pruning = [method.key for method in settings.guidance if method.family > 1]
+    pruning = [method.key for method in settings.guidance if method.particle_group > 1]
     if pruning:
         raise ValueError(f"pruned chains take another image's place and label; leave {pruning[0]} out.")
     check_backbone(backbone, settings)
@@ -156,7 +156,7 @@ def edit_images(
                 condition=backbone.condition(seed, indices[part], label),
                 guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
                 variance=settings.variance,
-                solver=settings.walk,
+                solver=settings.chain_solver,
                 space=backbone.space,
             )
             require_finite(x, "the end of a chain")

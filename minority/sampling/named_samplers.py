@@ -43,7 +43,7 @@ class NamedSampler:
 _OURS = "this project's combination"
 _BOOST = BoostAndSkip(boost=4.0, skip=0.12)
 _BY_METRIC = PruneAndBranch(points=(0.5, 0.7), perturbation=0.3, draws=4)
-_BY_FEATURES = PruneAndBranch(judge="features", points=(0.5, 0.7))
+_BY_FEATURES = PruneAndBranch(weight_by="features", points=(0.5, 0.7))
 
 
 def _solvers() -> dict[str, NamedSampler]:
@@ -140,7 +140,7 @@ def compare(
         seed: The run's seed.
         indices: Sample indices.
         labels: One a sample for a class-conditional backbone, else None.
-        reference: The real training images, for samplers that judge chains by features.
+        reference: The real training images, for samplers that weigh chains by features.
         extract: The features that the reference was fitted on.
         parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.

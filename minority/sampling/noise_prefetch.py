@@ -1,4 +1,4 @@
-"""Noise drawn ahead: while a GPU computes a step, a thread draws the noise of the next one and sends it there.
+"""Prefetched noise: while a GPU computes a step, a thread draws the noise of the next one and sends it there.
 
 The numbers are those of the source itself. What was not foreseen is drawn when it is asked for.
 """
@@ -16,8 +16,8 @@ from minority.diffusion.noise import NoiseSource, SampleNoise
 _Address = tuple[str, tuple[int, ...]]
 
 
-class NoiseAhead:
-    """A source of noise, one step ahead; a context manager that ends its thread.
+class NoisePrefetch:
+    """A source of noise that prefetches one step; a context manager that ends its thread.
 
     Args:
         source: Any source whose draws are addressed, not consumed.
@@ -29,7 +29,7 @@ class NoiseAhead:
         self._coming: dict[_Address, Future[Tensor]] = {}
         self._last_guided: dict[int, int] = {}
 
-    def __enter__(self) -> "NoiseAhead":
+    def __enter__(self) -> "NoisePrefetch":
         return self
 
     def __exit__(
@@ -61,9 +61,9 @@ class NoiseAhead:
         """The noise with which a finished image is perturbed to `step`."""
         return self._source.score(step, draw)
 
-    def judgement(self, step: int, draw: int) -> Tensor:
-        """The noise with which chains are judged at `step`."""
-        return self._source.judgement(step, draw)
+    def particle_weight(self, step: int, draw: int) -> Tensor:
+        """The noise with which chains are weighed at `step`."""
+        return self._source.particle_weight(step, draw)
 
     def probe(self, step: int, draw: int) -> Tensor:
         """A random direction along which an encoder is probed at `step`."""
@@ -88,12 +88,12 @@ class NoiseAhead:
 def sample_noise(
     seed: int, indices: Sequence[int], *, shape: tuple[int, int, int], device: torch.device | str
 ) -> Iterator[NoiseSource]:
-    """The noise of a batch by sample index, drawn ahead where a GPU computes meanwhile; see `SampleNoise`."""
+    """The noise of a batch by sample index, prefetched where a GPU computes meanwhile; see `SampleNoise`."""
     device = torch.device(device)
     if device.type != "cuda":
         yield SampleNoise(seed, indices, shape=shape, device=device)
         return
     # Which GPU "cuda" means is a matter of the thread.
     device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-    with NoiseAhead(SampleNoise(seed, indices, shape=shape, device=device)) as noise:
+    with NoisePrefetch(SampleNoise(seed, indices, shape=shape, device=device)) as noise:
         yield noise

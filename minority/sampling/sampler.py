@@ -1,6 +1,6 @@
 """The sampling loop: one for every solver and every guidance method.
 
-Start hot, walk down, let guidance shift each arrival where it acts.
+Start hot, step down, let guidance shift each arrival where it acts.
 
 Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
@@ -40,13 +40,13 @@ def sample(
 
     Args:
         denoiser: The backbone's denoiser.
-        schedule: The (respaced) chain to walk.
+        schedule: The (respaced) chain.
         noise: The batch's noise; its shape decides B, C, H, W.
         label: (B,) int64 labels for a class-conditional backbone.
         condition: What the network is told instead of the labels: rows of a table of prompts, or embeddings.
         guidance: Methods that steer the chain; at most one of them may choose its start.
         variance: The reverse variance (minority/diffusion/chain.py).
-        solver: How the chain is walked (minority/solvers).
+        solver: How the chain is solved (minority/solvers).
         space: Where clean states lie; images by default.
         on_step: Called after every step.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from minority.backbones.backbone import Precision
 from minority.diffusion.chain import Variance
 from minority.engine.prepare import EngineSettings
-from minority.guidance import check_combination, family_of
+from minority.guidance import check_combination, particle_group_of
 from minority.guidance.method import Method
 from minority.guidance.registry import METHODS
 from minority.solvers import Solver
@@ -25,7 +25,7 @@ _SHOWN_IN_USE = ("minority_prompt", "cads", "cfg_plus_plus")
 
 @dataclass(frozen=True, kw_only=True)
 class _ChainSettings:
-    """How the chain is walked; the first part of SamplerSettings."""
+    """How the chain is solved; the first part of SamplerSettings."""
 
     steps: int | str = 50
     variance: Variance = "learned_range"
@@ -53,7 +53,7 @@ class SamplerSettings(_WithMethods):
         steps: Steps of the respaced chain: a number, or sections such as "10,15", "ddim25", "leading50",
             "trailing4" or "lcm4".
         variance: Reverse variance (minority/diffusion/chain.py).
-        solver: How the chain is walked (minority/solvers).
+        solver: How the chain is solved (minority/solvers).
         eta: Noise of the solver "ddim", >= 0; without effect on others.
         precision: Of the network's weights and activations; everything else is fp32.
         engine: How the network is run. Changes images at most in the last bit.
@@ -69,7 +69,7 @@ class SamplerSettings(_WithMethods):
             raise ValueError(f"SamplerSettings.batch_size must be at least 1, got {self.batch_size}.")
         if not self.eta >= 0:
             raise ValueError(f"SamplerSettings.eta must not be negative, got {self.eta}.")
-        check_combination(self.guidance, self.walk)
+        check_combination(self.guidance, self.chain_solver)
 
     @property
     def guidance(self) -> list[Method]:
@@ -78,8 +78,8 @@ class SamplerSettings(_WithMethods):
 
     def method(self, key: str) -> Method | None:
         """The settings of one method, by its key; None where it is not used."""
-        found: Method | None = getattr(self, key)
-        return found
+        method: Method | None = getattr(self, key)
+        return method
 
     def guided(self, *methods: Method) -> Self:
         """The same settings with these methods, each in the place of its key."""
@@ -87,13 +87,13 @@ class SamplerSettings(_WithMethods):
         return replace(self, **chosen)
 
     @property
-    def family(self) -> int:
+    def particle_group(self) -> int:
         """Consecutive sample indices that are drawn together, with one label, as chains may replace one another."""
-        return family_of(self.guidance)
+        return particle_group_of(self.guidance)
 
     @property
-    def walk(self) -> Solver:
-        """The solver that walks the chain."""
+    def chain_solver(self) -> Solver:
+        """The solver of the chain."""
         if self.solver == "ddim":
             return Ddim(eta=self.eta)
         solvers: dict[str, Solver] = {"dpm_solver": DpmSolver(), "renoise": Renoise()}

@@ -88,7 +88,9 @@ class UpsamplerCodec:
         return on_grid(F.interpolate(images, size=self.state_shape[1:], mode="area"))
 
     def decode(self, states: Tensor) -> Tensor:
-        """Small images enlarged bilinearly: what guidance and judges of unfinished chains see of the second stage."""
+        """Small images enlarged bilinearly: what guidance and particle weights of unfinished chains see of the second
+        stage.
+        """
         return F.interpolate(states, size=self.upsampler.image_shape[1:], mode="bilinear", align_corners=False)
 
     def finish(self, states: Tensor, seed: int, indices: Sequence[int], label: Tensor | None) -> tuple[Tensor, float]:

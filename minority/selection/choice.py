@@ -1,4 +1,4 @@
-"""The choice among judged candidates: up to a quota, in order or as different as can be, with a reason for refusals.
+"""The choice among evaluated candidates: up to a quota, in order or as different as can be, with a reason for refusals.
 
 Shapes: M candidates, D features.
 """
@@ -24,7 +24,7 @@ class Spread:
     Attributes:
         features: (M, D) of the candidates.
         rounds: (M,) the round of each; what earlier rounds keep does not change when a later one is added.
-        spacing: A candidate this near to a kept one of its label, or nearer, is a look-alike; 0 keeps all but copies.
+        spacing: A candidate this near to a kept one of its group, or nearer, is a look-alike; 0 keeps all but copies.
     """
 
     features: Features
@@ -34,23 +34,23 @@ class Spread:
 
 def choose(
     rows: Mapping[str, NDArray[np.generic]],
-    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
     *,
     quotas: Mapping[int, int],
     policy: Policy = "rare",
     rounds: NDArray[np.int64] | None = None,
     spread: Spread | None = None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Keep what the policy lets through until the quota of its label is full.
+    """Keep what the policy lets through until the quota of its group is full.
 
     Args:
         rows: What the policy asks of every candidate (`policy.asked_columns`), each (M,).
-        labels: (M,) labels, or groups, of the candidates.
-        quotas: How many may be kept for each label.
+        groups: (M,) groups of the candidates, or labels where groups are labels.
+        quotas: How many may be kept of each group.
         policy: Which verdicts a kept candidate must have.
         rounds: (M,) the round of each, for policies that compare within one; None: all are of one.
         spread: None keeps them in the order given. Otherwise, round by round, the candidate farthest from all kept ones
-            of its label comes first.
+            of its group comes first.
 
     Returns:
         (M,) whether a candidate is kept, and for each one "kept" or the first filter that refused it.
@@ -58,15 +58,15 @@ def choose(
     Raises:
         ValueError: Something that the policy asks is not known.
     """
-    reasons = [reason or QUOTA_FULL for reason in refusals(policy, rows, labels, rounds=rounds)]
+    reasons = [reason or QUOTA_FULL for reason in refusals(policy, rows, groups, rounds=rounds)]
     passed = np.array([reason == QUOTA_FULL for reason in reasons], dtype=bool)
-    for label in np.unique(labels).tolist():
-        mine = np.flatnonzero(passed & (labels == label))
-        quota = quotas.get(label, 0)
+    for group in np.unique(groups).tolist():
+        members = np.flatnonzero(passed & (groups == group))
+        quota = quotas.get(group, 0)
         if spread is None:
-            chosen, alike = mine[:quota].tolist(), list[int]()
+            chosen, alike = members[:quota].tolist(), list[int]()
         else:
-            chosen, alike = _choose_spread(mine, spread, quota=quota)
+            chosen, alike = _choose_spread(members, spread, quota=quota)
         for i in chosen:
             reasons[i] = KEPT
         for i in alike:
@@ -74,13 +74,13 @@ def choose(
     return np.array([reason == KEPT for reason in reasons], dtype=bool), reasons
 
 
-def _choose_spread(mine: NDArray[np.int64], spread: Spread, *, quota: int) -> tuple[list[int], list[int]]:
-    """Of the candidates `mine` the chosen ones, and those that resemble a chosen one."""
+def _choose_spread(members: NDArray[np.int64], spread: Spread, *, quota: int) -> tuple[list[int], list[int]]:
+    """Of the candidates `members` the chosen ones, and those that resemble a chosen one."""
     kept: list[int] = []
     alike: list[int] = []
-    for round_number in np.unique(spread.rounds[mine]):
-        here = mine[spread.rounds[mine] == round_number]
-        order = here[k_centre(spread.features[here], len(here), kept=spread.features[kept])]
+    for round_number in np.unique(spread.rounds[members]):
+        of_round = members[spread.rounds[members] == round_number]
+        order = of_round[k_centre(spread.features[of_round], len(of_round), kept=spread.features[kept])]
         for i in order.tolist():
             resembles = bool(kept) and _gap(i, kept, spread.features) <= spread.spacing
             if resembles:

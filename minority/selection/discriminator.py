@@ -3,7 +3,7 @@
 Nearest neighbours refuse what lies far from everything real. They do not see that a blend of two real images lies
 between them, close to both. The discriminator is trained on the real training split against synthetic negatives
 made of it (minority/selection/negatives.py). Every member leaves one fold of the real images out, so that each real
-image has an output of a member that never saw it: the scale on which candidates are judged.
+image has an output of a member that never saw it: the scale on which candidates are evaluated.
 
 Shapes: N training images, M candidates, K classes.
 """
@@ -49,13 +49,13 @@ class DiscriminatorSettings:
 
     Attributes:
         folds: Members, each of which leaves one fold out, >= 2.
-        mirrored_is_fake: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
+        mirrored_is_negative: Whether a mirrored image is a negative: true for digits, false for faces and rooms.
         classifier: Each member's budget and augmentation.
         seed: Decides folds, negatives and training.
     """
 
     folds: int = 3
-    mirrored_is_fake: bool = True
+    mirrored_is_negative: bool = True
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     seed: int = 0
 
@@ -70,11 +70,11 @@ class Discriminator:
 
     Attributes:
         members: One a fold; class K is the class of negatives.
-        own: Outputs on the training images, each by the member that did not see it.
+        of_training: Outputs on the training images, each by the member that did not see it.
     """
 
     members: tuple[SmallCNN, ...]
-    own: DiscriminatorOutput
+    of_training: DiscriminatorOutput
 
     @classmethod
     def train(
@@ -103,7 +103,7 @@ class Discriminator:
         for i in range(settings.folds):
             seen = np.flatnonzero(fold != i)
             negatives = make_negatives(
-                images[seen], seed=settings.seed * settings.folds + i, mirrored=settings.mirrored_is_fake
+                images[seen], seed=settings.seed * settings.folds + i, mirrored=settings.mirrored_is_negative
             )
             member = train_classifier(
                 np.concatenate([images[seen], negatives.images]),
@@ -117,9 +117,9 @@ class Discriminator:
             members.append(member)
             if (fold == i).any():
                 outside[fold == i] = predict(member, images[fold == i])
-        return cls(members=tuple(members), own=_output(outside))
+        return cls(members=tuple(members), of_training=_output(outside))
 
-    def judge(self, images: UInt8) -> DiscriminatorOutput:
+    def predict(self, images: UInt8) -> DiscriminatorOutput:
         """The mean output of all members on images (M, H, W, C) uint8."""
         return _output(np.mean([predict(member, images) for member in self.members], axis=0))
 
@@ -136,7 +136,7 @@ def _folds(labels: Int64, *, count: int, seed: int) -> Int64:
     fold = np.empty(len(labels), dtype=np.int64)
     start = 0
     for label in np.unique(labels):
-        mine = rng.permutation(np.flatnonzero(labels == label))
-        fold[mine] = (start + np.arange(len(mine))) % count
-        start += len(mine)
+        members = rng.permutation(np.flatnonzero(labels == label))
+        fold[members] = (start + np.arange(len(members))) % count
+        start += len(members)
     return fold

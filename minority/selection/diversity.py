@@ -36,10 +36,10 @@ def k_centre(features: Features, count: int, *, kept: Features | None = None) ->
     else:
         gap = np.linalg.norm(points - points.mean(axis=0), axis=1) if len(points) else np.empty(0)
     chosen: list[int] = []
-    for place in range(min(count, len(points))):
-        if place:
+    for count_chosen in range(min(count, len(points))):
+        if count_chosen:
             to_last = np.linalg.norm(points - points[chosen[-1]], axis=1)
-            gap = to_last if place == 1 and (kept is None or not len(kept)) else np.minimum(gap, to_last)
+            gap = to_last if count_chosen == 1 and (kept is None or not len(kept)) else np.minimum(gap, to_last)
         gap[chosen] = -1.0
         chosen.append(int(np.argmax(gap)))
     return np.array(chosen, dtype=np.int64)
@@ -71,11 +71,11 @@ def mean_nearest_distance(features: Features) -> float:
 
 
 def projected(features: Features, *, dimensions: int = 32, seed: int = 0) -> NDArray[np.float32]:
-    """A short fingerprint of features that keeps their distances roughly (Johnson & Lindenstrauss 1984).
+    """A short random projection of features that keeps their distances roughly (Johnson & Lindenstrauss 1984).
 
     Args:
         features: (M, D).
-        dimensions: Of the fingerprint; features of no more dimensions stay as they are.
+        dimensions: Of the random projection; features of no more dimensions stay as they are.
         seed: Decides the projection.
 
     Returns:
@@ -85,7 +85,9 @@ def projected(features: Features, *, dimensions: int = 32, seed: int = 0) -> NDA
         return np.asarray(features, dtype=np.float32)
     matrix = np.random.default_rng(seed).normal(size=(features.shape[1], dimensions)) / np.sqrt(dimensions)
     short = np.empty((len(features), dimensions), dtype=np.float32)
-    for i, row in enumerate(features):  # row by row, so that a fingerprint depends on its image alone, to the last bit
+    for i, row in enumerate(
+        features
+    ):  # row by row, so that a random projection depends on its image alone, to the last bit
         short[i] = np.asarray(row, dtype=np.float64) @ matrix
     return short
 

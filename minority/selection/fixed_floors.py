@@ -1,4 +1,4 @@
-"""The judge with fixed floors: neighbours alone decide, and no network is trained.
+"""The filter with fixed floors: neighbours alone decide, and no network is trained.
 
 Shapes: N training images, M candidates, D features.
 """
@@ -14,8 +14,8 @@ from minority.selection.settings import SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
 
 
-class FixedFloorJudge:
-    """Judges by distances to the training images, with floors that the settings name.
+class FixedFloorFilter:
+    """Evaluates by distances to the training images, with floors that the settings name.
 
     Args:
         features: (N, D) features of the training images.
@@ -38,21 +38,21 @@ class FixedFloorJudge:
         self.reference = RealReference.fit(features, k=settings.neighbours, device=device)
         self.settings = settings
         self._labels = np.asarray(labels)
-        own = self.reference.own
+        of_training = self.reference.of_training
         self.thresholds = {
-            "knn_distance": float(np.quantile(own.knn_distance, settings.rare_quantile)),
+            "knn_distance": float(np.quantile(of_training.knn_distance, settings.rare_quantile)),
             "realism": settings.realism_floor,
-            "nearest_distance": float(np.quantile(own.nearest_distance, settings.copy_quantile)),
+            "nearest_distance": float(np.quantile(of_training.nearest_distance, settings.copy_quantile)),
             "label_agreement": settings.label_floor,
         }
-        self.spacing = settings.look_alike * float(np.median(own.nearest_distance))
-        self._own = {name: values for name, values in own._asdict().items() if name != "nearest"}
+        self.spacing = settings.look_alike * float(np.median(of_training.nearest_distance))
+        self._of_training = {name: values for name, values in of_training._asdict().items() if name != "nearest"}
 
-    def judge(
+    def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
     ) -> Verdicts:
-        """Ask every filter; see `Judge`. The images are not looked at."""
-        neighbourhood = self.reference.judge(features)
+        """Ask every filter; see `CandidateFilter`. The images are not looked at."""
+        neighbourhood = self.reference.locate(features)
         agreement = label_agreement(self.reference, self._labels, features, labels)
         limits = self.thresholds
         return Verdicts(
@@ -62,5 +62,7 @@ class FixedFloorJudge:
             valid=neighbourhood.realism >= limits["realism"],
             new=neighbourhood.nearest_distance > limits["nearest_distance"],
             label_kept=agreement >= limits["label_agreement"],
-            quantiles={name: quantile_among(neighbourhood._asdict()[name], own) for name, own in self._own.items()},
+            quantiles={
+                name: quantile_among(neighbourhood._asdict()[name], known) for name, known in self._of_training.items()
+            },
         )

@@ -1,4 +1,4 @@
-"""The judge with floors from rare real images that nothing was fitted on, and with a discriminator.
+"""The filter with floors from rare real images that nothing was fitted on, and with a discriminator.
 
 Rare real images look less typical than others, so a floor that suits the crowd refuses them. And a blend of two images
 lies between them, close to both, where no distance sees it.
@@ -21,8 +21,8 @@ from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
 
 
-class HeldOutFloorJudge:
-    """Judges by distances and by a discriminator; floors are low quantiles of what rare training images score.
+class HeldOutFloorFilter:
+    """Evaluates by distances and by a discriminator; floors are low quantiles of what rare training images score.
 
     Args:
         features: (N, D) features of the training images.
@@ -55,59 +55,61 @@ class HeldOutFloorJudge:
         self.discriminator = discriminator
         self._labels = np.asarray(labels)
         self._mirrored = extract(np.ascontiguousarray(images[:, :, ::-1]))
-        found = self.reference.own
-        self.spacing = settings.look_alike * float(np.median(found.nearest_distance))
-        own = self._also_mirrored(found, self.reference.features, leave_out_self=True)
-        self._own: dict[str, NDArray[np.float64]] = {
-            name: values for name, values in found._asdict().items() if name != "nearest"
+        unmirrored = self.reference.of_training
+        self.spacing = settings.look_alike * float(np.median(unmirrored.nearest_distance))
+        of_training = self._also_mirrored(unmirrored, self.reference.features, leave_out_self=True)
+        self._of_training: dict[str, NDArray[np.float64]] = {
+            name: values for name, values in unmirrored._asdict().items() if name != "nearest"
         }
-        self._own |= {"copy_ratio": own.copy_ratio} | _discriminator_scores(discriminator.own, self._labels)
-        knn_distance = float(np.quantile(found.knn_distance, settings.rare_quantile))
-        rare = found.knn_distance > knn_distance
+        self._of_training |= {"copy_ratio": of_training.copy_ratio} | _discriminator_scores(
+            discriminator.of_training, self._labels
+        )
+        knn_distance = float(np.quantile(unmirrored.knn_distance, settings.rare_quantile))
+        rare = unmirrored.knn_distance > knn_distance
         if not rare.any():  # many equal images, as a set with black ones has: the rarest there are
-            rare = found.knn_distance == found.knn_distance.max()
-        floors = {"copy_ratio": rules.copy_ratio, "realness": rules.realness, "label_probability": rules.label}
+            rare = unmirrored.knn_distance == unmirrored.knn_distance.max()
+        floors = {"copy_ratio": rules.copy_ratio, "p_real": rules.p_real, "label_probability": rules.label}
         self.thresholds = {
             "knn_distance": knn_distance,
-            "realism": lower_limit(self._own["realism"][rare], quantile=rules.realism),
-            "nearest_distance": float(np.quantile(found.nearest_distance, settings.copy_quantile)),
-        } | {name: lower_limit(self._own[name][rare], quantile=quantile) for name, quantile in floors.items()}
-        if found.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
+            "realism": lower_limit(self._of_training["realism"][rare], quantile=rules.realism),
+            "nearest_distance": float(np.quantile(unmirrored.nearest_distance, settings.copy_quantile)),
+        } | {name: lower_limit(self._of_training[name][rare], quantile=quantile) for name, quantile in floors.items()}
+        if unmirrored.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
             self.thresholds["copy_ratio"] = 0.0
 
-    def judge(
+    def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
     ) -> Verdicts:
-        """Ask every filter; see `Judge`.
+        """Ask every filter; see `CandidateFilter`.
 
         Raises:
             ValueError: Features do not fit the reference, or there are no images.
         """
         if images is None:
-            raise ValueError("the discriminator judges images, got their features alone; pass images too.")
-        output, limits = self.discriminator.judge(images), self.thresholds
-        neighbourhood = self._also_mirrored(self.reference.judge(features), features)
+            raise ValueError("the discriminator evaluates images, got their features alone; pass images too.")
+        output, limits = self.discriminator.predict(images), self.thresholds
+        neighbourhood = self._also_mirrored(self.reference.locate(features), features)
         probability = output.of_label(labels)
         scores = neighbourhood._asdict() | _discriminator_scores(output, labels)
         return Verdicts(
             neighbourhood=neighbourhood,
             label_agreement=label_agreement(self.reference, self._labels, features, labels),
             rare=neighbourhood.knn_distance > limits["knn_distance"],
-            valid=(neighbourhood.realism >= limits["realism"]) & (output.p_real >= limits["realness"]),
+            valid=(neighbourhood.realism >= limits["realism"]) & (output.p_real >= limits["p_real"]),
             new=(neighbourhood.nearest_distance > limits["nearest_distance"])
             & (neighbourhood.copy_ratio >= limits["copy_ratio"]),
             label_kept=probability >= limits["label_probability"],
             output=output,
             label_probability=probability,
             label_margin=output.margin(labels),
-            quantiles={name: quantile_among(scores[name], own) for name, own in self._own.items()},
+            quantiles={name: quantile_among(scores[name], known) for name, known in self._of_training.items()},
         )
 
     def _also_mirrored(
         self, neighbourhood: Neighbourhood, features: Features, *, leave_out_self: bool = False
     ) -> Neighbourhood:
         """The same with mirrored training images among those that may be copied."""
-        distances, found = nearest(
+        distances, indices = nearest(
             features, self._mirrored, k=1, leave_out_self=leave_out_self, device=self.reference.device
         )
         mirrored, mean = distances[:, 0], neighbourhood.knn_distance
@@ -115,14 +117,14 @@ class HeldOutFloorJudge:
         distance = np.where(closer, mirrored, neighbourhood.nearest_distance)
         return neighbourhood._replace(
             nearest_distance=distance,
-            nearest=np.where(closer, found[:, 0], neighbourhood.nearest),
+            nearest=np.where(closer, indices[:, 0], neighbourhood.nearest),
             copy_ratio=np.where(mean > 0, distance / np.where(mean > 0, mean, 1.0), neighbourhood.copy_ratio),
         )
 
 
 def _discriminator_scores(output: DiscriminatorOutput, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     return {
-        "realness": output.p_real,
+        "p_real": output.p_real,
         "label_probability": output.of_label(labels),
         "label_margin": output.margin(labels),
     }

@@ -1,4 +1,4 @@
-"""Policies: which verdicts a judged candidate must have before it may fill a quota. Filter names stand here alone.
+"""Policies: which verdicts an evaluated candidate must have before it may fill a quota. Filter names stand here alone.
 
     all         every candidate, in order
     clean       real-looking, new and of its label; nothing is asked about rarity
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Policy = Literal["all", "clean", "moderate", "rare", "consistent"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
-#: The judge's verdicts, in the order in which they are asked, and why a candidate without one is refused.
+#: The filter's verdicts, in the order in which they are asked, and why a candidate without one is refused.
 FILTERS = ("rare", "valid", "new", "label_kept")
 REFUSALS = {
     "rare": "common",
@@ -99,7 +99,7 @@ def _column(rows: Mapping[str, NDArray[np.generic]], name: str, *, policy: Polic
     values = np.asarray(rows[name]) if name in rows else None
     if values is None or (name == "label_margin" and np.isnan(values.astype(np.float64)).any()):
         how = "with selection.held_out, which has a discriminator" if name == "label_margin" else "first"
-        raise ValueError(f"the policy {policy} needs {name} of every candidate; judge them {how}.")
+        raise ValueError(f"the policy {policy} needs {name} of every candidate; evaluate them {how}.")
     return values
 
 
@@ -108,8 +108,8 @@ def _clearer_half(
 ) -> NDArray[np.bool_]:
     """(M,) whether a margin reaches the median of its group and round."""
     batch = np.stack([np.zeros_like(groups) if rounds is None else rounds, groups], axis=1)
-    found = np.zeros(len(groups), dtype=bool)
+    passed = np.zeros(len(groups), dtype=bool)
     for key in np.unique(batch, axis=0):
         members = (batch == key).all(axis=1)
-        found[members] = margin[members] >= np.median(margin[members])
-    return found
+        passed[members] = margin[members] >= np.median(margin[members])
+    return passed

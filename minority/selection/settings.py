@@ -11,26 +11,26 @@ class HeldOutRules:
     """Thresholds as quantiles of rare real images that nothing was fitted on.
 
     Rare real images look less typical than others, so a floor that suits the crowd refuses them. Each of these floors
-    loses at most its quantile of them. The scale are the training images, each judged without itself: left out of its
-    own neighbours, and unseen by the member of the discriminator that judges it.
+    loses at most its quantile of them. The scale are the training images, each evaluated without itself: left out of
+    its own neighbours, and unseen by the member of the discriminator that evaluates it.
 
     Attributes:
         realism: Quantile of the realism floor, in [0, 1).
         copy_ratio: Quantile of the floor of nearest over mean distance to the neighbours, in [0, 1). A mirrored
             training image counts as a training image.
-        realness: Quantile of the floor of the discriminator's p(real), in [0, 1).
+        p_real: Quantile of the floor of the discriminator's p(real), in [0, 1).
         label: Quantile of the floor of the discriminator's probability of the label, in [0, 1).
-        critic: How the discriminator is trained.
+        discriminator: How the discriminator is trained.
     """
 
     realism: float = 0.01
     copy_ratio: float = 0.01
-    realness: float = 0.03
+    p_real: float = 0.03
     label: float = 0.03
-    critic: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
 
     def __post_init__(self) -> None:
-        for name in ("realism", "copy_ratio", "realness", "label"):
+        for name in ("realism", "copy_ratio", "p_real", "label"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"HeldOutRules.{name} must lie in [0, 1), got {getattr(self, name)}.")
 

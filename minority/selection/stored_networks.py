@@ -22,8 +22,8 @@ _SHAPE = "image_shape"
 
 def discriminator_bytes(discriminator: Discriminator) -> bytes:
     """A discriminator with its outputs on the training images; equal discriminators are equal bytes."""
-    own = {"p_real": discriminator.own.p_real, "probabilities": discriminator.own.probabilities}
-    return _ensemble_bytes(discriminator.members, beside=own)
+    of_training = {"p_real": discriminator.of_training.p_real, "probabilities": discriminator.of_training.probabilities}
+    return _ensemble_bytes(discriminator.members, beside=of_training)
 
 
 def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Discriminator:
@@ -33,7 +33,7 @@ def read_discriminator(data: bytes, *, device: torch.device | str = "cpu") -> Di
         ValueError: The bytes are none.
     """
     members, beside = _read_ensemble(data, names=("p_real", "probabilities"), device=device)
-    return Discriminator(members=members, own=DiscriminatorOutput(**beside))
+    return Discriminator(members=members, of_training=DiscriminatorOutput(**beside))
 
 
 def labeller_bytes(labeller: Labeller) -> bytes:

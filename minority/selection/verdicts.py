@@ -1,4 +1,4 @@
-"""What a judge says about candidates, and the contract that every judge fulfils.
+"""What a filter says about candidates, and the contract that every filter fulfils.
 
 Shapes: N training images, M candidates, D features.
 """
@@ -17,7 +17,7 @@ from minority.selection.policy import FILTERS, Policy, passed
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """How the filters judge a batch of candidates.
+    """How the filters evaluate a batch of candidates.
 
     Attributes:
         neighbourhood: Where they lie among the training images.
@@ -28,7 +28,7 @@ class Verdicts:
         label_probability: (M,) the discriminator's probability of the label.
         label_margin: (M,) the same less that of the likeliest other label.
         labeller_confidence: (M,) in [0, 1], how sure the labeller is of the group, where groups are recognised.
-        quantiles: For each score, (M,) its quantile among the training images, each judged without itself.
+        quantiles: For each score, (M,) its quantile among the training images, each evaluated without itself.
     """
 
     neighbourhood: Neighbourhood
@@ -46,8 +46,8 @@ class Verdicts:
     @property
     def passed(self) -> NDArray[np.bool_]:
         """(M,) whether every filter lets a candidate through."""
-        found: NDArray[np.bool_] = np.logical_and.reduce([getattr(self, name) for name in FILTERS])
-        return found
+        passed: NDArray[np.bool_] = np.logical_and.reduce([getattr(self, name) for name in FILTERS])
+        return passed
 
     def passed_by(self, policy: Policy, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(M,) whether a policy lets a candidate through, for the candidates' (M,) groups."""
@@ -56,9 +56,9 @@ class Verdicts:
     @property
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """What selection policies may ask about, each (M,), by the names of the published table."""
-        found: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in FILTERS}
-        found["knn_distance_quantile"] = self.quantiles["knn_distance"]
-        return found if self.label_margin is None else found | {"label_margin": self.label_margin}
+        columns: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in FILTERS}
+        columns["knn_distance_quantile"] = self.quantiles["knn_distance"]
+        return columns if self.label_margin is None else columns | {"label_margin": self.label_margin}
 
     def with_labeller(self, confidence: NDArray[np.float64], kept: NDArray[np.bool_]) -> "Verdicts":
         """The same where an ensemble recognised the groups.
@@ -74,8 +74,8 @@ class Verdicts:
         return replace(self, labeller_confidence=confidence, label_kept=both)
 
 
-class Judge(Protocol):
-    """Judges candidates against the real training split; the verdicts of one do not depend on any other."""
+class CandidateFilter(Protocol):
+    """Evaluates candidates against the real training split; the verdicts of one do not depend on any other."""
 
     @property
     def reference(self) -> RealReference:
@@ -89,7 +89,7 @@ class Judge(Protocol):
     def spacing(self) -> float:
         """Distance up to which two kept samples would be look-alikes."""
 
-    def judge(
+    def evaluate(
         self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
     ) -> Verdicts:
         """Ask every filter.
@@ -97,7 +97,7 @@ class Judge(Protocol):
         Args:
             features: (M, D) of the candidates, from the same extractor as the reference.
             labels: (M,) the labels that they were drawn for.
-            images: (M, H, W, C) uint8 the candidates themselves; needed where a discriminator judges.
+            images: (M, H, W, C) uint8 the candidates themselves; needed where a discriminator evaluates.
 
         Raises:
             ValueError: Features do not fit the reference, or the images are needed and missing.
@@ -118,14 +118,14 @@ def label_agreement(
         labels: (M,) their labels.
     """
     labels = np.asarray(labels)
-    own, other = np.full(len(labels), np.inf), np.full(len(labels), np.inf)
+    same_label, other_label = np.full(len(labels), np.inf), np.full(len(labels), np.inf)
     for label in np.unique(labels):
         members, same = np.flatnonzero(labels == label), training_labels == label
-        for distance, training in ((own, same), (other, ~same)):
+        for distance, training in ((same_label, same), (other_label, ~same)):
             if training.any():
-                found = nearest(features[members], reference.features[training], k=1, device=reference.device)
-                distance[members] = found[0][:, 0]
-    total = own + other
+                distances = nearest(features[members], reference.features[training], k=1, device=reference.device)
+                distance[members] = distances[0][:, 0]
+    total = same_label + other_label
     with np.errstate(invalid="ignore"):
-        agreement = np.where(np.isinf(other), 1.0, np.where(total > 0, other / total, 0.5))
-    return np.where(np.isinf(own), 0.0, agreement)
+        agreement = np.where(np.isinf(other_label), 1.0, np.where(total > 0, other_label / total, 0.5))
+    return np.where(np.isinf(same_label), 0.0, agreement)

@@ -1,4 +1,4 @@
-"""How a chain is walked down: one file a solver, one contract for all.
+"""How a chain is solved: one file a solver, one contract for all.
 
 A solver sees what the denoiser says about the present state and proposes where to go next: a mean, and how much noise
 to add to it. The loop adds the shifts of guidance to that mean, then the noise, so every solver can be guided and none
@@ -47,7 +47,7 @@ class Arrival:
 
 
 class Solver(Protocol):
-    """Walks a chain."""
+    """Takes a chain from noise to an image."""
 
     @property
     def is_stochastic(self) -> bool:

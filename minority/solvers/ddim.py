@@ -19,7 +19,7 @@ from minority.solvers import Arrival, Move
 
 @dataclass(frozen=True, kw_only=True)
 class Ddim:
-    """Walks the deterministic path, or a noisy one.
+    """Follows the deterministic path, or a noisy one.
 
     Attributes:
         eta: Noise on the way, >= 0: 0 is deterministic, 1 adds the posterior's variance. Limited at every step to

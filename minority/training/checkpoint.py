@@ -48,10 +48,10 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any]:
     try:
         _require_whole(path)
         state = read_pickled(path)
-        found = state["identity"]
+        stored = state["identity"]
     except (OSError, WeightsError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not a readable training checkpoint; remove it to train from the start.") from error
-    if found != identity:
+    if stored != identity:
         raise ValueError(
             f"{path} belongs to a training run with other settings, images, labels, schedule or network; remove "
             f"it to train from the start, or restore what made it."

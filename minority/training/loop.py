@@ -23,8 +23,8 @@ from minority.training.averages import WeightAverage, exponential, power_functio
 from minority.training.checkpoint import read_checkpoint, run_identity, write_checkpoint
 from minority.training.data import TrainingData, check_data
 from minority.training.loss import DenoisingLoss, LossWindow, Noiser, Noisy
+from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.settings import TrainingSettings
-from minority.training.team import Alone, Team
 
 PROGRESS_REPORTS = 100  # a run calls on_progress about so often
 _EXPONENTIAL = "exponential"  # the average that is kept; the others are named by their lengths
@@ -52,11 +52,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Looks at the averaged network on the way.
+class Evaluations:
+    """Evaluates the averaged network on the way.
 
     Attributes:
-        every: Steps between two looks, at least 1.
+        every: Steps between two evaluations, at least 1.
         call: Gets the steps done and a copy of the network in eval mode, with the averaged weights.
     """
 
@@ -73,10 +73,10 @@ def train_denoiser(
     settings: TrainingSettings,
     checkpoint: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    looks: Looks | None = None,
+    evaluations: Evaluations | None = None,
     on_average: Callable[[float, nn.Module], None] | None = None,
     device: torch.device | str = "cpu",
-    team: Team | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> nn.Module:
     """Train a noise predictor in place and return it in eval mode with its averaged weights.
 
@@ -91,18 +91,19 @@ def train_denoiser(
         checkpoint: File that receives the state every `checkpoint_every` steps and at the end (by one rename), and
             from which a killed run goes on. A finished one makes this call return at once. None: no resuming.
         on_progress: Called about a hundred times and after the last step, before the checkpoint of that step.
-        looks: When and how to look at the network on the way, before the checkpoint of that step; None: never.
+        evaluations: When and how to evaluate the network on the way, before the checkpoint of that step; None: never.
         on_average: Called at the end with each of `average_lengths` and a copy of the network with that average.
-        device: Where to train, where there is no team.
-        team: The processes that train together; callbacks and checkpoints are the first one's. None: this one alone.
+        device: Where to train, where there is no process group.
+        process_group: The processes that train together; callbacks and checkpoints are the first one's. None: this one
+            alone.
 
     Raises:
         ValueError: Where there are no images, labels do not fit them or the network, the checkpoint belongs to another
             run or cannot be read, or the loss stops being finite.
     """
     check_data(images, labels)
-    team = team or Alone(device)
-    run = _Run(network, images, labels, schedule=schedule, settings=settings, team=team)
+    process_group = process_group or SingleProcess(device)
+    run = _Run(network, images, labels, schedule=schedule, settings=settings, process_group=process_group)
     first = run.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     report_every = max(1, settings.steps // PROGRESS_REPORTS)
     started = time.monotonic()
@@ -113,13 +114,13 @@ def train_denoiser(
         if done % report_every == 0 or last:
             loss, *buckets = run.report(step)
             left = (time.monotonic() - started) / (done - first) * (settings.steps - done)
-            if on_progress is not None and team.rank == 0:
+            if on_progress is not None and process_group.rank == 0:
                 on_progress(Progress(done, settings.steps, loss, tuple(buckets), left))
-        if looks is not None and team.rank == 0 and (done % looks.every == 0 or last):
-            looks.call(done, run.averaged_copy())
-        if checkpoint is not None and team.rank == 0 and (done % settings.checkpoint_every == 0 or last):
+        if evaluations is not None and process_group.rank == 0 and (done % evaluations.every == 0 or last):
+            evaluations.call(done, run.averaged_copy())
+        if checkpoint is not None and process_group.rank == 0 and (done % settings.checkpoint_every == 0 or last):
             run.save(checkpoint, done)
-    run.finish(on_average if team.rank == 0 else None)
+    run.finish(on_average if process_group.rank == 0 else None)
     return network.eval()
 
 
@@ -134,9 +135,9 @@ class _Run:
         *,
         schedule: NoiseSchedule,
         settings: TrainingSettings,
-        team: Team,
+        process_group: ProcessGroup,
     ) -> None:
-        parts = settings.accumulate * team.size
+        parts = settings.accumulate * process_group.size
         if settings.batch_size % parts:
             raise ValueError(
                 f"TrainingSettings.batch_size must be a multiple of accumulate x processes = {parts}, got "
@@ -144,20 +145,20 @@ class _Run:
             )
         self.identity = run_identity(network, images, labels, schedule=schedule, settings=settings)
         layout = torch.channels_last if settings.channels_last else torch.preserve_format
-        self.network = network.to(team.device).to(memory_format=layout).train()
-        self.settings, self.team = settings, team
-        wrapped = team.wrap(self.network)
+        self.network = network.to(process_group.device).to(memory_format=layout).train()
+        self.settings, self.process_group = settings, process_group
+        wrapped = process_group.wrap(self.network)
         self.predict = torch.compile(wrapped) if settings.compile else wrapped
         self._wrapped = wrapped
         no_label = _no_label(network, labels, settings)
         self.data = TrainingData(images, labels, settings, no_label=no_label, shown=_takes_labels(network))
-        self.noiser, self.loss = Noiser(schedule), DenoisingLoss(schedule, settings, team.device)
-        self.window = LossWindow(schedule.num_steps, team.device)
+        self.noiser, self.loss = Noiser(schedule), DenoisingLoss(schedule, settings, process_group.device)
+        self.window = LossWindow(schedule.num_steps, process_group.device)
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.scaler = torch.amp.GradScaler(team.device.type, enabled=settings.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(process_group.device.type, enabled=settings.precision == "fp16")
         decays = {_EXPONENTIAL: exponential(settings.ema_decay)}
         decays |= {str(length): power_function(length) for length in settings.average_lengths}
         self.averages = {name: WeightAverage(self.network, decay) for name, decay in decays.items()}
@@ -183,15 +184,15 @@ class _Run:
 
     def _accumulate(self, noisy: Noisy, label: Tensor | None, *, seed: int) -> None:
         """Gradients of this process's share of a batch, part by part."""
-        count, device = self.settings.accumulate, self.team.device
-        size = len(noisy.x_0) // (count * self.team.size)
+        count, device = self.settings.accumulate, self.process_group.device
+        size = len(noisy.x_0) // (count * self.process_group.size)
         losses, errors, steps = [], [], []
-        for part in range(self.team.rank * count, (self.team.rank + 1) * count):
+        for part in range(self.process_group.rank * count, (self.process_group.rank + 1) * count):
             where = slice(part * size, (part + 1) * size)
             batch = noisy.part(where, device)
             shown = None if label is None else label[where].to(device)
-            is_last = part == (self.team.rank + 1) * count - 1
-            with nullcontext() if is_last else self.team.gather_gradients_later(self._wrapped):
+            is_last = part == (self.process_group.rank + 1) * count - 1
+            with nullcontext() if is_last else self.process_group.gather_gradients_later(self._wrapped):
                 loss, error = self.loss(self._forward(batch, shown, seed=seed + part), batch)
                 self.scaler.scale(loss / count).backward()
             losses.append(loss.detach())
@@ -200,7 +201,7 @@ class _Run:
         self.window.add(torch.stack(losses).mean(), torch.cat(errors), torch.cat(steps))
 
     def _forward(self, batch: Noisy, label: Tensor | None, *, seed: int) -> Tensor:
-        device, dtype = self.team.device, _DTYPES[self.settings.precision]
+        device, dtype = self.process_group.device, _DTYPES[self.settings.precision]
         x_t = batch.x_t.contiguous(memory_format=torch.channels_last) if self.settings.channels_last else batch.x_t
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -216,7 +217,7 @@ class _Run:
 
     def report(self, step: int) -> list[float]:
         """The mean loss since the last report, and the errors by bucket, over all processes."""
-        loss, *buckets = self.team.mean(self.window.means()).tolist()
+        loss, *buckets = self.process_group.mean(self.window.means()).tolist()
         if not math.isfinite(loss):
             raise ValueError(f"the training loss was {loss} around step {step}; lower TrainingSettings.learning_rate.")
         return [loss, *buckets]

@@ -1,4 +1,4 @@
-"""Looks at a backbone while it trains: plain samples, and how far they and held-out images are from one another."""
+"""Evaluates a backbone while it trains: plain samples, and how far they and held-out images are from one another."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,11 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class WatchSettings:
-    """How a backbone is looked at while it trains. Costs time, changes no weight.
+    """How a backbone is evaluated while it trains. Costs time, changes no weight.
 
     Attributes:
-        every: Steps between two looks, at least 1; there is one after the last step too.
-        samples: Plain samples a look, at least 2.
+        every: Steps between two evaluations, at least 1; there is one after the last step too.
+        samples: Plain samples an evaluation, at least 2.
         sampling_steps: Steps of the chain that draws them, at least 1.
         held_out: Held-out images that they are compared with, at most; at least 2.
         bits_images: Held-out images whose bits/dim are computed, at most; at least 1.
@@ -45,11 +45,11 @@ class WatchSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Evaluation:
     """What was seen.
 
     Attributes:
-        samples: (N, H, W, C) uint8 plain samples, the same noise at every look.
+        samples: (N, H, W, C) uint8 plain samples, the same noise at every evaluation.
         labels: (N,) their classes; None where the backbone is unconditional.
         bits_per_dim: Mean negative ELBO of held-out images.
         frechet_distance: Of the samples to held-out images.
@@ -62,7 +62,7 @@ class Look:
 
 
 class Watch:
-    """Looks at a network again and again, at the same images and with the same noise.
+    """Evaluates a network again and again, at the same images and with the same noise.
 
     Args:
         held_out: (M, H, W, C) uint8 images that are not trained on, M >= 2.
@@ -90,8 +90,8 @@ class Watch:
         self._extract, self._features = extract, extract(self._held_out)
         self._schedule, self._unet, self._settings, self._device = schedule, unet, settings, device
 
-    def look(self, network: UNet2DModel) -> Look:
-        """Judge a network; it stays as it is."""
+    def evaluate(self, network: UNet2DModel) -> Evaluation:
+        """Evaluate a network; it stays as it is."""
         denoiser = UNetDenoiser(network, self._schedule, settings=self._unet)
         backbone = Backbone(
             name="in training",
@@ -114,4 +114,6 @@ class Watch:
             seed=0,
             device=self._device,
         )
-        return Look(samples, labels, float(bound.mean()), frechet_distance(self._features, self._extract(samples)))
+        return Evaluation(
+            samples, labels, float(bound.mean()), frechet_distance(self._features, self._extract(samples))
+        )

@@ -73,9 +73,9 @@ def _largest() -> int:
 
 def _checked(path: Path, sha256: str | None) -> Path:
     refuse_pointer(path)
-    if sha256 is not None and (found := file_sha256(path)) != sha256:
+    if sha256 is not None and (actual := file_sha256(path)) != sha256:
         raise WeightsError(
-            f"{path} has SHA-256 {found[:12]}..., expected {sha256[:12]}...; fetch it again or correct the checksum."
+            f"{path} has SHA-256 {actual[:12]}..., expected {sha256[:12]}...; fetch it again or correct the checksum."
         )
     return path
 

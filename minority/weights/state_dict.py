@@ -34,8 +34,8 @@ class StateDict:
 
     def notes(self) -> list[str]:
         """What was done to the names, in words."""
-        found = [f"prefix {self.prefix} taken off"] if self.prefix else []
-        return [*found, f"{self.left_out} other tensors left out"] if self.left_out else found
+        notes = [f"prefix {self.prefix} taken off"] if self.prefix else []
+        return [*notes, f"{self.left_out} other tensors left out"] if self.left_out else notes
 
 
 def read_state_dict(
@@ -72,11 +72,11 @@ def read_state_dict(
         raise WeightsError(f"{path} is not a table of tensors ({outline(contents[0])}); save the state dict alone.")
     prefixes = {name.removesuffix(landmark) for name in tensors if f".{name}".endswith(f".{landmark}")}
     prefix = _chosen(path, sorted(prefixes), pick=pick, remedy=remedy)
-    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    require_honest_size(own, source=path, stored=sum(file.stat().st_size for file in files))
-    require_finite_tensors(own, source=path)
+    wanted = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    require_honest_size(wanted, source=path, stored=sum(file.stat().st_size for file in files))
+    require_finite_tensors(wanted, source=path)
     taken_off = stored.get(prefix + landmark, "").removesuffix(landmark)
-    return StateDict(own, prefix=taken_off, left_out=len(tensors) - len(own))
+    return StateDict(wanted, prefix=taken_off, left_out=len(tensors) - len(wanted))
 
 
 def _chosen(path: Path, prefixes: list[str], *, pick: str | None, remedy: str) -> str:
@@ -92,11 +92,11 @@ def _chosen(path: Path, prefixes: list[str], *, pick: str | None, remedy: str) -
     return prefixes[0] if prefixes else ""
 
 
-def _flat(content: object, place: str = "", *, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def _flat(content: object, prefix: str = "", *, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of nested tables with its dotted name; lists, as of an optimizer's parameters, are no tables."""
     if isinstance(content, Mapping) and depth < _DEEPEST:
         for key, value in content.items():
             if isinstance(value, Tensor):
-                yield f"{place}{key}", value
+                yield f"{prefix}{key}", value
             else:
-                yield from _flat(value, f"{place}{key}.", depth=depth + 1)
+                yield from _flat(value, f"{prefix}{key}.", depth=depth + 1)

@@ -1,1 +1,1 @@
-"""The flow augment: plan, draw, score, judge, choose, publish."""
+"""The flow augment: plan, draw, score, evaluate, choose, publish."""

@@ -17,7 +17,7 @@ from tasks.augment.planning import RoundPlan, Tally, UnitPlan, quotas, tally
 from tasks.inputs.workspace import Workspace
 
 #: What the choice asks of a candidate, beside what the policy asks.
-_ASKED = ("key", "group", "round", "fingerprint")
+_ASKED = ("key", "group", "round", "random_projection")
 _UNITS_AT_ONCE = 64
 
 
@@ -45,7 +45,7 @@ class Candidates:
         if self._rows is None:
             return None
         rows = name_near_duplicates(
-            self._chosen(self._rows), radius=self._workspace.judge.thresholds["nearest_distance"]
+            self._chosen(self._rows), radius=self._workspace.candidate_filter.thresholds["nearest_distance"]
         )
         return rows.select(["key", "kept", "reason", "near_duplicate_group"])
 
@@ -125,19 +125,19 @@ def name_near_duplicates(rows: pa.Table, *, radius: float) -> pa.Table:
     """Fill in `near_duplicate_group`: the key of the first candidate of each chain of near-duplicates.
 
     Args:
-        rows: Candidates with fingerprints.
+        rows: Candidates with random projections.
         radius: Distance up to which two of them are near-duplicates.
     """
-    first = look_alikes(_fingerprints(rows), radius=radius)
+    first = look_alikes(_projections(rows), radius=radius)
     return replace_column(rows, "near_duplicate_group", values=rows["key"].take(pa.array(first)))
 
 
 def _spread(rows: pa.Table, spacing: float) -> Spread:
-    return Spread(_fingerprints(rows), rounds=_rounds(rows), spacing=spacing)
+    return Spread(_projections(rows), rounds=_rounds(rows), spacing=spacing)
 
 
-def _fingerprints(rows: pa.Table) -> NDArray[np.float32]:
-    column = rows["fingerprint"].combine_chunks()
+def _projections(rows: pa.Table) -> NDArray[np.float32]:
+    column = rows["random_projection"].combine_chunks()
     values: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1)
 
@@ -164,5 +164,5 @@ def _asked(rows: pa.Table, policy: Policy) -> dict[str, NDArray[np.generic]]:
 
 
 def _rounds(rows: pa.Table) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = rows["round"].fill_null(0).to_numpy().astype(np.int64)
-    return found
+    rounds: NDArray[np.int64] = rows["round"].fill_null(0).to_numpy().astype(np.int64)
+    return rounds

@@ -20,13 +20,13 @@ class DrawnUnit:
     Attributes:
         images: (N, H, W, C) uint8.
         evaluations: Denoiser evaluations a sample.
-        founders: (N,) sample index of the chain that each descends from; its own where chains were not pruned.
+        root_ancestors: (N,) sample index of the chain that each descends from; its own where chains were not pruned.
         sources: (N,) positions of the training images that they are variants of; None where they come from noise.
     """
 
     images: NDArray[np.uint8]
     evaluations: float
-    founders: NDArray[np.int64]
+    root_ancestors: NDArray[np.int64]
     sources: NDArray[np.int64] | None = None
 
 
@@ -38,7 +38,7 @@ def draw_candidates(
     Args:
         plan: The unit.
         workspace: The run.
-        sampler: How the chains are walked and guided.
+        sampler: How the chains are solved and guided.
         labels: One a sample for a class-conditional backbone, else None.
     """
     backbone, device, seed = workspace.backbone, workspace.device, workspace.config.seed
@@ -51,12 +51,12 @@ def draw_candidates(
             indices=plan.indices,
             labels=labels,
             settings=sampler,
-            reference=workspace.judge.reference,
+            reference=workspace.candidate_filter.reference,
             extract=workspace.extract,
             parts=parts,
             device=device,
         )
-        return DrawnUnit(drawn.images, drawn.evaluations, drawn.founders)
+        return DrawnUnit(drawn.images, drawn.evaluations, drawn.root_ancestors)
     sources = choose_sources(seed, plan.indices, plan.groups, real_groups=workspace.real.train_groups)
     images, evaluations = edit_images(
         backbone,

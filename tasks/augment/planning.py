@@ -27,7 +27,7 @@ class UnitPlan:
 
     Attributes:
         unit: Its name in the run's store.
-        sampler: "minority", "plain" (the baseline) or "none" (real images that are only scored).
+        sampler: "minority", "plain" (the baseline) or "real" (real images, which are only scored).
         round: The round it belongs to.
         indices: Sample indices; for real images their positions in the training split.
         groups: The group each sample is drawn for; for real images the group they have.
@@ -79,13 +79,13 @@ class RoundPlan:
     def __getitem__(self, number: int) -> UnitPlan:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.name} has {len(self)} units, asked for number {number}.")
-        mine = slice(number * self.unit_size, (number + 1) * self.unit_size)
+        members = slice(number * self.unit_size, (number + 1) * self.unit_size)
         return UnitPlan(
             unit=_unit_name(self.name, number),
             sampler=self.sampler,
             round=self.round,
-            indices=tuple(self.indices[mine].tolist()),
-            groups=tuple(self.groups[mine].tolist()),
+            indices=tuple(self.indices[members].tolist()),
+            groups=tuple(self.groups[members].tolist()),
         )
 
     def __iter__(self) -> Iterator[UnitPlan]:
@@ -150,7 +150,7 @@ def plan_round(
     round_number: int,
     first_index: int,
     wanted: Sequence[int],
-    family: int = 1,
+    particle_group: int = 1,
 ) -> RoundPlan | None:
     """Plan one round of candidates.
 
@@ -160,8 +160,9 @@ def plan_round(
         round_number: 0, 1, ...
         first_index: The first sample index that is free.
         wanted: Synthetic images wanted for every group in the whole run; decides the candidate budget.
-        family: Candidates that are drawn together (`SamplerSettings.family`): each family is of one group, and lies
-            whole in one unit. `first_index` must be a multiple of it, as it is after whole families.
+        particle_group: Candidates that are drawn together (`SamplerSettings.particle_group`): each particle group is of
+            one group, and lies whole in one unit. `first_index` must be a multiple of it, as it is after whole particle
+            groups.
 
     Returns:
         The units; None where quotas are full, the rounds are over or the budget is spent.
@@ -169,17 +170,19 @@ def plan_round(
     if round_number >= config.max_rounds:
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
-    families = [math.ceil(tally.missing / _expected_yield(tally, config) / family) for tally in tallies]
-    if sum(families) * family > budget:
-        families = [count * max(0, budget) // (sum(families) * family) for count in families]
-    if sum(families) == 0:
+    particle_groups = [math.ceil(tally.missing / _expected_yield(tally, config) / particle_group) for tally in tallies]
+    if sum(particle_groups) * particle_group > budget:
+        particle_groups = [
+            count * max(0, budget) // (sum(particle_groups) * particle_group) for count in particle_groups
+        ]
+    if sum(particle_groups) == 0:
         return None
     return RoundPlan(
         sampler="minority",
         round=round_number,
-        unit_size=math.ceil(config.unit_size / family) * family,
-        indices=np.arange(first_index, first_index + sum(families) * family),
-        groups=np.repeat(_interleave(families), family),
+        unit_size=math.ceil(config.unit_size / particle_group) * particle_group,
+        indices=np.arange(first_index, first_index + sum(particle_groups) * particle_group),
+        groups=np.repeat(_interleave(particle_groups), particle_group),
     )
 
 
@@ -202,7 +205,7 @@ def plan_baseline(config: PlanConfig, first_round: RoundPlan, wanted: Sequence[i
 def plan_real(config: PlanConfig, real: RealData) -> RoundPlan:
     """The real training images, to be scored like the others."""
     groups = real.train_groups.astype(np.int32)
-    return RoundPlan(sampler="none", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
+    return RoundPlan(sampler="real", round=0, unit_size=config.unit_size, indices=np.arange(len(groups)), groups=groups)
 
 
 def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
@@ -226,7 +229,7 @@ def batches(plan: RoundPlan, *, units_a_task: int | None) -> list[UnitBatch]:
 
 def plan_name(sampler: str, round_number: int) -> str:
     """Name of the plan of a sampler's round."""
-    return f"{'real' if sampler == 'none' else sampler}-{round_number:02d}"
+    return f"{sampler}-{round_number:02d}"
 
 
 def tally(wanted: Sequence[int], rows: Mapping[str, Sequence[object]], groups: Sequence[str]) -> list[Tally]:
@@ -256,8 +259,8 @@ def _expected_yield(tally: Tally, config: PlanConfig) -> float:
 def _interleave(counts: Sequence[int]) -> NDArray[np.int32]:
     """Groups in an order in which every stretch has them in proportion, so that every unit is mixed."""
     groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    places = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
-    ordered: NDArray[np.int32] = groups[np.lexsort((groups, places))]
+    fractions = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
+    ordered: NDArray[np.int32] = groups[np.lexsort((groups, fractions))]
     return ordered
 
 

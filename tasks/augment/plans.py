@@ -9,7 +9,7 @@ from tasks.augment.planning import RoundPlan, plan_name
 from tasks.inputs.run_identity import RunIdentity
 
 
-def settle_plan(plan: RoundPlan, store: Store) -> RoundPlan:
+def load_or_create_plan(plan: RoundPlan, store: Store) -> RoundPlan:
     """Store a plan before the first of its units is made. Returns the plan that holds: one that lies there stands."""
     indices, groups = keep_plan(store, plan.name, indices=plan.indices, groups=plan.groups)
     return replace(plan, indices=indices, groups=groups)
@@ -32,7 +32,7 @@ def run_plans(run: RunIdentity, store: Store, *, rounds: int) -> list[RoundPlan]
         ValueError: One is missing or damaged.
         StoreError: The store cannot be read.
     """
-    names = [plan_name("none", 0), *(plan_name("minority", number) for number in range(rounds))]
+    names = [plan_name("real", 0), *(plan_name("minority", number) for number in range(rounds))]
     if rounds and run.config.plan.baseline:
         names.append(plan_name("plain", 0))
     return [open_plan(name, run, store) for name in names]
@@ -46,7 +46,7 @@ def _open_plan(name: str, run_url: str, recipe: str, *, unit_size: int) -> Round
     indices, groups = stored
     sampler, _, number = name.partition("-")
     return RoundPlan(
-        sampler="none" if sampler == "real" else sampler,
+        sampler=sampler,
         round=int(number),
         unit_size=unit_size,
         indices=indices,

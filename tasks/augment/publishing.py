@@ -102,7 +102,7 @@ def _licence(backbone: Backbone) -> str:
 
 
 def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> None:
-    """Refuse units that were judged on other images or settings than those of now, before anything is published.
+    """Refuse units that were evaluated on other images or settings than those of now, before anything is published.
 
     Raises:
         ValueError: Naming the first.
@@ -112,13 +112,13 @@ def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> 
         if made_by != recipe:
             raise ValueError(
                 f"{store.url(f'units/{unit.unit}.json')} is of recipe {made_by}, this run is recipe {recipe}: it was "
-                "judged on other real images, or made by other settings; remove the unit, or choose another run id."
+                "evaluated on other real images, or made by other settings; remove the unit, or choose another run id."
             )
 
 
 def _rows(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None) -> Iterator[pa.Table]:
     """The rows of every unit with the final choice: real images, candidates, baseline."""
-    for unit, chosen in _with_choice(plans, choice, samplers=("none", "minority", "plain")):
+    for unit, chosen in _with_choice(plans, choice, samplers=("real", "minority", "plain")):
         rows = read_unit_rows(store, unit.unit)
         if chosen is not None:
             for name in _CHOICE:
@@ -143,16 +143,16 @@ def _kept_samples(
 ) -> Iterator[Sample]:
     """Real and synthetic images, each stream in the order of its units, evenly interleaved."""
     counts = {
-        "none": sum(plan.num_samples for plan in plans if plan.sampler == "none") if with_real else 0,
+        "real": sum(plan.num_samples for plan in plans if plan.sampler == "real") if with_real else 0,
         "minority": 0 if choice is None else pc.sum(choice["kept"]).as_py(),
     }
     streams = [_stream(store, plans, choice, sampler=sampler) for sampler in counts]
-    places = [_places(count, which) for which, count in enumerate(counts.values())]
-    for _, which in heapq.merge(*places):
+    fractions = [_fractions(count, which) for which, count in enumerate(counts.values())]
+    for _, which in heapq.merge(*fractions):
         yield next(streams[which])
 
 
-def _places(count: int, which: int) -> Iterator[tuple[float, int]]:
+def _fractions(count: int, which: int) -> Iterator[tuple[float, int]]:
     return (((i + 0.5) / count, which) for i in range(count))
 
 

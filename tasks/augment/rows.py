@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
 from tasks.augment.drawing import draw_candidates
-from tasks.augment.judging import Judged, judge_images
+from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan
 from tasks.inputs.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.inputs.workspace import Workspace
 
-#: Columns whose quantiles are columns too, and what the judge calls them.
+#: Columns whose quantiles are columns too, and what the filter calls them.
 QUANTILES = {
     "minority_score": "minority_score",
     "negative_elbo": "negative_elbo",
@@ -23,14 +23,14 @@ QUANTILES = {
     "lof": "lof",
     "rarity_score": "rarity",
     "copy_ratio": "copy_ratio",
-    "realness": "realness",
+    "p_real": "p_real",
     "label_probability": "label_probability",
     "label_margin": "label_margin",
 }
 
 
 def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
-    """Draw the candidates of a unit and judge each. Returns (N, H, W, C) uint8 and their rows."""
+    """Draw the candidates of a unit and evaluate each. Returns (N, H, W, C) uint8 and their rows."""
     config, real = workspace.config, workspace.real
     sampler = (
         config.sampler
@@ -38,25 +38,25 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         else config.sampler.plain(by_prompts=workspace.backbone.prompts is not None)
     )
     planned_labels = [real.group_labels[group] for group in plan.groups]
-    condition = workspace.told(labels=planned_labels, groups=list(plan.groups))
+    condition = workspace.condition_of(labels=planned_labels, groups=list(plan.groups))
     drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)
     images = drawn.images
-    judged = judge_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
-    scores = score(workspace, images, indices=plan.indices, told=condition)
+    evaluated = evaluate_images(workspace, images, np.array(plan.groups), inherited=drawn.sources is not None)
+    scores = score(workspace, images, indices=plan.indices, condition=condition)
     prefix = "s" if plan.sampler == "minority" else "p"
-    rows = _shared_columns(plan, workspace, groups=judged.groups, labels=judged.labels, scores=scores) | {
+    rows = _shared_columns(plan, workspace, groups=evaluated.groups, labels=evaluated.labels, scores=scores) | {
         "key": [f"{prefix}{index:08d}" for index in plan.indices],
         "source": ["synthetic"] * plan.num_samples,
         "sample_index": list(plan.indices),
         "seed": [config.seed] * plan.num_samples,
         "guidance": [json.dumps(sampler.to_dict(), sort_keys=True)] * plan.num_samples,
-        "founder": drawn.founders,
+        "root_ancestor": drawn.root_ancestors,
         "evaluations": [drawn.evaluations] * plan.num_samples,
         "kept": [False] * plan.num_samples,
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
     }
-    rows |= _verdict_columns(workspace, judged)
-    quantiles = judged.verdicts.quantiles | score_quantiles(workspace, scores)
+    rows |= _verdict_columns(workspace, evaluated)
+    quantiles = evaluated.verdicts.quantiles | score_quantiles(workspace, scores)
     rows |= {
         f"{name}_quantile": quantiles[field].astype(np.float32)
         for name, field in QUANTILES.items()
@@ -66,8 +66,8 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         rows["edited_source_id"] = [real.train.source_ids[position] for position in drawn.sources]
         rows["edited_fraction"] = np.full(plan.num_samples, config.edit.fraction, dtype=np.float32)
     if workspace.backbone.prompts is not None and condition is not None:
-        # A branch goes on with its founder's prompt.
-        rows["prompt"] = workspace.backbone.prompts.chosen(config.seed, drawn.founders.tolist(), condition)
+        # A branch goes on with its root ancestor's prompt.
+        rows["prompt"] = workspace.backbone.prompts.chosen(config.seed, drawn.root_ancestors.tolist(), condition)
     return images, pa.table(rows)
 
 
@@ -75,21 +75,21 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
     """Score real training images. Returns (N, H, W, C) uint8 and their rows, which have no verdicts."""
     positions = np.array(plan.indices)
     images = workspace.train_images[positions]
-    train, own = workspace.real.train, workspace.judge.reference.own
+    train, of_training = workspace.real.train, workspace.candidate_filter.reference.of_training
     labels = train.labels[positions]
-    told = workspace.told(labels=labels.tolist(), groups=list(plan.groups))
-    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], told=told)
+    condition = workspace.condition_of(labels=labels.tolist(), groups=list(plan.groups))
+    scores = score(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], condition=condition)
     rows = _shared_columns(plan, workspace, groups=np.array(plan.groups), labels=labels, scores=scores) | {
         "key": [f"real-{position:06d}" for position in plan.indices],
         "source": ["real"] * plan.num_samples,
         "source_id": [train.source_ids[i] for i in positions],
-        "knn_distance": own.knn_distance[positions].astype(np.float32),
-        "nearest_distance": own.nearest_distance[positions].astype(np.float32),
-        "nearest_source_id": [train.source_ids[i] for i in own.nearest[positions]],
-        "realism": own.realism[positions].astype(np.float32),
-        "lof": own.lof[positions].astype(np.float32),
-        "rarity_score": own.rarity[positions].astype(np.float32),
-        "copy_ratio": own.copy_ratio[positions].astype(np.float32),
+        "knn_distance": of_training.knn_distance[positions].astype(np.float32),
+        "nearest_distance": of_training.nearest_distance[positions].astype(np.float32),
+        "nearest_source_id": [train.source_ids[i] for i in of_training.nearest[positions]],
+        "realism": of_training.realism[positions].astype(np.float32),
+        "lof": of_training.lof[positions].astype(np.float32),
+        "rarity_score": of_training.rarity[positions].astype(np.float32),
+        "copy_ratio": of_training.copy_ratio[positions].astype(np.float32),
         "kept": [workspace.config.publish.real] * plan.num_samples,
         "reason": ["real"] * plan.num_samples,
     }
@@ -112,8 +112,8 @@ def _shared_columns(
     }
 
 
-def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
-    verdicts = judged.verdicts
+def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, object]:
+    verdicts = evaluated.verdicts
     neighbourhood = verdicts.neighbourhood
     ids = workspace.real.train.source_ids
     columns: dict[str, object] = {
@@ -122,7 +122,7 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "valid": verdicts.valid,
         "new": verdicts.new,
         "label_kept": verdicts.label_kept,
-        "fingerprint": list(projected(judged.features)),
+        "random_projection": list(projected(evaluated.features)),
     }
     scores = {
         "knn_distance": neighbourhood.knn_distance,
@@ -133,7 +133,7 @@ def _verdict_columns(workspace: Workspace, judged: Judged) -> dict[str, object]:
         "copy_ratio": neighbourhood.copy_ratio,
         "label_agreement": verdicts.label_agreement,
         "labeller_confidence": verdicts.labeller_confidence,
-        "realness": None if verdicts.output is None else verdicts.output.p_real,
+        "p_real": None if verdicts.output is None else verdicts.output.p_real,
         "label_probability": verdicts.label_probability,
         "label_margin": verdicts.label_margin,
     }

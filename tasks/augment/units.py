@@ -1,4 +1,4 @@
-"""Work units: draw (or take real images), score, judge, and store with a receipt."""
+"""Work units: draw (or take real images), score, evaluate, and store with a receipt."""
 
 import time
 from dataclasses import dataclass
@@ -68,18 +68,18 @@ def is_done(plan: UnitPlan, store: Store, *, recipe: str) -> bool:
 
 
 def make_unit(plan: UnitPlan, workspace: Workspace, store: Store) -> UnitWork:
-    """Draw, score, judge and store one unit; a sound one is left alone."""
+    """Draw, score, evaluate and store one unit; a sound one is left alone."""
     if is_done(plan, store, recipe=workspace.run.recipe):
         return UnitWork(unit=plan.unit, sampler=plan.sampler, device=workspace.device)
     started = time.monotonic()
-    images, rows = real_rows(plan, workspace) if plan.sampler == "none" else candidate_rows(plan, workspace)
+    images, rows = real_rows(plan, workspace) if plan.sampler == "real" else candidate_rows(plan, workspace)
     write_unit(store, plan.unit, images, rows, recipe=workspace.run.recipe)
     return UnitWork(
         unit=plan.unit,
         sampler=plan.sampler,
         device=workspace.device,
         made=plan.num_samples,
-        passed=0 if plan.sampler == "none" else int(passed_policy(rows, workspace.config.selection.policy).sum()),
+        passed=0 if plan.sampler == "real" else int(passed_policy(rows, workspace.config.selection.policy).sum()),
         seconds=time.monotonic() - started,
         peak_memory=peak_memory(workspace.device),
     )

@@ -1,4 +1,4 @@
-"""Adapting a text-to-image backbone to the training split of a set, and judging what came of it."""
+"""Adapting a text-to-image backbone to the training split of a set, and evaluating what came of it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ _CHECKPOINT = "adapter.pt"
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def adapt_backbone(config: AdaptConfig) -> str:
-    """Learn from the last checkpoint on, or from the start; judge; write the card. Returns the adapter's folder.
+    """Learn from the last checkpoint on, or from the start; evaluate; write the card. Returns the adapter's folder.
 
     Raises:
         InputError: The backbone cannot be adapted, or the data do not fit it.
@@ -73,7 +73,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
         told.add_losses(progress)
         on_done(progress.step, progress.steps)
 
-    def look(step: int, adapted: Backbone) -> None:
+    def evaluate(step: int, adapted: Backbone) -> None:
         picture = told.path / f"samples-{step:08d}.png"
         picture.write_bytes(_picture(config, adapted, real))
         on_picture(picture)
@@ -87,7 +87,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
             settings=config.adaptation,
             checkpoint=told.path / _CHECKPOINT,
             on_progress=report,
-            on_look=look,
+            on_evaluation=look,
         )
     except ValueError as error:
         raise InputError(f"adaptation: {error}") from error
@@ -95,7 +95,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
 
 
 def judge_adapter(config: AdaptConfig) -> Path:
-    """Judge the backbone with the adapter of `config.out`, and write the card.
+    """Evaluate the backbone with the adapter of `config.out`, and write the card.
 
     Returns:
         The card.

@@ -16,7 +16,7 @@ from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 
 #: Settings that decide where things are done, not what comes out.
-_PLACES = ("out", "device", "processes")
+_OF_THIS_MACHINE = ("out", "device", "processes")
 
 
 def model_card(
@@ -31,7 +31,7 @@ def model_card(
 
     Args:
         config: What it was trained by.
-        real: The images it was trained and judged on.
+        real: The images it was trained and evaluated on.
         parameters: How many numbers it has learnt.
         quality: Its figures.
         averages: Bits/dim of held-out images by every average of the weights that was kept.
@@ -50,7 +50,7 @@ It saw no validation or test image.
 - **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
 schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 - **Made by**: `{command("train-backbone", config)}`
-- **Judged by**: `{command("judge-backbone", config)}`
+- **Evaluated by**: `{command("evaluate-backbone", config)}`
 
 ## Quality
 
@@ -70,7 +70,7 @@ from {int(counts.min())} images.
 
 
 def bits_table(quality: BackboneQuality) -> str:
-    """Bits/dim of training and held-out images, beside those of two trivial models."""
+    """Bits/dim of training and held-out images, beside those of two baseline density models."""
     train, held_out = quality.train_bits, quality.held_out_bits
 
     def row(name: str, figure: str) -> str:
@@ -79,27 +79,27 @@ def bits_table(quality: BackboneQuality) -> str:
     return f"""| bits/dim, smaller is better | {train.images} training images | {held_out.images} held-out images |
 |---|---|---|
 | this backbone: negative ELBO over {quality.bits_steps} steps | {_bound(train)} | {_bound(held_out)} |
-{row("trivial: a normal distribution for every pixel", "normal")}
-{row("trivial: a histogram of grey levels for every pixel", "histogram")}
+{row("baseline: a normal distribution for every pixel", "normal")}
+{row("baseline: a histogram of grey levels for every pixel", "histogram")}
 
-After +/-: the standard error over the images. Both trivial models are fitted on the whole training split; theirs are
-exact code lengths, the backbone's is an upper bound. Of 256 grey levels, {quality.levels} occur in the training split:
-a histogram knows which, a diffusion model does not."""
+After +/-: the standard error over the images. Both baseline density models are fitted on the whole training split;
+theirs are exact code lengths, the backbone's is an upper bound. Of 256 grey levels, {quality.levels} occur in the
+training split: a histogram knows which, a diffusion model does not."""
 
 
 def frechet_table(quality: BackboneQuality, settings: QualitySettings) -> str:
     """The Frechet distances."""
-    found = quality.frechet
-    few = f" With {found.held_out} images for {found.dimensions} numbers, covariances are singular: read it as a rank."
-    return f"""| Frechet distance (FID) to {found.held_out} held-out images, of {quality.samples} images each | |
+    fid = quality.frechet
+    few = f" With {fid.held_out} images for {fid.dimensions} numbers, covariances are singular: read it as a rank."
+    return f"""| Frechet distance (FID) to {fid.held_out} held-out images, of {quality.samples} images each | |
 |---|---|
-| this backbone: plain samples of {quality.sampling_steps} steps | {found.backbone:.3f} |
-| trivial: one normal distribution a class over all pixels | {found.class_normals:.3f} |
-| for orientation: real training images | {found.training:.3f} |
+| this backbone: plain samples of {quality.sampling_steps} steps | {fid.backbone:.3f} |
+| baseline: one normal distribution a class over all pixels | {fid.class_normals:.3f} |
+| for orientation: real training images | {fid.training:.3f} |
 
-Features: {_features(settings)}, {found.dimensions} numbers an image (`{found.features}`). All three sets have the same
+Features: {_features(settings)}, {fid.dimensions} numbers an image (`{fid.features}`). All three sets have the same
 size and classes; training images of rare classes come more than once. Compare within this table only.\
-{few if found.held_out <= found.dimensions else ""}"""
+{few if fid.held_out <= fid.dimensions else ""}"""
 
 
 def memory_table(quality: BackboneQuality) -> str:
@@ -122,18 +122,18 @@ def _kind(config: TrainBackboneConfig) -> str:
 
 def _options(config: TrainBackboneConfig) -> str:
     settings = config.training
-    found = []
+    options = []
     if settings.prediction == "v_prediction":
-        found.append("predicting velocity")
+        options.append("predicting velocity")
     if settings.variance == "learned_range":
-        found.append("learned-range variance (hybrid loss)")
+        options.append("learned-range variance (hybrid loss)")
     if settings.min_snr_gamma is not None:
-        found.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
+        options.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
     if settings.label_dropout > 0:
-        found.append(f"{settings.label_dropout:.0%} of the labels left out")
+        options.append(f"{settings.label_dropout:.0%} of the labels left out")
     if settings.precision != "fp32":
-        found.append(f"arithmetic in {settings.precision}")
-    return "".join(f", {option}" for option in found)
+        options.append(f"arithmetic in {settings.precision}")
+    return "".join(f", {option}" for option in options)
 
 
 def _averages_table(averages: Mapping[str, float]) -> str:
@@ -164,7 +164,7 @@ def command(verb: str, config: TrainBackboneConfig | AdaptConfig) -> str:
     changed = {
         key: value
         for key, value in _leaves(config.model_dump(mode="json"))
-        if key not in _PLACES and (key not in preset or preset[key] != value)
+        if key not in _OF_THIS_MACHINE and (key not in preset or preset[key] != value)
     }
     options = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in changed.items()]
     return " ".join(["minority", verb, config.name, *options])

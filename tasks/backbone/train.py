@@ -1,4 +1,4 @@
-"""Training a backbone: reads the training split, trains, judges the result, writes it with a model card."""
+"""Training a backbone: reads the training split, trains, evaluates the result, writes it with a model card."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,8 @@ from minority.backbones import UNetSettings, load_backbone, save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
 from minority.features import build_extractor
-from minority.training import Looks, Progress, train_denoiser
-from minority.training.team import Alone, Team
+from minority.training import Evaluations, Progress, train_denoiser
+from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
 from tasks.backbone.model_card import model_card
 from tasks.backbone.progress_folder import TrainingFolder
@@ -28,7 +28,7 @@ from tasks.execution.progress import show_picture, stage
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
 
-OnLook = Callable[[Path], None]
+OnEvaluation = Callable[[Path], None]
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -55,36 +55,44 @@ def train(config: TrainBackboneConfig) -> str:
             show_picture(picture, key=f"{config.name}-{picture.stem}", description="Plain samples while it trains")
 
         if config.processes > 1:
-            train_in_processes(config, folder=progress_folder(config), on_step=report, on_look=show)
+            train_in_processes(config, folder=progress_folder(config), on_step=report, on_evaluation=show)
         else:
-            train_here(config, team=Alone(choose_device(config.device)), on_step=report, on_look=show)
-    judge(config)
+            train_here(
+                config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_evaluation=show
+            )
+    evaluate(config)
     _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
     return str(project_path(config.out))
 
 
-def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[int], None], on_look: OnLook) -> None:
-    """Train in this process, alone or as one of a team; the first of them writes the folder.
+def train_here(
+    config: TrainBackboneConfig,
+    *,
+    process_group: ProcessGroup,
+    on_step: Callable[[int], None],
+    on_evaluation: OnEvaluation,
+) -> None:
+    """Train in this process, alone or as one of a process group; the first of them writes the folder.
 
     Args:
         config: What to train.
-        team: The processes that train together.
+        process_group: The processes that train together.
         on_step: Called with the steps done.
-        on_look: Called with the picture of every look.
+        on_evaluation: Called with the picture of every evaluation.
 
     Raises:
         InputError: The architecture does not fit the images, or the checkpoint belongs to another run.
     """
-    if team.device.type == "cpu":
+    if process_group.device.type == "cpu":
         torch.set_num_threads(1)
     real = load_real_data(config.dataset)
     unet, settings = build_network(config, real)
     schedule = getattr(NoiseSchedule, config.schedule)(config.timesteps)
     out = project_path(config.out)
-    told = TrainingFolder(progress_folder(config))
+    training_log = TrainingFolder(progress_folder(config))
 
     def report(progress: Progress) -> None:
-        told.add_losses(progress)
+        training_log.add_losses(progress)
         on_step(progress.step)
 
     def keep(length: float, network: torch.nn.Module) -> None:
@@ -100,18 +108,25 @@ def train_here(config: TrainBackboneConfig, *, team: Team, on_step: Callable[[in
             settings=config.training,
             checkpoint=_checkpoint(config),
             on_progress=report,
-            looks=_looks(config, real, settings, told=told, team=team, on_look=on_look),
+            evaluations=_evaluations(
+                config,
+                real,
+                settings,
+                training_log=training_log,
+                process_group=process_group,
+                on_evaluation=on_evaluation,
+            ),
             on_average=keep,
-            team=team,
+            process_group=process_group,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    if team.rank == 0:
+    if process_group.rank == 0:
         save_folder(out, unet.cpu(), schedule=schedule, settings=settings)
 
 
 def check_data(config: TrainBackboneConfig, real: RealData) -> None:
-    """Refuse images that the backbone could not be judged on, before it is trained.
+    """Refuse images that the backbone could not be evaluated on, before it is trained.
 
     Raises:
         InputError: What is missing, and the way out.
@@ -122,14 +137,14 @@ def check_data(config: TrainBackboneConfig, real: RealData) -> None:
         raise InputError(str(error)) from error
 
 
-def judge(config: TrainBackboneConfig) -> Path:
-    """Judge the backbone in `config.out` by its plain samples and by held-out images, and write its model card.
+def evaluate(config: TrainBackboneConfig) -> Path:
+    """Evaluate the backbone in `config.out` by its plain samples and by held-out images, and write its model card.
 
     Returns:
         The card.
 
     Raises:
-        InputError: There is no such backbone, or nothing to judge it on.
+        InputError: There is no such backbone, or nothing to evaluate it on.
     """
     if config.text is not None:
         return judge_text_backbone(config, config.text)
@@ -194,16 +209,16 @@ def _bits_of_averages(
     return {name: bits(folder) for name, folder in ({"exponential": project_path(config.out)} | folders).items()}
 
 
-def _looks(
+def _evaluations(
     config: TrainBackboneConfig,
     real: RealData,
     unet: UNetSettings,
     *,
-    told: TrainingFolder,
-    team: Team,
-    on_look: OnLook,
-) -> Looks | None:
-    if config.watch is None or team.rank > 0:
+    training_log: TrainingFolder,
+    process_group: ProcessGroup,
+    on_evaluation: OnEvaluation,
+) -> Evaluations | None:
+    if config.watch is None or process_group.rank > 0:
         return None
     watch = Watch(
         real.validation.images(range(len(real.validation))),
@@ -212,19 +227,19 @@ def _looks(
             config.quality.features,
             train_images=real.train.images(range(len(real.train))),
             train_labels=real.train.labels,
-            device=team.device,
+            device=process_group.device,
         ),
         schedule=getattr(NoiseSchedule, config.schedule)(config.timesteps),
         unet=unet,
         settings=config.watch,
-        device=team.device,
+        device=process_group.device,
     )
 
-    def look(step: int, network: torch.nn.Module) -> None:
+    def evaluate(step: int, network: torch.nn.Module) -> None:
         assert isinstance(network, UNet2DModel), "as it was built"
-        on_look(told.add_look(step, watch.look(network), class_names=real.train.class_names))
+        on_evaluation(training_log.add_evaluation(step, watch.evaluate(network), class_names=real.train.class_names))
 
-    return Looks(every=config.watch.every, call=look)
+    return Evaluations(every=config.watch.every, call=evaluate)
 
 
 def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UNetSettings]:

@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from minority.training.team import Together
+from minority.training.process_group import ManyProcesses
 from tasks.backbone.train import train_here
 from tasks.config.runs import TrainBackboneConfig
 from tasks.inputs.workspace import choose_device
@@ -15,8 +15,8 @@ def main() -> None:
     """Train the backbone whose config is in the file that the first argument names."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     config = TrainBackboneConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    team = Together.join(cpu=choose_device(config.device) == "cpu")
-    train_here(config, team=team, on_step=lambda step: None, on_look=lambda picture: None)
+    process_group = ManyProcesses.join(cpu=choose_device(config.device) == "cpu")
+    train_here(config, process_group=process_group, on_step=lambda step: None, on_evaluation=lambda picture: None)
 
 
 def _end_with_the_parent() -> None:

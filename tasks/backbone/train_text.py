@@ -1,4 +1,4 @@
-"""Training a small text-to-image backbone on captions made of a set's groups, and judging it."""
+"""Training a small text-to-image backbone on captions made of a set's groups, and evaluating it."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import prepare_device
 
-PICTURE = "samples.png"  # of the judged backbone, in its progress folder
+PICTURE = "samples.png"  # of the evaluated backbone, in its progress folder
 _A_ROW = 10  # samples of a group in the picture
 _MOST_ROWS = 12
 
@@ -70,13 +70,13 @@ def train_text_backbone(config: TrainBackboneConfig, text: TextModelConfig, *, o
 
 
 def judge_text_backbone(config: TrainBackboneConfig, text: TextModelConfig) -> Path:
-    """Judge the backbone in `config.out` and write its model card.
+    """Evaluate the backbone in `config.out` and write its model card.
 
     Returns:
         The card.
 
     Raises:
-        InputError: There is no such backbone, or nothing to judge it on.
+        InputError: There is no such backbone, or nothing to evaluate it on.
     """
     device = prepare_device(config.device)
     real, folder = load_real_data(config.dataset), project_path(config.out)
@@ -147,7 +147,7 @@ saw no validation or test image.
 - **Training**: the autoencoder {settings.autoencoder_steps} steps, U-Net and text encoder {settings.steps} steps of \
 {settings.batch_size} images, seed {settings.seed}, averaged weights, stored in fp16.
 - **Made by**: `{command("train-backbone", config)}`
-- **Judged by**: `{command("judge-backbone", config)}`
+- **Evaluated by**: `{command("evaluate-backbone", config)}`
 
 ## Quality
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.backbone.progress_folder import LOOKS, LOSSES, TrainingFolder
+from tasks.backbone.progress_folder import EVALUATIONS, LOSSES, TrainingFolder
 from tasks.config.runs import TrainBackboneConfig
 from tasks.errors import InputError, RunIncompleteError
 
@@ -22,7 +22,7 @@ _LAST_LINES = 5
 
 
 def train_in_processes(
-    config: TrainBackboneConfig, *, folder: Path, on_step: Callable[[int], None], on_look: Callable[[Path], None]
+    config: TrainBackboneConfig, *, folder: Path, on_step: Callable[[int], None], on_evaluation: Callable[[Path], None]
 ) -> None:
     """Train in `config.processes` processes and wait for them.
 
@@ -31,7 +31,7 @@ def train_in_processes(
         folder: The run's folder (tasks/backbone/progress_folder.py); what the processes say goes into processes.log
             there.
         on_step: Called with the steps done.
-        on_look: Called with the picture of every look.
+        on_evaluation: Called with the picture of every evaluation.
 
     Raises:
         InputError: accelerate is not installed.
@@ -39,7 +39,7 @@ def train_in_processes(
     """
     if importlib.util.find_spec("accelerate") is None:
         raise InputError("processes above 1 need the package accelerate; pip install 'minority-augment[gpus]'.")
-    told = TrainingFolder(folder)
+    training_log = TrainingFolder(folder)
     log = folder / "processes.log"
     with tempfile.TemporaryDirectory() as temporary, log.open("wb") as output:
         order = Path(temporary, "config.json")
@@ -53,11 +53,11 @@ def train_in_processes(
             stderr=output,
         )
         with process:
-            shown = {line["step"] for line in told.lines(LOOKS)}
+            shown = {line["step"] for line in training_log.lines(EVALUATIONS)}
             while process.poll() is None:
                 time.sleep(_SECONDS_BETWEEN_READINGS)
-                _tell(told, shown, on_step=on_step, on_look=on_look)
-    _tell(told, shown, on_step=on_step, on_look=on_look)
+                _tell(training_log, shown, on_step=on_step, on_evaluation=on_evaluation)
+    _tell(training_log, shown, on_step=on_step, on_evaluation=on_evaluation)
     if process.returncode != 0:
         last = " / ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_LAST_LINES:])
         raise RunIncompleteError(
@@ -80,12 +80,16 @@ def _command(config: TrainBackboneConfig, order: Path) -> list[str]:
 
 
 def _tell(
-    told: TrainingFolder, shown: set[int], *, on_step: Callable[[int], None], on_look: Callable[[Path], None]
+    training_log: TrainingFolder,
+    shown: set[int],
+    *,
+    on_step: Callable[[int], None],
+    on_evaluation: Callable[[Path], None],
 ) -> None:
-    losses = told.lines(LOSSES)
+    losses = training_log.lines(LOSSES)
     if losses:
         on_step(losses[-1]["step"])
-    for line in told.lines(LOOKS):
+    for line in training_log.lines(EVALUATIONS):
         if line["step"] not in shown:
             shown.add(line["step"])
-            on_look(told.path / line["samples"])
+            on_evaluation(training_log.path / line["samples"])

@@ -38,8 +38,8 @@ def frontier_picture(points: Sequence[Point], *, validity_floor: float) -> bytes
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     cost = [point.per_1000_evaluations for point in points]
-    places = [100 * point.valid for point in points], [100 * point.kept for point in points]
-    scatter = axes.scatter(*places, c=cost, cmap="viridis", s=36, edgecolors="black", linewidths=0.4)
+    coordinates = [100 * point.valid for point in points], [100 * point.kept for point in points]
+    scatter = axes.scatter(*coordinates, c=cost, cmap="viridis", s=36, edgecolors="black", linewidths=0.4)
     figure.colorbar(scatter, ax=axes, label="kept per 1000 denoiser evaluations")
     edge = sorted(unsurpassed(points), key=lambda point: point.valid)
     axes.plot([100 * p.valid for p in edge], [100 * p.kept for p in edge], color="grey", linewidth=1, zorder=0)

@@ -14,7 +14,7 @@ from minority.calibration.outcome import Measured, Objective, floors_probability
 from minority.calibration.space import PLAIN, Candidate
 from minority.guidance.method import default_of
 from minority.sampling.settings import SamplerSettings
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.frontier_plot import Point, frontier_picture
 from tasks.calibration.search import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config.runs import CalibrateConfig
@@ -54,16 +54,16 @@ def real_reference(workspace: Workspace) -> Measured | None:
         return None
     images = validation.images(range(len(validation)))
     groups = np.array([workspace.real.groups.index(group) for group in validation.groups])
-    judged = judge_images(workspace, images, groups)
-    verdicts = judged.verdicts
+    evaluated = evaluate_images(workspace, images, groups)
+    verdicts = evaluated.verdicts
     return Measured(
         samples=len(images),
         rare=int(verdicts.rare.sum()),
         valid=int(verdicts.valid.sum()),
         new=int(verdicts.new.sum()),
         label_kept=int(verdicts.label_kept.sum()),
-        passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
-        diversity=diversity_of(workspace, judged.features),
+        passed=int(verdicts.passed_by(workspace.config.selection.policy, evaluated.groups).sum()),
+        diversity=diversity_of(workspace, evaluated.features),
     )
 
 
@@ -135,26 +135,26 @@ def _rows(
     return rows if reference is None else [*rows, _row("unseen real images", reference, top=None, plain=plain)]
 
 
-def _row(name: str, found: Measured, *, top: Measured | None, plain: Measured | None) -> dict[str, str]:
+def _row(name: str, counts: Measured, *, top: Measured | None, plain: Measured | None) -> dict[str, str]:
     """One row of figures.
 
     Args:
         name: Of the candidate.
-        found: What was measured.
+        counts: What was measured.
         top: The winner by kept samples per evaluation, where there is one.
         plain: Plain sampling, where it was measured.
     """
-    row = {"sampler": name, "samples": str(found.samples), "kept, %": _share(found, found.passed)}
-    row["yield over plain"] = "-" if plain is None or found is plain else _ratio(found, plain, objective="yield")
-    row |= {"valid, %": _share(found, found.valid), "rare, %": _share(found, found.rare)}
-    row["diversity"] = "-" if found.diversity is None else f"{found.diversity:.2f}"
-    low, high = found.per_1000_evaluations_interval()
-    measured = found.evaluations > 0
+    row = {"sampler": name, "samples": str(counts.samples), "kept, %": _share(counts, counts.passed)}
+    row["yield over plain"] = "-" if plain is None or counts is plain else _ratio(counts, plain, objective="yield")
+    row |= {"valid, %": _share(counts, counts.valid), "rare, %": _share(counts, counts.rare)}
+    row["diversity"] = "-" if counts.diversity is None else f"{counts.diversity:.2f}"
+    low, high = counts.per_1000_evaluations_interval()
+    measured = counts.evaluations > 0
     row["kept per 1000 evaluations"] = (
-        f"{found.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
+        f"{counts.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
     )
-    behind = top is not None and found is not top and measured
-    row["best per evaluation over this"] = _ratio(top, found, objective="per_evaluation") if top and behind else "-"
+    behind = top is not None and counts is not top and measured
+    row["best per evaluation over this"] = _ratio(top, counts, objective="per_evaluation") if top and behind else "-"
     return row
 
 
@@ -163,9 +163,9 @@ def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
     return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
 
 
-def _share(found: Measured, count: int) -> str:
-    low, high = found.interval(count)
-    return f"{100 * count / max(1, found.samples):.1f} ({100 * low:.1f} ... {100 * high:.1f})"
+def _share(measured: Measured, count: int) -> str:
+    low, high = measured.interval(count)
+    return f"{100 * count / max(1, measured.samples):.1f} ({100 * low:.1f} ... {100 * high:.1f})"
 
 
 def _preset(sampler: SamplerSettings) -> str:
@@ -202,6 +202,6 @@ def _markdown(summary: CalibrationSummary) -> str:
     table = [columns, ["-"] * len(columns), *([row[name] for name in columns] for row in summary.rows)]
     lines = ["| " + " | ".join(map(for_markdown, cells)) + " |" for cells in table]
     unsure = "none is sure to reach the floors"
-    found = [f"- {objective}: **{name or unsure}**" for objective, name in summary.winners.items()]
+    winners = [f"- {objective}: **{name or unsure}**" for objective, name in summary.winners.items()]
     spent = f"{summary.samples} samples, {summary.spent:.0f} denoiser evaluations"
-    return "\n".join([f"Winners, {spent}", "", *found, "", *lines, "", "```yaml", summary.preset + "```", ""])
+    return "\n".join([f"Winners, {spent}", "", *winners, "", *lines, "", "```yaml", summary.preset + "```", ""])

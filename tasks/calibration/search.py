@@ -15,13 +15,13 @@ from datasets.storage.store import Store
 from minority.calibration.outcome import OBJECTIVES, Measured, Objective, best
 from minority.calibration.search import Draw, least_budget, next_rung, rung_sizes, whole
 from minority.calibration.search import plan_rung as plan_draws
-from minority.calibration.space import Candidate, baselines, common_family
+from minority.calibration.space import Candidate, baselines, common_particle_group
 from minority.guidance.method import TrainedMethod
 from minority.sampling.cost import expected_cost
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from minority.selection.diversity import mean_nearest_distance
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.config.runs import CalibrateConfig
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
@@ -65,13 +65,13 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
     sizes = rung_sizes(settings, candidates=len(start))
     if rung >= len(sizes):
         return []
-    most = max(found.samples for found in measured)
+    most = max(counts.samples for counts in measured)
 
     def untried(parent: int) -> list[int]:
         near = settings.space.neighbours(config.sampler, parent, seed=config.seed)
         return [i for i in near if measured[i].samples == 0]
 
-    survivors = [i for i, found in enumerate(measured) if found.samples == most]
+    survivors = [i for i, counts in enumerate(measured) if counts.samples == most]
     if rung > 0:
         survivors = next_rung(settings, measured, survivors, to=sizes[rung], untried=untried)
     draws = plan_draws(
@@ -81,10 +81,10 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         survivors if rung > 0 else start,
         rungs=len(sizes),
         first=max((order.first + order.count for order in done), default=0),
-        family=common_family(candidates),
-        turn=_turn(config),
+        particle_group=common_particle_group(candidates),
+        round_size=_round_size(config),
     )
-    return _cut(draws, size=whole(config.unit_size, family=common_family(candidates)))
+    return _cut(draws, size=whole(config.unit_size, particle_group=common_particle_group(candidates)))
 
 
 def winners(config: CalibrateConfig, searched: Sequence[Measured]) -> dict[Objective, int | None]:
@@ -97,19 +97,19 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     """Measurements of both winners and the baselines on indices that the search did not use."""
     candidates, measured = candidates_of(config), read_measured(config, done)
     costs = _costs(config, measured)
-    found = [i for i in winners(config, measured).values() if i is not None]
-    chosen = sorted({*range(len(baselines(config.sampler))), *found})
+    winning = [i for i in winners(config, measured).values() if i is not None]
+    chosen = sorted({*range(len(baselines(config.sampler))), *winning})
     budget = config.calibration.budget * config.calibration.verification
     if budget == 0:
         return []
-    family, turn = common_family(candidates), _turn(config)
-    count = whole(budget / sum(costs[i] for i in chosen), family=family, turn=turn)
-    first = math.ceil(FRESH / turn) * turn
-    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, family=family))
+    particle_group, round_size = common_particle_group(candidates), _round_size(config)
+    count = whole(budget / sum(costs[i] for i in chosen), particle_group=particle_group, round_size=round_size)
+    first = math.ceil(FRESH / round_size) * round_size
+    return _cut([Draw(i, first, count) for i in chosen], size=whole(config.unit_size, particle_group=particle_group))
 
 
 def check_budget(config: CalibrateConfig) -> None:
-    """Refuse a budget that would be overdrawn by one family for everybody who starts.
+    """Refuse a budget that would be overdrawn by one particle group for everybody who starts.
 
     Raises:
         InputError: Naming the least budget.
@@ -118,7 +118,7 @@ def check_budget(config: CalibrateConfig) -> None:
     start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
     backbone = open_workspace(config.augment()).backbone
     costs = [expected_cost(candidates[i].sampler, backbone) for i in start]
-    least = least_budget(settings, costs, family=common_family(candidates))
+    least = least_budget(settings, costs, particle_group=common_particle_group(candidates))
     if settings.budget < least:
         raise InputError(
             f"calibration.budget is {settings.budget} denoiser evaluations, but its first rung has {len(start)} "
@@ -133,9 +133,9 @@ def methods_of(config: CalibrateConfig) -> list[TrainedMethod]:
 
 @task(task_run_name="candidate-{order.candidate:03d}-{order.first}", **TRIED_AGAIN)
 def measure_candidate(order: Measurement, config: CalibrateConfig) -> str:
-    """Draw and judge one candidate's samples unless that is done. Returns where the counts lie."""
-    found = measured_once(order, config)
-    get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, found.samples, found.passed)
+    """Draw and evaluate one candidate's samples unless that is done. Returns where the counts lie."""
+    measured = measured_once(order, config)
+    get_run_logger().info("candidate %d: %d samples, %d passed", order.candidate, measured.samples, measured.passed)
     return _path(order)
 
 
@@ -150,54 +150,62 @@ def measured_once(order: Measurement, config: CalibrateConfig) -> Measured:
     except DamagedError as error:
         logging.getLogger(__name__).warning("%s The samples are drawn and counted again.", error)
     candidates, indices = candidates_of(config), range(order.first, order.first + order.count)
-    # One family for all, so that all share the groups too.
-    found = measure(workspace, candidates[order.candidate].sampler, indices, family=common_family(candidates))
-    store.write(path, checked_json(asdict(found)))
-    return found
+    # One particle group for all, so that all share the groups too.
+    measured = measure(
+        workspace, candidates[order.candidate].sampler, indices, particle_group=common_particle_group(candidates)
+    )
+    store.write(path, checked_json(asdict(measured)))
+    return measured
 
 
-def groups_in_turn(
-    workspace: Workspace, indices: Sequence[int], *, family: int
+def round_robin_groups(
+    workspace: Workspace, indices: Sequence[int], *, particle_group: int
 ) -> tuple[NDArray[np.int64], list[int] | None]:
-    """Groups of samples, every group equally often and a family in one group; labels where the backbone takes any."""
+    """Groups of samples, every group equally often and a particle group in one group; labels where the backbone takes
+    any.
+    """
     real = workspace.real
-    groups = np.array([index // family % len(real.groups) for index in indices])
-    return groups, workspace.told(labels=[real.group_labels[group] for group in groups], groups=groups.tolist())
+    groups = np.array([index // particle_group % len(real.groups) for index in indices])
+    return groups, workspace.condition_of(labels=[real.group_labels[group] for group in groups], groups=groups.tolist())
 
 
-def measure(workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, family: int = 1) -> Measured:
+def measure(
+    workspace: Workspace, sampler: SamplerSettings, indices: Sequence[int], *, particle_group: int = 1
+) -> Measured:
     """Draw samples, the groups in turn, and count what the filters let through.
 
     Args:
-        workspace: Backbone, real data and judge.
+        workspace: Backbone, real data and filter.
         sampler: How to draw.
         indices: Of the samples.
-        family: Consecutive indices that are of one group; the sampler's own families are so anyway.
+        particle_group: Consecutive indices that are of one group; the sampler's own particle groups are so anyway.
     """
-    groups, labels = groups_in_turn(workspace, indices, family=math.lcm(family, sampler.family))
+    groups, labels = round_robin_groups(
+        workspace, indices, particle_group=math.lcm(particle_group, sampler.particle_group)
+    )
     drawn = draw(
         workspace.backbone,
         seed=workspace.config.seed,
         indices=indices,
         labels=labels,
         settings=sampler,
-        reference=workspace.judge.reference,
+        reference=workspace.candidate_filter.reference,
         extract=workspace.extract,
         parts=open_parts(workspace, sampler.guidance),
         device=workspace.device,
     )
-    judged = judge_images(workspace, drawn.images, groups)
-    verdicts = judged.verdicts
+    evaluated = evaluate_images(workspace, drawn.images, groups)
+    verdicts = evaluated.verdicts
     return Measured(
         samples=len(indices),
         rare=int(verdicts.rare.sum()),
         valid=int(verdicts.valid.sum()),
         new=int(verdicts.new.sum()),
         label_kept=int(verdicts.label_kept.sum()),
-        passed=int(verdicts.passed_by(workspace.config.selection.policy, judged.groups).sum()),
+        passed=int(verdicts.passed_by(workspace.config.selection.policy, evaluated.groups).sum()),
         evaluations=drawn.evaluations * len(indices),
-        siblings=drawn.siblings,
-        diversity=diversity_of(workspace, judged.features),
+        copies=drawn.copies,
+        diversity=diversity_of(workspace, evaluated.features),
     )
 
 
@@ -229,8 +237,8 @@ def _costs(config: CalibrateConfig, measured: Sequence[Measured]) -> list[float]
     """Denoiser evaluations a sample: as measured, or as expected where nothing is measured."""
     backbone = open_workspace(config.augment()).backbone
     return [
-        found.evaluations / found.samples if found.samples else expected_cost(candidate.sampler, backbone)
-        for candidate, found in zip(candidates_of(config), measured, strict=True)
+        counts.evaluations / counts.samples if counts.samples else expected_cost(candidate.sampler, backbone)
+        for candidate, counts in zip(candidates_of(config), measured, strict=True)
     ]
 
 
@@ -243,9 +251,9 @@ def _cut(draws: Sequence[Draw], *, size: int) -> list[Measurement]:
     ]
 
 
-def _turn(config: CalibrateConfig) -> int:
-    """Samples in which every group has one family."""
-    return common_family(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
+def _round_size(config: CalibrateConfig) -> int:
+    """Samples in which every group has one particle group."""
+    return common_particle_group(candidates_of(config)) * len(open_workspace(config.augment()).real.groups)
 
 
 def _path(order: Measurement) -> str:
@@ -254,7 +262,7 @@ def _path(order: Measurement) -> str:
 
 def diversity_of(workspace: Workspace, features: NDArray[np.floating]) -> float | None:
     """Mean distance to the nearest other sample, over that of as many real training images."""
-    real = workspace.judge.reference.features
+    real = workspace.candidate_filter.reference.features
     count = min(len(real), len(features))
     if count < 2:
         return None

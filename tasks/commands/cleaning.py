@@ -34,14 +34,14 @@ def clean_store(url: str, *, older_than: float, delete: bool) -> list[str]:
         ValueError: The URL is none.
     """
     store = Store(url)
-    found = find_leftovers(store, older_than=older_than)
-    gone = [left for left in found if delete and remove_leftover(store, left, older_than=older_than)]
-    lines = [_line(left, verdict=_verdict(left in gone, delete=delete)) for left in found]
-    counted = gone if delete else found
+    leftovers = find_leftovers(store, older_than=older_than)
+    gone = [left for left in leftovers if delete and remove_leftover(store, left, older_than=older_than)]
+    lines = [_line(left, verdict=_verdict(left in gone, delete=delete)) for left in leftovers]
+    counted = gone if delete else leftovers
     size = _size(sum(left.bytes for left in counted))
     if delete:
-        return [*lines, f"{len(gone)} of {len(found)} removed, {size} freed."]
-    return [*lines, f"{len(found)} found, {size}; nothing was touched: --delete removes them."]
+        return [*lines, f"{len(gone)} of {len(leftovers)} removed, {size} freed."]
+    return [*lines, f"{len(leftovers)} found, {size}; nothing was touched: --delete removes them."]
 
 
 def _verdict(gone: bool, *, delete: bool) -> str:

@@ -49,7 +49,7 @@ def _whole(real: RealData) -> tuple[ImageSet, Split]:
         return parts[which].image(index - (int(ends[which - 1]) if which else 0))
 
     identities = [part.identities for part in parts if part.identities is not None]
-    places = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
+    indices = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
     whole = ImageSet(
         name=real.train.name,
         labels=np.concatenate([part.labels for part in parts]),
@@ -64,4 +64,4 @@ def _whole(real: RealData) -> tuple[ImageSet, Split]:
         },
         problems=real.problems,
     )
-    return whole, Split(train=places[0], validation=places[1], test=places[2])
+    return whole, Split(train=indices[0], validation=indices[1], test=indices[2])

@@ -124,9 +124,9 @@ def _server() -> str:
 
 def _namesake() -> str:
     spec = importlib.util.find_spec("datasets")
-    place = str(spec.origin) if spec is not None else "nowhere"
-    if not place.startswith(str(project_path("datasets").resolve())):
-        return f"MISSING package datasets: it is imported from {place}; run from the project's folder."
+    origin = str(spec.origin) if spec is not None else "nowhere"
+    if not origin.startswith(str(project_path("datasets").resolve())):
+        return f"MISSING package datasets: it is imported from {origin}; run from the project's folder."
     return "ok package datasets: this project's own"
 
 

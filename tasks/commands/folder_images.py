@@ -33,13 +33,13 @@ def pixels_of(images: ImageSet) -> NDArray[np.uint8]:
     Raises:
         InputError: Some cannot be read; one line names the first five and counts all.
     """
-    found = [pixels for _, pixels in images.decoded()]
-    damaged = [entry.reason for entry in found if isinstance(entry, Problem)]
+    decoded = [pixels for _, pixels in images.decoded()]
+    damaged = [entry.reason for entry in decoded if isinstance(entry, Problem)]
     if damaged:
         more = f" ... and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         count = f"{len(damaged)} of {len(images)} images cannot be used: " if len(damaged) > 1 else ""
         raise InputError(f"{count}{' '.join(damaged[:5])}{more}")
-    return np.stack([entry for entry in found if not isinstance(entry, Problem)])
+    return np.stack([entry for entry in decoded if not isinstance(entry, Problem)])
 
 
 def passed_over(images: ImageSet, *, folder: Path) -> list[str]:

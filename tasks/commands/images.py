@@ -18,7 +18,7 @@ from minority.sampling.draw import Drawn, SamplerSettings, ScoreSettings, draw_i
 from minority.sampling.named_samplers import SAMPLERS, compare, contact_sheet, named_sampler
 from tasks.commands.folder_images import labels_of, no_label_of, open_folder, passed_over, pixels_of
 from tasks.config.presets import load_preset, validate
-from tasks.config.runs import AugmentConfig, placed
+from tasks.config.runs import AugmentConfig, with_resolved_store
 from tasks.config.sections import Sampler
 from tasks.errors import InputError
 from tasks.inputs.guidance_parts import open_parts
@@ -54,7 +54,7 @@ class Source:
         if self.workspace is None or not needy:
             return {}
         return {
-            "reference": self.workspace.judge.reference,
+            "reference": self.workspace.candidate_filter.reference,
             "extract": self.workspace.extract,
             "parts": open_parts(self.workspace, sampler.guidance),
         }
@@ -82,7 +82,9 @@ def open_source(
         return Source(backbone=open_named_backbone(backbone, flags))
     assert preset is not None, "one of the two is given"
     flagged = {f"backbone.flags.{name}": value for name, value in flags.items()}
-    workspace = open_workspace(placed(load_preset(AugmentConfig, preset, overrides={**(changes or {}), **flagged})))
+    workspace = open_workspace(
+        with_resolved_store(load_preset(AugmentConfig, preset, overrides={**(changes or {}), **flagged}))
+    )
     return Source(backbone=workspace.backbone, sampler=workspace.config.sampler, workspace=workspace)
 
 

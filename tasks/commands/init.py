@@ -125,7 +125,7 @@ def checked_text(choices: Choices, *, on_gpu: bool) -> str:
         InputError: One of them is not possible.
     """
     text = preset_text(choices, on_gpu=on_gpu)
-    for flow, entry in presets_in(text, place=f"presets/{choices.name}.yaml"):
+    for flow, entry in presets_in(text, source=f"presets/{choices.name}.yaml"):
         validate(FLOWS[flow], entry["parameters"]["config"], overrides={})
     return text
 
@@ -140,7 +140,7 @@ def parts(text: str) -> str:
         InputError: They cannot be read.
     """
     config = next(
-        entry["parameters"]["config"] for flow, entry in presets_in(text, place="the preset") if flow == "augment"
+        entry["parameters"]["config"] for flow, entry in presets_in(text, source="the preset") if flow == "augment"
     )
     real = load_real_data(validate(AugmentConfig, config, overrides={}).dataset)
     return f"{len(real.train)} train, {len(real.validation)} validate, {len(real.test)} test"
@@ -153,7 +153,7 @@ def write_preset(name: str, text: str) -> Path:
         InputError: It exists.
     """
     for other in (path for path in preset_files() if path != preset_path(name)):
-        if any(entry["name"] == name for _, entry in presets_in(other.read_text(encoding="utf-8"), place=str(other))):
+        if any(entry["name"] == name for _, entry in presets_in(other.read_text(encoding="utf-8"), source=str(other))):
             raise InputError(f"{other} has presets called {name} already; choose another name.")
     path = preset_path(name)
     path.parent.mkdir(exist_ok=True)

@@ -202,7 +202,7 @@ sampler:
 """
 
 
-def _judging(choices: Choices) -> str:
+def _filtering(choices: Choices) -> str:
     features = (
         ""
         if choices.image_size <= 32
@@ -226,7 +226,7 @@ backbone: {{path: {_text(backbone)}}}
 {_sampler(on_gpu=on_gpu)}\
 # The tighter bound where the backbone does not learn its variance.
 scores: {{variance: fixed_large}}
-{_judging(choices)}\
+{_filtering(choices)}\
 plan:
   # Images a group, real and synthetic together.
   quota: {choices.quota}
@@ -248,7 +248,7 @@ def _calibration(choices: Choices, backbone: str, *, on_gpu: bool) -> str:
 dataset: *images
 backbone: {{path: {_text(backbone)}}}
 {_sampler(on_gpu=on_gpu)}\
-{_judging(choices)}\
+{_filtering(choices)}\
 # Denoiser evaluations in all.
 calibration: {{budget: {2000000 if on_gpu else 300000}}}
 unit_size: {512 if on_gpu else 64}

@@ -32,7 +32,7 @@ _MOST_OF = {
     "tuning_seeds": 1000,
     "trials": 1000,
     "candidates": 10**5,
-    "family": 10**5,
+    "particle_group": 10**5,
     "gpus": 10**4,
     "cpus": 10**4,
     "processes": 10**4,

@@ -14,10 +14,10 @@ def project_path(path: str) -> Path:
 
 def data_path(path: str) -> Path:
     """A folder of real images: as `project_path`, but data/... may lie below the folder that MINORITY_DATA names."""
-    found, elsewhere = project_path(path), os.environ.get("MINORITY_DATA")
-    if not found.exists() and elsewhere and Path(path).parts[:1] == ("data",):
+    path_here, elsewhere = project_path(path), os.environ.get("MINORITY_DATA")
+    if not path_here.exists() and elsewhere and Path(path).parts[:1] == ("data",):
         return Path(elsewhere, *Path(path).parts[1:])
-    return found
+    return path_here
 
 
 def cache_folder() -> Path:

@@ -37,14 +37,14 @@ def entries() -> list[dict[str, Any]]:
     Raises:
         InputError: A file cannot be read, or two presets of one flow have one name.
     """
-    found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    by_name: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
     for path in preset_files():
         for entry in read_entries(path):
             key = (flow_of(entry), worded(entry, "name"))
-            if key in found:
-                raise InputError(f"{'/'.join(key)} stands in {found[key][0]} and in {path}; rename one of the two.")
-            found[key] = (path, entry)
-    return [entry for _, entry in found.values()]
+            if key in by_name:
+                raise InputError(f"{'/'.join(key)} stands in {by_name[key][0]} and in {path}; rename one of the two.")
+            by_name[key] = (path, entry)
+    return [entry for _, entry in by_name.values()]
 
 
 def deployments_of(name: str) -> tuple[Path, list[str]]:
@@ -73,15 +73,15 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} is missing; run from a complete checkout of the project.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text ({error}); repair it.") from error
-    return entries_in(text, place=str(path))
+    return entries_in(text, source=str(path))
 
 
-def entries_in(text: str, *, place: str) -> list[dict[str, Any]]:
+def entries_in(text: str, *, source: str) -> list[dict[str, Any]]:
     """The deployments of a file's content as they are written.
 
     Args:
         text: YAML with a list `deployments`, as `prefect deploy` takes it.
-        place: What messages call the file.
+        source: What messages call the file.
 
     Raises:
         InputError: It is no such YAML.
@@ -89,20 +89,20 @@ def entries_in(text: str, *, place: str) -> list[dict[str, Any]]:
     try:
         content = load_yaml(text)
     except ValueError as error:
-        raise InputError(f"{place} is not readable YAML ({error}); repair it.") from error
-    found = content.get("deployments") if isinstance(content, Mapping) else None
-    if not isinstance(found, list) or not all(isinstance(entry, Mapping) for entry in found):
-        raise InputError(f"{place} has no list of deployments; write one as prefect.yaml does.")
-    for number, entry in enumerate(found, start=1):
+        raise InputError(f"{source} is not readable YAML ({error}); repair it.") from error
+    deployments = content.get("deployments") if isinstance(content, Mapping) else None
+    if not isinstance(deployments, list) or not all(isinstance(entry, Mapping) for entry in deployments):
+        raise InputError(f"{source} has no list of deployments; write one as prefect.yaml does.")
+    for number, entry in enumerate(deployments, start=1):
         lacking = [key for key in ("name", "entrypoint", "parameters") if key not in entry]
         if lacking:
             raise InputError(
-                f"deployment {number} of {place} lacks {', '.join(lacking)}; write it as prefect.yaml does."
+                f"deployment {number} of {source} lacks {', '.join(lacking)}; write it as prefect.yaml does."
             )
         if flow_of(entry) not in FLOW_NAMES:
             known = ", ".join(f"flows.{flow}" for flow in FLOW_NAMES)
-            raise InputError(f"deployment {number} of {place} runs {entry['entrypoint']}, which is none of {known}.")
-    return [{"description": "", **entry} for entry in found]
+            raise InputError(f"deployment {number} of {source} runs {entry['entrypoint']}, which is none of {known}.")
+    return [{"description": "", **entry} for entry in deployments]
 
 
 def flow_of(entry: Mapping[str, Any]) -> str:

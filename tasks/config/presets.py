@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
 from tasks.config.runs import AdaptConfig, AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
-from tasks.config.written import settled, settled_at
+from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
 
 #: Flow name -> the model of its config.
@@ -54,7 +54,7 @@ def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mappin
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = settled(values, kind)
+    tree = as_declared(values, kind)
     for key, value in overrides.items():
         _set(tree, key, copy.deepcopy(value))
     try:
@@ -76,19 +76,21 @@ def command_of(config: BaseModel, *, exclude: Sequence[str] = ()) -> str:
     flow = next(flow for flow, model in FLOWS.items() if model is type(config))
     name: str = config.name  # type: ignore[attr-defined]
     preset = load_preset(type(config), name)
-    own, theirs = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
-    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(own, theirs)]
+    settings, of_preset = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
+    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(settings, of_preset)]
     verb = {"backbone": "train-backbone"}.get(flow, flow)
     return " ".join(["minority", verb, name, *changes])
 
 
-def _differences(own: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in own.items():
-        other, place = theirs.get(key), f"{path}{key}"
+def _differences(
+    settings: Mapping[str, Any], of_preset: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        other, dotted = of_preset.get(key), f"{path}{key}"
         if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
-            yield from _differences(value, other, f"{place}.")
+            yield from _differences(value, other, f"{dotted}.")
         elif value != other:
-            yield place, value
+            yield dotted, value
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -115,9 +117,9 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 def _of_setting(key: str, value: Any) -> Any:
     """The value as the first flow with such a setting wants it; as YAML takes it where none has."""
     for kind in FLOWS.values():
-        known, found = settled_at(value, key, kind)
+        known, declared = as_declared_at(value, key, kind)
         if known:
-            return found
+            return declared
     return plain(value)
 
 
@@ -129,17 +131,17 @@ def training_of(backbone: str) -> str | None:
     return None
 
 
-def presets_in(text: str, *, place: str) -> list[tuple[str, dict[str, Any]]]:
+def presets_in(text: str, *, source: str) -> list[tuple[str, dict[str, Any]]]:
     """Every preset of a file's content, as (flow, deployment), with the texts of its config as they were written.
 
     Args:
         text: YAML with a list `deployments`, as `prefect deploy` takes it.
-        place: What messages call the file.
+        source: What messages call the file.
 
     Raises:
         InputError: It is no such YAML.
     """
-    return [(flow_of(entry), _in_words(entry)) for entry in entries_in(text, place=place)]
+    return [(flow_of(entry), _in_words(entry)) for entry in entries_in(text, source=source)]
 
 
 def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def _in_words(entry: Mapping[str, Any]) -> dict[str, Any]:
     words = {key: worded(entry, key) for key in ("name", "description")}
     parameters = plain(entry["parameters"])
     if isinstance(parameters, dict) and "config" in parameters:
-        parameters["config"] = settled(entry["parameters"]["config"], FLOWS[flow_of(entry)])
+        parameters["config"] = as_declared(entry["parameters"]["config"], FLOWS[flow_of(entry)])
     return {**plain(entry), **words, "parameters": parameters}
 
 
@@ -191,6 +193,6 @@ def _settings_beside(kind: type[BaseModel], location: Sequence[int | str]) -> li
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     for option in [node, *node.get("anyOf", []), *node.get("allOf", [])]:
         if "$ref" in option:
-            found: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
-            return found
+            definition: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
+            return definition
     return node

@@ -31,13 +31,13 @@ def differing(section: Any, *, exclude: Collection[str] = ()) -> dict[str, Any]:
     Returns:
         Name -> plain JSON value. A section that is there though its default is none is a mapping, perhaps empty.
     """
-    found = {}
+    settings = {}
     for name, default in _defaults(section):
         value = getattr(section, name)
         if name in exclude or (default is not _NO_DEFAULT and _plain(value) == _plain(default)):
             continue
-        found[name] = _reduced(value, default)
-    return found
+        settings[name] = _reduced(value, default)
+    return settings
 
 
 def _reduced(value: Any, default: Any) -> Any:
@@ -62,11 +62,11 @@ def _defaults(section: Any) -> Iterator[tuple[str, Any]]:
             default = field.get_default(call_default_factory=True)
             yield name, _NO_DEFAULT if default is PydanticUndefined else default
         return
-    for own in dataclasses.fields(section):
-        if own.default_factory is not dataclasses.MISSING:
-            yield own.name, own.default_factory()
+    for declared in dataclasses.fields(section):
+        if declared.default_factory is not dataclasses.MISSING:
+            yield declared.name, declared.default_factory()
         else:
-            yield own.name, _NO_DEFAULT if own.default is dataclasses.MISSING else own.default
+            yield declared.name, _NO_DEFAULT if declared.default is dataclasses.MISSING else declared.default
 
 
 def _is_section(value: Any) -> bool:

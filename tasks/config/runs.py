@@ -118,7 +118,9 @@ class AugmentConfig(_Run):
 
     @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
-        starts = [method.key for method in self.sampler.guidance if method.stage == "start" or method.family > 1]
+        starts = [
+            method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1
+        ]
         if self.edit is not None and starts:
             raise ValueError(f"edit starts every sample from an image of its own; leave sampler.{starts[0]} out.")
         return self
@@ -225,7 +227,7 @@ class TrainBackboneConfig(_Run):
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is judged for its model card.")] = (
+    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
         QualitySettings()
     )
     published: Annotated[
@@ -288,7 +290,7 @@ class AdaptConfig(_Run):
         Backbone, Field(description="What is adapted. Its prompts are the captions; <words> of theirs are learned.")
     ]
     adaptation: Annotated[AdaptationSettings, Field(description="What is learned, and how.")] = AdaptationSettings()
-    quality: Annotated[PromptQualitySettings, Field(description="How the result is judged for its card.")] = (
+    quality: Annotated[PromptQualitySettings, Field(description="How the result is evaluated for its card.")] = (
         PromptQualitySettings()
     )
     out: Annotated[str, Field(min_length=1, description="Folder that receives the adapter, for backbone.adapters.")]
@@ -303,7 +305,7 @@ class AdaptConfig(_Run):
         return self
 
 
-def placed(config: Run) -> Run:
+def with_resolved_store(config: Run) -> Run:
     """The same run with its store named so that workers with another current folder find it.
 
     Raises:

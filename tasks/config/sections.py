@@ -33,7 +33,7 @@ from minority.training.text.settings import TextModelSettings
 from tasks.config.paths import project_path
 from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
-from tasks.config.written import settled
+from tasks.config.written import as_declared
 
 
 class Section(BaseModel):
@@ -213,7 +213,7 @@ class BackboneConfig(StageConfig):
         bool | None,
         Field(description="Whether a text-to-image model was distilled to few steps (Turbo, Lightning); none: ask it."),
     ] = None
-    told_guidance: Annotated[
+    embedded_guidance: Annotated[
         float | None, Field(ge=0, description="Guidance scale told to FLUX.1-dev (none: 3.5) or LCM (8.5).")
     ] = None
     adapters: Annotated[
@@ -235,7 +235,7 @@ class BackboneConfig(StageConfig):
         """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
         defaults: dict[str, Any] = {"prompts": None, "size": None, "fit": False, "distilled": None}
-        defaults |= {"told_guidance": None, "adapters": []}
+        defaults |= {"embedded_guidance": None, "adapters": []}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
@@ -258,7 +258,7 @@ def read_yaml_section(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {plain(content)!r}.")
-    section: dict[str, Any] = settled(content, BackboneConfig)
+    section: dict[str, Any] = as_declared(content, BackboneConfig)
     return section
 
 
@@ -350,7 +350,7 @@ class TextModelConfig(Section):
         tuple[str, ...], Field(description="Words beside those of the captions that the tokenizer has as one token.")
     ] = ()
     model: Annotated[TextModelSettings, Field(description="How it is built and trained.")] = TextModelSettings()
-    quality: Annotated[PromptQualitySettings, Field(description="How the result is judged for its model card.")] = (
+    quality: Annotated[PromptQualitySettings, Field(description="How the result is evaluated for its model card.")] = (
         PromptQualitySettings()
     )
 

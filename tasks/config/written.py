@@ -17,7 +17,7 @@ _JSON_TYPES: dict[type, set[str]] = {
 }
 
 
-def settled(values: Any, kind: type[BaseModel]) -> Any:
+def as_declared(values: Any, kind: type[BaseModel]) -> Any:
     """A config's values with every scalar as its setting wants it: the class `no` stays a word, the seed 01 a number.
 
     Args:
@@ -29,16 +29,16 @@ def settled(values: Any, kind: type[BaseModel]) -> Any:
         one, and the text that was written where the setting takes texts alone.
     """
     schema = _schema(kind)
-    return _settled(values, [schema], schema)
+    return _as_declared(values, [schema], schema)
 
 
-def settled_at(value: Any, path: str, kind: type[BaseModel]) -> tuple[bool, Any]:
-    """As `settled`, for one setting with a dotted name; and whether the config has a setting of that name."""
+def as_declared_at(value: Any, path: str, kind: type[BaseModel]) -> tuple[bool, Any]:
+    """As `as_declared`, for one setting with a dotted name; and whether the config has a setting of that name."""
     schema = _schema(kind)
     nodes = [schema]
     for part in path.split("."):
         nodes = [below for node in _options(nodes, schema) if (below := _below(node, part)) is not None]
-    return bool(nodes), _settled(value, nodes, schema)
+    return bool(nodes), _as_declared(value, nodes, schema)
 
 
 @lru_cache(maxsize=16)
@@ -46,17 +46,19 @@ def _schema(kind: type[BaseModel]) -> dict[str, Any]:
     return kind.model_json_schema()
 
 
-def _settled(value: Any, nodes: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
+def _as_declared(value: Any, nodes: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
     options = _options(nodes, schema)
     if isinstance(value, Written):
         return _scalar(value, options)
     if isinstance(value, Mapping):
         return {
-            key: _settled(below, [found for node in options if (found := _below(node, str(key))) is not None], schema)
+            key: _as_declared(
+                below, [child for node in options if (child := _below(node, str(key))) is not None], schema
+            )
             for key, below in value.items()
         }
     if isinstance(value, list):
-        return [_settled(entry, [node for option in options for node in _items(option)], schema) for entry in value]
+        return [_as_declared(entry, [node for option in options for node in _items(option)], schema) for entry in value]
     return value
 
 
@@ -75,13 +77,13 @@ def _takes(node: dict[str, Any], value: bool | float | str | None) -> bool:
 
 def _options(nodes: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
     """The schemas that a value may follow, references and alternatives resolved."""
-    found: list[dict[str, Any]] = []
+    options: list[dict[str, Any]] = []
     for node in nodes:
         alternatives = [*node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]
         if "$ref" in node:
             alternatives.append(schema["$defs"][node["$ref"].rsplit("/", 1)[1]])
-        found += _options(alternatives, schema) if alternatives else [node]
-    return found
+        options += _options(alternatives, schema) if alternatives else [node]
+    return options
 
 
 def _below(node: dict[str, Any], key: str) -> dict[str, Any] | None:

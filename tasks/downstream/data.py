@@ -21,7 +21,7 @@ from tasks.inputs.real_data import RealData
 #: What the published synthetic images are called, and what they are compared with: the same sampler's candidates as
 #: they came, and plain ancestral samples.
 SELECTED, UNSELECTED, PLAIN = "minority", "unselected", "plain"
-#: Values that an attribute may have at most to be one that fairness is judged by.
+#: Values that an attribute may have at most to be one that fairness is evaluated by.
 _MOST_VALUES = 8
 
 
@@ -34,9 +34,9 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
         real: The images by split.
         by_class: Take the classes for the groups, whatever groups the set has.
     """
-    own = None if by_class else real.groups
-    known = [_known(part, own) for part in (real.train, real.validation, real.test)]
-    train, validation, test = (_labelled(part, own) for part in known)
+    groups = None if by_class else real.groups
+    known = [_known(part, groups) for part in (real.train, real.validation, real.test)]
+    train, validation, test = (_labelled(part, groups) for part in known)
     sensitive = {
         name: values
         for name, values in known[2].attributes.items()
@@ -47,7 +47,7 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
         validation=validation,
         test=test,
         class_names=tuple(real.train.class_names),
-        group_names=tuple(own or real.train.class_names),
+        group_names=tuple(groups or real.train.class_names),
         sensitive=sensitive,
     )
 
@@ -60,7 +60,7 @@ def sources_of(config: AugmentConfig, *, policies: Sequence[Policy] = ()) -> lis
         policies: Further choices among its candidates; each is a source of every sampler, e.g. minority-clean.
 
     Raises:
-        InputError: A policy asks what the run's judge does not say.
+        InputError: A policy asks what the run's filter does not say.
     """
     if "consistent" in policies and config.selection.held_out is None:
         raise InputError(
@@ -91,8 +91,8 @@ def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
         if rows.empty:
             return _with_rows(run.images([]), rows, run)
         published = read_published(run.url, source="synthetic")
-        place = {key: i for i, key in enumerate(published.source_ids)}
-        return _with_rows(published.images([place[key] for key in rows["key"]]), rows, run)
+        position = {key: i for i, key in enumerate(published.source_ids)}
+        return _with_rows(published.images([position[key] for key in rows["key"]]), rows, run)
     # As they came, unless a policy chooses.
     policy: Policy = next((policy for policy in POLICIES if policy == further), "all")
     rows = rows[_chosen(run, rows, policy)]
@@ -101,11 +101,11 @@ def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
 
 def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray:
     """(N,) whether a policy keeps each row, up to the quotas that the run was asked for."""
-    place = {name: i for i, name in enumerate(run.manifest.quotas)}
+    number = {name: i for i, name in enumerate(run.manifest.quotas)}
     kept, _ = choose(
         {name: rows[name].to_numpy() for name in asked_columns(policy)},
-        rows["group"].map(place).to_numpy().astype(np.int64),
-        quotas={place[group]: quota["asked"] for group, quota in run.manifest.quotas.items()},
+        rows["group"].map(number).to_numpy().astype(np.int64),
+        quotas={number[group]: quota["asked"] for group, quota in run.manifest.quotas.items()},
         policy=policy,
         rounds=rows["round"].to_numpy().astype(np.int64),
     )
@@ -113,8 +113,8 @@ def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray
 
 
 def _with_rows(images: np.ndarray, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:
-    place = {name: i for i, name in enumerate(run.real.groups)}
-    groups = np.array([place[group] for group in rows["group"]], dtype=np.int64)
+    number = {name: i for i, name in enumerate(run.real.groups)}
+    groups = np.array([number[group] for group in rows["group"]], dtype=np.int64)
     return LabelledImages(images, rows["label"].to_numpy(dtype=np.int64), groups)
 
 
@@ -126,6 +126,6 @@ def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
 
 def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
     labels = np.asarray(part.labels, dtype=np.int64)
-    place = {name: i for i, name in enumerate(groups or ())}
-    own = labels if groups is None else np.array([place[group] for group in part.groups], dtype=np.int64)
-    return LabelledImages(part.images(range(len(part))), labels, own)
+    number = {name: i for i, name in enumerate(groups or ())}
+    group_indices = labels if groups is None else np.array([number[group] for group in part.groups], dtype=np.int64)
+    return LabelledImages(part.images(range(len(part))), labels, group_indices)

@@ -181,7 +181,7 @@ def run_training(job: Job, config: DownstreamConfig) -> str:
     opened = open_arms(config)
     store, path = opened.run.store, opened.path(job)
     if not opened.is_done(job):
-        found = run_trial(
+        predictions = run_trial(
             job.trial,
             job.seed,
             opened.comparison.data,
@@ -190,7 +190,7 @@ def run_training(job: Job, config: DownstreamConfig) -> str:
             device=opened.device,
         )
         content = io.BytesIO()
-        found.save(content)
+        predictions.save(content)
         write_checked(store, path, content.getvalue())
     return path
 

@@ -49,7 +49,7 @@ class Forecast:
         baseline: Plain samples, for comparison.
         evaluations: Denoiser evaluations of those rounds, the baseline and all scores.
         most_evaluations: The same if the whole budget is drawn.
-        seconds: What those evaluations take on this machine; neither judging nor classifiers are in it.
+        seconds: What those evaluations take on this machine; neither evaluating nor classifiers are in it.
         disk: Bytes of units and shards.
         trainings: What is trained on the way, in words.
         warnings: What may go wrong.
@@ -117,7 +117,7 @@ def _rounds(config: AugmentConfig, wanted: list[int]) -> tuple[list[RoundPlan], 
         round_number=len(plans),
         first_index=sum(plan.num_samples for plan in plans),
         wanted=wanted,
-        family=config.sampler.family,
+        particle_group=config.sampler.particle_group,
     ):
         plans.append(planned)
         if len(plans) == 1 and config.plan.baseline:
@@ -177,7 +177,7 @@ def _warnings(
     few = [group for group, count in _sizes(real).items() if count < 5]
     if few:
         warnings.append(
-            f"{len(few)} groups have fewer than 5 training images ({', '.join(few[:3])}), too few to judge what is "
+            f"{len(few)} groups have fewer than 5 training images ({', '.join(few[:3])}), too few to evaluate what is "
             "drawn for them; collect some first."
         )
     if len(real.validation) == 0:

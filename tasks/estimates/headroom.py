@@ -35,7 +35,7 @@ def measure_headroom(
         part.subset(np.array([i for i, group in enumerate(part.groups) if group in known], dtype=np.int64))
         for part in (real.train, real.validation)
     ]
-    number = {group: place for place, group in enumerate(real.groups)}
+    number = {group: index for index, group in enumerate(real.groups)}
     images = LabelledImages(
         np.concatenate([part.images(range(len(part))) for part in parts if len(part)]),
         np.concatenate([part.labels for part in parts]),

@@ -8,7 +8,7 @@ from tasks.inputs.workspace import prepare_device
 
 
 def training_seconds(config: TrainBackboneConfig) -> float:
-    """Seconds of the training itself, from a few steps; judging the result comes on top.
+    """Seconds of the training itself, from a few steps; evaluating the result comes on top.
 
     Raises:
         InputError: The data cannot be read, or the architecture does not fit them.

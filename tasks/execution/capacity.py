@@ -60,15 +60,15 @@ def machines() -> list[Machine]:
     import ray
 
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(gpus=found.get("GPU", 0), cpus=found.get("CPU", 0)) for found in resources]
+    return [Machine(gpus=machine.get("GPU", 0), cpus=machine.get("CPU", 0)) for machine in resources]
 
 
-def takes_gpu(demand: Demand, found: list[Machine]) -> bool:
+def takes_gpu(demand: Demand, machines: list[Machine]) -> bool:
     """Whether units compute on GPUs."""
-    return demand.device == "cuda" or (demand.device == "auto" and any(machine.gpus for machine in found))
+    return demand.device == "cuda" or (demand.device == "auto" and any(machine.gpus for machine in machines))
 
 
-def places(demand: Demand) -> int:
+def worker_slots(demand: Demand) -> int:
     """Units that can run side by side now, at least 1.
 
     Raises:

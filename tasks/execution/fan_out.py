@@ -15,7 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from minority.runtime.interruption import interruptible
 from tasks.errors import RunIncompleteError
-from tasks.execution.capacity import Demand, machines, on_ray, places, takes_gpu
+from tasks.execution.capacity import Demand, machines, on_ray, takes_gpu, worker_slots
 from tasks.execution.failures import ends_the_run
 
 #: Ray runs a unit again when its process or its machine dies, so often.
@@ -64,7 +64,7 @@ def fan_out(
     if not items:
         return
     demand = demand or Demand()
-    places(demand)  # refuses what can never run
+    worker_slots(demand)  # refuses what can never run
     failures: list[tuple[str, BaseException]] = []
     done, total = 0, sum(size(item) for item in items)
     with interruptible(), _reserved(demand):
@@ -105,8 +105,8 @@ def _outcomes(submit: Callable[[Any], Any], items: Sequence[Any], *, demand: Dem
 
 
 def _submitted_at_once(demand: Demand) -> int:
-    # Two a place on a cluster: the next is there when one ends, although messages take their time.
-    return places(demand) * (2 if on_ray() else 1)
+    # Two a worker slot on a cluster: the next is there when one ends, although messages take their time.
+    return worker_slots(demand) * (2 if on_ray() else 1)
 
 
 def _outcome(future: Any) -> Any:

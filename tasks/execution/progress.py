@@ -24,7 +24,7 @@ _SECONDS_REMEMBERED = 120.0
 
 
 class Pace:
-    """How fast a stage goes, judged by its last two minutes."""
+    """How fast a stage goes, evaluated by its last two minutes."""
 
     def __init__(self, now: float) -> None:
         self._seen = deque([(now, 0)])

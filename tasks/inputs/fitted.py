@@ -1,7 +1,7 @@
 """What is fitted on the real images once a recipe: the discriminator, the labeller, and the labeller's floor.
 
 Each lies in the dataset's part of the store, `fitted/<what>-<digest>`, with a checksum. The digest is of all that
-decides it: real images, labels and settings. Whoever needs one reads it from there, so that all workers judge by the
+decides it: real images, labels and settings. Whoever needs one reads it from there, so that all workers evaluate by the
 same; where it is missing or damaged it is fitted, and of two processes that begin at once the first to be ready wins.
 """
 
@@ -21,11 +21,11 @@ from datasets.storage.checked import DamagedError, create_checked, read_checked,
 from datasets.storage.store import Store
 from minority.classifier import ClassifierSettings
 from minority.features import Extractor
-from minority.selection.judge import build_judge, train_discriminator
+from minority.selection.candidate_filter import build_filter, train_discriminator
 from minority.selection.labelling import Labeller, confidence_floor
 from minority.selection.settings import SelectionSettings
 from minority.selection.stored_networks import discriminator_bytes, labeller_bytes, read_discriminator, read_labeller
-from minority.selection.verdicts import Judge
+from minority.selection.verdicts import CandidateFilter
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 
@@ -63,7 +63,7 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     return read_checked(store, path)  # another process may have been the first
 
 
-def fitted_judge(
+def fitted_filter(
     store: Store,
     features: NDArray[np.floating],
     images: NDArray[np.uint8],
@@ -72,8 +72,8 @@ def fitted_judge(
     settings: SelectionSettings,
     extract: Extractor,
     device: str,
-) -> Judge:
-    """The judge of a run; its discriminator, where the settings ask for one, is fitted once.
+) -> CandidateFilter:
+    """The filter of a run; its discriminator, where the settings ask for one, is fitted once.
 
     Args:
         store: The dataset's own.
@@ -82,7 +82,7 @@ def fitted_judge(
         labels: (N,) their labels.
         settings: What counts as rare, valid, new and of its label.
         extract: What made the features.
-        device: Where the discriminator is trained, and where it judges.
+        device: Where the discriminator is trained, and where it evaluates.
 
     Raises:
         ValueError: The images cannot be a reference, or are too few to train on.
@@ -93,12 +93,12 @@ def fitted_judge(
         data = fitted(
             store,
             "discriminator",
-            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.critic)},
+            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.discriminator)},
             fit=lambda: discriminator_bytes(train_discriminator(images, labels, rules=rules, device=device)),
             suffix="safetensors",
         )
         discriminator = read_discriminator(data, device=device)
-    return build_judge(
+    return build_filter(
         features, labels, settings=settings, images=images, extract=extract, discriminator=discriminator, device=device
     )
 
@@ -155,8 +155,8 @@ def fitted_label_floor(store: Store, labeller: Labeller, real: RealData, *, prec
     images = validation.images(range(len(validation)))
 
     def fit() -> bytes:
-        found, confidence = labeller.label(images)
-        floor = confidence_floor(confidence, found == groups, precision=precision)
+        recognised, confidence = labeller.label(images)
+        floor = confidence_floor(confidence, recognised == groups, precision=precision)
         return canonical_json({"floor": floor})
 
     decided_by = {

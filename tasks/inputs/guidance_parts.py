@@ -34,12 +34,12 @@ _log = logging.getLogger(__name__)
 
 def methods_to_learn(samplers: Iterable[SamplerSettings]) -> list[TrainedMethod]:
     """The methods of some samplers that learn anything, those that learn the same only once."""
-    found: dict[str, TrainedMethod] = {}
+    methods: dict[str, TrainedMethod] = {}
     for sampler in samplers:
         for method in sampler.guidance:
             if isinstance(method, TrainedMethod) and method.part_names:
-                found.setdefault(_learnt_by(method), method)
-    return list(found.values())
+                methods.setdefault(_learnt_by(method), method)
+    return list(methods.values())
 
 
 def open_parts(workspace: Workspace, methods: Sequence[Method]) -> Mapping[str, Parts]:

@@ -42,8 +42,8 @@ def _texts(config: PromptsConfig, group: str, *, label: str) -> tuple[str, ...]:
     if group in config.groups:
         return tuple(templates)
     values = {"label": label, "group": group} | dict(_pairs(group))
-    told = {name: config.words.get(name, {}).get(value, value) for name, value in values.items()}
-    return tuple(_filled(template, told, group=group) for template in templates)
+    words = {name: config.words.get(name, {}).get(value, value) for name, value in values.items()}
+    return tuple(_filled(template, words, group=group) for template in templates)
 
 
 def _pairs(group: str) -> list[tuple[str, str]]:

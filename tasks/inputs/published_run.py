@@ -57,13 +57,13 @@ class PublishedRun:
 
     def images(self, keys: Sequence[str]) -> NDArray[np.uint8]:
         """The images of some rows, kept or not, from the units that hold them: (N, H, W, C)."""
-        found: dict[str, NDArray[np.uint8]] = {}
+        by_key: dict[str, NDArray[np.uint8]] = {}
         for unit in sorted({self._unit_of[key] for key in keys}):
             images, rows = read_unit(self.store, unit)
-            found |= dict(zip(rows["key"].to_pylist(), images, strict=True))
+            by_key |= dict(zip(rows["key"].to_pylist(), images, strict=True))
         if not len(keys):
             return np.zeros((0, *self.real.train.image_shape), dtype=np.uint8)
-        return np.stack([found[key] for key in keys])
+        return np.stack([by_key[key] for key in keys])
 
     @cached_property
     def _unit_of(self) -> dict[str, str]:

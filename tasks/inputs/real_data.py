@@ -36,7 +36,7 @@ class RealData:
     """Real images by split.
 
     Attributes:
-        train: What backbones, judges and classifiers may see.
+        train: What backbones, filters and classifiers may see.
         validation: What settings may be chosen on.
         test: What is looked at once, downstream.
         groups: The groups whose quotas are filled, in the order of their labels.
@@ -195,7 +195,7 @@ def _read_imagenet(config: DatasetConfig) -> RealData:
 
 
 def _read_published(config: DatasetConfig) -> RealData:
-    """Published shards: held out are real images alone, so that nothing is judged by what a backbone drew."""
+    """Published shards: held out are real images alone, so that nothing is evaluated by what a backbone drew."""
     if config.folder is None:
         raise InputError("dataset.folder is not set; name the manifest.json of a published run, a file or a URL.")
     manifest = config.folder if "://" in config.folder else str(data_path(config.folder))
@@ -207,7 +207,7 @@ def _read_published(config: DatasetConfig) -> RealData:
         raise InputError(f"{manifest} has no real image to hold out; leave dataset.source out, or set it to real.")
     split = split_set(images.subset(np.flatnonzero(is_real)), config.split)
     real = np.flatnonzero(is_real)
-    left_out = {reason: [images.source_ids[i] for i in real[places]] for reason, places in split.left_out.items()}
+    left_out = {reason: [images.source_ids[i] for i in real[positions]] for reason, positions in split.left_out.items()}
     train, validation, test = (real[part] for part in (split.train, split.validation, split.test))
     train = np.sort(np.concatenate([train, np.flatnonzero(~is_real)]))
     parts = [images.subset(part) for part in (train, validation, test)]

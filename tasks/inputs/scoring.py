@@ -21,21 +21,21 @@ VALIDATION_INDEX = 2**62 + 2**61
 _scoring = threading.Lock()
 
 
-def score(models: Models, images: NDArray[np.uint8], *, indices: Sequence[int], told: list[int] | None) -> Scores:
+def score(models: Models, images: NDArray[np.uint8], *, indices: Sequence[int], condition: list[int] | None) -> Scores:
     """Minority score and negative ELBO of images.
 
     Args:
         models: The run's.
         images: (N, H, W, C) uint8.
         indices: N distinct ones that decide each image's noise.
-        told: What the backbone is told of each (`Models.told`).
+        condition: What the backbone is conditioned on, of each (`Models.condition_of`).
     """
     return score_images(
         models.backbone,
         images,
         seed=models.config.seed,
         indices=indices,
-        labels=told,
+        labels=condition,
         settings=models.config.scores,
         batch_size=models.config.sampler.batch_size,
         engine=models.config.sampler.engine,
@@ -56,13 +56,13 @@ def score_quantiles(models: Models, scores: Scores) -> dict[str, NDArray[np.floa
     scale = validation_scores(models)
     if scale is None:
         return {}
-    found = {}
+    quantiles = {}
     for name in ("minority_score", "negative_elbo"):
         values = getattr(scale, name)
         known = values[~np.isnan(values)]
         if len(known):
-            found[name] = quantile_among(getattr(scores, name), known)
-    return found
+            quantiles[name] = quantile_among(getattr(scores, name), known)
+    return quantiles
 
 
 def validation_scores(models: Models) -> Scores | None:
@@ -90,11 +90,11 @@ def _validation_scores(models: Models) -> Scores | None:
 
     def fit() -> bytes:
         indices = [VALIDATION_INDEX + int(position) for position in positions]
-        told = None
+        condition = None
         if models.backbone.num_classes is not None:
             groups = [models.real.groups.index(validation.groups[position]) for position in positions]
-            told = models.told(labels=labels.tolist(), groups=groups)
-        return array_bytes(vars(score(models, images, indices=indices, told=told)))
+            condition = models.condition_of(labels=labels.tolist(), groups=groups)
+        return array_bytes(vars(score(models, images, indices=indices, condition=condition)))
 
     decided_by = {
         "images": digest_of(images, labels),

@@ -34,16 +34,16 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     """
     if config.folder is None:
         return screen(parts)
-    kept = cache_folder() / "screenings" / f"{_fingerprint(parts, config)}.json"
+    kept = cache_folder() / "screenings" / f"{_cache_key(parts, config)}.json"
     with suppress(OSError, ValidationError):
         return _SCREENING.validate_json(kept.read_bytes())
-    found = screen(parts)
+    screening = screen(parts)
     with suppress(OSError):
-        _write_whole(kept, json.dumps(asdict(found)).encode())
-    return found
+        _write_whole(kept, json.dumps(asdict(screening)).encode())
+    return screening
 
 
-def _fingerprint(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
+def _cache_key(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
     digest = hashlib.sha256(f"{_VERSION} {PIL.__version__} {config.model_dump_json()}".encode())
     for name, part in parts.items():
         digest.update(f"\n{name} {part.image_shape} {len(part)}".encode())
@@ -59,10 +59,10 @@ def _fingerprint(parts: Mapping[str, ImageSet], config: DatasetConfig) -> str:
 def _files(config: DatasetConfig) -> Iterator[Path]:
     """The files that the images are read from, in a fixed order."""
     root = data_path(config.folder or "")
-    for place in [root / config.table.images] if config.table is not None else [root]:
-        if place.is_file():
-            yield place
-        for folder, below, names in os.walk(place):
+    for folder_or_file in [root / config.table.images] if config.table is not None else [root]:
+        if folder_or_file.is_file():
+            yield folder_or_file
+        for folder, below, names in os.walk(folder_or_file):
             below.sort()
             yield from (Path(folder, name) for name in sorted(names))
 

@@ -22,14 +22,14 @@ from minority.backbones.text.prompts import Prompts
 from minority.features import Extractor, build_extractor
 from minority.sampling.two_stage import join_stages
 from minority.selection.labelling import Labeller
-from minority.selection.verdicts import Judge
+from minority.selection.verdicts import CandidateFilter
 from tasks.config.paths import project_path
 from tasks.config.presets import training_of, validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
 from tasks.inputs.backbone_files import load_stage
-from tasks.inputs.fitted import fitted_judge, fitted_label_floor, fitted_labeller
+from tasks.inputs.fitted import fitted_filter, fitted_label_floor, fitted_labeller
 from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.real_features import real_features
@@ -86,11 +86,11 @@ class Models:
 
         A prompt does not: it may not have been obeyed.
         """
-        is_told = self.backbone.num_classes is not None and self.backbone.prompts is None
-        label_tells = is_told and self.real.has_one_group_a_label
+        takes_label = self.backbone.num_classes is not None and self.backbone.prompts is None
+        label_tells = takes_label and self.real.has_one_group_a_label
         return len(self.real.groups) > 1 and not label_tells
 
-    def told(self, *, labels: list[int], groups: list[int]) -> list[int] | None:
+    def condition_of(self, *, labels: list[int], groups: list[int]) -> list[int] | None:
         """What the backbone is told of images: their labels, their groups where it draws by prompts, or nothing."""
         if self.backbone.num_classes is None:
             return None
@@ -102,33 +102,33 @@ class Workspace(Models):
     """Everything that the units of one run share: what is loaded, and what was fitted once (tasks/inputs/fitted.py).
 
     Attributes:
-        judge: Fitted on the real training split.
+        candidate_filter: Fitted on the real training split.
         labeller: Recognises groups; None where the backbone's label tells them.
         label_floor: Confidence from which a recognised group is believed: as configured, or fitted on the validation
             split.
     """
 
-    judge: Judge
+    candidate_filter: CandidateFilter
     labeller: Labeller | None
     label_floor: float
 
     @property
     def thresholds(self) -> dict[str, float]:
         """Where the filters cut, by the published table's names of the scores."""
-        found = dict(self.judge.thresholds)
+        thresholds = dict(self.candidate_filter.thresholds)
         if self.labeller is not None:
-            found.pop("label_agreement", None)  # the labeller's answer takes its place
-            found["labeller_confidence"] = self.label_floor
-        return found
+            thresholds.pop("label_agreement", None)  # the labeller's answer takes its place
+            thresholds["labeller_confidence"] = self.label_floor
+        return thresholds
 
     @property
     def spacing(self) -> float | None:
         """Distance up to which two kept samples are look-alikes; None where they are kept in order."""
-        return self.judge.spacing if self.config.selection.diverse else None
+        return self.candidate_filter.spacing if self.config.selection.diverse else None
 
 
 def open_models(config: AugmentConfig) -> Models:
-    """Load backbone and real images, or return them from this process's memory. Nothing is trained for the judge.
+    """Load backbone and real images, or return them from this process's memory. Nothing is trained for the filter.
 
     Raises:
         InputError: Something is missing, unreadable, or does not fit together.
@@ -140,7 +140,7 @@ def open_models(config: AugmentConfig) -> Models:
 def open_workspace(config: AugmentConfig) -> Workspace:
     """Open what the units of a run share, or return it from this process's memory.
 
-    Judge and labeller come from the store, where `fit_once` has put them before the first unit; what is not there is
+    Filter and labeller come from the store, where `fit_once` has put them before the first unit; what is not there is
     fitted now, and put there.
 
     Raises:
@@ -178,7 +178,7 @@ def _open_models(config_json: str) -> Models:
 def _open_workspace(config_json: str) -> Workspace:
     config, models = AugmentConfig.model_validate_json(config_json), _open_models(config_json)
     try:
-        judge = fitted_judge(
+        candidate_filter = fitted_filter(
             models.run.dataset_store,
             models.features,
             models.train_images,
@@ -190,7 +190,9 @@ def _open_workspace(config_json: str) -> Workspace:
     except ValueError as error:
         raise InputError(f"selection: {error}") from error
     labeller = _labeller(models)
-    return Workspace(**vars(models), judge=judge, labeller=labeller, label_floor=_floor(models, labeller))
+    return Workspace(
+        **vars(models), candidate_filter=candidate_filter, labeller=labeller, label_floor=_floor(models, labeller)
+    )
 
 
 def _labeller(models: Models) -> Labeller | None:
@@ -322,7 +324,7 @@ class _Named(BaseModel):
 def _text_settings(config: BackboneConfig, real: RealData | None, *, without_prompts: bool) -> TextToImage | None:
     unprompted = config.prompts is None and without_prompts and family_of(project_path(config.path)) is not None
     if config.prompts is None and not unprompted:
-        lost = [name for name in ("size", "distilled", "told_guidance") if getattr(config, name) is not None]
+        lost = [name for name in ("size", "distilled", "embedded_guidance") if getattr(config, name) is not None]
         lost += ["adapters"] if config.adapters else []
         if lost:
             raise InputError(f"backbone.{lost[0]} is of text-to-image models; set backbone.prompts, too.")
@@ -331,7 +333,7 @@ def _text_settings(config: BackboneConfig, real: RealData | None, *, without_pro
         prompts=Prompts(texts=()) if config.prompts is None else prompts_for(config.prompts, real),
         size=config.size,
         distilled=config.distilled,
-        guidance=config.told_guidance,
+        guidance=config.embedded_guidance,
         adapters=tuple(
             AdapterSettings(path=project_path(adapter.path), strength=adapter.strength, token=adapter.token)
             for adapter in config.adapters

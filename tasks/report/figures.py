@@ -113,10 +113,10 @@ def difference_chart(differences: Sequence[tuple[str, Estimate]], name: str, *, 
     with _drawing():
         labels = [names(arm) for arm, _ in differences]
         figure, axes = _rows_panel(390, 24, names=labels, longest=_LONGEST_ARM)
-        for row, (arm, found) in enumerate(differences):
+        for row, (arm, difference) in enumerate(differences):
             colour = COLOURS[colour_of(arm)]
-            axes.hlines(row, 100 * found.low, 100 * found.high, color=colour, linewidth=2.5)
-            axes.plot(100 * found.value, row, marker="o", markersize=7, color=colour)
+            axes.hlines(row, 100 * difference.low, 100 * difference.high, color=colour, linewidth=2.5)
+            axes.plot(100 * difference.value, row, marker="o", markersize=7, color=colour)
         axes.axvline(0, color=COLOURS["ink"], linewidth=1)
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=6)
@@ -137,17 +137,17 @@ def histogram(values: Mapping[str, np.ndarray], score: str, *, threshold: float 
     """
     if threshold is not None and not np.isfinite(threshold):
         threshold = None
-    finite = {population: found[np.isfinite(found)] for population, found in values.items()}
+    finite = {population: scores[np.isfinite(scores)] for population, scores in values.items()}
     pooled = np.concatenate(list(finite.values()))
     ends = [*np.quantile(pooled, [0.005, 0.995]), *([threshold] if threshold is not None else [])]
     low, high = float(min(ends)), float(max(ends))
     pad = 0.02 * (high - low) or 0.5
-    fewest = min(len(found) for found in finite.values())
+    fewest = min(len(scores) for scores in finite.values())
     edges = np.linspace(low - pad, high + pad, int(np.clip(2.5 * fewest**0.5, 12, 40)) + 1)
     with _drawing():
         figure, axes = _panel(350, 174, left=50, bottom=24)
-        for population, found in finite.items():
-            shares = 100 * np.histogram(found, edges)[0] / max(1, len(found))
+        for population, scores in finite.items():
+            shares = 100 * np.histogram(scores, edges)[0] / max(1, len(scores))
             colour = COLOURS[colour_of(population)]
             if population == "real":
                 axes.stairs(shares, edges, fill=True, color=colour, alpha=0.45)

@@ -167,7 +167,7 @@ def compared_rows(metadata: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {sampler: part[part["sample_index"].isin(shared)] for sampler, part in rows.items()} if shared else rows
 
 
-def judge_samplers(metadata: pd.DataFrame, cost_per_sample: Mapping[str, float]) -> dict[str, SamplerFindings]:
+def evaluate_samplers(metadata: pd.DataFrame, cost_per_sample: Mapping[str, float]) -> dict[str, SamplerFindings]:
     """Yield, filters' shares and cost of every sampler, over the candidates that are compared."""
     findings = {}
     for sampler, rows in compared_rows(metadata).items():

@@ -142,9 +142,9 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
 
 
 def _measure(inputs: ReportInputs) -> dict[str, Any]:
-    samplers = findings.judge_samplers(inputs.metadata, inputs.cost_per_sample)
+    samplers = findings.evaluate_samplers(inputs.metadata, inputs.cost_per_sample)
     ratios = findings.compare_samplers(samplers)
-    downstream = verdict.judge_results(inputs.results)
+    downstream = verdict.evaluate_results(inputs.results)
     return {
         "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
         "samplers": samplers,
@@ -243,7 +243,9 @@ def _fairness_rows(downstream: Downstream | None) -> list[tuple[str, str, str]]:
     measured = downstream.arms[downstream.shown[0]].figures
     rows = [("Calibration error", "calibration_error", "")]
     for metric, title in _FAIRNESS.items():
-        rows += [(f"{title}: {place.replace('=', ' ')}", metric, place) for place in measured.get(metric, {})]
+        rows += [
+            (f"{title}: {attribute.replace('=', ' ')}", metric, attribute) for attribute in measured.get(metric, {})
+        ]
     return rows
 
 

@@ -29,7 +29,7 @@ from tasks.report.verdict import ArmResults
 REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
 _FOLDER = "report"
 #: Settings of a run that are places of a machine.
-_PLACES = ("store", "device", "workers", "units_a_task")
+_OF_THIS_MACHINE = ("store", "device", "workers", "units_a_task")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _thresholds(run: PublishedRun) -> Mapping[str, float]:
 def _reproduce(config: AugmentConfig | DownstreamConfig, *, elsewhere: Sequence[str] = ()) -> list[str]:
     """The command that makes it again; settings that stand elsewhere are left out."""
     try:
-        return [command_of(config, exclude=(*_PLACES, "manifest", "run_id", *elsewhere))]
+        return [command_of(config, exclude=(*_OF_THIS_MACHINE, "manifest", "run_id", *elsewhere))]
     except InputError as error:
         return [f"# {error} The resolved config above is the whole order."]
 
@@ -126,7 +126,7 @@ def _inputs(
 ) -> ReportInputs:
     manifest, real, metadata = run.manifest, run.real, run.metadata
     quota, labels = group_quota(real, run.config.plan), real.group_labels
-    drawn = metadata[metadata["sampler"] != "none"]
+    drawn = metadata[metadata["sampler"] != "real"]
     return ReportInputs(
         dataset=manifest.dataset,
         run_id=manifest.run_id,

@@ -87,7 +87,7 @@ class Downstream:
         main: The arm with synthetic images that validation chose, those of the published set first; or None.
         rival: The arm without synthetic images that validation chose, or None.
         gains: Arm -> metric -> the arm against real only.
-        duels: Arm -> metric -> the main arm against it.
+        pairwise: Arm -> metric -> the main arm against it.
         unfinished: Arms that lack results.
     """
 
@@ -101,7 +101,7 @@ class Downstream:
     main: str | None
     rival: str | None
     gains: Mapping[str, Mapping[str, Difference]]
-    duels: Mapping[str, Mapping[str, Difference]]
+    pairwise: Mapping[str, Mapping[str, Difference]]
     unfinished: tuple[str, ...]
 
     @property
@@ -113,7 +113,7 @@ class Downstream:
     def headline(self) -> list[Difference]:
         """The main arm against real only and against the rival, as far as they were tested."""
         wanted = dict.fromkeys((BASE_ARM, self.rival))
-        return [self.duels[arm][self.metric] for arm in wanted if arm is not None and arm in self.duels]
+        return [self.pairwise[arm][self.metric] for arm in wanted if arm is not None and arm in self.pairwise]
 
     @property
     def shown(self) -> list[str]:
@@ -122,7 +122,7 @@ class Downstream:
         return [arm for arm in wanted if arm is not None and arm in self.arms]
 
 
-def judge_results(results: ArmResults | None) -> Downstream | None:
+def evaluate_results(results: ArmResults | None) -> Downstream | None:
     """Sum up a comparison; None where no arm was finished.
 
     Args:
@@ -152,7 +152,7 @@ def judge_results(results: ArmResults | None) -> Downstream | None:
         main=main,
         rival=rival,
         gains={name: against(name, BASE_ARM) for name in runs if name != BASE_ARM and BASE_ARM in runs},
-        duels={} if main is None else {name: against(main, name) for name in runs if name != main},
+        pairwise={} if main is None else {name: against(main, name) for name in runs if name != main},
         unfinished=tuple(outcome.unfinished),
     )
 
@@ -166,7 +166,7 @@ def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindi
             claims.append("no other recipe without synthetic images was better on validation")
         return f"{name_of_arm(first.arm)}: {'; '.join(claims)}: {conclusion(downstream.headline)}."
     if "minority" not in samplers:
-        return "No sample was drawn with guidance, so there is nothing to judge."
+        return "No sample was drawn with guidance, so there is nothing to evaluate."
     share = samplers["minority"].yield_
     claim = f"{100 * share.value:.1f}% of the samples drawn are rare, valid and new"
     if ratios is not None and np.isfinite(ratios.yield_.value):
@@ -178,12 +178,12 @@ def pronounce(downstream: Downstream | None, samplers: Mapping[str, SamplerFindi
 
 def conclusion(headline: Sequence[Difference]) -> str:
     """Whether the synthetic images pay: only where they are ahead of real only and of the best other recipe."""
-    found = [standing(difference) for difference in headline]
-    if ONE_SEED in found:
+    standings = [standing(difference) for difference in headline]
+    if ONE_SEED in standings:
         return UNDECIDED
-    if found[0] == BEHIND:
+    if standings[0] == BEHIND:
         return HARMFUL
-    return WORTH_IT if all(each == AHEAD for each in found) else NOT_WORTH_IT
+    return WORTH_IT if all(each == AHEAD for each in standings) else NOT_WORTH_IT
 
 
 def standing(difference: Difference) -> str:
@@ -239,19 +239,19 @@ def _arms(results: ArmResults, arms: Mapping[str, Arm], *, metrics: Sequence[Met
 
 
 def _groups(outcome: Outcome, data: DownstreamData, arm: str) -> dict[str, Estimate]:
-    found = group_intervals(outcome.tested[arm], data.test, group_names=data.group_names)
+    rows = group_intervals(outcome.tested[arm], data.test, group_names=data.group_names)
     return {
-        row["group"]: Estimate(value=row["mean"], low=row["low"], high=row["high"]) for row in found.to_dict("records")
+        row["group"]: Estimate(value=row["mean"], low=row["low"], high=row["high"]) for row in rows.to_dict("records")
     }
 
 
 def _figures(figures: pd.DataFrame) -> dict[str, dict[str, dict[str, Estimate]]]:
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
+    by_arm: dict[str, dict[str, dict[str, Estimate]]] = {}
     spread = figures.groupby(["arm", "metric", "group"], sort=False)["value"].agg(["mean", "min", "max"])
     for row in spread.reset_index().to_dict("records"):
         estimate = Estimate(value=row["mean"], low=row["min"], high=row["max"])
-        found.setdefault(row["arm"], {}).setdefault(row["metric"], {})[row["group"]] = estimate
-    return found
+        by_arm.setdefault(row["arm"], {}).setdefault(row["metric"], {})[row["group"]] = estimate
+    return by_arm
 
 
 def _setting(outcome: Outcome, name: str) -> str:

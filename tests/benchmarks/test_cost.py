@@ -10,11 +10,11 @@ from benchmarks import cost
 from benchmarks.cost import Spent, rows_of
 
 
-def test_every_arm_is_drawn_judged_and_costed(monkeypatch, capsys, tmp_path):
+def test_every_arm_is_drawn_evaluated_and_costed(monkeypatch, capsys, tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     command = f"cost --num 12 --batch-size 6 --chain 6 --tuning 0 --store {store} --out {out}"
     arms = "--set sampler.steps=6 --arm fast solver=dpm_solver steps=logsnr3 boost_and_skip.boost=1.2"
-    arms += " --arm pruned steps=6 prune_and_branch.judge=features"
+    arms += " --arm pruned steps=6 prune_and_branch.weight_by=features"
     monkeypatch.setattr(sys, "argv", f"{command} {arms}".split())
 
     cost.main()
@@ -32,10 +32,10 @@ def test_every_arm_is_drawn_judged_and_costed(monkeypatch, capsys, tmp_path):
     assert (out / "cost.md").read_text().strip() in capsys.readouterr().out
 
 
-def test_siblings_make_the_interval_of_a_ratio_wider():
+def test_copies_make_the_interval_of_a_ratio_wider():
     plain = Spent(samples=400, kept=80, evaluations=4000.0, seconds=40.0)
     alone = Spent(samples=400, kept=160, evaluations=4000.0, seconds=40.0)
-    branched = replace(alone, siblings=300)
+    branched = replace(alone, copies=300)
 
     rows = rows_of({"published": plain, "plain": plain, "alone": alone, "branched": branched}, scoring=14)
 

@@ -13,6 +13,6 @@ def test_a_unit_more_costs_little_memory_and_little_of_the_servers_database(tmp_
     assert more >= 390
     # A task run costs 17 kB and more; several units share one.
     assert (many.database_mib - few.database_mib) * MIB / more < 10_000
-    # What is kept of a unit of one image: its plan, verdicts and fingerprint, and a row of the table; the rest is
+    # What is kept of a unit of one image: its plan, verdicts and random projection, and a row of the table; the rest is
     # noise of the allocator, some MiB.
     assert (many.peak_mib - few.peak_mib) * MIB / more < 50_000

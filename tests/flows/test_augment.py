@@ -232,13 +232,13 @@ RANGES = {
     "realism": (0, np.inf),
     "copy_ratio": (0, 1),
     "label_agreement": (0, 1),
-    "realness": (0, 1),
+    "p_real": (0, 1),
     "label_probability": (0, 1),
     "label_margin": (-1, 1),
     "knn_distance_quantile": (0, 1),
     "realism_quantile": (0, 1),
     "lof_quantile": (0, 1),
-    "realness_quantile": (0, 1),
+    "p_real_quantile": (0, 1),
     "label_probability_quantile": (0, 1),
     "label_margin_quantile": (0, 1),
     "rarity_score_quantile": (0, 1),
@@ -248,11 +248,11 @@ RANGES = {
 }
 
 
-def test_where_a_critic_judges_every_candidate_has_every_score_in_its_range(augment_tiny, tmp_path):
+def test_where_a_discriminator_evaluates_every_candidate_has_every_score_in_its_range(augment_tiny, tmp_path):
     finished = augment_tiny(
         tmp_path / "store",
         {
-            "selection.held_out": {"critic": {"folds": 2, "classifier": {"steps": 3}}},
+            "selection.held_out": {"discriminator": {"folds": 2, "classifier": {"steps": 3}}},
             "plan.max_rounds": 1,
             "downstream.arms": ["real"],
         },

@@ -1,10 +1,10 @@
 """What is fitted once a recipe, seen from the command line: found by the next run, and mended where it is damaged."""
 
-CRITIC = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
+DISCRIMINATOR = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
 
 
 def test_a_damaged_discriminator_is_named_and_fitted_again_and_the_published_run_stays(augment_tiny, tmp_path):
-    settings = {"selection.held_out": {"critic": CRITIC}, "downstream.seeds": 0, "plan.max_rounds": 1}
+    settings = {"selection.held_out": {"discriminator": DISCRIMINATOR}, "downstream.seeds": 0, "plan.max_rounds": 1}
     first = augment_tiny(tmp_path, settings)
     assert first.code == 0, first.stderr
     assert first.stderr == ""

@@ -55,7 +55,7 @@ def test_a_calibration_searches_what_is_learnt_and_keeps_what_is_not_searched(
             "finalists": 2,
             "validity_floor": 0.0,
             "space": {
-                "walks": [{"steps": 4}],
+                "solvers": [{"steps": 4}],
                 "self_guidance": [],
                 "boost_and_skip": [],
                 "prune_and_branch": [],

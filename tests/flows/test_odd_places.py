@@ -63,10 +63,12 @@ def test_a_set_of_one_class_is_filled_up_and_its_comparison_is_refused_at_the_st
     assert (rows["kept"] & (rows["source"] == "synthetic")).any()
 
 
-CRITIC = {"folds": 2, "classifier": {"steps": 5, "width": 8}}
+DISCRIMINATOR = {"folds": 2, "classifier": {"steps": 5, "width": 8}}
 
 
-@pytest.mark.parametrize("rules", [{}, {"selection__held_out": {"critic": CRITIC}}], ids=["fixed", "held out"])
+@pytest.mark.parametrize(
+    "rules", [{}, {"selection__held_out": {"discriminator": DISCRIMINATOR}}], ids=["fixed", "held out"]
+)
 def test_black_and_constant_images_give_numbers_and_no_copies(augment_folder, tmp_path, rules):
     black, grey = np.zeros((30, 8, 8), np.uint8), np.full((30, 8, 8), 128, np.uint8)
 

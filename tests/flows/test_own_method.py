@@ -75,7 +75,7 @@ def test_a_calibration_searches_it(minority_with_own, tiny_backbone, as_options,
             "candidates": 7,
             "finalists": 2,
             "validity_floor": 0.0,
-            "space": {"walks": [{"steps": 4}], "self_guidance": [], "boost_and_skip": [], "prune_and_branch": []},
+            "space": {"solvers": [{"steps": 4}], "self_guidance": [], "boost_and_skip": [], "prune_and_branch": []},
         },
     }
 

@@ -70,10 +70,10 @@ def test_counters_tell_samples_yield_and_seconds(seen):
     made = rows.groupby("sampler").size()
     passed = rows[["rare", "valid", "new", "label_kept"]].fillna(False).all(axis=1).groupby(rows["sampler"]).sum()
 
-    for sampler in ("minority", "plain", "none"):
+    for sampler in ("minority", "plain", "real"):
         labels = f'{{dataset="digits",sampler="{sampler}"}}'
         assert counted[f"minority_samples_total{labels}"] == made[sampler]
-        assert counted[f"minority_samples_passed_total{labels}"] == (0 if sampler == "none" else passed[sampler])
+        assert counted[f"minority_samples_passed_total{labels}"] == (0 if sampler == "real" else passed[sampler])
     assert counted['minority_device_busy_seconds_total{device="cpu"}'] > 0
     for name in ("real images", "round 0", "baseline", "tuning", "testing"):
         assert counted[f'minority_stage_seconds_total{{stage="{name}"}}'] > 0

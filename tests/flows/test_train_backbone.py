@@ -112,7 +112,7 @@ def test_a_finished_run_leaves_weights_card_losses_and_looks_and_no_checkpoint(w
 
 
 @pytest.mark.slow  # five runs
-def test_it_may_be_killed_before_the_first_checkpoint_between_two_and_while_it_is_judged(
+def test_it_may_be_killed_before_the_first_checkpoint_between_two_and_while_it_is_evaluated(
     minority, command, whole, tmp_path
 ):
     torn, checkpoint = tmp_path / "digits", tmp_path / "digits.checkpoint.pt"
@@ -120,7 +120,7 @@ def test_it_may_be_killed_before_the_first_checkpoint_between_two_and_while_it_i
         (lambda: len(losses(torn)) >= 1, {None}),
         (lambda: len(losses(torn)) >= 25, {20, 40}),
         (lambda: len(losses(torn)) >= 45, {40, 60}),
-        (lambda: (torn / "unet").exists(), {60}),  # trained, and not judged yet
+        (lambda: (torn / "unet").exists(), {60}),  # trained, and not evaluated yet
     ]
 
     for holds, steps in deaths:

@@ -94,7 +94,7 @@ def as_image(scan: np.ndarray) -> np.ndarray:
 
 def real_row(key: str, label: int, name: str) -> dict:
     row = dict.fromkeys(METADATA_SCHEMA.names)
-    row |= {"key": key, "source": "real", "sampler": "none", "label": label, "label_name": name, "group": name}
+    row |= {"key": key, "source": "real", "sampler": "real", "label": label, "label_name": name, "group": name}
     return row | {"kept": True, "reason": "kept"}
 
 

@@ -69,8 +69,8 @@ class ClipEncoder:
                     f"the prompt {text!r:.80} has {len(words)} tokens{extra}, the text encoder takes "
                     f"{length - 2}; shorten it."
                 )
-            own = [len(self.vocabulary) + sample * learnable + i for i in range(learnable)]
-            words = [*own, *words] if place == "start" else [*words, *own]
+            token_ids = [len(self.vocabulary) + sample * learnable + i for i in range(learnable)]
+            words = [*token_ids, *words] if place == "start" else [*words, *token_ids]
             row = [first, *words, last]
             rows.append(row + [self.tokenizer.pad_token_id] * (length - len(row)))
         return torch.tensor(rows, dtype=torch.int64, device=self.vocabulary.device)

@@ -207,7 +207,7 @@ def lcm_condition(config: Mapping[str, Any], scale: float | None, x: Tensor) -> 
     return row.to(x).expand(len(x), -1)
 
 
-def told_time(time: Tensor, x: Tensor) -> Tensor:
+def network_time(time: Tensor, x: Tensor) -> Tensor:
     """A time as networks take it: in fp32 also where they compute in half precision, in which 999 would be 1000."""
     return time.to(torch.promote_types(x.dtype, torch.float32))
 

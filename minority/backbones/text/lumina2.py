@@ -7,7 +7,7 @@ import numpy as np
 from diffusers import Lumina2Transformer2DModel
 from torch import Tensor, nn
 
-from minority.backbones.text.family import Family, dynamic_shift, told_time
+from minority.backbones.text.family import Family, dynamic_shift, network_time
 from minority.diffusion.condition import Embedding
 
 _LENGTH = 256  # tokens, the pipeline's own
@@ -42,7 +42,7 @@ class Lumina2(Family):
         """The transformer's prediction, which is clean state minus noise, turned round."""
         output: Tensor = network(
             x,
-            timestep=told_time(1 - time, x),
+            timestep=network_time(1 - time, x),
             encoder_hidden_states=embedding.tensors["text"].to(x.dtype),
             encoder_attention_mask=embedding.tensors["mask"],
             return_dict=False,

@@ -7,7 +7,7 @@ from typing import Any
 from diffusers import SanaPipeline, SanaTransformer2DModel
 from torch import Tensor, nn
 
-from minority.backbones.text.family import Family, told_time
+from minority.backbones.text.family import Family, network_time
 from minority.diffusion.condition import Embedding
 
 _LENGTH = 300  # tokens, the pipeline's own
@@ -46,7 +46,7 @@ class Sana(Family):
             x,
             encoder_hidden_states=embedding.tensors["text"].to(x.dtype),
             encoder_attention_mask=embedding.tensors["mask"],
-            timestep=told_time(1000 * time * float(self.config.get("timestep_scale", 1.0)), x),
+            timestep=network_time(1000 * time * float(self.config.get("timestep_scale", 1.0)), x),
             return_dict=False,
         )[0]
         return output

@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
-from minority.backbones.text.family import Family, dynamic_shift, told_time
+from minority.backbones.text.family import Family, dynamic_shift, network_time
 from minority.diffusion.condition import Embedding
 
 _LENGTH = 256  # tokens of T5, the pipeline's own
@@ -35,7 +35,7 @@ class StableDiffusion3(Family):
             x,
             encoder_hidden_states=text,
             pooled_projections=pooled,
-            timestep=told_time(1000 * time, x),
+            timestep=network_time(1000 * time, x),
             return_dict=False,
         )[0]
         return output

@@ -72,7 +72,7 @@ class StableDiffusionXL(Family):
     def embed_with_tokens(self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], place: Place) -> Embedding:
         """The same with learnable tokens in both encoders."""
         pairs = zip(self.clips(parts), tokens, strict=True)
-        return self._joined(parts, [clip(texts, tokens=own, place=place, hidden=_LAYER) for clip, own in pairs])
+        return self._joined(parts, [clip(texts, tokens=words, place=place, hidden=_LAYER) for clip, words in pairs])
 
     def run(self, network: nn.Module, x: Tensor, time: Tensor, embedding: Embedding) -> Tensor:
         """The U-Net's prediction, for an image of its own size that was not cropped."""

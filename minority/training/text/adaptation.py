@@ -50,7 +50,7 @@ def adapt(
     settings: AdaptationSettings,
     checkpoint: Path,
     on_progress: Callable[[Progress], None] | None = None,
-    on_look: Callable[[int, Backbone], None] | None = None,
+    on_evaluation: Callable[[int, Backbone], None] | None = None,
 ) -> Adapted:
     """Learn adapters and words; the backbone's own network is given the adapters in place.
 
@@ -61,7 +61,7 @@ def adapt(
         settings: See `AdaptationSettings`.
         checkpoint: File that receives the state, and from which a killed run goes on.
         on_progress: Called about a hundred times.
-        on_look: Called with the steps done and the backbone as it draws then; its prompts are those it came with.
+        on_evaluation: Called with the steps done and the backbone as it draws then; its prompts are those it came with.
 
     Raises:
         ValueError: There is nothing to learn, new words have no encoder to go into, a caption is too long, the start
@@ -78,8 +78,8 @@ def adapt(
             left = (time.monotonic() - started) / (done - first) * (settings.steps - done)
             on_progress(Progress(done, settings.steps, float(np.mean(losses)), seconds_left=left))
             losses = []
-        if on_look is not None and settings.look_every is not None and (done % settings.look_every == 0 or last):
-            on_look(done, run.as_it_draws())
+        if on_evaluation is not None and settings.look_every is not None and (done % settings.look_every == 0 or last):
+            on_evaluation(done, run.as_it_draws())
         if done % settings.checkpoint_every == 0 or last:
             run.save(checkpoint, done)
     return run.learned()

@@ -44,7 +44,7 @@ def test_equal_images_have_equal_digests_remembered_or_not():
     ],
     ids=["pixels", "fewer", "labels", "groups", "ids", "class names", "order"],
 )
-def test_whatever_a_judge_sees_is_in_the_digest(other):
+def test_whatever_a_filter_sees_is_in_the_digest(other):
     plain = digest(some_images())
 
     assert digest(other) != plain

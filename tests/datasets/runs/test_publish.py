@@ -217,7 +217,7 @@ def test_no_rows_pass_for_others(small_run):
     rows = small_run["rows"](3)
     names = {"reason": [["kept"] * 3, ["kep", "tkept", "kept"]], "guidance": [["", None, "a"], ["", "", "a"]]}
     names |= {"lof": [[0.0, None, 1.0], [0.0, 0.0, 1.0], [float("nan"), None, 1.0]]}
-    names |= {"fingerprint": [[[1.0], [2.0], None], [[1.0, 2.0], [], None], [[1.0], [2.0], []]]}
+    names |= {"random_projection": [[[1.0], [2.0], None], [[1.0, 2.0], [], None], [[1.0], [2.0], []]]}
     names |= {"valid": [[True, None, False], [True, False, False]]}
     digests = [
         digest(replace_column(rows, name, values=values)) for name, variants in names.items() for values in variants

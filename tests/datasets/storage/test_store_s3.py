@@ -294,7 +294,7 @@ from datasets.runs.publish import publish
 from datasets.runs.shards import Sample
 from datasets.storage.store import Store
 keys = [f"s{number:04d}" for number in range(40)]
-rows = pa.table({"key": keys, "source": ["real"] * 40, "sampler": ["none"] * 40, "label": [0] * 40,
+rows = pa.table({"key": keys, "source": ["real"] * 40, "sampler": ["real"] * 40, "label": [0] * 40,
                  "label_name": ["cat"] * 40, "group": ["cat"] * 40, "kept": [True] * 40, "reason": ["kept"] * 40})
 def samples(pause):
     for number, key in enumerate(keys):

@@ -44,7 +44,7 @@ def publish_many(folder, facts, *, count):
         {
             "key": [f"real-{number:08d}" for number in range(count)],
             "source": ["real"] * count,
-            "sampler": ["none"] * count,
+            "sampler": ["real"] * count,
             "label": [number % 2 for number in range(count)],
             "label_name": [["cat", "dog"][number % 2] for number in range(count)],
             "group": [GROUPS[number % 2] for number in range(count)],

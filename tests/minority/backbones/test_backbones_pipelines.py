@@ -176,7 +176,7 @@ def test_a_variance_preserving_network_steps_as_diffusers_scheduler_does(tiny_pi
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("sigma_schedule", ["karras", "exponential"])
-def test_an_edm_network_walks_as_diffusers_euler_scheduler_does(
+def test_an_edm_network_steps_as_diffusers_euler_scheduler_does(
     tiny_pipelines, tmp_path, prediction_type, sigma_schedule
 ):
     scheduler = EDMEulerScheduler(

@@ -79,8 +79,8 @@ SPACES = ("state", "image")
     [
         SamplerSettings(steps=4, self_guidance=SelfGuidance(scale=1.0, interval=2)),
         SamplerSettings(steps=4, self_guidance=SelfGuidance(scale=1.0, interval=2, space="image")),
-        SamplerSettings(steps=4, prune_and_branch=PruneAndBranch(family=2, keep=1)),
-        SamplerSettings(steps=4, prune_and_branch=PruneAndBranch(family=2, keep=1, judge="features")),
+        SamplerSettings(steps=4, prune_and_branch=PruneAndBranch(particle_group=2, keep=1)),
+        SamplerSettings(steps=4, prune_and_branch=PruneAndBranch(particle_group=2, keep=1, weight_by="features")),
     ],
     ids=["guided", "guided in image space", "pruned", "pruned by features"],
 )

@@ -26,7 +26,7 @@ from minority.calibration.search import (
     plan_rung,
     rung_sizes,
 )
-from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, Walk, common_family
+from minority.calibration.space import BASELINES, PRESENT, CalibrationSpace, SolverSteps, common_particle_group
 from minority.evaluation.intervals import bootstrap_interval, wilson
 from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.low_density import LowDensitySettings
@@ -290,7 +290,7 @@ def test_the_search_starts_with_the_baselines_and_with_every_value_about_equally
     ):
         # Three of 45 to either side, for combinations without guidance or drawn twice.
         assert sum(map(holds, chosen)) == pytest.approx(45 * share, abs=3)
-    # Two of three where the walk is one of the two that add noise; which of them is chance, with a deviation of 1.7.
+    # Two of three where the solver is one of the two that add noise; which of them is chance, with a deviation of 1.7.
     assert sum(s.prune_and_branch is not None for s in chosen) == pytest.approx(45 / 3, abs=5)
 
 
@@ -314,7 +314,7 @@ def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():
     boost = grid("boost_and_skip", boost=(2.0,), skip=(0.1,))
-    space = CalibrationSpace(walks=(Walk(),), boost_and_skip=boost, self_guidance=(), prune_and_branch=())
+    space = CalibrationSpace(solvers=(SolverSteps(),), boost_and_skip=boost, self_guidance=(), prune_and_branch=())
 
     assert space.start(SamplerSettings(), limit=48, seed=0) == [0, 1, 2, 3]
     assert len(space.candidates(SamplerSettings())) == 4
@@ -386,11 +386,11 @@ def test_any_setting_of_any_method_can_be_searched():
         "low_density": grid("low_density", hardness_scale=(1.0, 2.0), realism_scale=(0.0, 0.5)),
     }
     nothing = {"self_guidance": (), "boost_and_skip": (), "prune_and_branch": ()}
-    space = CalibrationSpace(walks=(Walk(steps=20), Walk()), **nothing, **grids)
+    space = CalibrationSpace(solvers=(SolverSteps(steps=20), SolverSteps()), **nothing, **grids)
 
     candidates = space.candidates(SamplerSettings())
 
-    # With two walks, without or with one of three scales, and without or with one of four pairs; plain is a baseline.
+    # With two solvers, without or with one of three scales, and without or with one of four pairs; plain is a baseline.
     assert len(candidates) == 3 + 2 * 4 * 5 - 1
     names = {candidate.name: i for i, candidate in enumerate(candidates)}
     place = names["ancestral 20, low density hardness_scale 2, classifier free scale 2"]
@@ -407,14 +407,14 @@ def test_any_setting_of_any_method_can_be_searched():
 def test_the_space_of_a_preset_without_one_has_the_combinations_of_the_papers_settings():
     candidates = CalibrationSpace().candidates(SamplerSettings())
 
-    walks = [("ancestral", 20), ("ancestral", 50), ("ddim", 25), ("dpm_solver", "logsnr20")]
+    solvers = [("ancestral", 20), ("ancestral", 50), ("ddim", 25), ("dpm_solver", "logsnr20")]
     starts = [None, *((b, s) for b in (2.0, 3.0, 4.0) for s in (0.06, 0.12))]
     free = product((0.5, 1, 2, 3, 4, 6, 8, 12), (0.35, 0.5, 0.65, 0.8), (2, 5), (-1, 0.3), [False])
     through = product((0.4, 1, 4), (0.35, 0.5, 0.65, 0.8), (2,), (-1,), [True])
     wanted = {
-        (walk, start, guide, points)
-        for walk, start, guide in product(walks, starts, [None, *free, *through])
-        for points in (None, *(((0.5,), (0.5, 0.7)) if walk[0] == "ancestral" else ()))
+        (solver, start, guide, points)
+        for solver, start, guide in product(solvers, starts, [None, *free, *through])
+        for points in (None, *(((0.5,), (0.5, 0.7)) if solver[0] == "ancestral" else ()))
     }
 
     def found(sampler):
@@ -432,21 +432,24 @@ def test_the_space_of_a_preset_without_one_has_the_combinations_of_the_papers_se
     assert {found(sampler) for sampler in searched} == wanted
 
 
-def test_walks_without_noise_are_never_pruned():
+def test_solvers_without_noise_are_never_pruned():
     for candidate in CalibrationSpace().candidates(SamplerSettings()):
         assert candidate.sampler.prune_and_branch is None or candidate.sampler.solver == "ancestral"
 
 
-def test_pruning_has_the_families_of_the_settings_in_use():
-    space = CalibrationSpace(walks=(Walk(),), self_guidance=grid("self_guidance", scale=(1.0,)))
-    for base, family in ((SamplerSettings(), 4), (SamplerSettings(prune_and_branch=PruneAndBranch(family=6)), 6)):
+def test_pruning_has_the_particle_groups_of_the_settings_in_use():
+    space = CalibrationSpace(solvers=(SolverSteps(),), self_guidance=grid("self_guidance", scale=(1.0,)))
+    for base, particle_group in (
+        (SamplerSettings(), 4),
+        (SamplerSettings(prune_and_branch=PruneAndBranch(particle_group=6)), 6),
+    ):
         candidates = space.candidates(base)
 
-        assert common_family(candidates) == family
-        assert {candidate.sampler.family for candidate in candidates} == {1, family}
+        assert common_particle_group(candidates) == particle_group
+        assert {candidate.sampler.particle_group for candidate in candidates} == {1, particle_group}
 
 
-def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
+def test_counts_are_whole_rounds_through_the_groups_where_the_share_allows_one():
     config = CalibrationSettings(budget=100_000)  # a share of 15,000
 
     def counts(cost, **sizes):
@@ -455,20 +458,20 @@ def test_counts_are_whole_turns_through_the_groups_where_the_share_allows_one():
         return draws[0].count
 
     assert counts(10.0) == 375
-    assert counts(10.0, family=4) == 372
-    assert counts(10.0, family=4, turn=40) == 360
-    assert counts(100.0, family=4, turn=40) == 36
-    assert counts(10_000.0, family=4, turn=40) == 4
+    assert counts(10.0, particle_group=4) == 372
+    assert counts(10.0, particle_group=4, round_size=40) == 360
+    assert counts(100.0, particle_group=4, round_size=40) == 36
+    assert counts(10_000.0, particle_group=4, round_size=40) == 4
 
 
-def test_the_least_budget_has_one_family_for_everybody_who_starts():
+def test_the_least_budget_has_one_particle_group_for_everybody_who_starts():
     costs = [50.0] * 30 + [20.0] * 18
-    least = least_budget(CalibrationSettings(), costs, family=4)
+    least = least_budget(CalibrationSettings(), costs, particle_group=4)
 
     def spent(budget):
         config = CalibrationSettings(budget=budget)
         rungs = len(rung_sizes(config, candidates=48))
-        draws = plan_rung(config, costs, [Measured()] * 48, range(48), rungs=rungs, first=0, family=4)
+        draws = plan_rung(config, costs, [Measured()] * 48, range(48), rungs=rungs, first=0, particle_group=4)
         return sum(draw.count * costs[draw.candidate] for draw in draws), budget * 0.75 / rungs
 
     assert spent(least)[0] <= spent(least)[1]
@@ -478,7 +481,7 @@ def test_the_least_budget_has_one_family_for_everybody_who_starts():
 def test_points_of_pruning_that_are_none_are_refused():
     for points in ((1.5,), ()):
         with pytest.raises(ValueError, match=r"PruneAndBranch\.points"):
-            CalibrationSpace(prune_and_branch=grid("prune_and_branch", judge=("features",), points=(points,)))
+            CalibrationSpace(prune_and_branch=grid("prune_and_branch", weight_by=("features",), points=(points,)))
 
 
 def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
@@ -490,7 +493,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, size=(20, *backbone.state_shape[1:], backbone.state_shape[0]), dtype=np.uint8)
     reference = RealReference.fit(pixel_features(pictures), k=5)
-    space = CalibrationSpace(walks=(Walk(steps=10), Walk(solver="dpm_solver", steps="logsnr9")))
+    space = CalibrationSpace(solvers=(SolverSteps(steps=10), SolverSteps(solver="dpm_solver", steps="logsnr9")))
     base = SamplerSettings(steps=10, prune_and_branch=PruneAndBranch())
     drawn = []
     for candidate in (space.candidates(base)[i] for i in space.start(base, limit=16, seed=0)):
@@ -505,7 +508,7 @@ def test_the_expected_cost_is_what_drawing_takes(tiny_backbone):
             )
         )
         assert expected_cost(candidate.sampler, backbone) == drawn[-1].evaluations
-    assert any(len(set(found.founders)) < 4 for found in drawn)
+    assert any(len(set(found.root_ancestors)) < 4 for found in drawn)
 
 
 def test_measurements_add_up():
@@ -521,19 +524,19 @@ def test_measurements_add_up():
     assert (Measured() + Measured(samples=1)).diversity is None
 
 
-def test_siblings_count_once_in_what_is_uncertain():
+def test_copies_count_once_in_what_is_uncertain():
     apart = Measured(samples=25, passed=10, valid=20, evaluations=1000.0)
-    family = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, siblings=75)
+    particle_group = Measured(samples=100, passed=40, valid=80, evaluations=4000.0, copies=75)
     floors = CalibrationSettings(validity_floor=0.7).floors
 
-    assert family.kept_share == apart.kept_share
-    assert family.interval(40) == pytest.approx(apart.interval(10))
-    assert family.per_1000_evaluations_interval() == pytest.approx(apart.per_1000_evaluations_interval())
-    assert floors_probability(floors, family) == pytest.approx(floors_probability(floors, apart))
-    _, low_high = ratio_interval(family, apart)
+    assert particle_group.kept_share == apart.kept_share
+    assert particle_group.interval(40) == pytest.approx(apart.interval(10))
+    assert particle_group.per_1000_evaluations_interval() == pytest.approx(apart.per_1000_evaluations_interval())
+    assert floors_probability(floors, particle_group) == pytest.approx(floors_probability(floors, apart))
+    _, low_high = ratio_interval(particle_group, apart)
     _, expected = ratio_interval(apart, apart)
     assert low_high == pytest.approx(expected)
-    assert (apart + family).siblings == 75
+    assert (apart + particle_group).copies == 75
 
 
 def test_the_ratio_of_two_yields_has_an_interval_that_holds_it():

@@ -64,7 +64,7 @@ def test_a_flat_curve_far_from_perfect_names_doubtful_labels_and_one_at_the_top_
     assert "right nearly always" in perfect.reason
 
 
-def test_groups_without_enough_held_out_images_are_not_judged():
+def test_groups_without_enough_held_out_images_are_not_evaluated():
     accuracy = power_law()
     accuracy[:, :, 2] = np.nan
 

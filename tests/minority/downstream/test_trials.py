@@ -68,8 +68,8 @@ def test_without_validation_images_nothing_is_chosen():
         choose_trial({trial: []}, empty, num_groups=2)
 
 
-def test_a_refitted_layer_never_judges_images_that_it_was_fitted_on(spurious_bars):
-    # Validation labels that are pure noise can be fitted, but not foretold.
+def test_a_refitted_layer_never_evaluates_images_that_it_was_fitted_on(spurious_bars):
+    # Validation labels that are pure noise can be fitted, but not predicted.
     rng = np.random.default_rng(0)
     noise = rng.permutation(spurious_bars.validation.labels)
     validation = LabelledImages(spurious_bars.validation.images[:60], noise[:60], noise[:60])

@@ -5,7 +5,7 @@ import pytest
 
 from minority.backbones import load_backbone
 from minority.classifier import ClassifierSettings
-from minority.evaluation.backbone_quality import JudgedFeatures, QualitySettings, measure_quality
+from minority.evaluation.backbone_quality import EvaluationFeatures, QualitySettings, measure_quality
 from minority.evaluation.backbone_quality_figures import BackboneQuality, CodeLengths, FrechetDistances
 from minority.evaluation.baseline_models import PixelHistogram, draw_class_normals
 from minority.evaluation.metrics import frechet_distance
@@ -19,7 +19,7 @@ SETTINGS = QualitySettings(
     held_out=5,
     bits_images=4,
     bits_steps=7,
-    features=JudgedFeatures(classifier=ClassifierSettings(steps=2, width=4)),
+    features=EvaluationFeatures(classifier=ClassifierSettings(steps=2, width=4)),
 )
 LENGTHS = CodeLengths(images=3, backbone=2.0, error=0.1, histogram=3.0, normal=4.0)
 
@@ -30,7 +30,7 @@ def photos(count, *, seed):
 
 
 @pytest.fixture(scope="module")
-def judged(tiny_backbone):
+def evaluated(tiny_backbone):
     (train, train_labels), (held_out, held_out_labels) = photos(12, seed=0), photos(5, seed=1)
     backbone = load_backbone(tiny_backbone)
     quality = measure_quality(
@@ -65,8 +65,8 @@ def test_quality_tells_a_memoriser_from_a_learner():
     assert replace(learner, sample_distance=0.2).memorised
 
 
-def test_distances_are_those_to_the_nearest_training_image(judged):
-    quality, _, (train, _), (held_out, _) = judged
+def test_distances_are_those_to_the_nearest_training_image(evaluated):
+    quality, _, (train, _), (held_out, _) = evaluated
 
     distances = np.linalg.norm(pixel_features(held_out)[:, None] - pixel_features(train)[None], axis=2)
 
@@ -76,8 +76,8 @@ def test_distances_are_those_to_the_nearest_training_image(judged):
     assert quality.levels == len(np.unique(train))
 
 
-def test_bits_are_the_bound_of_some_images_beside_trivial_code_lengths_of_the_same(judged):
-    quality, backbone, (train, _), (held_out, labels) = judged
+def test_bits_are_the_bound_of_some_images_beside_baseline_code_lengths_of_the_same(evaluated):
+    quality, backbone, (train, _), (held_out, labels) = evaluated
 
     assert (quality.train_bits.images, quality.held_out_bits.images) == (4, 4)
     all_but_one = [np.delete(np.arange(5), i) for i in range(5)]
@@ -97,8 +97,8 @@ def test_bits_are_the_bound_of_some_images_beside_trivial_code_lengths_of_the_sa
     assert quality.held_out_bits.error == pytest.approx(bound.std() / 2, rel=1e-5)
 
 
-def test_frechet_distances_compare_sets_of_the_held_out_classes(judged):
-    quality, _, (train, train_labels), (held_out, labels) = judged
+def test_frechet_distances_compare_sets_of_the_held_out_classes(evaluated):
+    quality, _, (train, train_labels), (held_out, labels) = evaluated
     extract = build_extractor(SETTINGS.features, train_images=train, train_labels=train_labels)
     wanted = np.resize(labels, 6)
 
@@ -111,7 +111,7 @@ def test_frechet_distances_compare_sets_of_the_held_out_classes(judged):
     assert min(quality.frechet.backbone, quality.frechet.training) > 0
 
 
-def test_an_unconditional_backbone_is_judged_too(make_backbone, tmp_path):
+def test_an_unconditional_backbone_is_evaluated_too(make_backbone, tmp_path):
     backbone = load_backbone(make_backbone(tmp_path / "plain", num_classes=None))
     (train, train_labels), (held_out, held_out_labels) = photos(12, seed=0), photos(5, seed=1)
 
@@ -121,14 +121,14 @@ def test_an_unconditional_backbone_is_judged_too(make_backbone, tmp_path):
         train_labels=train_labels,
         held_out=held_out,
         held_out_labels=held_out_labels,
-        settings=replace(SETTINGS, features=JudgedFeatures(kind="pixels")),
+        settings=replace(SETTINGS, features=EvaluationFeatures(kind="pixels")),
     )
 
     assert quality.frechet.features == "pixels"
     assert quality.frechet.class_normals > 0
 
 
-def test_a_backbone_cannot_be_judged_without_held_out_images(tiny_backbone):
+def test_a_backbone_cannot_be_evaluated_without_held_out_images(tiny_backbone):
     train, labels = photos(12, seed=0)
 
     with pytest.raises(ValueError, match=r"there are 0; set dataset.split.validation_fraction"):
@@ -142,7 +142,7 @@ def test_a_backbone_cannot_be_judged_without_held_out_images(tiny_backbone):
         )
 
 
-def test_one_class_cannot_train_a_classifier_to_judge_by(tiny_backbone):
+def test_one_class_cannot_train_a_classifier_to_evaluate_by(tiny_backbone):
     train, labels = photos(12, seed=0)
 
     with pytest.raises(ValueError, match=r"has 1; set quality.features.kind=backbone"):

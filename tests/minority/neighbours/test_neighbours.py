@@ -37,14 +37,14 @@ def _duplicates(rng):
 
 
 def _constant_features(rng):
-    real, judged = _random(rng)
-    real[:, 1:], judged[:, 1:] = 3.0, 3.0
-    return real, judged
+    real, evaluated = _random(rng)
+    real[:, 1:], evaluated[:, 1:] = 3.0, 3.0
+    return real, evaluated
 
 
 def _far_from_the_origin(rng):
-    real, judged = _random(rng)
-    return real + 1e6, judged + 1e6
+    real, evaluated = _random(rng)
+    return real + 1e6, evaluated + 1e6
 
 
 def _one_point_many_times(rng):
@@ -93,22 +93,24 @@ def plain_radii(real, k):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_distances_are_those_of_the_plain_definition_and_of_scikit_learn(sets, small_tiles, dtype):
-    real, judged = (features.astype(dtype) for features in sets)
+    real, evaluated = (features.astype(dtype) for features in sets)
 
-    distances, indices = nearest(judged, real, k=5)
+    distances, indices = nearest(evaluated, real, k=5)
 
-    np.testing.assert_allclose(distances, np.sort(plain_distances(judged, real), axis=1)[:, :5], rtol=RTOL)
-    np.testing.assert_allclose(np.take_along_axis(plain_distances(judged, real), indices, axis=1), distances, rtol=RTOL)
+    np.testing.assert_allclose(distances, np.sort(plain_distances(evaluated, real), axis=1)[:, :5], rtol=RTOL)
+    np.testing.assert_allclose(
+        np.take_along_axis(plain_distances(evaluated, real), indices, axis=1), distances, rtol=RTOL
+    )
     # The tree measures plain differences; scikit-learn's brute force loses digits far from the origin.
     tree = NearestNeighbors(n_neighbors=5, algorithm="kd_tree").fit(real.astype(np.float64))
-    np.testing.assert_allclose(distances, tree.kneighbors(judged.astype(np.float64))[0], rtol=RTOL)
+    np.testing.assert_allclose(distances, tree.kneighbors(evaluated.astype(np.float64))[0], rtol=RTOL)
 
 
 def test_the_reference_leaves_each_image_out_of_its_own_neighbours(sets, small_tiles):
     real, _ = sets
     expected, _ = NearestNeighbors(n_neighbors=5, algorithm="kd_tree").fit(real).kneighbors()
 
-    own = RealReference.fit(real, k=5).own
+    own = RealReference.fit(real, k=5).of_training
 
     np.testing.assert_allclose(own.knn_distance, expected.mean(axis=1), rtol=RTOL)
     assert (own.nearest != np.arange(len(real))).all()
@@ -116,7 +118,7 @@ def test_the_reference_leaves_each_image_out_of_its_own_neighbours(sets, small_t
 
 @pytest.mark.parametrize("k", [1, 5, 500])
 def test_the_local_outlier_factor_is_that_of_scikit_learn(sets, small_tiles, k):
-    real, judged = sets
+    real, evaluated = sets
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about k beyond the set, and about duplicates
         oracle = LocalOutlierFactor(n_neighbors=k, novelty=True, algorithm="kd_tree").fit(real)
@@ -124,50 +126,50 @@ def test_the_local_outlier_factor_is_that_of_scikit_learn(sets, small_tiles, k):
 
     found = RealReference.fit(real, k=k)
 
-    np.testing.assert_allclose(found.judge(judged).lof, -oracle.score_samples(judged), rtol=RTOL)
-    np.testing.assert_allclose(found.own.lof, -own.negative_outlier_factor_, rtol=RTOL)
+    np.testing.assert_allclose(found.locate(evaluated).lof, -oracle.score_samples(evaluated), rtol=RTOL)
+    np.testing.assert_allclose(found.of_training.lof, -own.negative_outlier_factor_, rtol=RTOL)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_realism_is_the_plain_definition(sets, small_tiles, dtype):
-    real, judged = (features.astype(dtype) for features in sets)
-    distances, radii = plain_distances(judged, real), plain_radii(real, 5)
+    real, evaluated = (features.astype(dtype) for features in sets)
+    distances, radii = plain_distances(evaluated, real), plain_radii(real, 5)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(distances > 0, radii[None] / distances, np.inf)
 
     question = LargestRatio(radii)
-    ask(judged, real, question)
+    ask(evaluated, real, question)
     np.testing.assert_allclose(question.ratios, ratio.max(axis=1), rtol=RTOL)
-    np.testing.assert_allclose(RealReference.fit(real, k=5).judge(judged).realism, ratio.max(axis=1), rtol=RTOL)
+    np.testing.assert_allclose(RealReference.fit(real, k=5).locate(evaluated).realism, ratio.max(axis=1), rtol=RTOL)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_membership_of_balls_is_the_plain_definition(sets, small_tiles, dtype):
-    real, judged = (features.astype(dtype) for features in sets)
+    real, evaluated = (features.astype(dtype) for features in sets)
     reference = RealReference.fit(real, k=3)
-    expected = plain_distances(judged, real) <= reference.radii[None]
+    expected = plain_distances(evaluated, real) <= reference.radii[None]
 
     smallest = np.where(expected, reference.radii[None], np.inf).min(axis=1)
-    balls = in_balls(judged, real, reference.radii)
+    balls = in_balls(evaluated, real, reference.radii)
     np.testing.assert_array_equal(balls.smallest, smallest)
     np.testing.assert_array_equal(balls.counts, expected.sum(axis=1))
     np.testing.assert_array_equal(balls.covered, expected.any(axis=0))
-    np.testing.assert_array_equal(reference.judge(judged).rarity, smallest)
+    np.testing.assert_array_equal(reference.locate(evaluated).rarity, smallest)
 
 
 def test_several_questions_have_in_one_pass_the_answers_that_each_has_alone(sets, small_tiles):
-    real, judged = sets
-    distances, radii = plain_distances(judged, real), np.linspace(0.0, 2.0, len(judged))
+    real, evaluated = sets
+    distances, radii = plain_distances(evaluated, real), np.linspace(0.0, 2.0, len(evaluated))
     own = plain_radii(real, 3)
     near, ratio, balls, reached, pairs = Nearest(3), LargestRatio(own), Balls(own), Reached(radii), Pairs(1.0)
 
-    ask(judged, real, near, ratio, balls, reached, pairs)
+    ask(evaluated, real, near, ratio, balls, reached, pairs)
 
     alone = LargestRatio(own)
-    ask(judged, real, alone)
+    ask(evaluated, real, alone)
     np.testing.assert_array_equal(ratio.ratios, alone.ratios)
-    np.testing.assert_array_equal(near.distances, nearest(judged, real, k=3)[0])
-    np.testing.assert_array_equal(balls.smallest, in_balls(judged, real, own).smallest)
+    np.testing.assert_array_equal(near.distances, nearest(evaluated, real, k=3)[0])
+    np.testing.assert_array_equal(balls.smallest, in_balls(evaluated, real, own).smallest)
     np.testing.assert_array_equal(reached.reached, (distances <= radii[:, None]).any(axis=0))
     assert {tuple(pair) for pair in pairs.pairs.tolist()} == set(map(tuple, np.argwhere(distances <= 1.0).tolist()))
 
@@ -175,7 +177,7 @@ def test_several_questions_have_in_one_pass_the_answers_that_each_has_alone(sets
 def test_an_images_own_ball_does_not_make_it_common(small_tiles):
     real = np.concatenate([np.random.default_rng(0).normal(size=(30, 2)), [[50.0, 0.0]]])
 
-    own = RealReference.fit(real, k=3).own
+    own = RealReference.fit(real, k=3).of_training
 
     assert own.rarity[-1] == np.inf
     assert own.realism[-1] < 1
@@ -186,10 +188,10 @@ def test_an_images_own_ball_does_not_make_it_common(small_tiles):
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 20), dtype=st.sampled_from([np.float32, np.float64]))
 def test_the_verdict_on_an_image_does_not_depend_on_its_batch(seed, size, dtype):
     rng = np.random.default_rng(seed)
-    real, judged = rng.normal(size=(40, 6)).astype(dtype), rng.normal(size=(20, 6)).astype(dtype)
+    real, evaluated = rng.normal(size=(40, 6)).astype(dtype), rng.normal(size=(20, 6)).astype(dtype)
     reference = RealReference.fit(real, k=4)
 
-    together, alone = reference.judge(judged), reference.judge(judged[:size])
+    together, alone = reference.locate(evaluated), reference.locate(evaluated[:size])
 
     for whole, part in zip(together, alone, strict=True):
         np.testing.assert_array_equal(whole[:size], part)
@@ -198,7 +200,7 @@ def test_the_verdict_on_an_image_does_not_depend_on_its_batch(seed, size, dtype)
 def test_an_exact_copy_has_distance_and_ratio_zero_wherever_it_lies():
     real = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32) + np.float32(1000)
 
-    found = RealReference.fit(real, k=5).judge(real[:3])
+    found = RealReference.fit(real, k=5).locate(real[:3])
 
     assert found.nearest.tolist() == [0, 1, 2]
     assert found.nearest_distance.tolist() == [0, 0, 0]
@@ -207,17 +209,17 @@ def test_an_exact_copy_has_distance_and_ratio_zero_wherever_it_lies():
 
 
 @pytest.mark.parametrize(
-    ("judged", "message"), [(np.zeros((2, 3)), "same extractor"), (np.full((2, 4), np.inf), "not all finite")]
+    ("evaluated", "message"), [(np.zeros((2, 3)), "same extractor"), (np.full((2, 4), np.inf), "not all finite")]
 )
-def test_features_that_cannot_be_judged_are_refused(judged, message):
+def test_features_that_cannot_be_evaluated_are_refused(evaluated, message):
     reference = RealReference.fit(np.random.default_rng(0).normal(size=(9, 4)), k=2)
 
     with pytest.raises(ValueError, match=message):
-        reference.judge(judged)
+        reference.locate(evaluated)
 
 
 def test_no_images_have_no_neighbours():
-    found = RealReference.fit(np.eye(4), k=2).judge(np.empty((0, 4)))
+    found = RealReference.fit(np.eye(4), k=2).locate(np.empty((0, 4)))
 
     assert all(len(column) == 0 for column in found)
 
@@ -240,15 +242,17 @@ def test_precision_recall_density_and_coverage_are_their_plain_definitions(sets,
 
 @pytest.mark.parametrize("k", [1, 5, "all others", 500])
 def test_the_neighbours_of_the_reference_are_scikit_learn_s_however_many_are_asked_for(sets, small_tiles, k):
-    real, judged = sets
+    real, evaluated = sets
     k = len(real) - 1 if k == "all others" else k
     # The reference counts no more neighbours than an image of its own has.
     tree = NearestNeighbors(n_neighbors=min(k, len(real) - 1), algorithm="kd_tree").fit(real)
 
     found = RealReference.fit(real, k=k)
 
-    np.testing.assert_allclose(found.judge(judged).knn_distance, tree.kneighbors(judged)[0].mean(axis=1), rtol=RTOL)
-    np.testing.assert_allclose(found.own.knn_distance, tree.kneighbors()[0].mean(axis=1), rtol=RTOL)
+    np.testing.assert_allclose(
+        found.locate(evaluated).knn_distance, tree.kneighbors(evaluated)[0].mean(axis=1), rtol=RTOL
+    )
+    np.testing.assert_allclose(found.of_training.knn_distance, tree.kneighbors()[0].mean(axis=1), rtol=RTOL)
     np.testing.assert_allclose(found.radii, tree.kneighbors()[0][:, -1], rtol=RTOL)
 
 

@@ -73,8 +73,8 @@ def test_scores_survive_a_full_memory_too():
     np.testing.assert_array_equal(tight.negative_elbo, roomy.negative_elbo)
 
 
-def test_families_that_are_judged_together_are_never_parted():
-    settings = replace(SETTINGS, prune_and_branch=PruneAndBranch(family=4))
+def test_particle_groups_that_are_evaluated_together_are_never_parted():
+    settings = replace(SETTINGS, prune_and_branch=PruneAndBranch(particle_group=4))
 
     _, images, _ = draw(16, settings)
     tight, same, _ = draw(6, settings)

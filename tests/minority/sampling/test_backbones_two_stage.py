@@ -87,7 +87,7 @@ def test_the_seed_changes_the_second_stage_too(stages):
     assert not torch.equal(one, other)
 
 
-def test_a_deterministic_upsampler_is_walked_with_its_own_settings(stages):
+def test_a_deterministic_upsampler_is_solved_with_its_own_settings(stages):
     quick = join_stages(*stages, settings=UpsamplerSettings(steps="ddim2", solver="ddim"))
 
     images, evaluations = draw(quick, [0])

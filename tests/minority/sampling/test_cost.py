@@ -73,7 +73,7 @@ def samplers(draw_value):
         methods.append(
             st.builds(
                 PruneAndBranch,
-                judge=st.sampled_from(["metric", "features"]),
+                weight_by=st.sampled_from(["metric", "features"]),
                 points=points.map(sorted).map(tuple),
                 draws=st.integers(1, 3),
             )

@@ -29,7 +29,7 @@ from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
 
 SHAPE = (1, 4, 4)
-CHAINS, FAMILY = 240, 4
+CHAINS, PARTICLE_GROUP = 240, 4
 
 
 class ModeClassifier(nn.Module):
@@ -115,9 +115,9 @@ METHODS = {
     "classifier-free": lambda mixture, scale: ClassifierFree(scale=0.5 * scale),
 }
 BRANCHING = {
-    "prune and branch": lambda mixture, scale: PruneAndBranch(points=(0.2, 0.4), keep=1, max_siblings=4),
+    "prune and branch": lambda mixture, scale: PruneAndBranch(points=(0.2, 0.4), keep=1, max_copies=4),
     "prune by features": lambda mixture, scale: PruneByFeatures(
-        reference=real_reference(mixture), points=(0.3, 0.5), keep=1, max_siblings=4, realism_floor=0.5
+        reference=real_reference(mixture), points=(0.3, 0.5), keep=1, max_copies=4, realism_floor=0.5
     ),
 }
 ALL = METHODS | BRANCHING
@@ -156,9 +156,9 @@ def plain_rare(mixture, schedule):
 def test_each_method_raises_the_rare_share(name, mixture, schedule, plain_rare):
     rare = is_rare(mixture, draw(mixture, schedule, [ALL[name](mixture, 1)], range(CHAINS)))
 
-    # The same seeds with and without, so the gain's standard error is that of a mean over 60 families: chains of one
-    # family may be siblings, families are independent.
-    gain = (rare - plain_rare).view(-1, FAMILY).mean(dim=1)
+    # The same seeds with and without, so the gain's standard error is that of a mean over 60 particle groups: chains of
+    # one particle group may be copies, particle groups are independent.
+    gain = (rare - plain_rare).view(-1, PARTICLE_GROUP).mean(dim=1)
     error = float(gain.std()) / math.sqrt(len(gain))
     assert 0 < error < 0.06
     assert float(gain.mean()) > 3 * error
@@ -198,8 +198,8 @@ def test_truncated_noise_lowers_the_rare_share(mixture, schedule, plain_rare):
 def assert_samples_are_their_own(draw_indices):
     """Sizes of the batch, its order and the company in it, one after another; exactly, since every row is alike."""
     together = draw_indices(range(12))
-    for i in range(0, 12, FAMILY):
-        assert torch.equal(draw_indices(range(i, i + FAMILY)), together[i : i + FAMILY])
+    for i in range(0, 12, PARTICLE_GROUP):
+        assert torch.equal(draw_indices(range(i, i + PARTICLE_GROUP)), together[i : i + PARTICLE_GROUP])
     assert torch.equal(draw_indices([8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7]), torch.cat([together[8:], together[:8]]))
     assert torch.equal(draw_indices([96, 97, 98, 99, 4, 5, 6, 7])[4:], together[4:8])
 
@@ -210,7 +210,7 @@ def test_a_guided_sample_does_not_depend_on_its_batch(name, mixture, trained):
 
     assert_samples_are_their_own(lambda indices: draw(mixture, schedule, guidance, indices))
     if name not in BRANCHING:
-        # Chains without families may also be alone, or turned round one by one.
+        # Chains without particle groups may also be alone, or turned round one by one.
         three = draw(mixture, schedule, guidance, [2, 1, 0])
         assert torch.equal(draw(mixture, schedule, guidance, [1])[0], three[1])
         assert torch.equal(draw(mixture, schedule, guidance, [0, 1, 2]), three.flip(0))
@@ -247,7 +247,7 @@ def test_guidance_never_draws_from_the_sampler_s_own_noise(name, mixture, traine
         mixture,
         schedule,
         [ALL[name](mixture, 1)],
-        range(FAMILY),
+        range(PARTICLE_GROUP),
         noise=Overheard,
         on_step=lambda arrival: walked.append(arrival.step),
     )

@@ -99,7 +99,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, backbone):
         for i, index in enumerate(indices):
             if index < 12:
                 assert np.array_equal(result.images[i], together.images[index])
-                assert result.founders[i] == together.founders[index]
+                assert result.root_ancestors[i] == together.root_ancestors[index]
 
 
 def states(denoiser, trained, settings, *, count, shape, label=None):
@@ -112,7 +112,7 @@ def states(denoiser, trained, settings, *, count, shape, label=None):
         label=label,
         guidance=settings.guidance,
         variance=settings.variance,
-        solver=settings.walk,
+        solver=settings.chain_solver,
     )[0]
 
 
@@ -145,7 +145,8 @@ def test_guided_samplers_raise_the_rare_share(name, mixture, trained):
             mixture.mode(states(mixture, trained, settings, count=count, shape=(1, 4, 4), label=label)) == 1
         ).double()
 
-    # The same seeds with and without; chains of one family may be siblings, families of four are independent.
+    # The same seeds with and without; chains of one particle group may be copies, particle groups of four are
+    # independent.
     gain = (rare(settings, label) - rare(settings.plain(), None)).view(-1, 4).mean(dim=1)
     error = float(gain.std()) / math.sqrt(len(gain))
     assert 0 < error < 0.05

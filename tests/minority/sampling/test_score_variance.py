@@ -93,12 +93,12 @@ def test_the_posterior_variance_is_the_one_that_gives_hundreds(digits):
     assert found.mean() > 50
 
 
-def test_judging_a_backbone_goes_by_the_same_rule(digits):
+def test_evaluating_a_backbone_goes_by_the_same_rule(digits):
     backbone, images, labels = digits
 
-    judged = bound_of(backbone, images, labels, steps=STEPS, seed=3)
+    evaluated = bound_of(backbone, images, labels, steps=STEPS, seed=3)
 
-    np.testing.assert_array_equal(judged, bits(digits))
+    np.testing.assert_array_equal(evaluated, bits(digits))
 
 
 @pytest.mark.parametrize("learned", ["variance_fraction", "log_variance"])

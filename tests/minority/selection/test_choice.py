@@ -1,4 +1,4 @@
-"""Choosing candidates that differ, look-alikes, fingerprints and quantiles."""
+"""Choosing candidates that differ, look-alikes, random projections and quantiles."""
 
 import numpy as np
 import pytest
@@ -108,7 +108,7 @@ def test_a_set_that_repeats_itself_has_small_gaps():
     assert np.isnan(mean_nearest_distance(np.zeros((1, 2))))
 
 
-def test_fingerprints_keep_distances_and_do_not_depend_on_the_batch():
+def test_random_projections_keep_distances_and_do_not_depend_on_the_batch():
     features = np.random.default_rng(0).normal(size=(40, 300)).astype(np.float32)
 
     short = projected(features)

@@ -85,10 +85,10 @@ def test_a_consistent_half_is_that_of_the_own_group_and_round():
 def test_what_a_policy_asks_must_be_known():
     rows = planted()
     without = {name: values for name, values in rows.items() if name != "label_margin"}
-    unjudged = rows | {"label_margin": np.full(8, np.nan)}
+    unevaluated = rows | {"label_margin": np.full(8, np.nan)}
 
-    for incomplete in (without, unjudged):
-        with pytest.raises(ValueError, match=r"consistent needs label_margin .* judge them with selection.held_out"):
+    for incomplete in (without, unevaluated):
+        with pytest.raises(ValueError, match=r"consistent needs label_margin .* evaluate them with selection.held_out"):
             refusals("consistent", incomplete, np.zeros(8, dtype=int))
     with pytest.raises(ValueError, match="clean needs valid"):
         refusals("clean", {}, np.zeros(8, dtype=int))

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from minority.neighbours.reference import RealReference
+from minority.selection.candidate_filter import SelectionSettings, build_filter
 from minority.selection.choice import KEPT, choose
-from minority.selection.judge import SelectionSettings, build_judge
 
 
 @pytest.fixture
@@ -15,10 +15,10 @@ def real():
 
 
 def test_distances_are_those_of_scikit_learn(real):
-    judged = np.random.default_rng(1).normal(size=(30, 4))
-    distances, neighbours = NearestNeighbors(n_neighbors=5).fit(real).kneighbors(judged)
+    evaluated = np.random.default_rng(1).normal(size=(30, 4))
+    distances, neighbours = NearestNeighbors(n_neighbors=5).fit(real).kneighbors(evaluated)
 
-    found = RealReference.fit(real, k=5).judge(judged)
+    found = RealReference.fit(real, k=5).locate(evaluated)
 
     np.testing.assert_allclose(found.knn_distance, distances.mean(axis=1))
     np.testing.assert_allclose(found.nearest_distance, distances[:, 0])
@@ -26,19 +26,19 @@ def test_distances_are_those_of_scikit_learn(real):
 
 
 def test_realism_is_its_plain_definition(real):
-    judged = np.random.default_rng(1).normal(size=(30, 4)) * 1.5
+    evaluated = np.random.default_rng(1).normal(size=(30, 4)) * 1.5
     between = np.linalg.norm(real[:, None] - real[None], axis=2)
     radii = np.sort(between, axis=1)[:, 5]  # column 0 is the image itself
-    expected = (radii[None] / np.linalg.norm(judged[:, None] - real[None], axis=2)).max(axis=1)
+    expected = (radii[None] / np.linalg.norm(evaluated[:, None] - real[None], axis=2)).max(axis=1)
 
     found = RealReference.fit(real, k=5)
 
-    np.testing.assert_allclose(found.judge(judged).realism, expected, rtol=1e-6)
-    assert 0 < (found.judge(judged).realism >= 1).mean() < 1
+    np.testing.assert_allclose(found.locate(evaluated).realism, expected, rtol=1e-6)
+    assert 0 < (found.locate(evaluated).realism >= 1).mean() < 1
 
 
 def test_a_training_image_is_not_its_own_neighbour(real):
-    own = RealReference.fit(real, k=5).own
+    own = RealReference.fit(real, k=5).of_training
 
     assert (own.nearest != np.arange(60)).all()
     assert (own.nearest_distance > 0).all()
@@ -46,7 +46,7 @@ def test_a_training_image_is_not_its_own_neighbour(real):
 
 
 def test_an_exact_copy_has_distance_zero_and_boundless_realism(real):
-    found = RealReference.fit(real, k=5).judge(real[:1])
+    found = RealReference.fit(real, k=5).locate(real[:1])
 
     assert found.nearest_distance[0] == 0
     assert found.realism[0] == np.inf
@@ -79,7 +79,9 @@ def planted():
 
 def test_the_filters_name_what_is_planted():
     features, labels = planted()
-    judge = build_judge(features, labels, settings=SelectionSettings(neighbours=3, rare_quantile=0.9, label_floor=0.5))
+    candidate_filter = build_filter(
+        features, labels, settings=SelectionSettings(neighbours=3, rare_quantile=0.9, label_floor=0.5)
+    )
     candidates = {
         "common": ([0.01, 0.02], 0),
         "rare and fine": ([0.9, 0.1], 0),
@@ -87,7 +89,7 @@ def test_the_filters_name_what_is_planted():
         "copy of a straggler": ([1.0, 0.0], 0),
         "of the other class": ([9.1, 0.1], 0),
     }
-    verdicts = judge.judge(
+    verdicts = candidate_filter.evaluate(
         np.array([place for place, _ in candidates.values()]), np.array([label for _, label in candidates.values()])
     )
     found = {
@@ -106,17 +108,23 @@ def test_the_filters_name_what_is_planted():
 
 
 def test_label_agreement_at_its_ends():
-    judge = build_judge(np.array([[0.0], [1.0], [3.0]]), np.array([0, 0, 1]), settings=SelectionSettings(neighbours=1))
+    candidate_filter = build_filter(
+        np.array([[0.0], [1.0], [3.0]]), np.array([0, 0, 1]), settings=SelectionSettings(neighbours=1)
+    )
 
-    agreement = judge.judge(np.array([[0.0], [3.0], [2.0], [0.0]]), np.array([0, 0, 0, 5])).label_agreement
+    agreement = candidate_filter.evaluate(
+        np.array([[0.0], [3.0], [2.0], [0.0]]), np.array([0, 0, 0, 5])
+    ).label_agreement
 
     np.testing.assert_allclose(agreement, [1.0, 0.0, 0.5, 0.0])
 
 
 def test_the_only_class_always_agrees():
-    judge = build_judge(np.array([[0.0], [1.0]]), np.array([0, 0]), settings=SelectionSettings(neighbours=1))
+    candidate_filter = build_filter(
+        np.array([[0.0], [1.0]]), np.array([0, 0]), settings=SelectionSettings(neighbours=1)
+    )
 
-    assert judge.judge(np.array([[7.0]]), np.array([0])).label_agreement.tolist() == [1.0]
+    assert candidate_filter.evaluate(np.array([[7.0]]), np.array([0])).label_agreement.tolist() == [1.0]
 
 
 @settings(max_examples=50, deadline=None)

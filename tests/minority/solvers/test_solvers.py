@@ -71,7 +71,7 @@ class DoubleNoise(SampleNoise):
 
 @pytest.mark.parametrize("clip_x0", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 0.7, 1.0, 5.0])
-def test_ddim_walks_as_its_formula_says(eta, clip_x0, mixture, trained):
+def test_ddim_steps_as_its_formula_says(eta, clip_x0, mixture, trained):
     noise, kept = DoubleNoise(2, range(4), shape=(1, 4, 4)), trained.respaced(12)
 
     ours, _ = sample(mixture, kept, noise, solver=Ddim(eta=eta, clip_x0=clip_x0))
@@ -121,7 +121,7 @@ def test_the_solver_of_second_order_is_nearer_to_the_exact_path(make_mixture, tr
     assert error(second, 200) < 1e-3
 
 
-def test_dpm_solver_walks_as_the_reference_implementation(mixture, trained):
+def test_dpm_solver_steps_as_the_reference_implementation(mixture, trained):
     schedule = trained.respaced(12)
     reference = DPMSolverMultistepScheduler(
         num_train_timesteps=200, trained_betas=trained.beta.tolist(), solver_order=2, final_sigmas_type="zero"

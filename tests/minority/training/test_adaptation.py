@@ -89,7 +89,7 @@ def test_what_is_written_is_what_was_trained(folder, tmp_path):
         tmp_path / "state.pt",
         folder,
         replace(SETTINGS, look_every=5),
-        on_look=lambda step, b: looks.append((step, answer(b))),
+        on_evaluation=lambda step, b: looks.append((step, answer(b))),
     )
     save_adapted(tmp_path / "adapter", learned, part="unet")
 

@@ -13,7 +13,7 @@ from diffusers import UNet2DModel
 from sklearn.datasets import load_digits
 
 from minority.diffusion.schedule import NoiseSchedule
-from minority.training import Looks, TrainingSettings, drawing_weights, train_denoiser
+from minority.training import Evaluations, TrainingSettings, drawing_weights, train_denoiser
 from minority.training.augmentation import AffineAugmentation
 from minority.training.checkpoint import read_checkpoint, write_checkpoint
 
@@ -462,11 +462,13 @@ def test_labels_cannot_be_left_out_without_an_embedding_for_none():
         train(replace(SHORT, label_dropout=0.1))
 
 
-def test_looks_change_nothing_and_see_the_average():
+def test_evaluations_change_nothing_and_see_the_average():
     settings = replace(SHORT, steps=4)
     seen = []
 
-    looked = train(settings, looks=Looks(every=2, call=lambda step, network: seen.append((step, weights(network)))))
+    looked = train(
+        settings, evaluations=Evaluations(every=2, call=lambda step, network: seen.append((step, weights(network))))
+    )
 
     assert [step for step, _ in seen] == [2, 4]
     assert torch.equal(weights(looked), weights(train(settings)))

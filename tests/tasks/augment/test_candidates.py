@@ -68,14 +68,14 @@ def test_before_the_first_round_everything_is_missing(tmp_path):
     assert tally_candidates(rows, groups=GROUPS, wanted=[4, 0]) == [Tally(missing=4), Tally(missing=0)]
 
 
-def with_fingerprints(rows, places):
-    """The same rows with these places as fingerprints, all of round 0."""
+def with_projections(rows, places):
+    """The same rows with these places as random projections, all of round 0."""
     rows = replace_column(rows, "round", values=[0] * len(places))
-    return replace_column(rows, "fingerprint", values=[list(place) for place in places])
+    return replace_column(rows, "random_projection", values=[list(place) for place in places])
 
 
 def test_a_quota_is_filled_with_candidates_that_differ():
-    rows = with_fingerprints(candidates("aaa"), [(0.0, 0.0), (0.1, 0.0), (5.0, 0.0)])
+    rows = with_projections(candidates("aaa"), [(0.0, 0.0), (0.1, 0.0), (5.0, 0.0)])
 
     chosen = choose_candidates(rows, groups=GROUPS, wanted=[2, 0], spacing=0.0)
     spaced = choose_candidates(rows, groups=GROUPS, wanted=[3, 0], spacing=0.5)
@@ -86,7 +86,7 @@ def test_a_quota_is_filled_with_candidates_that_differ():
 
 
 def test_near_duplicates_are_named_by_the_first_of_them():
-    rows = with_fingerprints(candidates("aab"), [(0.0, 0.0), (5.0, 0.0), (0.1, 0.0)])
+    rows = with_projections(candidates("aab"), [(0.0, 0.0), (5.0, 0.0), (0.1, 0.0)])
 
     named = name_near_duplicates(rows, radius=0.2)
 

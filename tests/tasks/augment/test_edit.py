@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.augment.drawing import draw_candidates
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.augment.planning import UnitPlan
 from tasks.augment.rows import candidate_rows
 from tasks.errors import InputError
@@ -78,13 +78,13 @@ def test_an_inherited_group_must_be_confirmed_by_the_labeller(tiny_config, make_
     images, own = workspace.train_images[:40], workspace.real.train_groups[:40]
     planned = np.where(np.arange(40) < 20, own, (own + 1) % len(workspace.real.groups))
 
-    judged = judge_images(workspace, images, planned, inherited=True)
+    evaluated = evaluate_images(workspace, images, planned, inherited=True)
 
     recognised, confidence = workspace.labeller.label(images)
-    np.testing.assert_array_equal(judged.groups, planned)
-    np.testing.assert_array_equal(judged.verdicts.label_kept, (recognised == planned) & (confidence >= 0.2))
-    assert judged.verdicts.label_kept[:20].mean() > 0.5 > 0.2 > judged.verdicts.label_kept[20:].mean()
-    np.testing.assert_array_equal(judge_images(workspace, images, planned).groups, recognised)
+    np.testing.assert_array_equal(evaluated.groups, planned)
+    np.testing.assert_array_equal(evaluated.verdicts.label_kept, (recognised == planned) & (confidence >= 0.2))
+    assert evaluated.verdicts.label_kept[:20].mean() > 0.5 > 0.2 > evaluated.verdicts.label_kept[20:].mean()
+    np.testing.assert_array_equal(evaluate_images(workspace, images, planned).groups, recognised)
 
 
 def test_settings_that_want_another_start_are_refused(tiny_config):

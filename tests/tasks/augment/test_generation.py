@@ -7,15 +7,15 @@ import pytest
 from datasets.runs.records import METADATA_SCHEMA
 from datasets.runs.units import read_unit
 from tasks.augment.candidates import Candidates, read_rows
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.augment.units import is_done, make_unit
 from tasks.inputs.run_store import open_run_store, published_config
 from tasks.inputs.workspace import open_workspace
 
-#: Filled where a critic judges.
-CRITIC = {"realness", "label_probability", "label_margin"}
-CRITIC |= {f"{name}_quantile" for name in CRITIC}
+#: Filled where a discriminator evaluates.
+DISCRIMINATOR = {"p_real", "label_probability", "label_margin"}
+DISCRIMINATOR |= {f"{name}_quantile" for name in DISCRIMINATOR}
 #: Filled in when images are published.
 LATER = {"near_duplicate_group", "shard"}
 SCORES = ("minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism")
@@ -26,7 +26,9 @@ def first_round(workspace):
     config, groups = workspace.config, workspace.real.groups
     wanted = quotas(workspace.real, config.plan)
     nothing = tally(wanted, {"group": [], "kept": [], "passed": []}, groups)
-    units = plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, family=config.sampler.family)
+    units = plan_round(
+        config.plan, nothing, round_number=0, first_index=0, wanted=wanted, particle_group=config.sampler.particle_group
+    )
     return units, wanted
 
 
@@ -89,7 +91,7 @@ def test_a_candidate_has_every_column_but_its_shard(run):
 
     _, rows = read_unit(store, plan.unit)
 
-    synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - CRITIC
+    synthetic = set(METADATA_SCHEMA.names) - LATER - {"source_id"} - DISCRIMINATOR
     empty = {name for name in synthetic if rows[name].null_count}
     # Nothing was edited or drawn by a prompt here, and the backbone's label tells the group.
     assert empty == {"edited_source_id", "edited_fraction", "labeller_confidence", "prompt"}
@@ -155,14 +157,14 @@ def test_where_the_backbone_takes_no_label_groups_are_recognised(tiny_config, ti
     assert rows["label"].to_pylist() == [real.group_labels[group] for group in groups]
     np.testing.assert_array_equal(rows["label_kept"].to_numpy(), confidence >= 0.3)
     np.testing.assert_allclose(rows["labeller_confidence"].to_numpy(), confidence, rtol=1e-6)
-    agreement = workspace.judge.judge(workspace.extract(images), rows["label"].to_numpy()).label_agreement
+    agreement = workspace.candidate_filter.evaluate(workspace.extract(images), rows["label"].to_numpy()).label_agreement
     np.testing.assert_allclose(rows["label_agreement"].to_numpy(), agreement, rtol=1e-6)
 
 
-@pytest.mark.parametrize("judge", ["features", "metric"])
-def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, judge):
+@pytest.mark.parametrize("weight_by", ["features", "metric"])
+def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tiny_config, weight_by):
     config = tiny_config(
-        sampler={"steps": 6, "prune_and_branch": {"family": 3, "keep": 1, "judge": judge, "draws": 1}},
+        sampler={"steps": 6, "prune_and_branch": {"particle_group": 3, "keep": 1, "weight_by": weight_by, "draws": 1}},
         plan__unit_size=8,
     )
     workspace = open_workspace(config)
@@ -176,13 +178,13 @@ def test_pruned_chains_say_whom_they_descend_from_and_cost_no_second_drawing(tin
     rows = read_unit(store, units[0].unit)[1].to_pandas()
     plain_rows = read_unit(store, plain.unit)[1].to_pandas()
     assert len(rows) == 9
-    assert (rows["founder"] // 3 == rows["sample_index"] // 3).all()
-    assert (rows.groupby("founder").size() <= 2).all()
-    assert (rows["founder"] != rows["sample_index"]).sum() == 3
+    assert (rows["root_ancestor"] // 3 == rows["sample_index"] // 3).all()
+    assert (rows.groupby("root_ancestor").size() <= 2).all()
+    assert (rows["root_ancestor"] != rows["sample_index"]).sum() == 3
     assert (rows.groupby(rows["sample_index"] // 3)["label"].nunique() == 1).all()
     # The metric asks the network once more of every chain; the features do not.
-    assert rows["evaluations"].eq(6 if judge == "features" else 7).all()
-    assert (plain_rows["founder"] == plain_rows["sample_index"]).all()
+    assert rows["evaluations"].eq(6 if weight_by == "features" else 7).all()
+    assert (plain_rows["root_ancestor"] == plain_rows["sample_index"]).all()
 
 
 def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
@@ -195,7 +197,7 @@ def test_a_moved_store_still_holds_its_units(run, tiny_config, tmp_path):
     assert is_done(plan, open_run_store(moved.run), recipe=moved.recipe)
 
 
-def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_label(
+def test_with_groups_finer_than_labels_discriminator_and_labeller_must_both_keep_the_label(
     tiny_config, tiny_celeba, make_backbone, tmp_path
 ):
     workspace = open_workspace(
@@ -204,21 +206,23 @@ def test_with_groups_finer_than_labels_critic_and_labeller_must_both_keep_the_la
             dataset={"reader": "celeba", "folder": str(tiny_celeba), "image_size": 8},
             backbone__path=make_backbone(tmp_path / "faces", channels=3, num_classes=2),
             labeller__steps=40,
-            selection={"label_floor": 0.4, "held_out": {"critic": {"folds": 2, "classifier": {"steps": 40}}}},
+            selection={"label_floor": 0.4, "held_out": {"discriminator": {"folds": 2, "classifier": {"steps": 40}}}},
         )
     )
     images, planned = workspace.train_images, workspace.real.train_groups
     asked = np.where(np.arange(len(images)) % 3 == 0, (planned + 2) % 4, planned)  # some under another label
 
-    judged = judge_images(workspace, images, asked)
+    evaluated = evaluate_images(workspace, images, asked)
 
     recognised, confidence = workspace.labeller.label(images)
     labels = np.array(workspace.real.group_labels)
-    critic = workspace.judge.judge(workspace.extract(images), labels[recognised], images=images).label_kept
+    discriminator = workspace.candidate_filter.evaluate(
+        workspace.extract(images), labels[recognised], images=images
+    ).label_kept
     labeller = (confidence >= 0.4) & (labels[recognised] == labels[asked])
-    np.testing.assert_array_equal(judged.verdicts.label_kept, critic & labeller)
-    assert (labeller & ~critic).any() or (critic & ~labeller).any()
-    assert judged.verdicts.label_kept.any()
+    np.testing.assert_array_equal(evaluated.verdicts.label_kept, discriminator & labeller)
+    assert (labeller & ~discriminator).any() or (discriminator & ~labeller).any()
+    assert evaluated.verdicts.label_kept.any()
 
 
 @pytest.mark.parametrize("policy", ["all", "clean", "moderate", "rare"])

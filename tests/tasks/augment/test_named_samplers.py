@@ -40,7 +40,9 @@ def first_unit(config):
     workspace = open_workspace(config)
     wanted = quotas(workspace.real, config.plan)
     nothing = tally(wanted, {"group": [], "kept": [], "passed": []}, workspace.real.groups)
-    units = plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, family=config.sampler.family)
+    units = plan_round(
+        config.plan, nothing, round_number=0, first_index=0, wanted=wanted, particle_group=config.sampler.particle_group
+    )
     return candidate_rows(units[0], workspace)
 
 

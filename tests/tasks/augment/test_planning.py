@@ -69,25 +69,29 @@ def test_every_unit_has_the_groups_in_proportion():
 
 @given(
     missing=st.lists(st.integers(0, 40), min_size=1, max_size=4),
-    family=st.integers(1, 5),
+    particle_group=st.integers(1, 5),
     unit_size=st.integers(1, 12),
     candidates_per_image=st.integers(1, 4),
 )
-def test_families_have_one_group_and_lie_whole_in_one_unit(missing, family, unit_size, candidates_per_image):
+def test_particle_groups_have_one_group_and_lie_whole_in_one_unit(
+    missing, particle_group, unit_size, candidates_per_image
+):
     config = PlanConfig(expected_yield=0.5, unit_size=unit_size, candidates_per_image=candidates_per_image)
 
-    units = plan_round(config, fresh(missing), round_number=0, first_index=0, wanted=missing, family=family)
+    units = plan_round(
+        config, fresh(missing), round_number=0, first_index=0, wanted=missing, particle_group=particle_group
+    )
 
     if units is None:
-        assert sum(missing) * candidates_per_image < family * max(1, len(missing))
+        assert sum(missing) * candidates_per_image < particle_group * max(1, len(missing))
         return
-    assert units.num_samples % family == 0
+    assert units.num_samples % particle_group == 0
     assert units.num_samples <= sum(missing) * candidates_per_image
     groups_of, units_of = {}, {}
     for unit in units:
         for index, group in zip(unit.indices, unit.groups, strict=True):
-            groups_of.setdefault(index // family, set()).add(group)
-            units_of.setdefault(index // family, set()).add(unit.unit)
+            groups_of.setdefault(index // particle_group, set()).add(group)
+            units_of.setdefault(index // particle_group, set()).add(unit.unit)
     assert all(len(groups) == 1 for groups in groups_of.values())
     assert all(len(names) == 1 for names in units_of.values())
 

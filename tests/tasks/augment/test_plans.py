@@ -3,7 +3,7 @@ import pytest
 
 from tasks.augment.candidates import Candidates
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas
-from tasks.augment.plans import open_plan, run_plans, settle_plan
+from tasks.augment.plans import load_or_create_plan, open_plan, run_plans
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import open_workspace
 
@@ -23,7 +23,7 @@ def test_a_task_finds_in_the_store_the_plan_that_the_flow_made(run):
     workspace, store, first, baseline = run
     real = plan_real(workspace.config.plan, workspace.real)
     for plan in (real, first, baseline):
-        settle_plan(plan, store)
+        load_or_create_plan(plan, store)
 
         found = open_plan(plan.name, workspace.run, store)
 
@@ -34,10 +34,10 @@ def test_a_task_finds_in_the_store_the_plan_that_the_flow_made(run):
 
 def test_the_plan_that_lies_in_the_store_stands(run):
     _, store, first, _ = run
-    settle_plan(first, store)
+    load_or_create_plan(first, store)
     other = type(first)(**{**first.__dict__, "indices": first.indices + 1})
 
-    np.testing.assert_array_equal(settle_plan(other, store).indices, first.indices)
+    np.testing.assert_array_equal(load_or_create_plan(other, store).indices, first.indices)
 
 
 def test_a_plan_that_is_missing_is_named(run):

@@ -5,7 +5,7 @@ import pytest
 from datasets.runs.manifest import Manifest
 from datasets.runs.verify import verify
 from tasks.augment.planning import plan_real
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_rounds
 from tasks.augment.units import make_unit
 from tasks.inputs.run_store import open_run_store
@@ -17,7 +17,7 @@ def run(tiny_config):
     """A workspace and the store of a run whose real images are scored."""
     workspace = open_workspace(tiny_config(plan__unit_size=60))
     store = open_run_store(workspace.run)
-    for unit in settle_plan(plan_real(workspace.config.plan, workspace.real), store):
+    for unit in load_or_create_plan(plan_real(workspace.config.plan, workspace.real), store):
         make_unit(unit, workspace, store)
     return workspace, store
 
@@ -32,7 +32,7 @@ def test_the_manifest_names_the_real_images(run):
     assert verify(store.url("manifest.json")) == []
 
 
-def test_a_unit_that_was_judged_on_other_images_is_refused_before_anything_is_published(run):
+def test_a_unit_that_was_evaluated_on_other_images_is_refused_before_anything_is_published(run):
     workspace, store = run
     path = next(path for path in store.list("units") if path.endswith(".json"))
     receipt = json.loads(store.read(path))

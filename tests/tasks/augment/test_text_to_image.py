@@ -35,7 +35,7 @@ def first_unit(workspace):
     config, groups = workspace.config, workspace.real.groups
     wanted = quotas(workspace.real, config.plan)
     nothing = tally(wanted, {"group": [], "kept": [], "passed": []}, groups)
-    return plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, family=1)[0]
+    return plan_round(config.plan, nothing, round_number=0, first_index=0, wanted=wanted, particle_group=1)[0]
 
 
 def test_candidates_have_the_sets_shape_and_the_prompt_that_they_were_drawn_by(open_text):

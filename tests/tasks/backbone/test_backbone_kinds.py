@@ -162,7 +162,7 @@ def test_an_unknown_key_of_the_upsampler_is_an_error():
 
 
 @pytest.mark.parametrize("kind", ["two stages", "DiT"])
-def test_a_work_unit_draws_scores_and_judges_with_such_a_backbone(named, tiny_config, tmp_path, kind):
+def test_a_work_unit_draws_scores_and_evaluates_with_such_a_backbone(named, tiny_config, tmp_path, kind):
     source, shape = named[kind]
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):

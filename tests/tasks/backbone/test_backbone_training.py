@@ -16,9 +16,9 @@ from minority.evaluation.backbone_quality import bound_of
 from minority.guidance.classifier_free import ClassifierFree
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 from minority.training import Progress
-from minority.training.team import Alone
-from minority.training.watch import Look
-from tasks.backbone.progress_folder import LOOKS, LOSSES, TrainingFolder
+from minority.training.process_group import SingleProcess
+from minority.training.watch import Evaluation
+from tasks.backbone.progress_folder import EVALUATIONS, LOSSES, TrainingFolder
 from tasks.backbone.train import train_here
 from tasks.config.presets import load_preset
 from tasks.config.runs import TrainBackboneConfig
@@ -57,7 +57,7 @@ def test_a_run_that_dies_and_goes_on_leaves_the_same_weights_lines_and_pictures(
             if step == dies_at:
                 raise Killed
 
-        train_here(config_for(tmp_path / name, watch), team=Alone(), on_step=die, on_look=ignore)
+        train_here(config_for(tmp_path / name, watch), process_group=SingleProcess(), on_step=die, on_evaluation=ignore)
 
     go("whole")
     with pytest.raises(Killed):
@@ -66,10 +66,10 @@ def test_a_run_that_dies_and_goes_on_leaves_the_same_weights_lines_and_pictures(
 
     whole, torn = tmp_path / "whole.progress", tmp_path / "torn.progress"
     names = sorted(path.name for path in whole.iterdir())
-    assert names == [LOOKS, LOSSES, "samples-00000003.png", "samples-00000006.png"]
+    assert names == [EVALUATIONS, LOSSES, "samples-00000003.png", "samples-00000006.png"]
     assert {name: (torn / name).read_bytes() for name in names} == {n: (whole / n).read_bytes() for n in names}
     assert load_backbone(tmp_path / "torn").sha256 == load_backbone(tmp_path / "whole").sha256
-    looks = [json.loads(line) for line in (whole / LOOKS).read_text().splitlines()]
+    looks = [json.loads(line) for line in (whole / EVALUATIONS).read_text().splitlines()]
     assert [look["step"] for look in looks] == [3, 6]
     assert all(np.isfinite([look["bits_per_dim"], look["frechet_distance"]]).all() for look in looks)
 
@@ -81,7 +81,9 @@ def test_a_backbone_trained_with_labels_left_out_learns_its_variance_and_can_be_
         "training.average_lengths": [0.1],
         "training.channels_last": True,
     }
-    train_here(config_for(tmp_path / "free", options), team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(
+        config_for(tmp_path / "free", options), process_group=SingleProcess(), on_step=ignore, on_evaluation=ignore
+    )
 
     for folder in (tmp_path / "free", tmp_path / "free.averages" / "0.1"):
         backbone = load_backbone(folder)
@@ -98,7 +100,9 @@ def test_a_backbone_trained_with_labels_left_out_learns_its_variance_and_can_be_
 
 def test_a_backbone_that_predicts_velocity_is_loaded_as_one(tmp_path):
     options = {"training.prediction": "v_prediction", "training.steps": 150, "training.warmup": 10}
-    train_here(config_for(tmp_path / "velocity", options), team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(
+        config_for(tmp_path / "velocity", options), process_group=SingleProcess(), on_step=ignore, on_evaluation=ignore
+    )
 
     denoiser = load_backbone(tmp_path / "velocity").denoiser
     assert denoiser.prediction_type == "v_prediction"
@@ -112,7 +116,12 @@ def test_a_backbone_that_predicts_velocity_is_loaded_as_one(tmp_path):
 
 
 def test_an_unconditional_backbone_takes_no_labels(tmp_path):
-    train_here(config_for(tmp_path / "plain", {"conditional": False}), team=Alone(), on_step=ignore, on_look=ignore)
+    train_here(
+        config_for(tmp_path / "plain", {"conditional": False}),
+        process_group=SingleProcess(),
+        on_step=ignore,
+        on_evaluation=ignore,
+    )
 
     assert load_backbone(tmp_path / "plain").num_classes is None
 
@@ -135,21 +144,21 @@ def test_one_setting_of_the_features_leaves_the_others_at_their_defaults(tmp_pat
 
 
 def test_what_is_told_again_takes_the_place_of_what_was_told_before(tmp_path):
-    told = TrainingFolder(tmp_path / "run")
+    training_log = TrainingFolder(tmp_path / "run")
     for step, loss in ((1, 1.0), (2, 0.9), (3, 0.8), (2, 0.7)):
-        told.add_losses(Progress(step, 3, loss, (float("nan"), 0.5)))
+        training_log.add_losses(Progress(step, 3, loss, (float("nan"), 0.5)))
 
-    assert [(line["step"], line["loss"]) for line in told.lines(LOSSES)] == [(1, 1.0), (2, 0.7)]
-    assert told.lines(LOSSES)[0]["bucket_losses"] == [None, 0.5]
+    assert [(line["step"], line["loss"]) for line in training_log.lines(LOSSES)] == [(1, 1.0), (2, 0.7)]
+    assert training_log.lines(LOSSES)[0]["bucket_losses"] == [None, 0.5]
 
 
 def test_a_picture_has_a_row_for_every_class_that_was_drawn(tmp_path):
-    told = TrainingFolder(tmp_path / "run")
+    training_log = TrainingFolder(tmp_path / "run")
     samples = np.zeros((4, 8, 8, 1), np.uint8)
 
     sizes = []
     for step, labels in ((1, np.array([0, 0, 1, 2])), (2, np.array([0, 0, 0, 0]))):
-        picture = told.add_look(step, Look(samples, labels, 3.0, 1.0), class_names=["a", "b", "c"])
+        picture = training_log.add_evaluation(step, Evaluation(samples, labels, 3.0, 1.0), class_names=["a", "b", "c"])
         sizes.append(int.from_bytes(picture.read_bytes()[20:24], "big"))  # height, of the PNG's header
 
     assert sizes[0] - 2 == 3 * (sizes[1] - 2)
@@ -162,8 +171,8 @@ def test_two_processes_train_as_one_does_up_to_rounding(tmp_path):
     one, two = config_for(tmp_path / "one"), config_for(tmp_path / "two", {"processes": 2})
     steps = []
 
-    train_here(one, team=Alone(), on_step=ignore, on_look=ignore)
-    train_in_processes(two, folder=tmp_path / "two.progress", on_step=steps.append, on_look=ignore)
+    train_here(one, process_group=SingleProcess(), on_step=ignore, on_evaluation=ignore)
+    train_in_processes(two, folder=tmp_path / "two.progress", on_step=steps.append, on_evaluation=ignore)
 
     losses = [TrainingFolder(tmp_path / f"{name}.progress").lines(LOSSES) for name in ("one", "two")]
     assert [line["step"] for line in losses[1]] == [1, 2, 3, 4, 5, 6]
@@ -189,7 +198,7 @@ def test_a_process_that_fails_says_why(tmp_path):
             config_for(tmp_path / "two", {"processes": 2}),
             folder=tmp_path / "two.progress",
             on_step=ignore,
-            on_look=ignore,
+            on_evaluation=ignore,
         )
     assert "is not a readable training checkpoint" in (tmp_path / "two.progress" / "processes.log").read_text()
 
@@ -200,7 +209,7 @@ from pathlib import Path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.backbone.training_processes import train_in_processes
 config = TrainBackboneConfig.model_validate_json(Path(sys.argv[1]).read_text())
-train_in_processes(config, folder=Path(sys.argv[2]), on_step=print, on_look=print)
+train_in_processes(config, folder=Path(sys.argv[2]), on_step=print, on_evaluation=print)
 """
 
 
@@ -229,29 +238,29 @@ def test_two_processes_killed_and_started_again_end_in_the_same_weights_and_loss
 
     many = {"processes": 2, "training.steps": 60, "training.checkpoint_every": 20, "training.average_lengths": [0.1]}
     whole, torn = (config_for(tmp_path / name, many) for name in ("whole", "torn"))
-    told = {name: TrainingFolder(tmp_path / f"{name}.progress") for name in ("whole", "torn")}
+    training_log = {name: TrainingFolder(tmp_path / f"{name}.progress") for name in ("whole", "torn")}
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the order to the processes lies, by which they are found
-    train_in_processes(whole, folder=told["whole"].path, on_step=ignore, on_look=ignore)
+    train_in_processes(whole, folder=training_log["whole"].path, on_step=ignore, on_evaluation=ignore)
     (tmp_path / "config.json").write_text(torn.model_dump_json())
-    command = [sys.executable, "-c", PARENT, str(tmp_path / "config.json"), str(told["torn"].path)]
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "config.json"), str(training_log["torn"].path)]
 
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL) as parent:
-        wait_until(lambda: len(told["torn"].lines(LOSSES)) >= 30)
-        team = [pid for pid, line in processes_with(str(tmp_path)).items() if "distributed" not in line]
-        workers = [pid for pid in team if pid != parent.pid]
+        wait_until(lambda: len(training_log["torn"].lines(LOSSES)) >= 30)
+        process_group = [pid for pid, line in processes_with(str(tmp_path)).items() if "distributed" not in line]
+        workers = [pid for pid in process_group if pid != parent.pid]
         os.kill(parent.pid if victim == "the one that was started" else max(workers), signal.SIGKILL)
         parent.wait(timeout=120)
     wait_until(lambda: not processes_with(str(tmp_path)))  # nobody goes on writing
     reached = torch.load(tmp_path / "torn.checkpoint.pt", weights_only=True)["step"]
-    before = told["torn"].lines(LOSSES)
-    train_in_processes(torn, folder=told["torn"].path, on_step=ignore, on_look=ignore)
+    before = training_log["torn"].lines(LOSSES)
+    train_in_processes(torn, folder=training_log["torn"].path, on_step=ignore, on_evaluation=ignore)
 
     assert len(workers) == 2
     assert parent.returncode == (-signal.SIGKILL if victim == "the one that was started" else 1)
     assert reached in (20, 40)
     assert len(before) < 60
-    assert told["torn"].lines(LOSSES) == told["whole"].lines(LOSSES)
-    assert [line["step"] for line in told["torn"].lines(LOSSES)] == list(range(1, 61))
+    assert training_log["torn"].lines(LOSSES) == training_log["whole"].lines(LOSSES)
+    assert [line["step"] for line in training_log["torn"].lines(LOSSES)] == list(range(1, 61))
     for name in ("{}", "{}.averages/0.1"):
         shas = [load_backbone(tmp_path / name.format(run)).sha256 for run in ("whole", "torn")]
         assert shas[0] == shas[1]

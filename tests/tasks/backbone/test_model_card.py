@@ -16,12 +16,12 @@ FEW = {
 }
 
 
-def judged(out, **overrides):
-    from tasks.backbone.train import judge
+def evaluated(out, **overrides):
+    from tasks.backbone.train import evaluate
 
     changes = {key.replace("__", "."): value for key, value in overrides.items()}
     config = load_preset(TrainBackboneConfig, "digits", overrides=FEW | {"out": str(out)} | changes)
-    return config, judge(config)
+    return config, evaluate(config)
 
 
 @pytest.fixture
@@ -29,20 +29,20 @@ def tiny(make_backbone, tmp_path):
     return make_backbone(tmp_path / "tiny")
 
 
-def test_a_finished_backbone_is_judged_and_only_its_card_changes(tiny, tmp_path):
+def test_a_finished_backbone_is_evaluated_and_only_its_card_changes(tiny, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
 
-    config, card = judged(tiny, published="2.94 bits/dim of another model (somebody, 2020)")
+    config, card = evaluated(tiny, published="2.94 bits/dim of another model (somebody, 2020)")
 
     after = {path: path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
     assert {path for path in after if after[path] != before.get(path)} == {card}
     text = card.read_text()
     assert "| bits/dim, smaller is better | 4 training images | 4 held-out images |" in text
-    assert "| trivial: a histogram of grey levels for every pixel |" in text
+    assert "| baseline: a histogram of grey levels for every pixel |" in text
     assert "of 8 images each" in text
     assert "**Published figures**: 2.94 bits/dim of another model (somebody, 2020)" in text
     assert "17 occur in the training split" in text
-    assert f"`{command('judge-backbone', config)}`" in text
+    assert f"`{command('evaluate-backbone', config)}`" in text
 
 
 def test_the_command_on_the_card_makes_the_same_config_again():
@@ -60,10 +60,10 @@ def test_the_command_on_the_card_makes_the_same_config_again():
 
 def test_a_backbone_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path / 'none'} does not exist"):
-        judged(tmp_path / "none")
+        evaluated(tmp_path / "none")
 
 
-def test_images_to_judge_on_are_asked_for_before_training(tmp_path):
+def test_images_to_evaluate_on_are_asked_for_before_training(tmp_path):
     from tasks.backbone.train import check_data
     from tasks.inputs.real_data import load_real_data
 

@@ -11,7 +11,7 @@ import yaml
 from datasets.storage.checked import DamagedError
 from datasets.storage.store import Store
 from minority.guidance.prune_and_branch import PruneAndBranch
-from tasks.augment.judging import judge_images
+from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.frontier_plot import Point, unsurpassed
 from tasks.calibration.result import write_result
 from tasks.calibration.search import (
@@ -28,7 +28,7 @@ from tasks.config.presets import load_preset, validate
 from tasks.config.runs import AugmentConfig, CalibrateConfig
 from tasks.errors import InputError
 
-PRUNED = PruneAndBranch(judge="features", family=6, keep=3)
+PRUNED = PruneAndBranch(weight_by="features", particle_group=6, keep=3)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def config(tiny_overrides, tmp_path):
         "calibration.candidates": 7,
         "calibration.finalists": 2,
         "calibration.validity_floor": 0.0,
-        "calibration.space.walks": [{"steps": 4}],
+        "calibration.space.solvers": [{"steps": 4}],
         "selection.label_floor": 0.0,
         "unit_size": 40,
         "store": str(tmp_path / "store"),
@@ -117,23 +117,23 @@ def test_candidates_share_their_samples_and_verification_has_fresh_ones(config):
     assert {0, 1, 2} <= {order.candidate for order in verification}
 
 
-def test_all_candidates_share_groups_and_pruned_ones_tell_their_siblings(config, monkeypatch):
+def test_all_candidates_share_groups_and_pruned_ones_tell_their_copies(config, monkeypatch):
     config = config.model_copy(update={"sampler": replace(config.sampler, prune_and_branch=PRUNED)})
     seen = []
 
     def recorded(workspace, images, groups):
         seen.append(groups.tolist())
-        return judge_images(workspace, images, groups)
+        return evaluate_images(workspace, images, groups)
 
-    monkeypatch.setattr("tasks.calibration.search.judge_images", recorded)
+    monkeypatch.setattr("tasks.calibration.search.evaluate_images", recorded)
     plain, pruned = (measured_once(Measurement(candidate=i, first=0, count=12), config) for i in (0, 3))
 
     assert candidates_of(config)[3].sampler.prune_and_branch == PRUNED
     assert seen[0] == seen[1] == [0] * 6 + [1] * 6
-    assert (plain.siblings, pruned.siblings) == (0, 6)  # three of a family of six go on, each in two chains
+    assert (plain.copies, pruned.copies) == (0, 6)  # three of a particle group of six go on, each in two chains
 
 
-def test_no_family_is_cut_whatever_its_size(config):
+def test_no_particle_group_is_cut_whatever_its_size(config):
     config = config.model_copy(update={"sampler": replace(config.sampler, prune_and_branch=PRUNED)})
 
     search_orders, verification = search(config)
@@ -154,7 +154,7 @@ def test_without_a_share_for_verification_there_is_none(config):
     assert summary.winner is not None
 
 
-def test_a_budget_that_one_family_each_would_overdraw_is_refused(config):
+def test_a_budget_that_one_particle_group_each_would_overdraw_is_refused(config):
     check_budget(config)
     small = config.model_copy(update={"calibration": replace(config.calibration, budget=100)})
 

@@ -15,7 +15,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_doctor_finds_nothing_missing_here_and_judges_every_augment_preset():
+def test_the_doctor_finds_nothing_missing_here_and_evaluates_every_augment_preset():
     findings = examine()
 
     assert [finding for finding in findings if finding.startswith("MISSING")] == []

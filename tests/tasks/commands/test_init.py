@@ -95,7 +95,7 @@ def test_a_dry_run_shows_the_file_and_writes_nothing(pictures, presets):
 
     assert result.exit_code == 0
     assert not presets.exists()
-    assert {flow for flow, _ in presets_in(result.stdout, place="stdout")} == {
+    assert {flow for flow, _ in presets_in(result.stdout, source="stdout")} == {
         "backbone", "calibrate", "augment", "downstream"
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from tasks.config.dataset_file import load_dataset
 from tasks.config.presets import load_preset, parse_overrides, presets_in, validate
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, DatasetConfig, read_yaml_section
-from tasks.config.written import settled
+from tasks.config.written import as_declared
 from tasks.errors import InputError
 
 WORDS = ("no", "yes", "on", "off", "01", "1e3", "2020-01-01", "null", "~", "1_000", "0x10", "12:30", "1.50")
@@ -54,7 +54,7 @@ def test_a_preset_and_a_table_within_it_hold_texts():
         f"classes: [{', '.join(WORDS)}]}}\n"
         "      plan: {quota: null, baseline: no}\n"
     )
-    ((flow, entry),) = presets_in(text, place="own.yaml")
+    ((flow, entry),) = presets_in(text, source="own.yaml")
 
     config = validate(AugmentConfig, entry["parameters"]["config"], overrides={})
 
@@ -82,12 +82,12 @@ def test_the_yaml_file_of_a_backbone_holds_texts(tmp_path):
 def test_values_that_are_plain_already_stay_as_they_are():
     plain = load_preset(AugmentConfig, "digits").model_dump(mode="json")
 
-    assert settled(plain, AugmentConfig) == plain
+    assert as_declared(plain, AugmentConfig) == plain
 
 
 def test_a_number_where_a_text_or_nothing_is_wanted_is_a_text():
-    assert settled(load_yaml("{reader: digits, folder: 5}"), DatasetConfig) == {"reader": "digits", "folder": "5"}
-    assert settled(load_yaml("{reader: digits, folder: ~}"), DatasetConfig)["folder"] is None
+    assert as_declared(load_yaml("{reader: digits, folder: 5}"), DatasetConfig) == {"reader": "digits", "folder": "5"}
+    assert as_declared(load_yaml("{reader: digits, folder: ~}"), DatasetConfig)["folder"] is None
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ def test_candidates_and_evaluations_are_those_of_the_run(tiny_config, tmp_path):
     assert found.baseline == len(drawn) - len(guided)
     # The forecast, with the candidates that were really drawn after the first round.
     scoring = evaluations_of_scores(config.scores)
-    foretold = found.evaluations + (len(guided) - sum(found.rounds)) * (guided.evaluations.iloc[0] + scoring)
+    predicted = found.evaluations + (len(guided) - sum(found.rounds)) * (guided.evaluations.iloc[0] + scoring)
     validation = min(config.scores.held_out, len(load_real_data(config.dataset).validation))
-    assert foretold == drawn.evaluations.sum() + scoring * (len(rows) + validation)
+    assert predicted == drawn.evaluations.sum() + scoring * (len(rows) + validation)
 
 
 def test_scores_cost_their_draws_and_steps():

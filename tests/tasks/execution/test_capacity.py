@@ -5,7 +5,7 @@ import pytest
 from tasks.config.presets import load_preset
 from tasks.errors import InputError
 from tasks.execution import capacity
-from tasks.execution.capacity import Demand, Machine, Workers, places, takes_gpu
+from tasks.execution.capacity import Demand, Machine, Workers, takes_gpu, worker_slots
 
 
 def on(monkeypatch, *machines):
@@ -35,30 +35,30 @@ def demand(*, device="auto", **workers):
 def test_units_side_by_side(monkeypatch, machines, wanted, expected):
     on(monkeypatch, *machines)
 
-    assert places(demand(**wanted)) == expected
+    assert worker_slots(demand(**wanted)) == expected
 
 
 def test_more_gpus_than_any_machine_has_are_refused_with_the_way_out(monkeypatch):
     on(monkeypatch, Machine(gpus=1, cpus=8), Machine(gpus=2, cpus=8))
 
     with pytest.raises(InputError, match=r"workers.gpus is 4 a unit, but the largest machine .* has 2; lower "):
-        places(demand(gpus=4))
+        worker_slots(demand(gpus=4))
 
 
 def test_a_gpu_is_not_waited_for_where_there_is_none(monkeypatch):
     on(monkeypatch, Machine(gpus=0, cpus=8))
 
     with pytest.raises(InputError, match=r"workers.gpus is 1 .* has 0; lower workers.gpus, set device to cpu or add"):
-        places(demand(device="cuda"))
+        worker_slots(demand(device="cuda"))
     assert not takes_gpu(demand(), capacity.machines())
 
 
 def test_without_a_cluster_the_cores_of_this_machine_count(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
-    assert places(demand(device="cpu")) == os.cpu_count()
+    assert worker_slots(demand(device="cpu")) == os.cpu_count()
     with pytest.raises(InputError, match="this process"):
-        places(demand(device="cpu", cpus=10_000))
+        worker_slots(demand(device="cpu", cpus=10_000))
 
 
 @pytest.mark.parametrize("wrong", [{"gpus": 0}, {"gpus": 1.5}, {"gpus": -1}, {"gpus": float("nan")}, {"cpus": 0}])

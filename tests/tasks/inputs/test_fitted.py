@@ -23,7 +23,7 @@ from minority.selection.stored_networks import (
 )
 from tasks.augment.candidates import Candidates
 from tasks.augment.planning import plan_round, quotas
-from tasks.augment.plans import settle_plan
+from tasks.augment.plans import load_or_create_plan
 from tasks.errors import InputError
 from tasks.inputs.fitting import fit_once
 from tasks.inputs.run_store import open_run_store
@@ -60,10 +60,10 @@ KINDS = ("discriminator", "label-floor", "labeller", "validation-scores")
 
 @pytest.fixture
 def config(tiny_config, make_backbone, tmp_path):
-    """A run whose groups are recognised and whose candidates a discriminator judges: five trainings in all."""
+    """A run whose groups are recognised and whose candidates a discriminator evaluates: five trainings in all."""
     return tiny_config(
         backbone__path=str(make_backbone(tmp_path / "unconditional", num_classes=None)),
-        selection__held_out={"critic": DISCRIMINATOR},
+        selection__held_out={"discriminator": DISCRIMINATOR},
         selection__label_precision=0.5,
         labeller__steps=2,
         labeller__width=4,
@@ -92,8 +92,8 @@ def plan_first_round(config):
     workspace = open_workspace(config)
     store = open_run_store(workspace.run)
     wanted, tallies = quotas(workspace.real, config.plan), Candidates(workspace, store).tallies()
-    plan = plan_round(config.plan, tallies, round_number=0, first_index=0, wanted=wanted, family=1)
-    return settle_plan(plan, store), store
+    plan = plan_round(config.plan, tallies, round_number=0, first_index=0, wanted=wanted, particle_group=1)
+    return load_or_create_plan(plan, store), store
 
 
 def test_two_worker_processes_train_nothing_that_the_step_before_them_has_fitted(config, dataset, tmp_path):
@@ -112,7 +112,7 @@ def test_two_worker_processes_train_nothing_that_the_step_before_them_has_fitted
         assert rows["labeller_confidence"].null_count == rows["label_probability"].null_count == 0
 
 
-def test_two_processes_that_begin_at_once_end_with_one_judge(config, dataset, tmp_path):
+def test_two_processes_that_begin_at_once_end_with_one_filter(config, dataset, tmp_path):
     plan_first_round(config)
     fitted_here = {path: dataset.read(path) for path in dataset.list("fitted")}
     dataset.remove_tree("fitted")
@@ -155,7 +155,7 @@ def test_what_was_fitted_is_what_is_used(config, dataset):
     again = open_workspace(config.model_copy(update={"units_a_task": 7}))
 
     assert again.label_floor == 0.125
-    assert again.judge.thresholds == first.judge.thresholds
+    assert again.candidate_filter.thresholds == first.candidate_filter.thresholds
     images = first.train_images[:9]
     for mine, theirs in zip(first.labeller.label(images), again.labeller.label(images), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -167,10 +167,10 @@ def test_what_was_fitted_is_what_is_used(config, dataset):
         ({"labeller__steps": 3}, {"labeller", "label-floor"}),
         ({"selection__label_precision": 0.6}, {"label-floor"}),
         (
-            {"selection__held_out": {"realism": 0.2, "critic": DISCRIMINATOR}},
+            {"selection__held_out": {"realism": 0.2, "discriminator": DISCRIMINATOR}},
             set(),
         ),
-        ({"selection__held_out": {"critic": DISCRIMINATOR | {"folds": 3}}}, {"discriminator"}),
+        ({"selection__held_out": {"discriminator": DISCRIMINATOR | {"folds": 3}}}, {"discriminator"}),
         ({"scores__draws": 2}, {"validation-scores"}),
         ({"selection__rare_quantile": 0.5}, set()),
         ({"dataset__split__seed": 5}, set(KINDS)),
@@ -181,7 +181,7 @@ def test_only_what_a_setting_decides_is_fitted_again(tiny_config, config, datase
     before = set(dataset.list("fitted"))
     content = {
         "backbone__path": config.backbone.path,
-        "selection__held_out": {"critic": DISCRIMINATOR},
+        "selection__held_out": {"discriminator": DISCRIMINATOR},
         "selection__label_precision": 0.5,
         "labeller__steps": 2,
         "labeller__width": 4,
@@ -226,9 +226,9 @@ def test_networks_are_the_same_after_bytes_and_back():
     again = read_discriminator(discriminator_bytes(discriminator))
 
     assert discriminator_bytes(again) == discriminator_bytes(discriminator)
-    for mine, theirs in zip(discriminator.judge(images), again.judge(images), strict=True):
+    for mine, theirs in zip(discriminator.predict(images), again.predict(images), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(discriminator.own.p_real, again.own.p_real)
+    np.testing.assert_array_equal(discriminator.of_training.p_real, again.of_training.p_real)
     with pytest.raises(ValueError, match="cannot be read"):
         read_discriminator(b"no networks")
     with pytest.raises(ValueError, match="cannot be read"):

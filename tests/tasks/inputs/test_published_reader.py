@@ -14,7 +14,7 @@ from datasets.storage.store import Store
 from minority.backbones import load_backbone
 from minority.diffusion.schedule import NoiseSchedule
 from minority.training.checkpoint import run_identity
-from minority.training.team import Alone
+from minority.training.process_group import SingleProcess
 from tasks.backbone.train import train_here
 from tasks.config.presets import load_preset
 from tasks.config.runs import TrainBackboneConfig
@@ -137,7 +137,7 @@ def test_a_backbone_is_trained_on_exactly_the_published_training_part(folder, tm
     }
     config = load_preset(TrainBackboneConfig, "digits", overrides=overrides)
 
-    train_here(config, team=Alone(), on_step=lambda step: None, on_look=lambda picture: None)
+    train_here(config, process_group=SingleProcess(), on_step=lambda step: None, on_evaluation=lambda picture: None)
 
     train, schedule = read(folder).train, NoiseSchedule.cosine(config.timesteps)
     images, network = train.images(range(len(train))), load_backbone(tmp_path / "pets").denoiser.unet

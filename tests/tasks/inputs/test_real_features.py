@@ -69,14 +69,16 @@ def test_a_run_compares_images_where_it_is_told_to(tiny_config):
     workspace = open_workspace(tiny_config(features__kind="backbone"))
 
     assert workspace.extract.recipe.startswith("backbone-")
-    assert workspace.judge.reference.features.shape[1] == 16
+    assert workspace.candidate_filter.reference.features.shape[1] == 16
     assert len(workspace.store.list()) == 1
 
 
-def test_a_run_with_held_out_rules_has_a_critic_and_keeps_what_differs(tiny_config):
-    critic = {"folds": 2, "classifier": {"steps": 2}}
-    workspace = open_workspace(tiny_config(selection__held_out={"critic": critic}, selection__diverse=True))
+def test_a_run_with_held_out_rules_has_a_discriminator_and_keeps_what_differs(tiny_config):
+    discriminator = {"folds": 2, "classifier": {"steps": 2}}
+    workspace = open_workspace(
+        tiny_config(selection__held_out={"discriminator": discriminator}, selection__diverse=True)
+    )
 
-    assert {"realness", "copy_ratio", "label_probability"} <= set(workspace.judge.thresholds)
+    assert {"p_real", "copy_ratio", "label_probability"} <= set(workspace.candidate_filter.thresholds)
     assert workspace.spacing == 0.0
     assert open_workspace(tiny_config()).spacing is None

@@ -23,7 +23,7 @@ def validation_scores(workspace, positions):
         workspace,
         validation.images(positions),
         indices=[VALIDATION_INDEX + position for position in positions],
-        told=validation.labels[positions].tolist(),
+        condition=validation.labels[positions].tolist(),
     )
 
 

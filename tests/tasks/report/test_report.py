@@ -15,7 +15,7 @@ from scipy import stats
 from minority.downstream.comparison import paired_difference
 from tasks.report import ReportInputs, render_report
 from tasks.report.findings import share_first_round
-from tasks.report.verdict import judge_results, pronounce, standing
+from tasks.report.verdict import evaluate_results, pronounce, standing
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,11 @@ def test_gains_are_those_of_the_library_and_near_a_t_test(inputs, metrics):
 
     oracle = paired_difference(runs, "real+minority", baseline="real", truth=truth, metric="balanced_accuracy")
     assert (found["mean"], found["low"], found["high"]) == (oracle.mean, oracle.low, oracle.high)
-    judged, control = (
+    evaluated, control = (
         [(p.predicted == truth.labels).mean() for p in runs[arm].values()] for arm in ("real+minority", "real")
     )
-    assert found["mean"] == pytest.approx(np.mean(judged) - np.mean(control))
-    assert found["low"] < stats.ttest_rel(judged, control).confidence_interval(0.95).low + 0.03
+    assert found["mean"] == pytest.approx(np.mean(evaluated) - np.mean(control))
+    assert found["low"] < stats.ttest_rel(evaluated, control).confidence_interval(0.95).low + 0.03
 
 
 def test_the_verdict_compares_the_chosen_arm_with_real_only_and_the_chosen_rival(metrics):
@@ -146,7 +146,7 @@ def test_the_verdict_compares_the_chosen_arm_with_real_only_and_the_chosen_rival
 
     # As validation has it: the best with samples of the published set, and the best without any.
     assert (found["main"], found["rival"]) == ("real+minority", "dfr")
-    first, second = (found["duels"][arm]["worst_class_accuracy"] for arm in ("real", "dfr"))
+    first, second = (found["pairwise"][arm]["worst_class_accuracy"] for arm in ("real", "dfr"))
     assert metrics["verdict"] == (
         f"real + minority: {100 * first['mean']:+.1f} points worst-class accuracy "
         f"({100 * first['low']:.1f} ... {100 * first['high']:.1f}) against real only; "
@@ -155,7 +155,7 @@ def test_the_verdict_compares_the_chosen_arm_with_real_only_and_the_chosen_rival
 
 
 def said_of(results) -> str:
-    return pronounce(judge_results(results), {}, ratios=None)
+    return pronounce(evaluate_results(results), {}, ratios=None)
 
 
 def test_where_no_other_recipe_is_better_than_real_only_the_verdict_says_so(arm_results):
@@ -164,7 +164,7 @@ def test_where_no_other_recipe_is_better_than_real_only_the_verdict_says_so(arm_
     assert verdict.endswith("no other recipe without synthetic images was better on validation: worth it.")
 
 
-def test_without_the_published_images_another_source_is_judged(arm_results):
+def test_without_the_published_images_another_source_is_evaluated(arm_results):
     verdict = said_of(arm_results(seeds=5, arms=("real", "dfr", "real+plain")))
 
     assert verdict.startswith("real + plain: +")
@@ -178,7 +178,7 @@ def test_an_interval_that_includes_zero_is_not_worth_it(arm_results, answers):
         results.outcome.tested["dfr"][seed] = answers(results.data.test, "real+minority", seed=seed + 50)
 
     assert said_of(results).endswith("against DFR, an interval that does not exclude 0: not worth it.")
-    assert standing(judge_results(results).headline[1]) == "not distinguishable"
+    assert standing(evaluate_results(results).headline[1]) == "not distinguishable"
 
 
 def test_harm_is_called_harm(arm_results):
@@ -292,12 +292,12 @@ def test_one_seed_gives_no_interval_and_no_claim(inputs, arm_results):
 
 @pytest.mark.parametrize("arms", [("real",), ("real", "real+minority"), ("oversampling", "real+plain")])
 def test_missing_arms_are_left_out(arms, arm_results):
-    found = judge_results(arm_results(seeds=3, arms=arms))
+    found = evaluate_results(arm_results(seeds=3, arms=arms))
 
     assert found is not None
     assert tuple(found.arms) == arms
     assert list(found.gains) == [arm for arm in arms if arm != "real" and "real" in arms]
-    assert list(found.duels) == [arm for arm in arms if "+" not in arm and len(arms) > 1]
+    assert list(found.pairwise) == [arm for arm in arms if "+" not in arm and len(arms) > 1]
 
 
 def test_results_without_synthetic_images_make_a_report(inputs, arm_results):
@@ -308,7 +308,7 @@ def test_results_without_synthetic_images_make_a_report(inputs, arm_results):
 
 
 def test_a_run_that_kept_nothing_is_reported_as_such(inputs):
-    drawn = inputs.metadata["sampler"] != "none"
+    drawn = inputs.metadata["sampler"] != "real"
     metadata = inputs.metadata.copy()
     metadata.loc[drawn, ["kept", "rare"]] = False
     metadata.loc[drawn, "reason"] = "not_rare"

@@ -1,9 +1,10 @@
 """Which candidates become training data: rare AND valid AND new AND with their label kept, up to a quota.
 
-Low likelihood alone is also what garbage has, so every candidate is judged against the real training split in feature
-space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate; only the
-choice does (minority/selection/choice.py). There are two judges behind one contract (minority/selection/verdicts.py):
-one with fixed floors, and one whose floors come from rare real images; the settings say which.
+Low likelihood alone is also what garbage has, so every candidate is evaluated against the real training split in
+feature space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate;
+only the choice does (minority/selection/choice.py). There are two filters behind one contract
+(minority/selection/verdicts.py): one with fixed floors, and one whose floors come from rare real images; the settings
+say which.
 
 Shapes: N training images, M candidates, D features, K classes.
 """
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.pairwise import Features
 from minority.selection.discriminator import Discriminator
-from minority.selection.fixed_floors import FixedFloorJudge
-from minority.selection.held_out_floors import HeldOutFloorJudge
+from minority.selection.fixed_floors import FixedFloorFilter
+from minority.selection.held_out_floors import HeldOutFloorFilter
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import Judge, Verdicts
+from minority.selection.verdicts import CandidateFilter, Verdicts
 
 
-def build_judge(
+def build_filter(
     features: Features,
     labels: NDArray[np.int64],
     *,
@@ -32,8 +33,8 @@ def build_judge(
     extract: Callable[[NDArray[np.uint8]], Features] = pixel_features,
     discriminator: Discriminator | None = None,
     device: torch.device | str = "cpu",
-) -> Judge:
-    """The judge that the settings ask for, fitted on the real training split.
+) -> CandidateFilter:
+    """The filter that the settings ask for, fitted on the real training split.
 
     Args:
         features: (N, D) features of the training images.
@@ -50,10 +51,10 @@ def build_judge(
     """
     rules = settings.held_out
     if rules is None:
-        return FixedFloorJudge(features, labels, settings=settings, device=device)
+        return FixedFloorFilter(features, labels, settings=settings, device=device)
     if images is None:
         raise ValueError("SelectionSettings.held_out needs the training images beside their features, got none.")
-    return HeldOutFloorJudge(
+    return HeldOutFloorFilter(
         features,
         labels,
         settings=settings,
@@ -70,7 +71,7 @@ def build_judge(
 def train_discriminator(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, rules: HeldOutRules, device: torch.device | str = "cpu"
 ) -> Discriminator:
-    """Train the discriminator of the judge with held-out floors.
+    """Train the discriminator of the filter with held-out floors.
 
     Args:
         images: (N, H, W, C) uint8, the training images.
@@ -82,7 +83,9 @@ def train_discriminator(
         ValueError: There are fewer than two images outside a fold.
     """
     labels = np.asarray(labels)
-    return Discriminator.train(images, labels, num_classes=int(labels.max()) + 1, settings=rules.critic, device=device)
+    return Discriminator.train(
+        images, labels, num_classes=int(labels.max()) + 1, settings=rules.discriminator, device=device
+    )
 
 
-__all__ = ["HeldOutRules", "Judge", "SelectionSettings", "Verdicts", "build_judge", "train_discriminator"]
+__all__ = ["CandidateFilter", "HeldOutRules", "SelectionSettings", "Verdicts", "build_filter", "train_discriminator"]

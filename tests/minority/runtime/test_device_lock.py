@@ -6,9 +6,9 @@ import torch
 
 from minority.diffusion.noise import SampleNoise
 from minority.guidance.self_guidance import SelfGuidance
-from minority.runtime.device_lock import device_turn
+from minority.runtime.device_lock import device_lock
 from minority.sampling.draw import SamplerSettings, draw_images
-from minority.sampling.noise_prefetch import NoiseAhead, sample_noise
+from minority.sampling.noise_prefetch import NoisePrefetch, sample_noise
 
 SHAPE = (1, 4, 4)
 
@@ -20,7 +20,7 @@ def most_at_once(device):
 
     def work():
         nonlocal inside, most
-        with device_turn(device):
+        with device_lock(device):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -46,14 +46,14 @@ def test_nobody_waits_for_a_cpu():
     assert most_at_once("cpu") > 1
 
 
-def test_a_thread_that_fails_gives_its_turn_back():
+def test_a_thread_that_fails_releases_its_lock():
     def fail():
-        with device_turn("cuda:6"):
+        with device_lock("cuda:6"):
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
         fail()
-    with device_turn("cuda:6"):
+    with device_lock("cuda:6"):
         pass
     assert most_at_once("cuda:6") == 1
 
@@ -85,41 +85,41 @@ class Counted(SampleNoise):
         return super().perturbation(step, draw)
 
 
-def test_noise_drawn_ahead_is_the_same_noise():
+def test_prefetched_noise_is_the_same_noise():
     plain = SampleNoise(3, [0, 5], shape=SHAPE)
 
-    with NoiseAhead(Counted()) as ahead:
-        assert torch.equal(ahead.start(), plain.start())
+    with NoisePrefetch(Counted()) as prefetch:
+        assert torch.equal(prefetch.start(), plain.start())
         for step in range(9, 0, -1):
             if step % 4 == 0:
                 for draw in range(2):
-                    assert torch.equal(ahead.perturbation(step, draw), plain.perturbation(step, draw))
-            assert torch.equal(ahead.ancestral(step), plain.ancestral(step))
-        assert torch.equal(ahead.score(2, 1), plain.score(2, 1))
-        assert torch.equal(ahead.judgement(2, 1), plain.judgement(2, 1))
-        assert torch.equal(ahead.probe(2, 1), plain.probe(2, 1))
+                    assert torch.equal(prefetch.perturbation(step, draw), plain.perturbation(step, draw))
+            assert torch.equal(prefetch.ancestral(step), plain.ancestral(step))
+        assert torch.equal(prefetch.score(2, 1), plain.score(2, 1))
+        assert torch.equal(prefetch.particle_weight(2, 1), plain.particle_weight(2, 1))
+        assert torch.equal(prefetch.probe(2, 1), plain.probe(2, 1))
 
 
 def test_the_noise_of_the_next_step_is_drawn_before_it_is_asked_for():
     source = Counted()
 
-    with NoiseAhead(source) as ahead:
-        ahead.ancestral(3)
+    with NoisePrefetch(source) as prefetch:
+        prefetch.ancestral(3)
         assert source.wait_for("ancestral", 2)
-        ahead.perturbation(9, 0)
-        ahead.perturbation(6, 0)
+        prefetch.perturbation(9, 0)
+        prefetch.perturbation(6, 0)
         assert source.wait_for("perturbation", 3, 0)
 
     assert len(source.drawn) == 5
 
 
-def test_nothing_is_drawn_ahead_beyond_the_end_of_the_chain():
+def test_nothing_is_prefetched_beyond_the_end_of_the_chain():
     source = Counted()
 
-    with NoiseAhead(source) as ahead:
-        ahead.ancestral(1)
-        ahead.perturbation(4, 0)
-        ahead.perturbation(0, 0)
+    with NoisePrefetch(source) as prefetch:
+        prefetch.ancestral(1)
+        prefetch.perturbation(4, 0)
+        prefetch.perturbation(0, 0)
 
     assert source.drawn == [("ancestral", 1), ("perturbation", 4, 0), ("perturbation", 0, 0)]
 
@@ -129,7 +129,7 @@ def test_on_a_cpu_noise_is_drawn_when_it_is_asked_for():
         assert isinstance(noise, SampleNoise)
 
 
-def test_units_that_overlap_draw_the_same_images_as_units_in_turn(backbone):
+def test_units_that_overlap_draw_the_same_images_as_units_one_by_one(backbone):
     settings = SamplerSettings(steps=4, self_guidance=SelfGuidance(scale=2.0, interval=2), batch_size=2)
     units = [range(4), range(4, 8)]
     found = {}

@@ -10,14 +10,14 @@ from tasks.inputs.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Evaluated:
     """Candidates with what they turned out to be.
 
     Attributes:
         groups: (N,) group of each: the one it was drawn for, or the one that was recognised.
         labels: (N,) the groups' labels.
         features: (N, D).
-        verdicts: The judge's, with the labeller's word on the label where there is one.
+        verdicts: The filter's, with the labeller's word on the label where there is one.
     """
 
     groups: NDArray[np.int64]
@@ -26,9 +26,9 @@ class Judged:
     verdicts: Verdicts
 
 
-def judge_images(
+def evaluate_images(
     workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64], *, inherited: bool = False
-) -> Judged:
+) -> Evaluated:
     """Recognise groups where the backbone does not know them, and ask every filter.
 
     Args:
@@ -47,7 +47,7 @@ def judge_images(
     if confirmed:
         groups = planned_groups
     labels, features = group_labels[groups], workspace.extract(images)
-    verdicts = workspace.judge.judge(features, labels, images=images)
+    verdicts = workspace.candidate_filter.evaluate(features, labels, images=images)
     if confidence is not None:
         kept = confidence >= workspace.label_floor
         if confirmed:
@@ -55,4 +55,4 @@ def judge_images(
         elif workspace.backbone.num_classes is not None:
             kept &= labels == group_labels[planned_groups]
         verdicts = verdicts.with_labeller(confidence, kept)
-    return Judged(groups=groups, labels=labels, features=features, verdicts=verdicts)
+    return Evaluated(groups=groups, labels=labels, features=features, verdicts=verdicts)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class Team(Protocol):
+class ProcessGroup(Protocol):
     """What the loop asks of the processes.
 
     Attributes:
@@ -41,7 +41,7 @@ class Team(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """One process.
 
     Args:
@@ -66,7 +66,7 @@ class Alone:
         return values
 
 
-class Together:
+class ManyProcesses:
     """One of several processes that torch's launcher (torch.distributed.run, `accelerate launch`) started.
 
     Args:
@@ -79,8 +79,8 @@ class Together:
         self.device = accelerator.device
 
     @classmethod
-    def join(cls, *, cpu: bool) -> "Together":
-        """Join the others. The first may leave them waiting for hours, while it looks at the network.
+    def join(cls, *, cpu: bool) -> "ManyProcesses":
+        """Join the others. The first may leave them waiting for hours, while it evaluates the network.
 
         Args:
             cpu: Whether to train on the CPU where there are GPUs.
