@@ -13,8 +13,8 @@ help: ## Print this help
 
 setup: $(READY) ## Create .venv and install everything, versions pinned
 
-demo: $(READY) ## Balance the long-tailed digits: generate, select, publish, train classifiers, report
-	$(BIN)/minority augment digits --store $(STORE)
+demo: $(READY) ## Fill up a few long-tailed digits by a backbone that knows more of them; train classifiers, report
+	$(BIN)/minority augment digits-pretrained --store $(STORE)
 
 test: $(READY) ## Run the tests (some minutes); coverage of minority/ and datasets/ must be 90 %
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=90

@@ -1,10 +1,13 @@
 """The main flow: from a preset to a published, balanced, verified dataset with a report."""
 
 from functools import partial
+from logging import INFO, WARNING
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.states import Cancelled
 
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates
@@ -18,6 +21,7 @@ from tasks.augment.units import generate_units
 from tasks.checks import account_of_images, check_inputs
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig, with_resolved_store
+from tasks.downstream.trainings import has_arms
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
@@ -26,25 +30,33 @@ from tasks.inputs.guidance_parts import methods_to_learn
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Workspace, open_workspace
 from tasks.report.publish import RunSummary, write_report
+from tasks.review.approval import Rejection, require_resumable, wait_for_approval
 
 
 @flow(name="augment", task_runner=task_runner(), validate_parameters=True)
-def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> RunSummary:
+def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> RunSummary | State[Any]:
     """Fill every group of a dataset up to its quota with rare, real-looking, new samples, and publish it.
 
     Args:
         config: The run. A preset of prefect.yaml, or your own.
         overrides: Single settings to change, dotted: {"seed": 3, "sampler.self_guidance.scale": 2}.
+
+    Returns:
+        What was published; a cancelled state where somebody rejected it (`publish.review`).
     """
     config = with_resolved_store(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
+    require_resumable(config)
     models = check_inputs(config)
     get_run_logger().info(account_of_images(config.dataset))
     with running(models.run):
         fit_once(config, scores=True)
         rounds = generate(open_workspace(config))
-        manifest = publish_run(config, rounds)
+        decisions = wait_for_approval(config, rounds) if config.publish.review else None
+        if isinstance(decisions, Rejection):
+            return Cancelled(message=f"{decisions.message}; nothing was published.")
+        manifest = publish_run(config, rounds, decisions)
         comparison = config.comparison(manifest)
-        if comparison is not None:
+        if comparison is not None and has_arms(comparison):
             train_arms(comparison)
         return write_report(config, manifest)
 
@@ -65,12 +77,16 @@ def generate(workspace: Workspace) -> int:
         first_index=candidates.num_samples,
         wanted=wanted,
         particle_group=config.sampler.particle_group,
+        sparse=workspace.sparse_groups,
     ):
         plan = load_or_create_plan(planned, store)
         if round_number == 0 and config.plan.baseline:
             draw(load_or_create_plan(plan_baseline(config.plan, plan, wanted), store), config, what="baseline")
         draw(plan, config, what=f"round {round_number}")
         candidates.add(plan)
+        if round_number == 0:
+            for gate in candidates.gates():
+                get_run_logger().log(INFO if gate.is_open else WARNING, "%s", gate.advice)
         round_number += 1
     return round_number
 

@@ -2,23 +2,31 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.shell import Settings, errors_in_one_line, say
+from flows.options import shared
+from flows.output import progress, result, say
+from flows.shell import Settings, errors_in_one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.commands.init import Survey, Wishes
     from tasks.commands.preset_choices import Choices
+    from tasks.estimates.augmentation import Forecast
 
 own_data = typer.Typer()
 
 _NONE = "none"
+_UNMEASURED = "too few to measure"
 
 
 @own_data.command()
+@shared()
 def init(
     name: Annotated[str, typer.Argument(help="The new preset's name: small letters, digits, dot, _ and -.")],
     images: Annotated[
@@ -155,6 +163,7 @@ def _time(seconds: float) -> str:
 
 
 @own_data.command()
+@shared("config", "json")
 def plan(
     name: Annotated[str, typer.Argument(help="An augment preset, e.g. digits.")],
     assignments: Settings = None,
@@ -164,26 +173,31 @@ def plan(
 
     Example: `minority plan digits --set plan.quota=200`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
         from tasks.config.runs import AugmentConfig
         from tasks.estimates.augmentation import forecast
 
         overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
         expected = forecast(load_preset(AugmentConfig, name, overrides=overrides))
-        for group in expected.groups:
-            say(f"{group.group}: {group.real} real, {group.wanted} wanted, {group.candidates} in the first round")
-        rounds = " + ".join(map(str, expected.rounds)) or "none"
-        say(f"candidates: {rounds} at the expected yield, {expected.budget} at most; {expected.baseline} plain samples")
-        say(f"evaluations: {expected.evaluations} at the expected yield, {expected.most_evaluations} at most")
-        say(f"time of drawing and scoring: {_time(expected.seconds)} at one place; disk: {expected.disk / 1e6:.1f} MB")
-        for training in expected.trainings:
-            say(f"trains {training}")
-        for warning in expected.warnings:
-            say(f"NOTE {warning}")
+        result(lambda: {"preset": f"augment/{name}"} | asdict(expected), show=lambda: _show_plan(expected))
+
+
+def _show_plan(found: "Forecast") -> None:
+    for group in found.groups:
+        say(f"{group.group}: {group.real} real, {group.wanted} wanted, {group.candidates} in the first round")
+    rounds = " + ".join(map(str, found.rounds)) or "none"
+    say(f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples")
+    say(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
+    say(f"time of drawing and scoring: {_time(found.seconds)} at one place; disk: {found.disk / 1e6:.1f} MB")
+    for training in found.trainings:
+        say(f"trains {training}")
+    for warning in found.warnings:
+        say(f"NOTE {warning}")
 
 
 @own_data.command()
+@shared("config", "json")
 def headroom(
     name: Annotated[str, typer.Argument(help="An augment preset, e.g. digits.")],
     assignments: Settings = None,
@@ -199,30 +213,39 @@ def headroom(
 
     Example: `minority headroom digits --seeds 5`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
         from tasks.config.runs import AugmentConfig
         from tasks.estimates.headroom import measure_headroom
+        from tasks.execution.terminal import stage_shown
 
         config = load_preset(AugmentConfig, name, overrides=parse_overrides(assignments or []))
-        for group in measure_headroom(config, seeds=seeds, arm=recipe, on_done=_trained):
-            curve = " -> ".join(f"{value:.0%}" for value in group.accuracy)
-            say(f"{group.group}: {group.images} images, accuracy {curve}: {group.verdict} ({group.reason})")
-            if group.verdict != "too few to measure":
-                low, high = group.interval
-                points = f"{100 * group.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
-                say(f"    twice as many: {points}")
+        with stage_shown("headroom", unit="trainings") as on_done:
+            found = measure_headroom(config, seeds=seeds, arm=recipe, on_done=on_done)
+        document = {"preset": f"augment/{name}", "recipe": recipe, "seeds": seeds}
+        result(
+            lambda: document | {"groups": [_headroom_figures(group) for group in found]},
+            show=lambda: _show_headroom(found),
+        )
 
 
-def _trained(done: int, total: int) -> None:
-    """One line that counts on a terminal; where output is piped, a line for every quarter of the work."""
-    if sys.stderr.isatty():
-        typer.echo(f"\r{done} of {total} trainings", nl=done == total, err=True)
-    elif done == total or done * 4 // total > (done - 1) * 4 // total:
-        say(f"{done} of {total} trainings", err=True)
+def _headroom_figures(group: Any) -> dict[str, Any]:
+    """A group's figures; a gain that could not be measured is none, and its reason says why."""
+    return asdict(group) | ({"gain": None, "interval": None} if group.verdict == _UNMEASURED else {})
+
+
+def _show_headroom(groups: "Sequence[Any]") -> None:
+    for found in groups:
+        curve = " -> ".join("-" if value != value else f"{value:.0%}" for value in found.accuracy)
+        say(f"{found.group}: {found.images} images, accuracy {curve}: {found.verdict} ({found.reason})")
+        if found.verdict != _UNMEASURED:
+            low, high = found.interval
+            points = f"{100 * found.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
+            say(f"    twice as many: {points}")
 
 
 @own_data.command()
+@shared("config", "json")
 def deploy(
     name: Annotated[str, typer.Argument(help="A preset's name; all flows of that name are deployed.")],
 ) -> None:
@@ -237,8 +260,9 @@ def deploy(
         command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", "deploy", "--prefect-file", str(file)]
         for flow in flows:
             command += ["--name", f"{flow}/{name}"]
-        ended = subprocess.run(command, check=False)
+        ended = subprocess.run(command, check=False, stdout=sys.stderr)
         if ended.returncode:
             say(f"failed: prefect deploy ended with exit code {ended.returncode}.", err=True)
             raise typer.Exit(1)
-        say(f"deployed: {', '.join(f'{flow}/{name}' for flow in flows)}")
+        deployed = [f"{flow}/{name}" for flow in flows]
+        result(lambda: {"deployed": deployed}, show=lambda: say(f"deployed: {', '.join(deployed)}"))

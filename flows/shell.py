@@ -1,6 +1,5 @@
 """What all commands of the command line share: Prefect's environment, options, and errors in one line."""
 
-import io
 import linecache
 import logging
 import os
@@ -8,13 +7,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
 from datasets.storage.escaping import for_terminal
+from flows.output import WANTED, say
 
 # Set before anything imports Prefect. A user's own settings win.
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -56,12 +56,11 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
+        if _is_bug(error):
+            _tell_bug(error)
+            raise typer.Exit(1) from None
         if os.environ.get("MINORITY_DEBUG"):
             typer.echo(for_terminal(traceback.format_exc()), err=True)
-        if isinstance(error, ValueError) and not _is_told(error):
-            typer.echo(for_terminal(traceback.format_exc()), err=True)
-            typer.echo(f"bug: {_visible(error)}; please report it with the lines above.", err=True)
-            raise typer.Exit(1) from None
         typer.echo(f"error: {_visible(error)}", err=True)
         raise typer.Exit(2) from None
     except RuntimeError as error:
@@ -71,6 +70,11 @@ def errors_in_one_line() -> Iterator[None]:
             raise typer.Exit(1) from None
         if type(error).__name__ != "RunIncompleteError":
             raise
+        if os.environ.get("MINORITY_DEBUG"):
+            typer.echo(for_terminal(traceback.format_exc()), err=True)
+        if error.__cause__ is not None and _is_bug(error.__cause__):
+            _tell_bug(error.__cause__)
+            raise typer.Exit(1) from None
         typer.echo(f"failed: {_visible(error)}", err=True)
         raise typer.Exit(2 if isinstance(error.__cause__, (ValueError, OSError)) else 1) from None
     except KeyboardInterrupt:
@@ -83,18 +87,23 @@ def errors_in_one_line() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _is_told(error: ValueError) -> bool:
-    """Whether the project itself raised it, so that its text is meant for the caller."""
-    if type(error).__module__.split(".")[0] in _PACKAGES:
-        return True
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    if frame is None:
+def _tell_bug(error: BaseException) -> None:
+    typer.echo(for_terminal("".join(traceback.format_exception(error))), err=True)
+    typer.echo(f"bug: {_visible(error)}; please report it with the lines above.", err=True)
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether it is a ValueError that a library raised: one of the project's own is meant for the caller."""
+    if not isinstance(error, ValueError) or type(error).__module__.split(".")[0] in _PACKAGES:
         return False
-    file = Path(frame.tb_frame.f_code.co_filename)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:  # it came from another process
+        return False
+    file = Path(place.tb_frame.f_code.co_filename)
     inside = file.is_relative_to(_PROJECT) and file.relative_to(_PROJECT).parts[0] in _PACKAGES
-    return inside and linecache.getline(str(file), frame.tb_lineno).lstrip().startswith("raise")
+    return not inside or not linecache.getline(str(file), place.tb_lineno).lstrip().startswith("raise")
 
 
 def _visible(error: BaseException) -> str:
@@ -102,9 +111,10 @@ def _visible(error: BaseException) -> str:
     return for_terminal(" ".join(str(error).split()))
 
 
-def say(text: object, *, err: bool = False) -> None:
-    """Print text, which may hold names from outside: what a terminal would obey is written out."""
-    typer.echo(for_terminal(str(text)), err=err)
+def fail_if_strict(complete: bool) -> None:
+    """Exit 1 where less came out than was asked for, and the command was to be strict about it."""
+    if WANTED.strict and not complete:
+        raise typer.Exit(1)
 
 
 def require_plain_arguments() -> None:
@@ -114,78 +124,6 @@ def require_plain_arguments() -> None:
         if for_terminal(text) != text:
             say(f"error: the argument {argument!r:.200} holds control characters; leave them out.", err=True)
             sys.exit(2)
-
-
-def ready_streams() -> None:
-    """Output that cannot be printed is no failure of the command: it is told once, and the work goes on.
-
-    A character that the terminal's encoding lacks is replaced.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the caller
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-            continue
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-        setattr(sys, name, _Bearing(stream, tell=name == "stdout"))
-
-
-class _Bearing(io.TextIOBase):
-    """A text stream that goes on when nothing more can be written to it."""
-
-    def __init__(self, stream: TextIO, *, tell: bool) -> None:
-        self._stream = stream
-        self._tell = tell
-        self._lost = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """The stream's own."""
-        return self._stream.encoding
-
-    def isatty(self) -> bool:
-        """Whether a terminal shows it."""
-        return not self._lost and self._stream.isatty()
-
-    def fileno(self) -> int:
-        """The stream's own."""
-        return self._stream.fileno()
-
-    def writable(self) -> bool:
-        """It takes text, whether or not it can be kept."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Write, or lose it."""
-        if not self._lost:
-            try:
-                self._stream.write(text)
-            except (OSError, ValueError) as error:
-                self._lose(error)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, or lose what is left."""
-        if not self._lost:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError) as error:
-                self._lose(error)
-
-    def _lose(self, error: BaseException) -> None:
-        self._lost = True
-        with suppress(OSError, ValueError):  # what is left in the buffer is written to nowhere when the process ends
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-        if self._tell:
-            reason = getattr(error, "strerror", None) or str(error)
-            sys.stderr.write(f"output is lost from here on ({reason}); the work itself goes on.\n")
-            sys.stderr.flush()
 
 
 def end_on_term() -> None:
@@ -202,7 +140,7 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        return for_terminal(super().format(record))
+        return for_terminal(f"{record.levelname.lower()}: {super().format(record)}")
 
 
 def _tell_warnings() -> None:
@@ -211,6 +149,6 @@ def _tell_warnings() -> None:
         logger = logging.getLogger(room)
         if not logger.handlers:
             handler = logging.StreamHandler()
-            handler.setLevel(logging.WARNING)
-            handler.setFormatter(_OneLine("warning: %(message)s"))
+            handler.setFormatter(_OneLine("%(message)s"))
             logger.addHandler(handler)
+        logger.handlers[0].setLevel(logging.INFO if WANTED.verbose else logging.WARNING)

@@ -1,17 +1,19 @@
 """Commands that work on files alone, without a run: draw, convert, score, measure, verify, clean up."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line, say
+from flows.options import shared
+from flows.output import note, progress, result, say
+from flows.shell import BACKBONE, Flags, Settings, errors_in_one_line
 
 tools = typer.Typer()
 
 
 @tools.command()
+@shared("config", "json")
 def sample(
     backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
     preset: Annotated[
@@ -22,10 +24,7 @@ def sample(
     num: Annotated[int, typer.Option(min=1, max=10**7, help="Samples to draw.")] = 16,
     guidance: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Sampler setting, e.g. name=sgms, self_guidance.scale=2, steps=50. Repeatable.",
-        ),
+        typer.Option(metavar="KEY=VALUE", help="Short for --set sampler.KEY=VALUE, e.g. name=sgms. Repeatable."),
     ] = None,
     compare: Annotated[
         str | None,
@@ -39,45 +38,62 @@ def sample(
 ) -> None:
     """Draw images from a backbone, without the pipeline.
 
-    Example: `minority sample --backbone backbones/digits --num 40 --out rare --guidance self_guidance.scale=6`
+    Example: `minority sample --backbone backbones/digits --num 40 --out rare --set sampler.self_guidance.scale=6`
 
     Side by side: `minority sample --backbone backbones/digits --num 20 --out rows --compare ancestral,jacobian-free`
 
-    With what learns from real images: `minority sample --preset digits --out low --guidance name=low-density`
+    With what learns from real images: `minority sample --preset digits --out low --set sampler.name=low-density`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers
         from tasks.config.presets import parse_overrides
         from tasks.errors import InputError
 
         if names:
-            for line in list_samplers():
-                say(line)
+            listed = list_samplers()
+
+            def show_samplers() -> None:
+                for sampler in listed:
+                    say(sampler.text)
+
+            result(lambda: {"samplers": [vars(sampler) for sampler in listed]}, show=show_samplers)
             return
         if out is None:
             raise InputError("--out is not set; name the folder that receives the samples.")
-        if compare is not None and guidance:
-            raise InputError("--compare draws named samplers as they are; leave --guidance out.")
+        changes = parse_overrides(assignments or [])
+        sampler = {key.removeprefix("sampler."): changes.pop(key) for key in [*changes] if key.startswith("sampler.")}
+        sampler |= parse_overrides(guidance or [])
+        if compare is not None and sampler:
+            raise InputError("--compare draws named samplers as they are; leave settings of sampler out.")
         drawing: dict[str, Any] = {
             "num": num,
             "labels": label,
             "seed": seed,
             "flags": parse_overrides(flag or []),
             "preset": preset,
-            "changes": parse_overrides(assignments or []),
+            "changes": changes,
         }
+        document: dict[str, Any] = {"samples": num, "folder": str(out), "picture": str(out / "grid.png")}
         if compare is not None:
             chosen = [name.strip() for name in compare.split(",")]
             costs = compare_to_folder(backbone, out, chosen, **drawing)
-            for name, evaluations in costs.items():
-                say(f"{name}: {num} samples, {evaluations:g} evaluations each")
-            say(f"side by side: {out / 'grid.png'}")
+
+            def show() -> None:
+                for name, evaluations in costs.items():
+                    say(f"{name}: {num} samples, {evaluations:g} evaluations each")
+                say(f"side by side: {out / 'grid.png'}")
+
+            result(lambda: document | {"evaluations_a_sample": costs}, show=show)
             return
-        count = draw_to_folder(backbone, out, sampler=parse_overrides(guidance or []), **drawing)
-        say(f"{count} samples and grid.png in {out}")
+        evaluations = draw_to_folder(backbone, out, sampler=sampler, **drawing)
+        result(
+            lambda: document | {"evaluations_a_sample": evaluations},
+            show=lambda: say(f"{num} samples and grid.png in {out}"),
+        )
 
 
 @tools.command()
+@shared("json")
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="An ADM checkpoint (.pt).")],
     out: Annotated[Path, typer.Option(help="Folder that receives the model as diffusers lays it out.")],
@@ -91,14 +107,14 @@ def convert(
         from tasks.commands.conversion import convert_to_folder
         from tasks.config.presets import parse_overrides
 
-        say(f"diffusers folder: {convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))}")
+        folder = convert_to_folder(checkpoint, out, flags=parse_overrides(flag or []))
+        result(lambda: {"folder": str(folder)}, show=lambda: say(f"diffusers folder: {folder}"))
 
 
 @tools.command()
+@shared("json")
 def score(
-    folder: Annotated[
-        Path, typer.Argument(help="Images of one size; class folders, or names as sample gives, tell labels.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Images; class folders, or names as sample gives, tell labels.")],
     backbone: Annotated[str, typer.Option(help=BACKBONE)],
     out: Annotated[Path, typer.Option(help="Parquet file that receives one row an image.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides all noise.")] = 0,
@@ -109,6 +125,10 @@ def score(
     elbo_steps: Annotated[
         int, typer.Option(min=1, help="Steps of the bound's chain: more make it tighter, each costs a network call.")
     ] = 10,
+    resize: Annotated[
+        bool,
+        typer.Option("--resize", help="Cut images to their central square, and bring it to the backbone's size."),
+    ] = False,
     flag: Flags = None,
 ) -> None:
     """Score a folder of images: minority score (larger = rarer) and negative ELBO in bits/dim.
@@ -117,18 +137,20 @@ def score(
 
     Example: `minority score photos/ --backbone backbones/digits --out scores.parquet`
     """
-    with errors_in_one_line():
-        from tasks.commands.images import score_folder, score_settings
+    with errors_in_one_line(), progress():
+        from tasks.commands.scoring import score_folder, score_settings
         from tasks.config.presets import parse_overrides
 
         settings = score_settings(variance=variance, elbo_steps=elbo_steps)
         flags = parse_overrides(flag or [])
-        tell = partial(say, err=True)
-        count = score_folder(folder, backbone, out, seed=seed, flags=flags, settings=settings, tell=tell)
-        say(f"{count} images scored: {out}")
+        scored = score_folder(
+            folder, backbone, out, seed=seed, flags=flags, settings=settings, resize=resize, tell=note
+        )
+        result(lambda: scored | {"scores": str(out)}, show=lambda: say(f"{scored['images']} images scored: {out}"))
 
 
 @tools.command()
+@shared("json")
 def metrics(
     real: Annotated[Path, typer.Option(help="Folder of real images; class-named subfolders are fine.")],
     generated: Annotated[Path, typer.Option(help="Folder of images of the same size.")],
@@ -145,9 +167,9 @@ def metrics(
 
     Example: `minority metrics --real photos/ --generated samples/ --out metrics.json`
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), progress():
         from flows.result_table import print_metrics
-        from tasks.commands.set_metrics import compare_folders, extractor_settings, metrics_json
+        from tasks.commands.set_metrics import compare_folders, extractor_settings, metrics_document, metrics_json
         from tasks.config.presets import parse_overrides
 
         report = compare_folders(
@@ -161,10 +183,12 @@ def metrics(
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_bytes(metrics_json(report))
-        print_metrics({name: tuple(figure) for name, figure in report.figures.items()}, report.warnings)
+        figures = {name: tuple(figure) for name, figure in report.figures.items()}
+        result(lambda: metrics_document(report), show=lambda: print_metrics(figures, report.warnings))
 
 
 @tools.command()
+@shared("json")
 def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manifest.json.")]) -> None:
     """Check every shard, checksum, row and count of a published run.
 
@@ -176,14 +200,20 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
 
         require_manifest(manifest)
         problems = find_problems(manifest)
-    for problem in problems:
-        say(problem, err=True)
+
+        def show() -> None:
+            for problem in problems:
+                say(problem, err=True)
+            if not problems:
+                say(f"sound: {manifest}")
+
+        result(lambda: {"manifest": manifest, "sound": not problems, "problems": problems}, show=show)
     if problems:
         raise typer.Exit(1)
-    say(f"sound: {manifest}")
 
 
 @tools.command()
+@shared("json")
 def clean(
     store: Annotated[str, typer.Option(help="Folder or fsspec URL of the datasets.")] = "runs",
     older_than: Annotated[str, typer.Option(metavar="AGE", help="Untouched for so long: 90s, 30m, 12h, 7d.")] = "7d",
@@ -198,5 +228,10 @@ def clean(
     with errors_in_one_line():
         from tasks.commands.cleaning import clean_store, parse_age
 
-        for line in clean_store(store, older_than=parse_age(older_than), delete=delete):
-            say(line)
+        cleaned = clean_store(store, older_than=parse_age(older_than), delete=delete)
+
+        def show() -> None:
+            for line in cleaned.lines():
+                say(line)
+
+        result(cleaned.document, show=show)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minority.runtime.interruption import stop_if_interrupted
+from minority.runtime.progress import counted
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -120,6 +121,7 @@ def train_classifier(
     settings: ClassifierSettings,
     seed: int,
     sampling_weights: Float64 | None = None,
+    offsets: Float64 | None = None,
     device: torch.device | str = "cpu",
 ) -> SmallCNN:
     """Train one classifier from scratch.
@@ -134,6 +136,8 @@ def train_classifier(
         settings: The budget.
         seed: Decides start weights, draws and augmentation.
         sampling_weights: (N,) odds of drawing each image, >= 0, in any unit. None = all alike.
+        offsets: (N, K) finite numbers added to each image's logits in the loss alone, as logit adjustment does (Menon
+            et al. 2021): a very negative one takes a class out of the comparison. None = none.
         device: Where to train.
 
     Returns:
@@ -152,21 +156,26 @@ def train_classifier(
 
     pixels = torch.tensor(images)  # stays uint8 and on the host; only batches travel
     targets = torch.tensor(labels, dtype=torch.int64)
+    shifts = None if offsets is None else torch.tensor(offsets, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     # One step more than is taken, so that every step taken has a rate above the schedule's floor.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.1
     )
     model.train()
-    for draw in draws:
-        stop_if_interrupted()
-        batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
-        logits = model(batch.to(device))
-        loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    with counted("training a classifier", unit="steps") as count:
+        for step, draw in enumerate(draws):
+            stop_if_interrupted()
+            batch = _augmented(_to_unit_range(pixels[draw]), settings=settings, generator=generator)
+            logits = model(batch.to(device))
+            if shifts is not None:
+                logits = logits + shifts[draw].to(device)
+            loss = F.cross_entropy(logits, targets[draw].to(device), label_smoothing=settings.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            count(step + 1, settings.steps)
     return model.eval()
 
 

@@ -1,14 +1,20 @@
 """What is checked before any device time is spent: everything that a run needs, in one line where it is missing."""
 
+import logging
+
 from datasets.storage.store import Store
+from minority.sampling.diffusion_classifier import require_classes
 from minority.sampling.draw import check_backbone
 from tasks.augment.planning import quotas
 from tasks.config.limits import MOST_CANDIDATES
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import DatasetConfig
 from tasks.downstream.data import sources_of
+from tasks.downstream.reading import pretrained_kind
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
+from tasks.inputs.planned_groups import planned_real_data
+from tasks.inputs.pretrained_on import check_pretrained
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import Models, open_backbone, open_models
@@ -37,7 +43,7 @@ def check_models(config: AugmentConfig) -> Models:
     Raises:
         InputError: What is missing or does not fit, all of it in one line.
     """
-    checks = (_check_data, _check_plan, _check_backbone, _check_store, _check_downstream)
+    checks = (_check_data, _check_plan, _check_backbone, _check_overlap, _check_store, _check_downstream)
     problems = [problem for check in checks if (problem := check(config))]
     if problems:
         raise InputError(" Also: ".join(problems))
@@ -55,7 +61,7 @@ def account_of_images(config: DatasetConfig) -> str:
 
 def _check_data(config: AugmentConfig) -> str | None:
     try:
-        load_real_data(config.dataset)
+        planned_real_data(config)
     except InputError as error:
         return str(error)
     return None
@@ -64,7 +70,7 @@ def _check_data(config: AugmentConfig) -> str | None:
 def _check_plan(config: AugmentConfig) -> str | None:
     if _check_data(config) is not None:
         return None
-    wanted = sum(quotas(load_real_data(config.dataset), config.plan))
+    wanted = sum(quotas(planned_real_data(config), config.plan))
     if wanted * config.plan.candidates_per_image <= MOST_CANDIDATES:
         return None
     return (
@@ -75,10 +81,25 @@ def _check_plan(config: AugmentConfig) -> str | None:
 
 def _check_backbone(config: AugmentConfig) -> str | None:
     try:
-        real = None if _check_data(config) is not None else load_real_data(config.dataset)
-        check_backbone(open_backbone(config.backbone, real), config.sampler)
+        real = None if _check_data(config) is not None else planned_real_data(config)
+        backbone = open_backbone(config.backbone, real)
+        check_backbone(backbone, config.sampler)
+        if config.scores.zero_shot is not None:
+            require_classes(backbone)
     except ValueError as error:
         return str(error)
+    return None
+
+
+def _check_overlap(config: AugmentConfig) -> str | None:
+    if _check_data(config) is not None:
+        return None
+    try:
+        found = check_pretrained(config.backbone, load_real_data(config.dataset))
+    except InputError as error:
+        return str(error)
+    if found is not None:
+        logging.getLogger(__name__).info("%s", found.to_text())
     return None
 
 
@@ -95,7 +116,8 @@ def _check_downstream(config: AugmentConfig) -> str | None:
         return None
     try:
         sources = sources_of(config, policies=config.downstream.policies)
-        check_arms(config.downstream, load_real_data(config.dataset), sources=sources)
+        real = planned_real_data(config)
+        check_arms(config.downstream, real, sources=sources, pretrained=pretrained_kind(config, real))
     except InputError as error:
         return str(error)
     return None

@@ -54,6 +54,21 @@ def test_the_automation_is_one_that_prefect_takes():
     assert automation.actions[0].state == "CRASHED"
 
 
+@pytest.mark.parametrize(
+    ("name", "days", "action"),
+    [("remind-of-review", 1, "send-notification"), ("end-of-review", 7, "change-flow-run-state")],
+)
+def test_a_suspended_run_is_reminded_of_and_ended(name, days, action):
+    automation = AutomationCore.model_validate(safe_load((DEPLOY / "automations" / f"{name}.yaml").read_text()))
+
+    trigger = automation.trigger
+    assert trigger.within.days == days
+    assert trigger.after == {"prefect.flow-run.Suspended"}
+    # A run that goes on is left alone: these are the states that a resumed one takes.
+    assert {f"prefect.flow-run.{state}" for state in ("Resuming", "Pending", "Running", "Cancelled")} <= trigger.expect
+    assert automation.actions[0].type == action
+
+
 def test_the_image_is_built_by_the_rules_and_copies_what_runs_need():
     hadolint = Path(sys.executable).with_name("hadolint")
     if not hadolint.exists():

@@ -26,10 +26,11 @@ TORCH_TASKS = {
 #: The rooms inside the libraries, floor by floor from the ground: a room imports from the floors below it alone.
 FLOORS = {
     "minority": (
+        {"_exports"},
         {"weights", "runtime", "neighbours"},
         {"diffusion", "classifier"},
         {"backbones", "solvers", "downstream"},
-        {"features", "engine"},
+        {"features", "engine", "discovery"},
         {"guidance", "selection"},
         {"sampling"},
         {"evaluation"},
@@ -40,14 +41,22 @@ FLOORS = {
         {"execution"},
         {"config"},
         {"inputs"},
-        {"augment", "backbone", "downstream", "commands"},
+        {"augment", "backbone", "downstream", "commands", "discovery"},
         {"calibration", "checks", "estimates"},
         {"report"},
+        {"review"},
     ),
-    "datasets": ({"storage", "contact_sheet"}, {"readers"}, {"splits"}, {"runs", "describe", "survey"}, {"streaming"}),
+    "datasets": (
+        {"_exports"},
+        {"storage", "contact_sheet"},
+        {"readers"},
+        {"splits"},
+        {"runs", "describe", "survey"},
+        {"streaming"},
+    ),
 }
 #: The command line hands one library call through without a task, and escapes what it prints.
-ALLOWED = {("flows/tools.py", "datasets"), ("flows/shell.py", "datasets"), ("flows/result_table.py", "datasets")}
+ALLOWED = {(f"flows/{name}.py", "datasets") for name in ("tools", "shell", "output", "result_table")}
 
 
 def imports(source):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from datasets.runs.manifest import METADATA_FILE, RunFacts, ShardEntry
+from datasets.runs.manifest import METADATA_FILE, Review, RunFacts, ShardEntry
 from datasets.storage.escaping import for_markdown
 
 # In the order of METADATA_SCHEMA; a test holds the two together.
@@ -59,6 +59,20 @@ COLUMN_MEANINGS = {
     "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",
     "prompt": "the text that it was drawn by; null where the backbone takes none",
 }
+#: Of the columns that tables of reviewed runs have beside these.
+REVIEW_MEANINGS = {
+    "decision": "good or bad where a person said so; null where nobody did",
+    "decision_reason": "why, in the person's words",
+    "decided_by": "who",
+}
+
+
+#: In the order of OPTIONAL_SCHEMA.
+OPTIONAL_MEANINGS = {
+    "zero_shot_label": "the class that explains the image best to the backbone (zero-shot diffusion classifier)",
+    "zero_shot_probability": "that the backbone gives to the label that the image was drawn for",
+    "zero_shot_kept": "whether zero_shot_label is that label",
+}
 
 
 def card_text(
@@ -81,20 +95,46 @@ def card_text(
         weighted: Whether there is a table of weights.
     """
     published = sum(shard.num_samples for shard in shards)
+    meanings = _columns(facts) | (REVIEW_MEANINGS if facts.review else {})
     sections = [
         f"# {facts.dataset}, run {facts.run_id}",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
         f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
-        f"{for_markdown(str(facts.backbone.get('name', 'none')))}. Trust only what `manifest.json` names.",
+        f"{for_markdown(str(facts.backbone.get('name', 'none')))}{_saw(facts)}. Trust only what `manifest.json` names.",
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",
-        "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in COLUMN_MEANINGS.items()),
+        "## Review\n\n" + _review_text(facts.review) if facts.review else "",
+        "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in meanings.items()),
         "## Weights\n\n" + _WEIGHTS if weighted else "",
         "## How to open\n\n" + _how_to_open(shards),
         "## Origin and licence\n\n" + for_markdown(facts.provenance.strip(), keep_lines=True),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _columns(facts: RunFacts) -> dict[str, str]:
+    scores = facts.config.get("scores")
+    asked = isinstance(scores, Mapping) and scores.get("zero_shot") is not None
+    return COLUMN_MEANINGS | (OPTIONAL_MEANINGS if asked else {})
+
+
+def _saw(facts: RunFacts) -> str:
+    """What the backbone saw beside the real training images, where the config says so."""
+    backbone = facts.config.get("backbone")
+    told = backbone.get("pretrained_on") if isinstance(backbone, Mapping) else None
+    return "" if not isinstance(told, Mapping) else f", which saw {for_markdown(str(told.get('what', '')))}"
+
+
+def _review_text(review: Review) -> str:
+    people = ", ".join(for_markdown(person) for person in review.decided_by) or "nobody by name"
+    looked = f"Candidates were looked at by {people}; what they called bad is not published."
+    if review.version_of is None:
+        return looked
+    return (
+        f"{looked} This is a version of run `{review.version_of}`: what was refused there is left out, and its places "
+        "were filled with other candidates of that run under the same rules."
+    )
 
 
 _WEIGHTS = (

@@ -71,6 +71,10 @@ def move_latest(store: Store, dataset: str, run_id: str) -> Latest:
 def read_latest(store: Store, dataset: str) -> Latest | None:
     """What the pointer says; None where nothing is published. Where it is damaged, what the history says.
 
+    Args:
+        store: Where all datasets are published.
+        dataset: The data set's name.
+
     Raises:
         ValueError: A file of the history is damaged, and the pointer too.
         StoreError: The store cannot be read.

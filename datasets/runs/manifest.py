@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from datasets.storage.canonical import DAMAGED, parse_json
 from datasets.storage.checked import DamagedError, checked_json, parse_checked_json
+from datasets.storage.names import is_name
 
 FORMAT_VERSION = 2
 #: Read too, with a note in the log: that format has no checksum of the manifest itself.
@@ -55,6 +56,25 @@ class CardEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Review:
+    """That people looked at a run's candidates before it was published, and what came of it.
+
+    Attributes:
+        decided_by: Who.
+        decisions: SHA-256 of all decisions, 64 hex digits.
+        units_of: The run whose units hold the candidates: the run itself, or the one that this is a version of.
+        version_of: The run that they looked at where it was published already; None where they came before that.
+        version_of_manifest: SHA-256 of that run's manifest, 64 hex digits.
+    """
+
+    decided_by: list[str]
+    decisions: str
+    units_of: str
+    version_of: str | None = None
+    version_of_manifest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What is said about a run beyond what can be counted in its files.
 
@@ -72,6 +92,7 @@ class RunFacts:
         real_digest: Digest of the real images that the run was made from (datasets.readers.image_digest), 64 hex
             digits; None where it was not taken.
         real_images: In which part every real image is, or why it is in none, as Markdown; "" leaves it out.
+        review: Who looked at the candidates; None where nobody did.
     """
 
     dataset: str
@@ -85,6 +106,7 @@ class RunFacts:
     provenance: str
     real_digest: str | None = None
     real_images: str = ""
+    review: Review | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +114,23 @@ class Manifest:
     """A published run.
 
     Attributes:
-        dataset: As in RunFacts, like run_id, recipe, config, backbone, versions, class_names and real_digest.
+        dataset: The data set's name.
+        run_id: The run's name.
+        recipe: Hash over everything that changes the images.
+        config: The resolved settings as plain JSON values, without times and machine-bound paths.
+        backbone: "name" and "sha256" of the diffusion model's weights.
+        versions: Package name -> version.
+        class_names: What each label means.
         counts: Class name -> source ("real", "synthetic") -> published images.
         quotas: Group -> {"asked", "kept", "shortfall"} synthetic images.
         shards: The tars, in order.
         metadata: The table.
         card: The data card.
         contents: Digest of all rows as they were given, 64 hex digits; None in manifests of format version 1.
-        real_digest: As in RunFacts.
+        real_digest: Digest of the real images that the run was made from, 64 hex digits; None where it was not taken.
         format_version: Of this file's layout.
         weights: The table of weights, where there is one.
+        review: As in RunFacts.
     """
 
     dataset: str
@@ -120,12 +149,14 @@ class Manifest:
     real_digest: str | None = None
     format_version: int = FORMAT_VERSION
     weights: MetadataEntry | None = None
+    review: Review | None = None
 
     def to_json(self) -> bytes:
         """The manifest as canonical JSON with its checksum; equal manifests are equal bytes."""
         content = asdict(self)
-        if self.weights is None:
-            del content["weights"]
+        for name in _OPTIONAL:
+            if content[name] is None:
+                del content[name]
         return checked_json(content)
 
     def checksums(self) -> dict[str, str]:
@@ -169,6 +200,8 @@ class Manifest:
         }
         if "weights" in content:
             entries["weights"] = _entry(MetadataEntry, content["weights"], name=name)
+        if "review" in content:
+            entries["review"] = _review(content["review"], name=name)
         return Manifest(**{**content, **entries})
 
 
@@ -188,12 +221,14 @@ _FIELD_TYPES: dict[str, type] = {
     "card": dict,
 }
 _DIGESTS = ("contents", "real_digest")
+#: Left out where there is none.
+_OPTIONAL = ("weights", "review")
 
 
 def _require_fields(content: dict[str, Any], *, name: str) -> None:
     known = {*_FIELD_TYPES, *_DIGESTS}
-    if set(content) - {"weights"} != known:
-        odd = sorted((set(content) - {"weights"}) ^ known)
+    if set(content) - set(_OPTIONAL) != known:
+        odd = sorted((set(content) - set(_OPTIONAL)) ^ known)
         raise ValueError(f"{name} lacks or does not know the field {odd[0]}; {DAMAGED}")
     for key, kind in _FIELD_TYPES.items():
         if not isinstance(content[key], kind):
@@ -221,6 +256,21 @@ def _entry(kind: type[Entry], content: Any, *, name: str) -> Entry:
         if not sound:
             raise ValueError(f"{name} gives a file the {key} {value!r:.80}, which is not allowed; {DAMAGED}")
     return entry
+
+
+def _review(content: Any, *, name: str) -> Review:
+    try:
+        review = Review(**content)
+    except TypeError as error:
+        raise ValueError(f"{name} describes its review as {content!r:.80} ({error}); {DAMAGED}") from error
+    version = (review.version_of, review.version_of_manifest)
+    sound = isinstance(review.decided_by, list) and all(isinstance(person, str) for person in review.decided_by)
+    sound = sound and isinstance(review.decisions, str) and _SHA256.fullmatch(review.decisions) is not None
+    sound = sound and all(run is None or is_name(run) for run in (review.units_of, review.version_of))
+    sound = sound and (version == (None, None) or _SHA256.fullmatch(review.version_of_manifest or "") is not None)
+    if not sound:
+        raise ValueError(f"{name} describes its review as {content!r:.80}, which is not allowed; {DAMAGED}")
+    return review
 
 
 def _is_count(value: Any) -> bool:

@@ -91,7 +91,13 @@ def publish(
         if earlier is not None:
             _require_same(run_store, earlier, recipe=facts.recipe, contents=contents)
             # It keeps telling what made it, whatever is installed now.
-            facts = replace(facts, config=earlier.config, backbone=earlier.backbone, versions=earlier.versions)
+            facts = replace(
+                facts,
+                config=earlier.config,
+                backbone=earlier.backbone,
+                versions=earlier.versions,
+                review=earlier.review,
+            )
         manifest = earlier
         if earlier is None or not _is_whole(run_store, earlier):
             manifest = _write_all(
@@ -183,6 +189,7 @@ def _write_all(
         weights=weights_entry,
         contents=contents,
         real_digest=facts.real_digest,
+        review=facts.review,
     )
 
 

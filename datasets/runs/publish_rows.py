@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class PublishRows:
     """The rows of one publication.
 
     Args:
-        rows: The rows, each part in columns of METADATA_SCHEMA.
+        rows: The rows, each part in columns of METADATA_SCHEMA; of a reviewed run, with the columns of the review.
         class_names: What each label means.
         name: What the table is called in errors.
 
@@ -52,8 +53,8 @@ class PublishRows:
         all_keys, kept_keys, labels = [_no_keys()], [_no_keys()], [np.zeros(0, dtype=np.int32)]
         for part in self._parts():
             _require_labels(part, class_names=class_names)
-            for column in part.columns:
-                _hash_column(digest, column.combine_chunks())
+            for title, column in zip(part.column_names, part.columns, strict=True):
+                _hash_column(digest, _as_hashed(title, column.combine_chunks()))
             self.num_rows += part.num_rows
             kept = part.filter(part["kept"])
             self._count(kept)
@@ -100,8 +101,10 @@ class PublishRows:
     def to_parquet(self, shard_paths: Sequence[str]) -> bytes:
         """The table as Parquet bytes, with `shard` and `image_sha256` of the kept rows filled in."""
         sink, done = io.BytesIO(), 0
-        with TableWriter(sink) as writer:
-            for part in self._parts():
+        parts = self._parts()
+        first = next(parts, METADATA_SCHEMA.empty_table())
+        with TableWriter(sink, first.schema) as writer:
+            for part in chain([first], parts):
                 kept = part["kept"].to_numpy()
                 of_part = slice(done, done + int(kept.sum()))
                 writer.write(_place(part, kept, self._shard[of_part], self._hash[of_part], shard_paths=shard_paths))
@@ -121,8 +124,8 @@ class PublishRows:
         return self._by_group["synthetic", group]
 
     def _parts(self) -> Iterator[pa.Table]:
-        """The rows in METADATA_SCHEMA, a row group of the published file at a time."""
-        waiting = [METADATA_SCHEMA.empty_table()]
+        """The rows in their schema, a row group of the published file at a time."""
+        waiting: list[pa.Table] = []
         for rows in self._rows():
             waiting.append(conform_rows(rows, name=self._name))
             if len(waiting) < _PIECES and rows.num_rows < ROW_GROUP:
@@ -132,7 +135,7 @@ class PublishRows:
                 yield joined.slice(0, ROW_GROUP)
                 joined = joined.slice(ROW_GROUP)
             waiting = [joined]
-        rest = pa.concat_tables(waiting).combine_chunks()
+        rest = pa.concat_tables(waiting or [METADATA_SCHEMA.empty_table()]).combine_chunks()
         for start in range(0, rest.num_rows, ROW_GROUP):
             yield rest.slice(start, ROW_GROUP)
 
@@ -147,6 +150,11 @@ class PublishRows:
         if rank == len(self._keys) or self._keys[self._order[rank]] != name:
             return None
         return int(self._order[rank])
+
+
+def _as_hashed(name: str, column: pa.Array) -> pa.Array:
+    """A column's values; the sampler of real rows by its former name, so that a run that was published is the same."""
+    return column if name != "sampler" else pc.if_else(pc.equal(column, "real"), "none", column)
 
 
 def _hash_column(digest: Any, column: pa.Array) -> None:

@@ -4,6 +4,8 @@ The columns are declared here and nowhere else. Real training images of a balanc
 columns are null.
 """
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 METADATA_SCHEMA = pa.schema(
@@ -78,6 +80,37 @@ METADATA_SCHEMA = pa.schema(
     ]
 )
 
+#: What classifiers of label and attributes say of a candidate. Only tables of runs that ask them have these columns.
+FACTOR_COLUMNS = (
+    pa.field("shows_label", pa.bool_()),  # whether the label that was asked for is shown
+    pa.field("shows_attributes", pa.bool_()),  # whether every attribute value that was asked for is
+)
+#: What a person said of a candidate. Only tables of runs that were reviewed have these columns.
+REVIEW_FIELDS = (
+    pa.field("decision", pa.string()),  # "good", "bad", or null where nobody said anything
+    pa.field("decision_reason", pa.string()),  # why, in the reviewer's words
+    pa.field("decided_by", pa.string()),  # who
+)
+REVIEW_COLUMNS = tuple(field.name for field in REVIEW_FIELDS)
+#: Columns of runs that ask for them (scores.zero_shot), behind all others; tables without them are as they always were.
+OPTIONAL_SCHEMA = pa.schema(
+    [
+        pa.field("zero_shot_label", pa.int32()),  # the class that explains it best to the backbone (Li et al. 2023)
+        pa.field("zero_shot_probability", pa.float32()),  # that the backbone gives to the label it was drawn for
+        pa.field("zero_shot_kept", pa.bool_()),  # whether zero_shot_label is that label
+    ]
+)
+#: Every column that a table may have.
+ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *REVIEW_FIELDS, *OPTIONAL_SCHEMA])
+
+#: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
+FORMER_COLUMNS = {
+    "realness": "p_real",
+    "realness_quantile": "p_real_quantile",
+    "fingerprint": "random_projection",
+    "founder": "root_ancestor",
+}
+
 # One row a published image, for training jobs that weigh the real images instead of adding synthetic ones.
 WEIGHTS_SCHEMA = pa.schema(
     [
@@ -87,3 +120,10 @@ WEIGHTS_SCHEMA = pa.schema(
         pa.field("weight", pa.float64(), nullable=False),  # mean 1; every group has the same sum
     ]
 )
+
+
+def schema_for(columns: Collection[str]) -> pa.Schema:
+    """The schema of a table with these columns: METADATA_SCHEMA, and the columns that only some runs have."""
+    kinds = (FACTOR_COLUMNS, REVIEW_FIELDS, tuple(OPTIONAL_SCHEMA))
+    some = [parts for parts in kinds if {field.name for field in parts} & set(columns)]
+    return pa.schema([*METADATA_SCHEMA, *(field for parts in some for field in parts)]) if some else METADATA_SCHEMA

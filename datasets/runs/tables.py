@@ -6,9 +6,10 @@ import re
 from typing import IO, Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datasets.runs.records import METADATA_SCHEMA, WEIGHTS_SCHEMA
+from datasets.runs.records import ALL_COLUMNS, FORMER_COLUMNS, METADATA_SCHEMA, WEIGHTS_SCHEMA, schema_for
 from datasets.storage.canonical import DAMAGED
 
 #: Rows that lie together in a file.
@@ -22,6 +23,8 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,89}")
 def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
     """Bring a table to METADATA_SCHEMA: its column order and types, absent nullable columns filled with nulls.
 
+    A table with columns that only some runs have is brought to their schema (`schema_for`).
+
     Args:
         table: One row a candidate.
         name: What the table is called in errors.
@@ -30,28 +33,33 @@ def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
         ValueError: A column is unknown, lacks where it may not, cannot be converted or holds nulls it may not; a key is
             doubled or has other characters than letters, digits, _ and -.
     """
-    unknown = [column for column in table.column_names if column not in METADATA_SCHEMA.names]
+    schema = schema_for(table.column_names)
+    unknown = [column for column in table.column_names if column not in schema.names]
     if unknown:
         raise ValueError(f"{name} has the unknown columns {', '.join(unknown)}; declare them in METADATA_SCHEMA.")
     columns = []
-    for field in METADATA_SCHEMA:
+    for field in schema:
         if field.name not in table.column_names and field.nullable:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         columns.append(_conform_column(table, field=field, name=name))
-    conformed = pa.Table.from_arrays(columns, schema=METADATA_SCHEMA)
+    conformed = pa.Table.from_arrays(columns, schema=schema)
     _require_keys(conformed["key"].to_pylist(), name=name)
     return conformed
 
 
 class TableWriter:
-    """Writes a table in METADATA_SCHEMA as Parquet, part by part: the bytes of `table_bytes` of the whole.
+    """Writes a table as Parquet, part by part: the bytes of `table_bytes` of the whole.
 
     Every part but the last must have ROW_GROUP rows. Use as a context: the file is whole when it ends.
+
+    Args:
+        sink: Takes the bytes.
+        schema: METADATA_SCHEMA, or that of a reviewed run.
     """
 
-    def __init__(self, sink: IO[bytes]) -> None:
-        self._writer = pq.ParquetWriter(sink, METADATA_SCHEMA, **_PARQUET)
+    def __init__(self, sink: IO[bytes], schema: pa.Schema = METADATA_SCHEMA) -> None:
+        self._writer = pq.ParquetWriter(sink, schema, **_PARQUET)
 
     def write(self, part: pa.Table) -> None:
         """Add rows."""
@@ -76,7 +84,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def parse_table(data: bytes, *, name: str) -> pa.Table:
-    """Read Parquet bytes as they are, whatever their columns.
+    """Read Parquet bytes, whatever their columns; those of METADATA_SCHEMA that had another name before get today's.
 
     Raises:
         ValueError: The bytes are no readable Parquet file; the message gives `name`.
@@ -87,6 +95,7 @@ def parse_table(data: bytes, *, name: str) -> pa.Table:
             raise ValueError(f"{rows} rows in {len(data)} bytes")
         table = pq.read_table(io.BytesIO(data))
         table.validate(full=True)
+        table = _under_new_names(table)
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name} is not a readable Parquet file ({reason}); {DAMAGED}") from error
@@ -110,11 +119,25 @@ def parse_weights(data: bytes, *, name: str) -> pa.Table:
 
 
 def replace_column(table: pa.Table, column: str, *, values: list[Any] | pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The table, which has some columns of METADATA_SCHEMA, with one column's values replaced or added."""
-    field = METADATA_SCHEMA.field(column)
+    """The table, which has some of ALL_COLUMNS, with one column's values replaced or added."""
+    field = ALL_COLUMNS.field(column)
     array = pa.array(values, type=field.type) if isinstance(values, list) else values
     position = table.schema.get_field_index(column)
     return table.append_column(field, array) if position < 0 else table.set_column(position, field, array)
+
+
+def _under_new_names(table: pa.Table) -> pa.Table:
+    """Columns and samplers of rows as METADATA_SCHEMA calls them now; any other table stays as it is."""
+    names = table.column_names
+    if any(name in FORMER_COLUMNS for name in names):
+        table = table.rename_columns([FORMER_COLUMNS.get(name, name) for name in names])
+    if not {"source", "sampler"} <= set(names) or table["sampler"].type != pa.string():
+        return table
+    of_real = pc.equal(table["sampler"], "none")
+    if not pc.any(of_real).as_py():
+        return table
+    position = table.schema.get_field_index("sampler")
+    return table.set_column(position, table.schema.field(position), pc.if_else(of_real, "real", table["sampler"]))
 
 
 def _conform_column(table: pa.Table, *, field: pa.Field, name: str) -> pa.ChunkedArray:

@@ -104,6 +104,10 @@ def read_receipt(store: Store, unit: str, *, recipe: str, num_samples: int) -> U
 def read_unit(store: Store, unit: str) -> tuple[NDArray[np.uint8], pa.Table]:
     """Read a unit back. Returns its images (N, H, W, C) uint8 and its N rows, in the order of the rows.
 
+    Args:
+        store: The run's store.
+        unit: The unit's name.
+
     Raises:
         ValueError: The unit is missing, torn or damaged.
         StoreError: The store cannot be read.

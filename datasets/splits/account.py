@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datasets.readers.imageset import DAMAGED_IMAGE, ImageSet, Problem
 from datasets.readers.text_forms import look_alikes
 from datasets.splits.identity_split import straddling_sets
-from datasets.storage.escaping import for_markdown
+from datasets.storage.escaping import for_markdown, for_terminal
 
 BEYOND_CAP = "above dataset.max_images"
 # Words for "nothing" in some tables, for a class in others.
@@ -120,7 +120,7 @@ def take_account(
             entries.append(LeftOut(reason=reason, images=len(source_ids), rows=len(source_ids) * with_rows))
     if unreadable:
         count = len(unreadable)
-        named = ", ".join(_printable(problem.source_id) for problem in unreadable[:_MOST_NAMED])
+        named = ", ".join(for_terminal(problem.source_id, keep_lines=False) for problem in unreadable[:_MOST_NAMED])
         more = f" and {count - _MOST_NAMED:,} more" if count > _MOST_NAMED else ""
         entries.append(LeftOut(reason=DAMAGED_IMAGE, images=count, rows=count * with_rows, example=f"{named}{more}"))
     if num_beyond_cap:
@@ -141,7 +141,9 @@ def _entries(problems: Iterable[Problem]) -> list[LeftOut]:
             reason=kind,
             images=sum(problem.on_disk for problem in problems_of_kind),
             rows=sum(problem.is_row for problem in problems_of_kind),
-            example=_printable(f"{problems_of_kind[0].source_id} {problems_of_kind[0].reason}")[:_LONGEST_EXAMPLE],
+            example=for_terminal(f"{problems_of_kind[0].source_id} {problems_of_kind[0].reason}", keep_lines=False)[
+                :_LONGEST_EXAMPLE
+            ],
         )
         for kind, problems_of_kind in by_kind.items()
     ]
@@ -168,11 +170,6 @@ def _notes(parts: Mapping[str, ImageSet]) -> Iterator[str]:
     divided = straddling_sets([part.identities for part in sets])
     if divided:
         yield f"{len(divided):,} identities have images in two parts, e.g. {divided[0]!r:.60}."
-
-
-def _printable(text: str) -> str:
-    """A text from outside on one line, with whatever a terminal would obey written out."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _number(entry: LeftOut) -> str:

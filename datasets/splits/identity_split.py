@@ -46,6 +46,11 @@ def split_set(image_set: ImageSet, settings: SplitSettings, *, rule: str = "auto
         if image_set.identities is not None and len(set(image_set.identities)) < len(image_set):
             raise ValueError(f"{image_set.name} shows some things more than once; split it by the rule identity.")
         return make_split(image_set.labels, settings, class_names=image_set.class_names)
+    if settings.validation_each is not None:
+        raise ValueError(
+            f"split.validation_each is for sets that are split by chance, class by class; {image_set.name} is split by "
+            f"{rule}. Set validation_fraction instead."
+        )
     if rule == "parts":
         split = _by_parts(image_set, settings)
     elif rule == "identity":

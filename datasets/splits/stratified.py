@@ -30,6 +30,8 @@ class SplitSettings:
         imbalance: How many times commoner class 0 is than the last class in the training part, >= 1; None keeps all.
         validation_cap: Validation images of a class, at most; what is above it is left unused, so that a validation
             part is not richer in rare classes than a long-tailed training part. None keeps all; at least 1.
+        validation_each: Images of every class set aside for validation before the long tail, so that rare classes can
+            be validated, too; takes the place of validation_fraction. At least 1; None: by that fraction.
         seed: The same seed and labels give the same split.
     """
 
@@ -37,6 +39,7 @@ class SplitSettings:
     validation_fraction: float = 0.1
     imbalance: float | None = None
     validation_cap: int | None = None
+    validation_each: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,6 +53,10 @@ class SplitSettings:
             raise ValueError(
                 f"SplitSettings.validation_cap must be at least 1 image, or None, got {self.validation_cap}."
             )
+        if self.validation_each is not None and self.validation_each < 1:
+            raise ValueError(
+                f"SplitSettings.validation_each must be at least 1 image, or None, got {self.validation_each}."
+            )
         if self.seed < 0:
             raise ValueError(f"SplitSettings.seed must be at least 0, got {self.seed}.")
 
@@ -60,8 +67,8 @@ class Split:
 
     Attributes:
         train: Sorted int64 positions.
-        validation: Likewise.
-        test: Likewise.
+        validation: Sorted int64 positions.
+        test: Sorted int64 positions.
         left_out: Reason -> sorted positions of the images that for it are in no part.
     """
 
@@ -92,10 +99,16 @@ def make_split(labels: Indices, settings: SplitSettings, *, class_names: Sequenc
     rest, test = stratified_split(labels, test_fraction=settings.test_fraction, seed=settings.seed)
     _require_classes(labels[test], names=names, part="test part")
     _require_classes(labels[rest], names=names, part="training part")
+    each = settings.validation_each
+    if each is not None:
+        rest, first = _validation_each(labels, rest, each=each, seed=settings.seed, names=names)
     whole = rest
     if settings.imbalance is not None:
         rest = long_tail(labels, rest, imbalance=settings.imbalance, seed=settings.seed)
-    train, all_validation = validation_from(labels, rest, fraction=settings.validation_fraction, seed=settings.seed)
+    if each is not None:
+        train, all_validation = rest, first
+    else:
+        train, all_validation = validation_from(labels, rest, fraction=settings.validation_fraction, seed=settings.seed)
     _require_classes(labels[train], names=names, part="training part")
     validation = capped(labels, all_validation, settings)
     left_out = {THINNED: np.setdiff1d(whole, rest), OVER_VALIDATION_CAP: np.setdiff1d(all_validation, validation)}
@@ -114,6 +127,11 @@ def stratified_split(labels: Indices, *, test_fraction: float, seed: int) -> tup
     """Divide every class by one fraction. Returns the sorted positions (rest, test).
 
     A class of n images gives floor(test_fraction * n + 1/2) of them to the test part.
+
+    Args:
+        labels: (N,) integers, one an image.
+        test_fraction: In [0, 1].
+        seed: Decides which images of a class.
     """
     everything = np.arange(len(labels), dtype=np.int64)
     counts = {label: _half_up(test_fraction * size) for label, size in _sizes(labels).items()}
@@ -167,6 +185,21 @@ def validation_from(labels: Indices, indices: Indices, *, fraction: float, seed:
     # 1e-9: 0.29 * 100 is 28.999999999999996 in binary.
     counts = {label: math.floor(fraction * size + 1e-9) for label, size in _sizes(labels[indices]).items()}
     validation = _draw(labels, indices, counts=counts, seed=(seed, Stream.VALIDATION))
+    return np.setdiff1d(indices, validation), validation
+
+
+def _validation_each(
+    labels: Indices, indices: Indices, *, each: int, seed: int, names: Sequence[str]
+) -> tuple[Indices, Indices]:
+    """Set aside so many of every class. Returns the sorted (rest, validation)."""
+    small = [names[label] for label, size in _sizes(labels[indices]).items() if size <= each]
+    if small:
+        raise ValueError(
+            f"split.validation_each takes {each} images of every class, and leaves none of {', '.join(small)} to train "
+            "on; lower it."
+        )
+    counts = dict.fromkeys(_sizes(labels[indices]), each)
+    validation = _draw(labels, indices, counts=counts, seed=(seed, Stream.VALIDATION_EACH))
     return np.setdiff1d(indices, validation), validation
 
 

@@ -12,3 +12,5 @@ class Stream(IntEnum):
     VALIDATION_CAP = 3
     SPURIOUS = 4
     STEP_TAIL = 5
+    POOL = 6
+    VALIDATION_EACH = 7

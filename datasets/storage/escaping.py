@@ -13,17 +13,21 @@ _HIDING = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _MARKDOWN = re.compile(r"[\\|`*~]|(?<=\])\(|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?m:^\s*)[#+=-]")
 
 
-def for_terminal(text: str) -> str:
+def for_terminal(text: str, *, keep_lines: bool = True) -> str:
     r"""Text without anything that a terminal would obey: control characters are written out, e.g. as \x1b.
 
     Args:
-        text: Any; line ends and tabs stay.
+        text: Of any characters.
+        keep_lines: Whether line ends and tabs stay; else they are written out too.
 
     Example:
         >>> for_terminal("\x1b[31mred")
         '\\x1b[31mred'
     """
-    written = "".join(_written(character) if _is_control(character) else character for character in text)
+    kept = "\n\t" if keep_lines else ""
+    written = "".join(
+        _written(character) if _is_control(character) and character not in kept else character for character in text
+    )
     return _HIDING.sub(lambda match: _written(match[0]), written)
 
 
@@ -31,7 +35,7 @@ def for_markdown(text: str, *, keep_lines: bool = False) -> str:
     r"""Text that Markdown shows as it is: no markup, no HTML, no cell's end.
 
     Args:
-        text: Any.
+        text: Of any characters.
         keep_lines: Whether line ends stay; in a table or a list they would end it.
 
     Example:
@@ -48,7 +52,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+    return unicodedata.category(character) in ("Cc", "Cs")
 
 
 def _written(character: str) -> str:

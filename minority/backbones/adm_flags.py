@@ -148,7 +148,7 @@ def read_flag(name: str, value: object, *, source: str) -> Any:
 
     Args:
         name: A field of AdmFlags.
-        value: As a command line or a config has it.
+        value: What a command line or a config gives, text or not.
         source: What messages call the checkpoint.
 
     Raises:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minority.backbones.codec import Codec
+from minority.backbones.factors import Factors
 from minority.backbones.text.prompts import Prompts
 from minority.diffusion.denoiser import Denoiser
 from minority.diffusion.finite import require_finite
@@ -46,6 +47,8 @@ class Backbone:
         distilled: Why its clean estimates are no means but ends of samples, as of models distilled to a few steps, so
             that it has no likelihood bound and takes no classifier-free guidance; None of others.
         licence: As the model's card states it; None where it states none.
+        factors: Label and attributes where they are separate conditions: its labels are then rows of
+            minority/backbones/factors.py, of which the first `num_classes` tell the label alone. None of others.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Backbone:
     prompts: Prompts | None = None
     distilled: str | None = None
     licence: str | None = None
+    factors: Factors | None = None
 
     @property
     def identity(self) -> str:

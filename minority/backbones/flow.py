@@ -40,7 +40,7 @@ class FlowDenoiser(nn.Module):
         self.velocity = velocity
 
     def forward(self, x_t: Tensor, timestep: Tensor, label: Condition = None) -> Prediction:
-        """See `minority.diffusion.denoiser.Denoiser`; the timestep is s."""
+        """The noise and the clean estimate, (B, C, H, W) each; the timestep is the share of noise s."""
         share = timestep.double()
         wide = share.view(-1, 1, 1, 1)
         scale = ((1 - wide).square() + wide.square()).sqrt()

@@ -24,6 +24,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, DiTTransformer2DModel, UNet2D
 from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.dit import DiTDenoiser
+from minority.backbones.factors import Factors, with_joint_table
 from minority.backbones.latent import load_autoencoder
 from minority.backbones.licence import licence_of
 from minority.backbones.scheduler import TrainedNoise, read_scheduler
@@ -34,6 +35,7 @@ from minority.diffusion.schedule import NoiseSchedule
 from minority.weights import joint_sha256
 
 _SETTINGS = "minority.json"
+_CONDITIONS = "conditions"
 
 
 def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage | None = None) -> Backbone:
@@ -70,6 +72,7 @@ def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage 
     trained = read_scheduler(configs["scheduler"], source=scheduler)
     found: list[str] = []
     denoiser = _denoiser(path, network, configs["network"], trained, stored, found=found)
+    found += _conditions_found(stored)
     weights = {"network": weights_sha256(network)}
     codec, autoencoder = None, _part(path, "vae", "vqvae")
     if autoencoder is not None:
@@ -87,6 +90,7 @@ def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage 
         bound=trained.bound,
         codec=codec,
         licence=licence_of(path),
+        factors=denoiser.settings.factors if isinstance(denoiser, UNetDenoiser) else None,
         found=(f"family: {_kind_of(configs, trained)}", *found),
     )
 
@@ -116,7 +120,7 @@ def save_folder(
     Raises:
         BackboneError: Where the schedule is respaced, or something else than a backbone stands at `path`.
     """
-    path, settings = Path(path), settings or UNetSettings()
+    path, settings, unet = Path(path), settings or UNetSettings(), with_joint_table(unet)
     if settings.variance_type == "learned_log":
         raise BackboneError("diffusers' folders have no variance that is learned as its logarithm; save it elsewhere.")
     was_training = unet.training
@@ -134,7 +138,7 @@ def save_folder(
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(partial)
-    (partial / _SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    (partial / _SETTINGS).write_text(json.dumps(_settings_json(settings), indent=2) + "\n", encoding="utf-8")
     (partial / "README.md").write_text(card or f"# {path.name}\n", encoding="utf-8")
     if path.exists():
         shutil.rmtree(path)
@@ -190,6 +194,11 @@ def _family(path: Path, network: Path, config: Mapping[str, Any]) -> Any:
     )
 
 
+def _conditions_found(stored: Mapping[str, Any]) -> list[str]:
+    named = [f"{entry['name']} ({', '.join(entry['values'])})" for entry in stored.get(_CONDITIONS, [])]
+    return [f"conditions: {', '.join(named)}"] if named else []
+
+
 def _kind_of(configs: Mapping[str, Mapping[str, Any]], trained: TrainedNoise) -> str:
     """A pipeline's family, in words."""
     noise = {"numbered": "numbered noise levels", "ve": "variance exploding", "vp": "variance preserving", "edm": "EDM"}
@@ -225,7 +234,20 @@ def _unet_settings(stored: Mapping[str, Any], trained: TrainedNoise, unet: UNet2
         variance_type=trained.variance_type,
         num_classes=unet.config.num_class_embeds,
     )
-    unknown = [name for name in stored if name not in asdict(plain)]
+    known = [*(name for name in asdict(plain) if name != "factors"), _CONDITIONS]
+    unknown = [name for name in stored if name not in known]
     if unknown:
-        raise BackboneError(f"{_SETTINGS} has the unknown entry {unknown[0]}; it takes {', '.join(asdict(plain))}.")
-    return replace(plain, **stored)
+        raise BackboneError(f"{_SETTINGS} has the unknown entry {unknown[0]}; it takes {', '.join(known)}.")
+    settings = replace(plain, **{name: value for name, value in stored.items() if name != _CONDITIONS})
+    if _CONDITIONS not in stored:
+        return settings
+    try:
+        return replace(settings, factors=Factors.from_json(stored[_CONDITIONS]))
+    except ValueError as error:
+        raise BackboneError(f"{_SETTINGS}: {error}") from error
+
+
+def _settings_json(settings: UNetSettings) -> dict[str, Any]:
+    """As minority.json has them; conditions are there where there are any."""
+    content = {name: value for name, value in asdict(settings).items() if name != "factors"}
+    return content if settings.factors is None else content | {_CONDITIONS: settings.factors.to_json()}

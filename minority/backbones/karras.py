@@ -37,7 +37,7 @@ class KarrasDenoiser(nn.Module):
         self.register_buffer("sigma", ((1 - abar) / abar).sqrt().float(), persistent=False)
 
     def forward(self, x_t: Tensor, timestep: Tensor, label: Tensor | None = None) -> Prediction:
-        """See `minority.diffusion.denoiser.Denoiser`; the clean estimate is D's own."""
+        """The noise and the clean estimate, (B, C, H, W) each; the latter is what D says."""
         sigma = self.sigma[timestep].to(x_t)
         wide = sigma.view(-1, 1, 1, 1)
         scaled = x_t * (1 + wide.square()).sqrt()  # x_t / sqrt(abar_t)
@@ -70,7 +70,7 @@ def karras_schedule(
     """The published noise levels, evenly spaced in sigma^(1/rho) (Karras et al. 2022, eq. 5).
 
     Args:
-        num_steps: Levels.
+        num_steps: Levels, at least 2.
         sigma_min: The lowest, > 0.
         sigma_max: The highest.
         rho: How much more densely low levels are spaced.

@@ -121,7 +121,11 @@ class NetworkDenoiser(nn.Module):
 def labels_for(
     label: Tensor | None, *, num_classes: int | None, no_label: int | None, batch: int, device: torch.device
 ) -> Tensor | None:
-    """See `NetworkDenoiser.labels_for`."""
+    """The labels that a network is called with, (batch,); None where it takes none.
+
+    Raises:
+        ValueError: Labels do not fit what the network knows.
+    """
     if num_classes is None:
         if label is not None:
             raise ValueError("this backbone is unconditional: it takes no labels, pass None.")

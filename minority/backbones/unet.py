@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from minority.backbones.backbone import BackboneError
+from minority.backbones.factors import Factors
 from minority.backbones.network import NetworkDenoiser, PredictionType, VarianceType, require_prediction_type
 from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.diffusion.schedule import NoiseSchedule
@@ -32,6 +33,8 @@ class UNetSettings:
         variance_type: What C more output channels say of the reverse variance: "learned_range" its place between two
             bounds, "learned" the variance itself (as in diffusers), "learned_log" its logarithm (as in
             guided-diffusion).
+        factors: Label and attributes where they are separate conditions (minority/backbones/factors.py): the class
+            embeddings then have a row for every combination, of which the first `num_classes` tell the label alone.
     """
 
     prediction_type: PredictionType = "epsilon"
@@ -40,6 +43,7 @@ class UNetSettings:
     attention_heads: int | None = None
     timestep_scale: float = 1.0
     variance_type: VarianceType = "learned_range"
+    factors: Factors | None = None
 
     def __post_init__(self) -> None:
         require_prediction_type(self.prediction_type)
@@ -66,7 +70,7 @@ class UNetDenoiser(NetworkDenoiser):
             prediction_type=settings.prediction_type,
             variance_type=settings.variance_type,
             num_classes=settings.num_classes,
-            no_label=no_label_of(unet, settings.num_classes),
+            no_label=no_label_of(unet, settings.num_classes, factors=settings.factors),
         )
         self.settings, self.unet = settings, unet.eval()
         if settings.attention_heads is not None:
@@ -121,7 +125,7 @@ def unet_shape(unet: UNet2DModel, *, low_resolution: bool = False) -> tuple[int,
     return unet.config.in_channels // (2 if low_resolution else 1), height, width
 
 
-def no_label_of(unet: UNet2DModel, classes: int | None) -> int | None:
+def no_label_of(unet: UNet2DModel, classes: int | None, *, factors: Factors | None = None) -> int | None:
     """The label that stands for none in a U-Net that knows so many classes; None where there is none.
 
     Raises:
@@ -130,6 +134,13 @@ def no_label_of(unet: UNet2DModel, classes: int | None) -> int | None:
     rows = unet.config.num_class_embeds
     if unet.config.class_embed_type is not None:
         raise BackboneError(f"class_embed_type {unet.config.class_embed_type!r} is not supported; labels are numbers.")
+    if factors is not None:
+        if (rows, classes) != (factors.num_rows, factors.nothing):
+            raise BackboneError(
+                f"a U-Net with {rows} class embeddings cannot have the conditions {', '.join(factors.names)}, which "
+                f"take {factors.num_rows}, with num_classes = {factors.nothing}; got {classes}."
+            )
+        return factors.nothing
     if rows == classes:
         return None
     if rows is None or classes is None or rows != classes + 1:

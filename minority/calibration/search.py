@@ -137,7 +137,7 @@ def next_rung(
         settings: How many places are for exploring.
         measured: What is known about every candidate.
         survivors: Who is in this rung.
-        to: Places.
+        to: Candidates of the next rung, at least 1.
         untried: Untried neighbours of a candidate, in the order in which they are to be tried.
     """
     last = to <= settings.finalists

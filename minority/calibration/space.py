@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from minority.calibration.grids import GRIDS, Grid, check_values, combinations, 
 from minority.guidance import combination_problem
 from minority.guidance.registry import METHODS
 from minority.sampling.settings import SamplerSettings
+from minority.solvers import SolverName
 
 #: Name of plain sampling, with which every calibration is compared.
 PLAIN = "plain"
@@ -34,9 +35,14 @@ PRESENT = "present settings"
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSteps:
-    """A solver and its steps, as in SamplerSettings."""
+    """A solver and its steps, as in SamplerSettings.
 
-    solver: Literal["ancestral", "ddim", "dpm_solver", "renoise"] = "ancestral"
+    Attributes:
+        solver: As in SamplerSettings.
+        steps: Steps of the respaced chain: a number, or sections such as "logsnr20".
+    """
+
+    solver: SolverName = "ancestral"
     steps: int | str = 50
 
     def describe(self) -> str:
@@ -111,7 +117,7 @@ class CalibrationSpace(_WithGrids):
         """Where a search starts: the baselines, and combinations in which every value is about equally frequent.
 
         Args:
-            base: As for `candidates`.
+            base: What is not searched is kept as it is there.
             limit: How many, at least the baselines.
             seed: Decides the draw.
 
@@ -136,7 +142,7 @@ class CalibrationSpace(_WithGrids):
         setting; another grid of a method. The baselines are nobody's neighbours.
 
         Args:
-            base: As for `candidates`.
+            base: What is not searched is kept as it is there.
             index: The position of the combination.
             seed: Decides the order, together with the position.
         """
@@ -221,7 +227,12 @@ def _goes_with(key: str, grids: tuple[Grid, ...], base: SamplerSettings, steps: 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Sampler settings under a name."""
+    """Sampler settings under a name.
+
+    Attributes:
+        name: A line for people, unique in a search.
+        sampler: The settings.
+    """
 
     name: str
     sampler: SamplerSettings

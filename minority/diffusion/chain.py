@@ -63,7 +63,12 @@ class Estimate:
 
 @dataclass
 class Cost:
-    """Network calls a sample: every call treats the whole batch, so the count is that of each sample."""
+    """Network calls a sample: every call treats the whole batch, so the count is that of each sample.
+
+    Attributes:
+        forwards: Forward passes.
+        backwards: Backward passes.
+    """
 
     forwards: int = 0
     backwards: int = 0
@@ -92,6 +97,12 @@ class Chain:
             network's own, whether learned within the range of these two or freely, and falls back to "fixed_small";
             "auto" does the same and falls back to "fixed_large", which gives the tighter likelihood bound.
         space: Where clean states lie.
+        cost: Network calls so far.
+        given: The condition before guidance touched it.
+        kept: What a method keeps from step to step, each tensor with the samples first.
+        notes: The same of what does not belong to single samples.
+        predict: The denoiser, counted; guidance may wrap it.
+        pullbacks: How many methods will ask for the gradient of the present estimate.
     """
 
     denoiser: Denoiser
@@ -101,11 +112,11 @@ class Chain:
     space: StateSpace = PIXELS
     cost: Cost = field(default_factory=Cost)
     condition: Condition = None
-    given: Condition = field(init=False)  # the condition before guidance touched it
-    kept: dict[str, list[Tensor]] = field(default_factory=dict)  # what a method keeps from step to step, samples first
-    notes: dict[str, Any] = field(default_factory=dict)  # the same of what does not belong to single samples
-    predict: Denoiser = field(init=False)  # the denoiser, counted; guidance may wrap it
-    pullbacks: int = 0  # how many methods will ask for the gradient of the present estimate
+    given: Condition = field(init=False)
+    kept: dict[str, list[Tensor]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    predict: Denoiser = field(init=False)
+    pullbacks: int = 0
 
     def __post_init__(self) -> None:
         self.predict = self.ask

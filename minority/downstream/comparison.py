@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from minority.downstream.accuracy import METRIC_PHRASES, group_accuracy
+from minority.downstream.accuracy import METRIC_PHRASES
 from minority.downstream.data import Float64, Int64, LabelledImages
 from minority.downstream.predictions import Predictions
+from minority.downstream.trials import ChosenBy, merit
 
 Metric = Literal["worst_group_accuracy", "worst_class_accuracy", "balanced_accuracy", "accuracy"]
 #: Arm -> seed -> predictions.
@@ -140,7 +141,13 @@ def group_intervals(
     group_names: Sequence[str],
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Accuracy of one arm on every group of the test images.
+    """Accuracy of one arm on every group of the test images, in [0, 1].
+
+    Args:
+        by_seed: The arm's predictions of N test images, by seed of the training.
+        truth: Those images with their labels and groups, (N,) each.
+        group_names: What each of the G groups is called.
+        confidence: Level of the intervals, in (0, 1).
 
     Returns:
         Columns group, mean, low, high, images; groups without test images are left out.
@@ -155,23 +162,21 @@ def group_intervals(
     return pd.DataFrame(rows, columns=["group", "mean", "low", "high", "images"])
 
 
-def choose_arm(runs: Runs, validation: LabelledImages, *, num_groups: int) -> str:
-    """The arm with the best mean worst-group accuracy on the validation split; ties go to the mean over groups.
+def choose_arm(runs: Runs, validation: LabelledImages, *, num_groups: int, by: ChosenBy = "worst_group") -> str:
+    """The arm that does best on the validation split; ties as among trials (`trials.choose_trial`).
 
     Args:
         runs: Predictions of the validation images by arm and tuning seed, each arm at its chosen trial.
         validation: Those images.
         num_groups: G.
+        by: What decides.
+
+    Raises:
+        ValueError: There is no arm.
     """
     if not runs:
         raise ValueError("there is no arm to choose from.")
-
-    def merit(arm: str) -> tuple[float, float]:
-        accuracies = [group_accuracy(p.predicted, validation, num_groups=num_groups) for p in runs[arm].values()]
-        worst, mean = np.mean([np.nanmin(a) for a in accuracies]), np.mean([np.nanmean(a) for a in accuracies])
-        return round(float(worst), 9), round(float(mean), 9)
-
-    return max(runs, key=merit)
+    return max(runs, key=lambda arm: merit(list(runs[arm].values()), validation, num_groups=num_groups, by=by))
 
 
 def verdict(difference: Difference, *, name_metric: bool = True) -> str:

@@ -5,9 +5,13 @@ Shapes: N images, H x W pixels, C channels, K classes, G groups.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from minority.downstream.reading import BackboneReading
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -23,17 +27,22 @@ class LabelledImages:
         images: (N, H, W, C) uint8.
         labels: (N,) int64 classes.
         groups: (N,) int64 groups: combinations of class and attribute. Where there are none, the classes.
+        attributes: (N,) int64 values >= 0 of what divides the classes into groups, one number a combination of values;
+            None where nothing does, or where it is not known.
     """
 
     images: UInt8
     labels: Int64
     groups: Int64
+    attributes: Int64 | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise ValueError(f"images must be uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}.")
-        for name in ("labels", "groups"):
+        for name in ("labels", "groups", "attributes"):
             values = getattr(self, name)
+            if values is None:
+                continue
             if values.shape != (len(self.images),) or not np.issubdtype(values.dtype, np.integer):
                 raise ValueError(
                     f"{name} must be {len(self.images)} integers, one an image, got {values.dtype} {values.shape}."
@@ -44,7 +53,8 @@ class LabelledImages:
 
     def subset(self, indices: Int64) -> "LabelledImages":
         """The images at `indices`, in that order."""
-        return LabelledImages(self.images[indices], self.labels[indices], self.groups[indices])
+        attributes = None if self.attributes is None else self.attributes[indices]
+        return LabelledImages(self.images[indices], self.labels[indices], self.groups[indices], attributes)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,6 +68,7 @@ class DownstreamData:
         class_names: K names.
         group_names: G names.
         synthetic: Synthetic images by source, e.g. {"plain": ..., "minority": ...}.
+        reading: What a pretrained backbone makes of these images, for the arms that use one; None elsewhere.
         sensitive: Values of the test images by attribute, e.g. {"sex": ["male", None, ...]}; None where unknown.
     """
 
@@ -68,6 +79,7 @@ class DownstreamData:
     group_names: tuple[str, ...]
     synthetic: Mapping[str, LabelledImages] = field(default_factory=dict)
     sensitive: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    reading: "BackboneReading | None" = None
 
     def __post_init__(self) -> None:
         parts = {"train": self.train, "validation": self.validation, "test": self.test} | dict(self.synthetic)

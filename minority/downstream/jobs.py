@@ -21,12 +21,18 @@ from minority.downstream.trials import Trial, choose_trial, trials_for, tuning_s
 #: Raise it when a change of the code changes what a training predicts, so that no comparison mixes old and new ones.
 RESULTS_VERSION = 1
 #: They change how many trainings there are, or their speed, but no training.
-_INDECISIVE = ("record_steps", "tuning_seeds", "trials")
+_INDECISIVE = ("record_steps", "tuning_seeds", "trials", "chosen_by")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: a trial, its seed, and the part that it predicts."""
+    """One training.
+
+    Attributes:
+        trial: The arm with one choice of its settings.
+        seed: Of the training.
+        part: "validation" or "test": the images that it predicts.
+    """
 
     trial: Trial
     seed: int
@@ -81,7 +87,13 @@ class Comparison:
 
     def name(self, job: Job) -> str:
         """Name of a job's result, fit for a file: the trial, 8 hex digits over budget and images, part and seed."""
-        source = "" if job.trial.arm.source is None else self._sources[job.trial.arm.source]
+        arm = job.trial.arm
+        source = "" if arm.source is None else self._sources[arm.source]
+        if arm.needs_attributes:
+            source += _attributes(self.data.train)
+            source += "" if arm.source is None else _attributes(self.data.synthetic[arm.source])
+        if arm.uses_backbone:
+            source += self._reading
         return f"{job.trial.key}-{_digest(self._budget_and_images, source)}-{job.part}-{job.seed}"
 
     def tuning(self, arm: Arm) -> list[Job]:
@@ -126,7 +138,9 @@ class Comparison:
 
     def _choose(self, results: Mapping[Trial, Mapping[int, Predictions]]) -> Trial:
         by_trial = {trial: list(by_seed.values()) for trial, by_seed in results.items()}
-        return choose_trial(by_trial, self.data.validation, num_groups=len(self.data.group_names))
+        return choose_trial(
+            by_trial, self.data.validation, num_groups=len(self.data.group_names), by=self.settings.chosen_by
+        )
 
     def _tests_of(self, trial: Trial) -> list[Job]:
         return [Job(trial=trial, seed=seed, part="test") for seed in range(self.seeds)]
@@ -138,12 +152,20 @@ class Comparison:
         return _digest(str(RESULTS_VERSION), json.dumps(budget, sort_keys=True), *(_content(part) for part in parts))
 
     @cached_property
+    def _reading(self) -> str:
+        return "" if self.data.reading is None else self.data.reading.digest()
+
+    @cached_property
     def _sources(self) -> dict[str, str]:
         return {name: _content(images) for name, images in self.data.synthetic.items()}
 
 
 def _content(part: LabelledImages) -> str:
     return _digest(part.images.tobytes(), part.labels.tobytes(), part.groups.tobytes(), repr(part.images.shape))
+
+
+def _attributes(part: LabelledImages) -> str:
+    return "" if part.attributes is None else _digest(part.attributes.tobytes())
 
 
 def _digest(*parts: str | bytes) -> str:

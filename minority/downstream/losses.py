@@ -2,9 +2,14 @@
 
     class-balanced (Cui et al. 2019)        weight of class y  ~  (1 - beta) / (1 - beta^n_y)
     logit adjustment (Menon et al. 2021)    cross-entropy of  logits + tau log pi_y,  pi = how often y is drawn
+    by attribute                            cross-entropy of  logits + tau log p(y | a),  a = the image's attribute
+    generalised (Zhang & Sabuncu 2018)      (1 - p_y^q) / q:  what is easy is learnt, the rest is left
     GroupDRO (Sagawa et al. 2020)           q_g <- q_g exp(eta loss_g), normalised;  minimise  sum_g q_g loss_g
 
-Shapes: B images, K classes, G groups.
+Logit adjustment by attribute is that of Menon et al. with the label's share inside the attribute in place of its share
+in all: what the attribute alone says about the class is given, and need not be learnt from the image.
+
+Shapes: B images, K classes, G groups, A attributes.
 """
 
 from collections.abc import Callable
@@ -17,7 +22,7 @@ from torch import Tensor
 from minority.downstream.arms import Arm
 from minority.downstream.data import Float64, Int64
 
-#: (B, K) logits, (B, K) targets that sum to 1 a row, (B,) groups -> the loss.
+#: (B, K) logits, (B, K) targets that sum to a row's weight, (B,) groups or attributes -> the loss.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -28,6 +33,7 @@ def loss_of(
     odds: Float64,
     num_classes: int,
     num_groups: int,
+    attributes: Int64 | None = None,
     device: torch.device | str,
 ) -> Loss:
     """The loss that an arm minimises.
@@ -38,8 +44,15 @@ def loss_of(
         odds: How often each of them is drawn; same length.
         num_classes: K.
         num_groups: G.
+        attributes: Attributes of the images; same length. None where they are not known.
         device: Where logits are.
     """
+    if arm.loss == "attribute_adjusted":
+        assert attributes is not None, "asked for before"
+        share = class_shares(labels, attributes, odds, num_classes=num_classes, smoothing=arm.smoothing)
+        return AttributeAdjusted(share, tau=arm.tau, device=device)
+    if arm.loss == "generalised":
+        return GeneralisedCrossEntropy(q=arm.q)
     if arm.loss == "class_balanced":
         counts = np.bincount(labels[odds > 0], minlength=num_classes)
         return ClassBalanced(class_balanced_weights(counts, beta=arm.beta), device=device)
@@ -54,6 +67,61 @@ def loss_of(
 def cross_entropy(logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
     """Mean cross-entropy."""
     return F.cross_entropy(logits, targets)
+
+
+def entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (B,) of each image."""
+    return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+class GeneralisedCrossEntropy:
+    """(1 - p^q) / q for the probability p of the label: a large error weighs little, so that what is easy is learnt.
+
+    Args:
+        q: In (0, 1]; towards 0 it is cross-entropy, at 1 the mean absolute error.
+    """
+
+    def __init__(self, *, q: float) -> None:
+        self._q = q
+
+    def __call__(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+        """The mean; a target's row sum is the image's weight."""
+        weight = targets.sum(dim=1)
+        right = (targets * logits.softmax(dim=1)).sum(dim=1) / weight.clamp(min=1e-8)
+        return (weight * (1 - right.clamp(min=1e-8) ** self._q) / self._q).mean()
+
+
+def class_shares(labels: Int64, attributes: Int64, odds: Float64, *, num_classes: int, smoothing: float) -> Float64:
+    """p(y | a) as images are drawn, (A, K); rows sum to 1.
+
+    Args:
+        labels: (N,) classes.
+        attributes: (N,) attributes in [0, A).
+        odds: (N,) how often each image is drawn; they sum to 1.
+        num_classes: K.
+        smoothing: Images that are added to each attribute, spread over the classes.
+    """
+    drawn = np.zeros((int(attributes.max()) + 1, num_classes))
+    np.add.at(drawn, (attributes, labels), odds * len(labels))
+    drawn += smoothing / num_classes
+    return np.asarray(drawn / drawn.sum(axis=1, keepdims=True))
+
+
+class AttributeAdjusted:
+    """Cross-entropy of logits that are raised by how common their class is for the image's attribute.
+
+    Args:
+        shares: (A, K) p(y | a), all above 0.
+        tau: Strength, >= 0.
+        device: Where logits are.
+    """
+
+    def __init__(self, shares: Float64, *, tau: float, device: torch.device | str) -> None:
+        self._shift = torch.as_tensor(tau * np.log(shares), dtype=torch.float32, device=device)
+
+    def __call__(self, logits: Tensor, targets: Tensor, attributes: Tensor) -> Tensor:
+        """The mean."""
+        return F.cross_entropy(logits + self._shift[attributes], targets)
 
 
 def class_balanced_weights(counts: Int64, *, beta: float) -> Float64:
@@ -124,7 +192,7 @@ class GroupDRO:
 
     def __call__(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
         """The weighted sum of the groups' mean losses."""
-        losses = -(targets * logits.log_softmax(dim=1)).sum(dim=1)  # (B,)
+        losses = entropies(logits, targets)
         member = self._indicator[groups]  # (B, G)
         group_losses = (losses @ member) / member.sum(dim=0).clamp(min=1)
         with torch.no_grad():

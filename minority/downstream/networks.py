@@ -71,6 +71,23 @@ def build_network(
         return Classifier(nn.Sequential(*layers, trunk), num_features=num_features, num_classes=num_classes)
 
 
+def with_new_head(trunk: nn.Module, *, num_features: int, num_classes: int, seed: int) -> Classifier:
+    """A trunk that is there already, all of it to be trained on, and a head with fresh weights.
+
+    Args:
+        trunk: (B, C, H, W) in [-1, 1] -> (B, num_features).
+        num_features: D.
+        num_classes: K.
+        seed: Decides the head; torch's global random state is neither read nor changed.
+    """
+    with _seeding, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = Classifier(trunk, num_features=num_features, num_classes=num_classes)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    return network
+
+
 class _Resize(nn.Module):
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()

@@ -71,6 +71,8 @@ class DownstreamSettings:
         weight_decays: Decoupled weight decays (AdamW) that trials may use, each >= 0, in order of preference.
         trials: Trials of every arm, >= 1.
         tuning_seeds: Trainings of a trial, >= 1; their seeds are others than those that are tested.
+        chosen_by: What trials and arms are chosen by on validation images: accuracy in the worst group, or its mean
+            over groups, which few validation images a group tell more surely. The other one breaks ties.
         jitter: Augmentation of all arms.
         precision: "fp32", or "bf16" for the network's activations, on a GPU.
         record_steps: Record a step as a CUDA graph instead of launching it kernel by kernel; changes time, not results.
@@ -83,6 +85,7 @@ class DownstreamSettings:
     weight_decays: tuple[float, ...] = (0.3, 0.03)
     trials: int = 4
     tuning_seeds: int = 2
+    chosen_by: Literal["worst_group", "balanced"] = "worst_group"
     jitter: Jitter = field(default_factory=Jitter)
     precision: Literal["fp32", "bf16"] = "fp32"
     record_steps: bool = True

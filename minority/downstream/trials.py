@@ -9,7 +9,7 @@ Shapes: N images.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from typing import Any, Literal
 
@@ -21,12 +21,33 @@ from minority.downstream.arms import Arm
 from minority.downstream.data import DownstreamData, Float64, Int64, LabelledImages
 from minority.downstream.last_layer import refit_last_layer
 from minority.downstream.predictions import Predictions
+from minority.downstream.pretrained import answer, fold_of
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.training import probabilities_and_features, train
 
+ChosenBy = Literal["worst_group", "balanced"]
 #: Seeds of tuning begin here, so that none of them is a seed that is tested.
 FIRST_TUNING_SEED = 10_000
 _FOLDS = 2
+_DEFAULTS = {entry.name: entry.default for entry in fields(Arm)}
+#: Settings of an arm that always count; those that came later count where they differ from their default.
+_FIRST = {
+    "name",
+    "source",
+    "synthetic_share",
+    "synthetic_first",
+    "draws",
+    "loss",
+    "beta",
+    "tau",
+    "eta",
+    "mixup",
+    "randaugment",
+    "last_layer",
+    "ridge",
+    "tuned",
+    "values",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +72,12 @@ class Trial:
         return f"{slug}-{digest}"
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, ready for JSON."""
-        return asdict(self)
+        """All settings, ready for JSON; later ones where they are set, so that results keep their names."""
+        content = asdict(self)
+        content["arm"] = {
+            name: value for name, value in content["arm"].items() if name in _FIRST or value != _DEFAULTS[name]
+        }
+        return content
 
 
 def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:
@@ -61,7 +86,9 @@ def trials_for(arm: Arm, settings: DownstreamSettings) -> tuple[Trial, ...]:
     Raises:
         ValueError: Where the grid has fewer trials than the budget grants, so that arms would not be tried alike.
     """
-    if arm.tuned is None:
+    if arm.learner in ("linear_probe", "zero_shot"):  # they have no learning rate
+        grid = [(arm.at(value), settings.learning_rates[0], settings.weight_decays[0]) for value in arm.values]
+    elif arm.tuned is None:
         grid = [(arm, rate, decay) for decay, rate in product(settings.weight_decays, settings.learning_rates)]
     else:
         decay = settings.weight_decays[0]
@@ -103,6 +130,8 @@ def run_trial(
         part: What to predict.
         device: Where to train.
     """
+    if trial.arm.learner in ("linear_probe", "zero_shot"):
+        return answer(trial.arm, data, part=part)
     network = train(
         trial.arm,
         data,
@@ -128,43 +157,42 @@ def run_trial(
     return Predictions.of(averaged)
 
 
-def fold_of(groups: Int64) -> Int64:
-    """(N,) 0 or 1: every group's images in turns, so that both halves have all groups of two images or more."""
-    fold = np.zeros(len(groups), dtype=np.int64)
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        fold[members] = np.arange(len(members)) % _FOLDS
-    return fold
-
-
 def choose_trial(
-    results: Mapping[Trial, Sequence[Predictions]], validation: LabelledImages, *, num_groups: int
+    results: Mapping[Trial, Sequence[Predictions]],
+    validation: LabelledImages,
+    *,
+    num_groups: int,
+    by: ChosenBy = "worst_group",
 ) -> Trial:
-    """The trial with the best mean worst-group accuracy on the validation split.
+    """The trial with the best mean worst-group accuracy on the validation split, or the best mean over groups.
 
-    Ties, which few validation images make common, go to the higher mean over groups, then to the trial named first.
+    Ties, which few validation images make common, go to the other one of the two, then to the trial named first.
 
     Args:
         results: Predictions of the validation images, one a tuning seed.
         validation: Those images.
         num_groups: G; groups without validation images count neither way.
+        by: Which of the two decides.
 
     Raises:
         ValueError: Where there is nothing to choose from.
     """
     if not results or len(validation) == 0:
         raise ValueError("settings are chosen on validation images, got none; set a validation share above 0.")
+    return max(results, key=lambda trial: merit(results[trial], validation, num_groups=num_groups, by=by))
 
-    def merit(trial: Trial) -> tuple[float, float]:
-        accuracies = [
-            group_accuracy(predictions.predicted, validation, num_groups=num_groups) for predictions in results[trial]
-        ]
-        return (
-            round(float(np.mean([np.nanmin(a) for a in accuracies])), 9),
-            round(float(np.mean([np.nanmean(a) for a in accuracies])), 9),
-        )
 
-    return max(results, key=merit)
+def merit(
+    predictions: Sequence[Predictions], validation: LabelledImages, *, num_groups: int, by: ChosenBy = "worst_group"
+) -> tuple[float, float]:
+    """What a choice goes by: worst-group accuracy and the mean over groups, means over seeds, the decisive one first.
+
+    Rounded, so that the last bits of a sum decide nothing. Arguments as of `choose_trial`.
+    """
+    accuracies = [group_accuracy(one.predicted, validation, num_groups=num_groups) for one in predictions]
+    worst = round(float(np.mean([np.nanmin(a) for a in accuracies])), 9)
+    mean = round(float(np.mean([np.nanmean(a) for a in accuracies])), 9)
+    return (worst, mean) if by == "worst_group" else (mean, worst)
 
 
 def _refitted(trial: Trial, network: Any, data: DownstreamData, chosen: Int64) -> Any:

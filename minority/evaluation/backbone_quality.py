@@ -17,6 +17,7 @@ from minority.evaluation.metrics import frechet_distance
 from minority.features import Extractor, ExtractorKind, ExtractorSettings, build_extractor
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.reference import RealReference
+from minority.runtime.progress import called
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 
 UInt8 = NDArray[np.uint8]
@@ -93,14 +94,15 @@ def measure_quality(
     labels = np.resize(held_out_labels[chosen], settings.samples)
     if backbone.num_classes is None:
         labels = np.random.default_rng(settings.seed).choice(train_labels, size=settings.samples)
-    drawn = plain_samples(
-        backbone,
-        labels,
-        count=settings.samples,
-        steps=settings.sampling_steps,
-        seed=settings.seed,
-        device=device,
-    )
+    with called("plain samples"):
+        drawn = plain_samples(
+            backbone,
+            labels,
+            count=settings.samples,
+            steps=settings.sampling_steps,
+            seed=settings.seed,
+            device=device,
+        )
     extract = build_extractor(
         settings.features, backbone=backbone, train_images=train, train_labels=train_labels, device=device
     )
@@ -108,9 +110,12 @@ def measure_quality(
     evaluated = reference.locate(pixel_features(drawn))
     baselines = PixelHistogram(train), PixelNormal(train)
 
-    def bits(images: UInt8, of: Int64) -> CodeLengths:
+    def bits(images: UInt8, of: Int64, *, what: str) -> CodeLengths:
         part = choose_images(len(images), most=settings.bits_images, seed=settings.seed)
-        return _code_lengths(backbone, images[part], of[part], baselines=baselines, settings=settings, device=device)
+        with called(f"bits/dim of {what} images"):
+            return _code_lengths(
+                backbone, images[part], of[part], baselines=baselines, settings=settings, device=device
+            )
 
     return BackboneQuality(
         samples=settings.samples,
@@ -120,8 +125,8 @@ def measure_quality(
         held_out_distance=float(reference.locate(pixel_features(held_out[chosen])).nearest_distance.mean()),
         valid=float((evaluated.realism >= 1).mean()),
         levels=len(np.unique(train)),
-        train_bits=bits(train, train_labels),
-        held_out_bits=bits(held_out, held_out_labels),
+        train_bits=bits(train, train_labels, what="training"),
+        held_out_bits=bits(held_out, held_out_labels, what="held-out"),
         frechet=_frechet(
             extract,
             held_out[chosen],

@@ -15,6 +15,14 @@ Statistic = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 def wilson(successes: float, trials: float, *, z: float = 1.96) -> tuple[float, float]:
     """A 95 % interval of a share (Wilson 1927); numbers need not be whole, as effective ones are not.
 
+    Args:
+        successes: In [0, trials].
+        trials: At least 0; of none, the interval is [0, 1].
+        z: Standard deviations of a normal that the interval reaches to either side; 1.96 are 95 %.
+
+    Returns:
+        Its ends, in [0, 1].
+
     Example:
         >>> low, high = wilson(46, 100)
         >>> f"{low:.3f} ... {high:.3f}"

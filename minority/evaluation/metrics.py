@@ -111,7 +111,7 @@ def compare_pairs(real: Features, generated: Features, *, k: int) -> PairCompari
     Args:
         real: (N, D), N > k.
         generated: (M, D), M > k.
-        k: Neighbours.
+        k: Neighbours that are counted, at least 1.
     """
     among_real, other, to_real = Nearest(k), Nearest(k), Nearest(k)
     ask(real, real, among_real, leave_out_self=True)
@@ -122,7 +122,12 @@ def compare_pairs(real: Features, generated: Features, *, k: int) -> PairCompari
 
 
 def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
-    """Mean distance of each generated image to its k nearest real ones, (M,).
+    """Mean distance of each generated image to its k nearest real ones, (M,), >= 0.
+
+    Args:
+        real: (N, D) features, N > k.
+        generated: (M, D) features from the same extractor.
+        k: Neighbours that are counted, at least 1.
 
     Example:
         >>> avg_knn(np.array([[0.0], [1.0], [2.0]]), np.array([[5.0]]), k=2).tolist()
@@ -133,7 +138,13 @@ def avg_knn(real: Features, generated: Features, *, k: int = 5) -> Float64:
 
 
 def local_outlier_factor(real: Features, generated: Features, *, k: int = 5) -> Float64:
-    """Local outlier factor of each generated image among the real ones (Breunig et al. 2000), (M,), >= 0."""
+    """Local outlier factor of each generated image among the real ones (Breunig et al. 2000), (M,), >= 0.
+
+    Args:
+        real: (N, D) features, N > k.
+        generated: (M, D) features from the same extractor.
+        k: Neighbours that are counted, at least 1.
+    """
     distances_among_real, neighbours = nearest(real, real, k=k, leave_out_self=True)
     return outlier_factor(distances_among_real, neighbours, *nearest(generated, real, k=k))
 
@@ -156,6 +167,11 @@ def rarity_score(real: Features, generated: Features, *, k: int = 5) -> tuple[ND
 def precision_recall(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
     """Improved precision and recall (Kynkaanniemi et al. 2019), each in [0, 1].
 
+    Args:
+        real: (N, D) features, N > k.
+        generated: (M, D) features from the same extractor, M > k.
+        k: Neighbours that are counted, at least 1.
+
     Example:
         >>> real = np.array([[0.0], [1.0], [2.0], [3.0]])
         >>> precision_recall(real, real + 10.0, k=1)
@@ -169,7 +185,13 @@ def precision_recall(real: Features, generated: Features, *, k: int = 5) -> tupl
 
 
 def density_coverage(real: Features, generated: Features, *, k: int = 5) -> tuple[float, float]:
-    """Density (>= 0, may exceed 1) and coverage (in [0, 1]) (Naeem et al. 2020)."""
+    """Density (>= 0, may exceed 1) and coverage (in [0, 1]) (Naeem et al. 2020).
+
+    Args:
+        real: (N, D) features, N > k.
+        generated: (M, D) features from the same extractor.
+        k: Neighbours that are counted, at least 1.
+    """
     balls = in_balls(generated, real, _radii(real, k=k))
     return float(balls.counts.mean() / k), float(balls.covered.mean())
 
@@ -179,6 +201,10 @@ def frechet_distance(real: Features, generated: Features) -> float:
 
     The same number as clean-fid's where both covariances are regular, and exact where they are not, as with pixels that
     never change. Small sets of many features make it large by themselves; compare equal sizes only.
+
+    Args:
+        real: (N, D) features, N >= 2.
+        generated: (M, D) features from the same extractor, M >= 2.
 
     Example:
         >>> real = np.random.default_rng(0).normal(size=(1000, 2))
@@ -236,7 +262,7 @@ def rarest(real: Features, *, share: float = 0.1, k: int = 5) -> NDArray[np.int6
     Args:
         real: (N, D).
         share: How many of them, in (0, 1]; at least two images.
-        k: Neighbours.
+        k: Neighbours that are counted, at least 1.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}.")

@@ -35,6 +35,10 @@ class SetReport:
     coverage, fid, fid_rare (to the rarest real images), kid, sfid (where spatial features are given), rare (share
     beyond the quantile of real images), copies (share nearer to a real image than all but 1 % of those are to one
     another), yield (share that is rare, inside the real manifold and no copy).
+
+    Attributes:
+        figures: Name -> figure with its interval.
+        warnings: Sentences for people, none where nothing is doubtful.
     """
 
     figures: dict[str, Figure]

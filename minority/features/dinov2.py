@@ -30,7 +30,7 @@ def dinov2_extractor(
 
     Args:
         network: "dinov2_vits14" or "dinov2_vitb14"; timm's other names are taken as they are.
-        weights: See `find_weights`: a state dict as the source's own model has it.
+        weights: File name or URL of a state dict as the source's own model has it.
         sha256: Checksum of the weights.
         source: "timm" needs the package timm, "hub" a clone of the authors' repository, whose code is run.
         repository: That clone, for "hub".

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minority.runtime.progress import counted
+
 _SPATIAL_CHANNELS = 7  # as many as sFID takes of its network's maps
 
 UInt8 = NDArray[np.uint8]
@@ -38,7 +40,7 @@ class NetworkExtractor:
     Args:
         network: Images as `prepare` makes them -> (B, D).
         prepare: (B, H, W, C) uint8 -> the network's input, on the CPU.
-        recipe: See `Extractor`.
+        recipe: What decides the features, as text; it is hashed with them.
         batch_size: Images a call.
         device: Where to compute.
         maps: Input -> (B, C, h, w), where the network has maps that know where things are.
@@ -79,8 +81,10 @@ class NetworkExtractor:
     def _through(self, network: Callable[[Tensor], Tensor], images: UInt8) -> Float32:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(f"extractors need uint8 images (N, H, W, C), N >= 1, got {images.dtype} {images.shape}.")
-        features = [
-            network(self.prepare(images[start : start + self.batch_size]).to(self.device)).float().cpu()
-            for start in range(0, len(images), self.batch_size)
-        ]
+        features = []
+        with counted("features", unit="images") as count:
+            for start in range(0, len(images), self.batch_size):
+                batch = images[start : start + self.batch_size]
+                features.append(network(self.prepare(batch).to(self.device)).float().cpu())
+                count(start + len(batch), len(images))
         return torch.cat([part.flatten(1) for part in features]).numpy()

@@ -80,7 +80,7 @@ def inception_extractor(
     """Inception as clean-fid's mode "clean" asks it.
 
     Args:
-        weights: See `find_weights`.
+        weights: File name or URL of the weights; a URL is fetched once and kept in a cache.
         sha256: Checksum of the weights.
         batch_size: Images a call.
         device: Where to compute.

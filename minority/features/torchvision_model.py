@@ -20,7 +20,7 @@ def torchvision_extractor(
 
     Args:
         network: As torchvision calls it, for example "resnet50".
-        weights: See `find_weights`.
+        weights: File name or URL of the weights; a URL is fetched once and kept in a cache.
         sha256: Checksum of the weights.
         batch_size: Images a call.
         device: Where to compute.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, train_classifier
 from minority.diffusion.pixels import from_pixels
 from minority.features.extractor import NetworkExtractor
+from minority.runtime.progress import called
 
 
 class Trunk(nn.Module):
@@ -43,9 +44,10 @@ def classifier_extractor(
         device: Where to compute.
     """
     settings = settings or ClassifierSettings()
-    model = train_classifier(
-        images, labels, num_classes=int(labels.max()) + 1, settings=settings, seed=seed, device=device
-    )
+    with called("training the classifier of the features"):
+        model = train_classifier(
+            images, labels, num_classes=int(labels.max()) + 1, settings=settings, seed=seed, device=device
+        )
     digest = hashlib.sha256(repr((settings, seed, images.shape)).encode())
     digest.update(images.tobytes())
     digest.update(labels.tobytes())

@@ -7,9 +7,11 @@ file here.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from minority._exports import exported_from
 from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.denoiser import Denoiser
@@ -17,6 +19,21 @@ from minority.diffusion.noise import NoiseSource
 from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance.materials import Materials
 from minority.solvers import Solver
+
+if TYPE_CHECKING:
+    from minority.guidance.boost_and_skip import BoostAndSkip
+    from minority.guidance.cads import Cads
+    from minority.guidance.cfg_plus_plus import CfgPlusPlus
+    from minority.guidance.classifier_free import ClassifierFree
+    from minority.guidance.jepa_guidance import JepaGuidanceSettings
+    from minority.guidance.low_density import LowDensitySettings
+    from minority.guidance.method import Method, TrainedMethod
+    from minority.guidance.minority_guidance import MinorityGuidanceSettings
+    from minority.guidance.minority_prompt import MinorityPrompt
+    from minority.guidance.prune_and_branch import PruneAndBranch
+    from minority.guidance.registry import METHODS
+    from minority.guidance.self_guidance import SelfGuidance
+    from minority.guidance.shaped_noise import ShapedNoise
 
 
 class Guidance:
@@ -93,7 +110,12 @@ class Guidance:
 
 
 def combination_problem(guidance: Sequence[Guidance], solver: Solver) -> str | None:
-    """Which methods cannot work together or with the solver, and why; None where all can."""
+    """Which methods cannot work together or with the solver, and why; None where all can.
+
+    Args:
+        guidance: The methods, in any order.
+        solver: What takes the chain from step to step.
+    """
     for i, method in enumerate(guidance):
         others = [*guidance[:i], *guidance[i + 1 :]]
         reason = method.conflict(others, solver)
@@ -106,6 +128,10 @@ def combination_problem(guidance: Sequence[Guidance], solver: Solver) -> str | N
 
 def check_combination(guidance: Sequence[Guidance], solver: Solver) -> None:
     """Refuse methods that cannot work together.
+
+    Args:
+        guidance: The methods, in any order.
+        solver: What takes the chain from step to step.
 
     Raises:
         ValueError: Naming the methods and why.
@@ -120,4 +146,25 @@ def particle_group_of(guidance: Sequence[Guidance]) -> int:
     return max((method.particle_group for method in guidance), default=1)
 
 
-__all__ = ["Guidance", "check_combination", "combination_problem", "particle_group_of"]
+__all__ = [
+    "METHODS",
+    "BoostAndSkip",
+    "Cads",
+    "CfgPlusPlus",
+    "ClassifierFree",
+    "Guidance",
+    "JepaGuidanceSettings",
+    "LowDensitySettings",
+    "Method",
+    "MinorityGuidanceSettings",
+    "MinorityPrompt",
+    "PruneAndBranch",
+    "SelfGuidance",
+    "ShapedNoise",
+    "TrainedMethod",
+    "check_combination",
+    "combination_problem",
+    "particle_group_of",
+]
+
+__getattr__ = exported_from(__file__)

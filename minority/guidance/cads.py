@@ -10,9 +10,9 @@ and y' is brought back to y's mean and deviation, mixed in by `rescale`. The neg
 Shapes: B samples, L tokens, D features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Cads(Method):
     key: ClassVar[str] = "cads"
     paper: ClassVar[str] = "Sadat et al., ICLR 2024, arXiv 2310.17347"
     line: ClassVar[str] = "noises the prompt early on, so that samples of one prompt differ more"
+    needs_prompts: ClassVar[bool] = True
     stage: ClassVar[Stage] = "noise"  # behind methods that put another prompt in place
 
     noise_scale: float = 0.1
@@ -59,11 +60,6 @@ class Cads(Method):
                 f"Cads.noise_scale must not be negative and .rescale must lie in [0, 1], got {self.noise_scale} and "
                 f"{self.rescale}."
             )
-
-    @classmethod
-    def samplers(cls) -> Mapping[str, Self]:
-        """None: it needs a backbone that draws by prompts."""
-        return {}
 
     def refusal(self, backbone: Backbone) -> str | None:
         """Needs a backbone that is told prompts."""

@@ -8,9 +8,9 @@ Scales lie in [0, 1]; 0.6 does what classifier-free guidance does at about 7.5.
 Shapes: B samples, C channels, H x W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from minority.diffusion.denoiser import Denoiser, Prediction
 from minority.guidance import Guidance
 from minority.guidance.classifier_free import ClassifierFree, refusal_of_free_guidance
 from minority.guidance.method import Method, Stage
-from minority.solvers import Solver
+from minority.solvers import Solver, SolverName
 from minority.solvers.ddim import Ddim
 
 
@@ -35,6 +35,7 @@ class CfgPlusPlus(Method):
     key: ClassVar[str] = "cfg_plus_plus"
     paper: ClassVar[str] = "Chung et al., ICLR 2025, arXiv 2406.08070"
     line: ClassVar[str] = "classifier-free guidance that stays on the data's manifold; doubles every network call"
+    solver: ClassVar[SolverName] = "ddim"
     stage: ClassVar[Stage] = "prediction"
     obeys_prompts: ClassVar[bool] = True
 
@@ -43,11 +44,6 @@ class CfgPlusPlus(Method):
     def __post_init__(self) -> None:
         if not 0 <= self.scale <= 1:
             raise ValueError(f"CfgPlusPlus.scale must lie in [0, 1], got {self.scale}.")
-
-    @classmethod
-    def samplers(cls) -> Mapping[str, Self]:
-        """None: it needs the solver ddim beside it."""
-        return {}
 
     @property
     def calls(self) -> int:

@@ -146,7 +146,7 @@ class JepaGuidanceSettings(TrainedMethod):
 
     @classmethod
     def samplers(cls) -> Mapping[str, Self]:
-        """As published, and cheaper settings that suit the digits."""
+        """The published settings, and cheaper ones that suit the digits."""
         return {
             "jepa-published": cls(),
             "jepa": cls(scale=2.0, top=5, scaling="variance", interval=5, jacobian=False),
@@ -217,7 +217,7 @@ def top_singular_values(encoder: Encoder, x: Tensor, probes: Tensor, *, top: int
     """The largest singular values of an encoder's Jacobian, differentiable in x.
 
     Args:
-        encoder: See above.
+        encoder: Images or states (B, C, H, W) -> features (B, D), differentiable.
         x: (B, C, H, W) with gradients.
         probes: (B, R, C, H, W) random directions, R >= top; more than D or P of them are left out.
         top: How many, clipped to D and P.

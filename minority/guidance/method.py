@@ -14,6 +14,7 @@ from minority.backbones import Backbone
 from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance import Guidance
 from minority.guidance.materials import Lessons, Materials, Parts, Tensors
+from minority.solvers import SolverName
 
 #: What a method changes: where the chain starts, the state that a step arrives at, which chains go on, what the
 #: denoiser says, or the noise.
@@ -25,12 +26,14 @@ class Method(Guidance):
     """The settings of one method, a frozen dataclass.
 
     Attributes:
-        key: Its name in presets (`sampler.<key>`) and on the command line (`--guidance <key>.<setting>=...`).
+        key: Its name in presets (`sampler.<key>`) and on the command line (`--set sampler.<key>.<setting>=...`).
         paper: Where it is published.
         line: What it does, in a line.
         stage: What it changes. Methods are listed in the order of STAGES.
         grids: What a calibration searches: each grid has ascending values of some settings, and every combination of
             them is a candidate; none: nothing is searched, and the method is kept as a preset has it.
+        needs_prompts: Whether it steers text-to-image models alone.
+        solver: The solver of its named samplers.
         shown_when_absent: Whether settings without this method say so. A recipe covers what is shown, so that a new
             method must leave this alone: no run is named anew then.
         obeys_prompts: Whether it makes a prompt obeyed, so that plain samples of text-to-image models have it, too.
@@ -41,6 +44,8 @@ class Method(Guidance):
     line: ClassVar[str]
     stage: ClassVar[Stage] = "state"
     grids: ClassVar[Sequence[Mapping[str, tuple[Any, ...]]]] = ()
+    needs_prompts: ClassVar[bool] = False
+    solver: ClassVar[SolverName] = "ancestral"
     shown_when_absent: ClassVar[bool] = False
     obeys_prompts: ClassVar[bool] = False
 

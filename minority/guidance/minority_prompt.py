@@ -11,9 +11,9 @@ classifier-free guidance inside. The weights of the network and of the text enco
 Shapes: B samples, n words a sample, D features of a word, C channels, H x W latent pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class MinorityPrompt(Method):
     key: ClassVar[str] = "minority_prompt"
     paper: ClassVar[str] = "Um & Ye, CVPR 2025, arXiv 2410.07838"
     line: ClassVar[str] = "learns a word of the prompt towards rarity along the chain"
+    needs_prompts: ClassVar[bool] = True
 
     iterations: int = 10
     learning_rate: float = 0.01
@@ -86,11 +87,6 @@ class MinorityPrompt(Method):
             raise ValueError(f"MinorityPrompt.perturbation must lie in [0, 1) or be none, got {self.perturbation}.")
         if self.initial == "word" and not self.word:
             raise ValueError('MinorityPrompt.word is not set; name the word to start from, or set initial to "normal".')
-
-    @classmethod
-    def samplers(cls) -> Mapping[str, Self]:
-        """None: it needs a backbone that draws by prompts."""
-        return {}
 
     def refusal(self, backbone: Backbone) -> str | None:
         """Needs a backbone that is told prompts."""

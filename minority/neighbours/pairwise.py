@@ -186,7 +186,7 @@ class Balls(Question):
         self.covered = np.zeros(len(space.reference), dtype=bool)
 
     def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
-        """Count."""
+        """Count the balls of a tile that hold each row, and keep the radius of the smallest."""
         radius = self.radius[columns]
         inside = self.space.within(rows, columns, squared, radius)
         self.counts[rows] += inside.sum(dim=1).cpu().numpy()
@@ -239,7 +239,7 @@ class Pairs(Question):
         self.pairs = np.empty((0, 2), dtype=np.int64)
 
     def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
-        """Collect."""
+        """Collect the pairs of a tile that lie within the radius."""
         inside = self.space.within(rows, columns, squared, self.space.on_device(np.array([self.radius])))
         pairs = np.argwhere(inside.cpu().numpy()) + np.array([rows.start, columns.start])
         self.pairs = np.concatenate([self.pairs, pairs])
@@ -256,6 +256,13 @@ def nearest(
     points: Features, reference: Features, *, k: int, leave_out_self: bool = False, device: torch.device | str = "cpu"
 ) -> tuple[Float64, Int64]:
     """The k nearest reference points of every point: `Nearest` alone.
+
+    Args:
+        points: (M, D) of any real dtype.
+        reference: (N, D), N >= k, or N > k where a point is left out of its own neighbours.
+        k: Neighbours, at least 1.
+        leave_out_self: Whether `points` are the reference, each of which is not its own neighbour.
+        device: Where distances are computed.
 
     Returns:
         (M, k) Euclidean distances, ascending, and (M, k) indices. Of equally near ones the first.

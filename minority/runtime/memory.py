@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from minority.runtime.interruption import stop_if_interrupted
+from minority.runtime.progress import counted
 
 #: Not even the smallest batch fits into the device's memory.
 OutOfMemoryError = torch.OutOfMemoryError
@@ -33,7 +34,7 @@ def in_batches(
         size: Items a batch at first, a multiple of `smallest`.
         work: Does one batch, given the range of its items; called again for a shorter range where memory ran out.
         smallest: Items that must stay together; batches are multiples of it.
-        what: What the items are called in the log.
+        what: What the items are called in the log, and for whoever shows progress.
 
     Returns:
         What `work` returned, batch by batch.
@@ -44,21 +45,24 @@ def in_batches(
     results: list[_Result] = []
     start, last_line = 0, time.monotonic()
     began = last_line
-    while start < count:
-        stop_if_interrupted()
-        part = slice(start, min(start + size, count))
-        result, fitted = _try(work, part, last=size <= smallest)
-        if not fitted:
-            halved = max(smallest, size // 2 // smallest * smallest)
-            _logger.warning("out of memory with %d %s at once; going on with %d", size, what, halved)
-            size = halved
-            continue
-        results.extend(result)
-        start = part.stop
-        if start < count and time.monotonic() - last_line >= _SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
-            rate = start / (last_line - began)
-            _logger.info("%d of %d %s, %.3g a second, %.0f s left", start, count, what, rate, (count - start) / rate)
+    with counted(what, unit=what) as show:
+        while start < count:
+            stop_if_interrupted()
+            part = slice(start, min(start + size, count))
+            result, fitted = _try(work, part, last=size <= smallest)
+            if not fitted:
+                halved = max(smallest, size // 2 // smallest * smallest)
+                _logger.warning("out of memory with %d %s at once; going on with %d", size, what, halved)
+                size = halved
+                continue
+            results.extend(result)
+            start = part.stop
+            show(start, count)
+            if start < count and time.monotonic() - last_line >= _SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                rate = start / (last_line - began)
+                left = (count - start) / rate
+                _logger.info("%d of %d %s, %.3g a second, %.0f s left", start, count, what, rate, left)
     return results
 
 

@@ -26,6 +26,7 @@ from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
+from minority.sampling.diffusion_classifier import ZeroShotSettings
 from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
 from minority.sampling.sampler import sample
@@ -44,6 +45,7 @@ class ScoreSettings:
             learned; where it learned none "fixed_large", which gives the tighter bound, above all for few steps
             ("fixed_small" is loose by up to hundreds of bits there).
         held_out: Validation images, at most, whose scores are the scale of the scores' quantiles; 0 for no quantiles.
+        zero_shot: Ask a class-conditional backbone, too, which class explains a sample best (Li et al. 2023), or None.
     """
 
     perturbation: float = 0.5
@@ -51,6 +53,7 @@ class ScoreSettings:
     elbo_steps: int = 10
     variance: Variance = "auto"
     held_out: int = 200
+    zero_shot: ZeroShotSettings | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < 1:
@@ -65,7 +68,12 @@ class ScoreSettings:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of B images: minority score (squared error, larger = rarer) and negative ELBO in bits/dim, each (B,)."""
+    """Scores of B images.
+
+    Attributes:
+        minority_score: (B,) squared error, >= 0; larger = rarer.
+        negative_elbo: (B,) bits/dim; larger = less likely under the model.
+    """
 
     minority_score: NDArray[np.float32]
     negative_elbo: NDArray[np.float32]
@@ -105,7 +113,7 @@ def draw(
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> Drawn:
-    """Draw the samples with the given indices.
+    """Draw the N samples with the given indices, (N, H, W, C) uint8.
 
     Where chains may replace one another, whole particle groups of indices are drawn, each with the label of the sample
     that asked for it, and only what was asked for is returned. Ask for whole particle groups of one label, or pay for
@@ -116,7 +124,7 @@ def draw(
         seed: The run's seed.
         indices: Sample indices; each decides its own noise.
         labels: One a sample for a class-conditional backbone, None for an unconditional one.
-        settings: How.
+        settings: Steps, solver, guidance, precision and batch size of the chains.
         guidance: Methods beside those of the settings: ones that are no settings.
         reference: The real training images, for settings that weigh chains by features.
         extract: The features that the reference was fitted on.
@@ -183,7 +191,25 @@ def draw_images(
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
-    """Images (B, H, W, C) uint8 and evaluations a sample; see `draw`."""
+    """The images alone of `draw`, without methods beside the settings.
+
+    Args:
+        backbone: On any device.
+        seed: The run's seed.
+        indices: B sample indices; each decides its own noise.
+        labels: One a sample for a class-conditional backbone, None for an unconditional one.
+        settings: Steps, solver, guidance, precision and batch size of the chains.
+        reference: The real training images, for settings that weigh chains by features.
+        extract: The features that the reference was fitted on.
+        parts: What methods with trained parts have learnt, by the method's key.
+        device: Where to compute.
+
+    Returns:
+        (B, H, W, C) uint8, and denoiser evaluations a sample.
+
+    Raises:
+        ValueError: Labels or settings do not go with the backbone.
+    """
     drawn = draw(
         backbone,
         seed=seed,
@@ -224,7 +250,7 @@ def score_images(
         seed: The run's seed.
         indices: One index an image; each decides its own noise.
         labels: One an image for a class-conditional backbone, None for an unconditional one.
-        settings: See above.
+        settings: Perturbation, draws, steps of the bound and variance of the scores.
         batch_size: Images a network call.
         engine: How the network is run; None: as it is.
         device: Where to compute.

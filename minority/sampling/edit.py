@@ -9,6 +9,7 @@ Shapes: B samples, C channels, H x W pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,13 +39,18 @@ class EditSettings:
     Attributes:
         fraction: How far up the chain the images are noised (t0 / T), in (0, 1). The higher, the more differs, the
             label at last.
+        sources: Which images are varied: "group", those of the sample's own group; or "label", those of its label's
+            other groups, which are moved into the sample's group: for backbones that are told the group.
     """
 
     fraction: float = 0.5
+    sources: Literal["group", "label"] = "group"
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise ValueError(f"EditSettings.fraction must lie in (0, 1), got {self.fraction}.")
+        if self.sources not in ("group", "label"):
+            raise ValueError(f"EditSettings.sources must be group or label, got {self.sources!r}.")
 
 
 def choose_sources(
@@ -70,6 +76,37 @@ def choose_sources(
         if len(of_group) == 0:
             raise ValueError(f"group {group} has no real image that could be varied; leave edit out or add some.")
         chosen.append(int(of_group[np.random.default_rng([seed, index, _SOURCES]).integers(len(of_group))]))
+    return np.array(chosen, dtype=np.int64)
+
+
+def choose_others(
+    seed: int,
+    indices: Sequence[int],
+    groups: Sequence[int],
+    *,
+    real_groups: NDArray[np.int64],
+    group_labels: Sequence[int],
+) -> NDArray[np.int64]:
+    """As `choose_sources`, but among the real images of the label's other groups, to be moved into the sample's.
+
+    Args:
+        seed: The run's seed.
+        indices: Sample indices.
+        groups: The group of each sample.
+        real_groups: (N,) the groups of the real images.
+        group_labels: The label of every group.
+
+    Raises:
+        ValueError: For a label that has no real image outside the sample's group.
+    """
+    labels, chosen = np.asarray(group_labels), []
+    for index, group in zip(indices, groups, strict=True):
+        others = np.flatnonzero((labels[real_groups] == labels[group]) & (real_groups != group))
+        if len(others) == 0:
+            raise ValueError(
+                f"label {labels[group]} has no real image outside group {group}; set edit.sources to group."
+            )
+        chosen.append(int(others[np.random.default_rng([seed, index, _SOURCES]).integers(len(others))]))
     return np.array(chosen, dtype=np.int64)
 
 

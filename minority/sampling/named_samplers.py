@@ -69,7 +69,11 @@ def _solvers() -> dict[str, NamedSampler]:
 def _methods() -> dict[str, NamedSampler]:
     """Every method of the registry, alone, under the names that its file gives."""
     return {
-        name: NamedSampler(settings=SamplerSettings().guided(settings), paper=method.paper, line=method.line)
+        name: NamedSampler(
+            settings=SamplerSettings(solver=method.solver).guided(settings),
+            paper=method.paper,
+            line=f"of text-to-image models: {method.line}" if method.needs_prompts else method.line,
+        )
         for method in METHODS.values()
         for name, settings in method.samplers().items()
     }
@@ -132,7 +136,7 @@ def compare(
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Drawn]:
-    """Draw the same samples by several samplers: same indices, same labels, same noise.
+    """Draw the same N samples, (N, H, W, C) uint8, by several samplers: same indices, same labels, same noise.
 
     Args:
         backbone: On any device.

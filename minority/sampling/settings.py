@@ -5,7 +5,7 @@ The guidance methods are no list here: every method of minority/guidance/registr
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from minority.backbones.backbone import Precision
 from minority.diffusion.chain import Variance
@@ -13,7 +13,7 @@ from minority.engine.prepare import EngineSettings
 from minority.guidance import check_combination, particle_group_of
 from minority.guidance.method import Method
 from minority.guidance.registry import METHODS
-from minority.solvers import Solver
+from minority.solvers import Solver, SolverName
 from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
@@ -29,7 +29,7 @@ class _ChainSettings:
 
     steps: int | str = 50
     variance: Variance = "learned_range"
-    solver: Literal["ancestral", "ddim", "dpm_solver", "renoise"] = "ancestral"
+    solver: SolverName = "ancestral"
     eta: float = 0.0
 
 

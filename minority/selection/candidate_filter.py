@@ -76,7 +76,7 @@ def train_discriminator(
     Args:
         images: (N, H, W, C) uint8, the training images.
         labels: (N,) integers in [0, K).
-        rules: How.
+        rules: Whose `discriminator` says folds, negatives and budget.
         device: Where to train.
 
     Raises:

@@ -14,7 +14,7 @@ from minority.selection.diversity import k_centre
 from minority.selection.policy import Policy, refusals
 
 KEPT = "kept"
-LOOK_ALIKE, QUOTA_FULL = "look-alike of a kept sample", "quota full"
+LOOK_ALIKE, QUOTA_FULL, REFUSED = "look-alike of a kept sample", "quota full", "refused in review"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,19 @@ class Spread:
     spacing: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Reviewed:
+    """What people said of the candidates.
+
+    Attributes:
+        refused: (M,) whether a candidate may not be chosen, whatever the policy says.
+        stages: (M,) integers; candidates of a lower stage are chosen before those of a higher one.
+    """
+
+    refused: NDArray[np.bool_]
+    stages: NDArray[np.int64]
+
+
 def choose(
     rows: Mapping[str, NDArray[np.generic]],
     groups: NDArray[np.int64],
@@ -40,6 +53,7 @@ def choose(
     policy: Policy = "rare",
     rounds: NDArray[np.int64] | None = None,
     spread: Spread | None = None,
+    reviewed: Reviewed | None = None,
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Keep what the policy lets through until the quota of its group is full.
 
@@ -51,6 +65,7 @@ def choose(
         rounds: (M,) the round of each, for policies that compare within one; None: all are of one.
         spread: None keeps them in the order given. Otherwise, round by round, the candidate farthest from all kept ones
             of its group comes first.
+        reviewed: What people said; None: nobody looked. The policy compares all candidates, refused ones too.
 
     Returns:
         (M,) whether a candidate is kept, and for each one "kept" or the first filter that refused it.
@@ -59,14 +74,21 @@ def choose(
         ValueError: Something that the policy asks is not known.
     """
     reasons = [reason or QUOTA_FULL for reason in refusals(policy, rows, groups, rounds=rounds)]
+    if reviewed is not None:
+        refused = reviewed.refused.tolist()
+        reasons = [
+            REFUSED if out and reason == QUOTA_FULL else reason for out, reason in zip(refused, reasons, strict=True)
+        ]
     passed = np.array([reason == QUOTA_FULL for reason in reasons], dtype=bool)
+    stages = np.zeros(len(groups), dtype=np.int64) if reviewed is None else reviewed.stages
     for group in np.unique(groups).tolist():
         members = np.flatnonzero(passed & (groups == group))
         quota = quotas.get(group, 0)
         if spread is None:
+            members = members[np.argsort(stages[members], kind="stable")]
             chosen, alike = members[:quota].tolist(), list[int]()
         else:
-            chosen, alike = _choose_spread(members, spread, quota=quota)
+            chosen, alike = _choose_spread(members, spread, quota=quota, stages=stages)
         for i in chosen:
             reasons[i] = KEPT
         for i in alike:
@@ -74,13 +96,16 @@ def choose(
     return np.array([reason == KEPT for reason in reasons], dtype=bool), reasons
 
 
-def _choose_spread(members: NDArray[np.int64], spread: Spread, *, quota: int) -> tuple[list[int], list[int]]:
+def _choose_spread(
+    members: NDArray[np.int64], spread: Spread, *, quota: int, stages: NDArray[np.int64]
+) -> tuple[list[int], list[int]]:
     """Of the candidates `members` the chosen ones, and those that resemble a chosen one."""
     kept: list[int] = []
     alike: list[int] = []
-    for round_number in np.unique(spread.rounds[members]):
-        of_round = members[spread.rounds[members] == round_number]
-        order = of_round[k_centre(spread.features[of_round], len(of_round), kept=spread.features[kept])]
+    turns = np.stack([stages, spread.rounds], axis=1)
+    for turn in np.unique(turns[members], axis=0):
+        of_turn = members[(turns[members] == turn).all(axis=1)]
+        order = of_turn[k_centre(spread.features[of_turn], len(of_turn), kept=spread.features[kept])]
         for i in order.tolist():
             resembles = bool(kept) and _gap(i, kept, spread.features) <= spread.spacing
             if resembles:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, predict, train_classifier
+from minority.runtime.progress import called
 from minority.selection.negatives import make_negatives
 
 Float64 = NDArray[np.float64]
@@ -92,7 +93,7 @@ class Discriminator:
             images: (N, H, W, C) uint8 real training images.
             labels: (N,) integers in [0, K).
             num_classes: K.
-            settings: See above.
+            settings: Folds, negatives and each member's budget.
             device: Where to train.
 
         Raises:
@@ -105,15 +106,16 @@ class Discriminator:
             negatives = make_negatives(
                 images[seen], seed=settings.seed * settings.folds + i, mirrored=settings.mirrored_is_negative
             )
-            member = train_classifier(
-                np.concatenate([images[seen], negatives.images]),
-                np.concatenate([labels[seen], np.full(len(negatives.images), num_classes)]),
-                num_classes=num_classes + 1,
-                settings=settings.classifier,
-                seed=settings.seed * settings.folds + i,
-                sampling_weights=np.concatenate([np.full(len(seen), 1 / len(seen)), negatives.odds]),
-                device=device,
-            )
+            with called(f"training the discriminator, {i + 1} of {settings.folds}"):
+                member = train_classifier(
+                    np.concatenate([images[seen], negatives.images]),
+                    np.concatenate([labels[seen], np.full(len(negatives.images), num_classes)]),
+                    num_classes=num_classes + 1,
+                    settings=settings.classifier,
+                    seed=settings.seed * settings.folds + i,
+                    sampling_weights=np.concatenate([np.full(len(seen), 1 / len(seen)), negatives.odds]),
+                    device=device,
+                )
             members.append(member)
             if (fold == i).any():
                 outside[fold == i] = predict(member, images[fold == i])

@@ -9,11 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, SmallCNN, balancing_odds, predict, train_classifier
+from minority.runtime.progress import called
 
 
 @dataclass(frozen=True, eq=False)
 class Labeller:
-    """An ensemble that names the group of an image."""
+    """An ensemble that names the group of an image.
+
+    Attributes:
+        members: Classifiers with one output a group.
+    """
 
     members: tuple[SmallCNN, ...]
 
@@ -39,20 +44,21 @@ class Labeller:
             device: Where to train.
         """
         odds = balancing_odds(groups)
-        return cls(
-            tuple(
-                train_classifier(
-                    images,
-                    groups,
-                    num_classes=num_groups,
-                    settings=settings,
-                    seed=seed,
-                    sampling_weights=odds,
-                    device=device,
+        trained = []
+        for seed in range(members):
+            with called(f"training the labeller, {seed + 1} of {members}"):
+                trained.append(
+                    train_classifier(
+                        images,
+                        groups,
+                        num_classes=num_groups,
+                        settings=settings,
+                        seed=seed,
+                        sampling_weights=odds,
+                        device=device,
+                    )
                 )
-                for seed in range(members)
-            )
-        )
+        return cls(tuple(trained))
 
     def label(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Name the groups.

@@ -4,6 +4,7 @@
     clean       real-looking, new and of its label; nothing is asked about rarity
     moderate    clean, and farther from its neighbours than half of the real images are from theirs
     rare        clean, and rare: beyond `selection.rare_quantile` of the real images (the default)
+    recognised  new, and taken for its label by the backbone's zero-shot classifier (scores.zero_shot)
     consistent  new, and among the half of its group that the discriminator finds most clearly of its label
 
 The study of what synthetic images are worth to a classifier (docs/study.md) compares them: the rarest samples are the
@@ -18,7 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Policy = Literal["all", "clean", "moderate", "rare", "consistent"]
+Policy = Literal["all", "clean", "moderate", "rare", "consistent", "recognised"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 #: The filter's verdicts, in the order in which they are asked, and why a candidate without one is refused.
@@ -28,6 +29,7 @@ REFUSALS = {
     "valid": "not real-looking",
     "new": "copy of a training image",
     "label_kept": "label lost",
+    "zero_shot_kept": "taken for another class by the backbone",
 }
 COMMON, UNCLEAR = REFUSALS["rare"], "label less clear than in half of its group"
 
@@ -37,6 +39,7 @@ _ASKED: dict[Policy, tuple[str, ...]] = {
     "moderate": ("knn_distance_quantile", "valid", "new", "label_kept"),
     "rare": FILTERS,
     "consistent": ("new", "label_margin"),
+    "recognised": ("new", "zero_shot_kept"),
 }
 #: "moderate" wants a larger share than this of the real images to lie nearer to their neighbours.
 _MODERATE = 0.5
@@ -98,7 +101,11 @@ def passed(
 def _column(rows: Mapping[str, NDArray[np.generic]], name: str, *, policy: Policy) -> NDArray[np.generic]:
     values = np.asarray(rows[name]) if name in rows else None
     if values is None or (name == "label_margin" and np.isnan(values.astype(np.float64)).any()):
-        how = "with selection.held_out, which has a discriminator" if name == "label_margin" else "first"
+        ways = {
+            "label_margin": "with selection.held_out, which has a discriminator",
+            "zero_shot_kept": "with scores.zero_shot, which asks the backbone",
+        }
+        how = ways.get(name, "first")
         raise ValueError(f"the policy {policy} needs {name} of every candidate; evaluate them {how}.")
     return values
 

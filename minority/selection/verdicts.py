@@ -28,6 +28,8 @@ class Verdicts:
         label_probability: (M,) the discriminator's probability of the label.
         label_margin: (M,) the same less that of the likeliest other label.
         labeller_confidence: (M,) in [0, 1], how sure the labeller is of the group, where groups are recognised.
+        shows_values: (M, F) whether classifiers of label and attributes say that each value is shown that was asked
+            for, where they are asked.
         quantiles: For each score, (M,) its quantile among the training images, each evaluated without itself.
     """
 
@@ -41,6 +43,7 @@ class Verdicts:
     label_probability: NDArray[np.float64] | None = None
     label_margin: NDArray[np.float64] | None = None
     labeller_confidence: NDArray[np.float64] | None = None
+    shows_values: NDArray[np.bool_] | None = None
     quantiles: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property

@@ -8,11 +8,21 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from minority._exports import exported_from
 from minority.diffusion.chain import Chain, Estimate
+
+if TYPE_CHECKING:
+    from minority.solvers.ancestral import Ancestral
+    from minority.solvers.ddim import Ddim
+    from minority.solvers.dpm_solver import DpmSolver
+
+
+#: What settings call the solvers.
+SolverName = Literal["ancestral", "ddim", "dpm_solver", "renoise"]
 
 
 class Move(NamedTuple):
@@ -65,4 +75,6 @@ class Solver(Protocol):
         ...
 
 
-__all__ = ["Arrival", "Move", "Solver"]
+__all__ = ["Ancestral", "Arrival", "Ddim", "DpmSolver", "Move", "Solver", "SolverName"]
+
+__getattr__ = exported_from(__file__)

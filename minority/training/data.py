@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minority.backbones.factors import Factors
 from minority.training.settings import TrainingSettings
 
 
@@ -20,6 +21,7 @@ class TrainingData:
         settings: How batches are drawn.
         no_label: The label that stands for none, where labels are left out.
         shown: Whether the network sees the labels; where not, they only balance the classes.
+        factors: The conditions whose rows the labels are, where there are several.
     """
 
     def __init__(
@@ -30,12 +32,13 @@ class TrainingData:
         *,
         no_label: int | None,
         shown: bool,
+        factors: Factors | None = None,
     ) -> None:
         self.pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)) if shown and labels is not None else None
         self.weights = drawing_weights(labels, class_balance=settings.class_balance, count=len(images))
         self.settings = settings
-        self.no_label = no_label
+        self.no_label, self.factors = no_label, factors
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Images (B, C, H, W) and their labels (B,)."""
@@ -50,6 +53,10 @@ class TrainingData:
         if label is None or self.no_label is None:
             return label
         dropped = torch.rand(label.shape, generator=generator) < self.settings.label_dropout
+        if self.factors is not None:
+            shares = torch.tensor(self.settings.condition_dropout).expand(len(self.factors.names))
+            left_out = torch.rand((len(shares), len(label)), generator=generator) < shares[:, None]
+            return self.factors.without(label, left_out | dropped)
         return torch.where(dropped, self.no_label, label)
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minority.backbones.factors import FactorEmbedding, Factors
 from minority.diffusion.schedule import NoiseSchedule
 from minority.training.averages import WeightAverage, exponential, power_function
 from minority.training.checkpoint import read_checkpoint, run_identity, write_checkpoint
@@ -87,7 +88,7 @@ def train_denoiser(
         labels: (N,) int64, not negative. An unconditional network uses them to balance classes alone; None: all images
             are alike.
         schedule: The full chain to train on.
-        settings: See `TrainingSettings`.
+        settings: Steps, batch, loss, averages and precision of the training.
         checkpoint: File that receives the state every `checkpoint_every` steps and at the end (by one rename), and
             from which a killed run goes on. A finished one makes this call return at once. None: no resuming.
         on_progress: Called about a hundred times and after the last step, before the checkpoint of that step.
@@ -151,7 +152,14 @@ class _Run:
         self.predict = torch.compile(wrapped) if settings.compile else wrapped
         self._wrapped = wrapped
         no_label = _no_label(network, labels, settings)
-        self.data = TrainingData(images, labels, settings, no_label=no_label, shown=_takes_labels(network))
+        self.data = TrainingData(
+            images,
+            labels,
+            settings,
+            no_label=no_label,
+            shown=_takes_labels(network),
+            factors=_factors_of(network, settings),
+        )
         self.noiser, self.loss = Noiser(schedule), DenoisingLoss(schedule, settings, process_group.device)
         self.window = LossWindow(schedule.num_steps, process_group.device)
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -262,15 +270,32 @@ def _takes_labels(network: nn.Module) -> bool:
 
 def _no_label(network: nn.Module, labels: NDArray[np.int64] | None, settings: TrainingSettings) -> int | None:
     """The label that stands for none, where labels are left out."""
+    embedding = getattr(network, "class_embedding", None)
+    if isinstance(embedding, FactorEmbedding):
+        return embedding.factors.nothing
     if settings.label_dropout == 0:
         return None
-    embedding = getattr(network, "class_embedding", None)
     if labels is None or not isinstance(embedding, nn.Embedding) or labels.max() >= embedding.num_embeddings - 1:
         raise ValueError(
             "TrainingSettings.label_dropout needs labels, and a network with one class embedding more than there are "
             f"classes; got {getattr(embedding, 'num_embeddings', 'no')} embeddings; set it to 0 to train without."
         )
     return embedding.num_embeddings - 1
+
+
+def _factors_of(network: nn.Module, settings: TrainingSettings) -> Factors | None:
+    """The conditions of a network that has several."""
+    embedding = getattr(network, "class_embedding", None)
+    if not isinstance(embedding, FactorEmbedding):
+        return None
+    count = len(embedding.factors.names)
+    if len(settings.condition_dropout) not in (1, count) or settings.label_dropout == 0:
+        raise ValueError(
+            f"a network with {count} conditions needs TrainingSettings.label_dropout above 0, which teaches what no "
+            f"condition means, and 1 or {count} numbers in condition_dropout; got {settings.label_dropout} and "
+            f"{settings.condition_dropout}."
+        )
+    return embedding.factors
 
 
 def _generator(seed: int, step: int) -> torch.Generator:

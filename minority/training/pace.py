@@ -27,7 +27,7 @@ def seconds_a_step(
         image_shape: (C, H, W).
         num_classes: Labels that it knows.
         settings: Of the training; batch, parts and precision count.
-        device: Where.
+        device: Where to compute.
 
     Returns:
         Seconds, the median of a few steps.

@@ -30,6 +30,9 @@ class TrainingSettings:
             class c is count_c ** -class_balance. In [0, 1].
         label_dropout: Share of images whose label is left out, in [0, 1). Above 0 the network needs one class
             embedding more, the last, which then stands for "no label": classifier-free guidance needs it.
+        condition_dropout: Of a network with several conditions (minority/backbones/factors.py): share of images for
+            which each is left out on its own, one number a condition, or one for all; in [0, 1). There, `label_dropout`
+            is the share of images of which nothing is told.
         prediction: What the network predicts: "epsilon", the noise; or "v_prediction", the velocity
             sqrt(abar) noise - sqrt(1 - abar) image (Salimans & Ho 2022), which also teaches the mean colour of large
             images where hardly anything but noise is left.
@@ -56,6 +59,7 @@ class TrainingSettings:
     average_lengths: tuple[float, ...] = ()
     class_balance: float = 0.5
     label_dropout: float = 0.0
+    condition_dropout: tuple[float, ...] = (0.1,)
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     min_snr_gamma: float | None = None
     variance: Literal["fixed", "learned_range"] = "fixed"
@@ -78,6 +82,8 @@ class TrainingSettings:
         self._require("ema_decay", 0 <= self.ema_decay < 1, "lie in [0, 1)")
         self._require("class_balance", 0 <= self.class_balance <= 1, "lie in [0, 1]")
         self._require("label_dropout", 0 <= self.label_dropout < 1, "lie in [0, 1)")
+        shares = self.condition_dropout
+        self._require("condition_dropout", bool(shares) and all(0 <= x < 1 for x in shares), "lie in [0, 1)")
         self._require("min_snr_gamma", self.min_snr_gamma is None or self.min_snr_gamma > 0, "be positive, or None")
         self._require("precision", self.precision in ("fp32", "bf16", "fp16"), "be fp32, bf16 or fp16")
         self._require("prediction", self.prediction in ("epsilon", "v_prediction"), "be epsilon or v_prediction")

@@ -45,6 +45,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Args:
         path: A `.safetensors` file, or a file of `torch.save`, which is read without running any code in it.
 
+    Returns:
+        Name -> tensor, each in the shape that it was saved with.
+
     Raises:
         WeightsError: Where the file is missing, empty, truncated, would run code, or holds something else, a number
             that is not finite included.
@@ -96,7 +99,7 @@ def require_finite_tensors(tensors: Mapping[str, Tensor], *, source: object) -> 
     """Refuse weights that hold NaN or infinity: a network with one of them answers nothing else.
 
     Args:
-        tensors: By name; those of whole numbers are fine.
+        tensors: By name, of any shape; those of whole numbers are fine.
         source: What messages call the file or model.
 
     Raises:

@@ -1,6 +1,7 @@
 """What the finished units of a run hold: their rows, a few columns at a time, and the choice among the candidates."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from datasets.runs.tables import replace_column
 from datasets.runs.units import read_unit_rows
 from datasets.storage.store import Store
-from minority.selection.choice import Spread, choose
+from minority.selection.choice import Reviewed, Spread, choose
 from minority.selection.diversity import look_alikes
 from minority.selection.policy import Policy, asked_columns, passed
+from tasks.augment.decisions import Decisions
+from tasks.augment.gate import GATE_COLUMNS, REFUSED_GROUP, GroupGate, gates_of
 from tasks.augment.planning import RoundPlan, Tally, UnitPlan, quotas, tally
 from tasks.inputs.workspace import Workspace
 
@@ -36,17 +39,23 @@ class Candidates:
 
     def add(self, plan: RoundPlan) -> None:
         """Read the candidates of a finished round."""
-        rows = read_rows(self._store, plan, columns=(*_ASKED, *asked_columns(self._policy)))
+        gate = () if self._workspace.factor_judge is None else GATE_COLUMNS
+        rows = read_rows(self._store, plan, columns=(*_ASKED, *asked_columns(self._policy), *gate))
         assert rows is not None, "a round has units"
         self._rows = rows if self._rows is None else pa.concat_tables([self._rows, rows])
 
-    def choose(self) -> pa.Table | None:
-        """Their key, `kept`, `reason` and `near_duplicate_group`, in the order of the plans; None before a round."""
+    def choose(self, decisions: Decisions | None = None) -> pa.Table | None:
+        """Their key, `kept`, `reason` and `near_duplicate_group`, in the order of the plans; None before a round.
+
+        Args:
+            decisions: What people said of them; None: nobody looked.
+        """
         if self._rows is None:
             return None
-        rows = name_near_duplicates(
-            self._chosen(self._rows), radius=self._workspace.candidate_filter.thresholds["nearest_distance"]
-        )
+        rows = self._chosen(self._rows)
+        if decisions is not None:
+            rows = self._chosen(rows, reviewed=review_of(rows, decisions))
+        rows = name_near_duplicates(rows, radius=self._workspace.candidate_filter.thresholds["nearest_distance"])
         return rows.select(["key", "kept", "reason", "near_duplicate_group"])
 
     def tallies(self) -> list[Tally]:
@@ -54,22 +63,71 @@ class Candidates:
         rows = None if self._rows is None else self._chosen(self._rows)
         return tally_candidates(rows, groups=self._workspace.real.groups, wanted=self._wanted, policy=self._policy)
 
+    def gates(self) -> list[GroupGate]:
+        """What the first round says of the groups with few or no real images; none where no classifier tells them."""
+        workspace = self._workspace
+        if self._rows is None or workspace.factor_judge is None:
+            return []
+        return gates_of(
+            self._rows,
+            groups=workspace.real.groups,
+            sparse=workspace.factor_judge.sparse.tolist(),
+            real=Counter(workspace.real.train.groups),
+            floor=workspace.config.plan.gate,
+        )
+
     @property
     def _policy(self) -> Policy:
         return self._workspace.config.selection.policy
 
     @property
     def _wanted(self) -> list[int]:
-        return quotas(self._workspace.real, self._workspace.config.plan)
+        wanted = quotas(self._workspace.real, self._workspace.config.plan)
+        refused = self._refused
+        return [
+            0 if group in refused else count for group, count in zip(self._workspace.real.groups, wanted, strict=True)
+        ]
 
-    def _chosen(self, rows: pa.Table) -> pa.Table:
+    @property
+    def _refused(self) -> set[str]:
+        return {gate.group for gate in self.gates() if not gate.is_open}
+
+    def _chosen(self, rows: pa.Table, *, reviewed: Reviewed | None = None) -> pa.Table:
+        chosen = self._choice(rows, reviewed=reviewed)
+        refused = self._refused
+        if not refused:
+            return chosen
+        reasons = [
+            REFUSED_GROUP if group in refused else reason
+            for group, reason in zip(rows["group"].to_pylist(), chosen["reason"].to_pylist(), strict=True)
+        ]
+        return replace_column(chosen, "reason", values=reasons)
+
+    def _choice(self, rows: pa.Table, *, reviewed: Reviewed | None) -> pa.Table:
         return choose_candidates(
             rows,
             groups=self._workspace.real.groups,
             wanted=self._wanted,
             policy=self._policy,
             spacing=self._workspace.spacing,
+            reviewed=reviewed,
         )
+
+
+def review_of(rows: pa.Table, decisions: Decisions) -> Reviewed:
+    """What decisions mean for the choice: what was kept and is not refused stays, then comes what was called good.
+
+    Args:
+        rows: Candidates, `kept` as it was before the review.
+        decisions: What people said of them.
+    """
+    kept = rows["kept"].to_numpy()
+    refused, good = (_among(rows, decisions.keys(word)) for word in ("bad", "good"))
+    return Reviewed(refused=refused, stages=np.where(kept & ~refused, 0, np.where(good, 1, 2)))
+
+
+def _among(rows: pa.Table, keys: Collection[str]) -> NDArray[np.bool_]:
+    return np.array([key in keys for key in rows["key"].to_pylist()], dtype=bool)
 
 
 def read_rows(store: Store, units: Iterable[UnitPlan], *, columns: Sequence[str] | None = None) -> pa.Table | None:
@@ -94,6 +152,7 @@ def choose_candidates(
     wanted: Sequence[int],
     policy: Policy = "rare",
     spacing: float | None = None,
+    reviewed: Reviewed | None = None,
 ) -> pa.Table:
     """Fill in `kept` and `reason`: what the policy lets through, up to the quota of its group.
 
@@ -106,6 +165,7 @@ def choose_candidates(
         policy: Which verdicts a kept candidate must have.
         spacing: None keeps them in order. Otherwise those that differ most come first, and what is this near to a kept
             one is a look-alike.
+        reviewed: What people said of them.
     """
     group_index = {name: i for i, name in enumerate(groups)}
     group_of: NDArray[np.int64] = np.array([group_index[name] for name in rows["group"].to_pylist()], dtype=np.int64)
@@ -117,6 +177,7 @@ def choose_candidates(
         policy=policy,
         rounds=_rounds(rows),
         spread=spread,
+        reviewed=reviewed,
     )
     return replace_column(replace_column(rows, "kept", values=kept.tolist()), "reason", values=list(reasons))
 

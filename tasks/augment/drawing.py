@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.sampling.draw import draw
-from minority.sampling.edit import choose_sources, edit_images
+from minority.sampling.edit import choose_others, choose_sources, edit_images
 from minority.sampling.settings import SamplerSettings
 from tasks.augment.planning import UnitPlan
 from tasks.inputs.guidance_parts import open_parts
@@ -57,7 +57,13 @@ def draw_candidates(
             device=device,
         )
         return DrawnUnit(drawn.images, drawn.evaluations, drawn.root_ancestors)
-    sources = choose_sources(seed, plan.indices, plan.groups, real_groups=workspace.real.train_groups)
+    real = workspace.real
+    if edit.sources == "label":
+        sources = choose_others(
+            seed, plan.indices, plan.groups, real_groups=real.train_groups, group_labels=real.group_labels
+        )
+    else:
+        sources = choose_sources(seed, plan.indices, plan.groups, real_groups=real.train_groups)
     images, evaluations = edit_images(
         backbone,
         workspace.train_images[sources],

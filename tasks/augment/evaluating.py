@@ -1,11 +1,13 @@
 """What candidates turned out to be: their groups, and every filter's word on them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minority.selection.verdicts import Verdicts
+from minority.selection.without_neighbours import without_neighbours
+from tasks.inputs.factor_judge import FactorJudge
 from tasks.inputs.workspace import Workspace
 
 
@@ -48,6 +50,9 @@ def evaluate_images(
         groups = planned_groups
     labels, features = group_labels[groups], workspace.extract(images)
     verdicts = workspace.candidate_filter.evaluate(features, labels, images=images)
+    if workspace.factor_judge is not None:
+        verdicts = _shown(workspace, workspace.factor_judge, verdicts, images, features=features, groups=planned_groups)
+        return Evaluated(groups=planned_groups, labels=labels, features=features, verdicts=verdicts)
     if confidence is not None:
         kept = confidence >= workspace.label_floor
         if confirmed:
@@ -56,3 +61,29 @@ def evaluate_images(
             kept &= labels == group_labels[planned_groups]
         verdicts = verdicts.with_labeller(confidence, kept)
     return Evaluated(groups=groups, labels=labels, features=features, verdicts=verdicts)
+
+
+def _shown(
+    workspace: Workspace,
+    candidate_filter: FactorJudge,
+    verdicts: Verdicts,
+    images: NDArray[np.uint8],
+    *,
+    features: NDArray[np.floating],
+    groups: NDArray[np.int64],
+) -> Verdicts:
+    """The verdicts, with what the classifiers of label and attributes say; in sparse groups theirs decide."""
+    asked = candidate_filter.values[groups]
+    said = replace(
+        verdicts,
+        shows_values=candidate_filter.classifiers.accepts(images, asked),
+        labeller_confidence=candidate_filter.classifiers.confidence(images, asked),
+    )
+    realism = candidate_filter.shared.realism(features, asked)
+    return without_neighbours(
+        said,
+        candidate_filter.sparse[groups],
+        realism=realism,
+        floor=candidate_filter.shared.floor,
+        candidate_filter=workspace.candidate_filter,
+    )

@@ -19,6 +19,8 @@ from tasks.inputs.real_data import RealData
 
 #: Most task runs of a stage where the config does not say. Each costs Prefect's database some 25 kB.
 MOST_TASKS = 128
+#: Candidates by which a group with few or no real images is let through or refused (plan.gate).
+GATE_CANDIDATES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class RoundPlan:
     """The units of one sampler in one round: as a sequence of `UnitPlan`, each made when it is asked for.
 
     Attributes:
-        sampler: As in UnitPlan.
-        round: As in UnitPlan.
+        sampler: "minority", "plain" (the baseline) or "real".
+        round: Number of the round, from 0.
         unit_size: Samples a unit; the last has what is left.
         indices: (N,) sample indices.
         groups: (N,) the group of each.
@@ -133,7 +135,8 @@ class Tally:
 def quotas(real: RealData, config: PlanConfig) -> list[int]:
     """Synthetic images wanted for every group, so that groups come out equally large."""
     quota, have = group_quota(real, config), Counter(real.train.groups)
-    return [max(0, quota - have[group]) for group in real.groups]
+    filled = set(real.groups if isinstance(config.groups, str) else config.groups)
+    return [max(0, quota - have[group]) if group in filled else 0 for group in real.groups]
 
 
 def group_quota(real: RealData, config: PlanConfig) -> int:
@@ -151,6 +154,7 @@ def plan_round(
     first_index: int,
     wanted: Sequence[int],
     particle_group: int = 1,
+    sparse: Sequence[bool] = (),
 ) -> RoundPlan | None:
     """Plan one round of candidates.
 
@@ -163,6 +167,8 @@ def plan_round(
         particle_group: Candidates that are drawn together (`SamplerSettings.particle_group`): each particle group is of
             one group, and lies whole in one unit. `first_index` must be a multiple of it, as it is after whole particle
             groups.
+        sparse: Which groups have so few real images that their first round decides whether they are drawn at all: it
+            then has `GATE_CANDIDATES` of each at least, as far as the budget goes; empty: none.
 
     Returns:
         The units; None where quotas are full, the rounds are over or the budget is spent.
@@ -171,6 +177,11 @@ def plan_round(
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
     particle_groups = [math.ceil(tally.missing / _expected_yield(tally, config) / particle_group) for tally in tallies]
+    if round_number == 0 and any(sparse):
+        least = math.ceil(GATE_CANDIDATES / particle_group)
+        particle_groups = [
+            max(count, least) if few and count else count for count, few in zip(particle_groups, sparse, strict=True)
+        ]
     if sum(particle_groups) * particle_group > budget:
         particle_groups = [
             count * max(0, budget) // (sum(particle_groups) * particle_group) for count in particle_groups

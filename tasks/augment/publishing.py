@@ -1,26 +1,24 @@
 """Publishing a run: kept images into shards, every candidate into the table, the manifest last."""
 
-import heapq
 import importlib.metadata
 from collections.abc import Iterator, Sequence
-from itertools import compress
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from prefect import task
 from prefect.logging import get_run_logger
 
 from datasets.runs.latest import move_latest
-from datasets.runs.manifest import MANIFEST_FILE, Manifest, RunFacts
+from datasets.runs.manifest import MANIFEST_FILE, Manifest, Review, RunFacts
 from datasets.runs.publish import publish
-from datasets.runs.shards import Sample
 from datasets.runs.tables import replace_column
-from datasets.runs.units import read_unit, read_unit_rows, receipt_of
+from datasets.runs.units import read_unit_rows, receipt_of
 from datasets.storage.store import Store
 from minority.backbones import Backbone
 from minority.backbones.licence import training_terms
 from tasks.augment.announcement import announce_dataset
 from tasks.augment.candidates import Candidates
+from tasks.augment.decisions import Decisions
+from tasks.augment.kept_images import UnitImages, kept_samples
 from tasks.augment.planning import RoundPlan, UnitPlan, quotas
 from tasks.augment.plans import run_plans
 from tasks.config.runs import AugmentConfig
@@ -30,15 +28,20 @@ from tasks.inputs.workspace import Workspace, open_workspace
 
 _PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "scikit-learn", "torch")
 _CHOICE = ("kept", "reason", "near_duplicate_group")
-_RECORD = ("source", "sampler", "source_id", "sample_index", "seed", "label_name", "group")
 
 
 @task(**TRIED_AGAIN)
-def publish_run(config: AugmentConfig, rounds: int) -> str:
-    """Publish what the units of so many rounds hold. Returns the manifest's URL; the same again changes nothing."""
+def publish_run(config: AugmentConfig, rounds: int, decisions: Decisions | None = None) -> str:
+    """Publish what the units of so many rounds hold. Returns the manifest's URL; the same again changes nothing.
+
+    Args:
+        config: The run.
+        rounds: How many were drawn.
+        decisions: What people said of the candidates; None: nobody looked.
+    """
     workspace = open_workspace(config)
     store = open_run_store(workspace.run)
-    manifest = publish_rounds(workspace, store, rounds=rounds)
+    manifest = publish_rounds(workspace, store, rounds=rounds, decisions=decisions)
     latest = move_latest(workspace.run.store, config.name, workspace.run.run_id)
     url = store.url(MANIFEST_FILE)
     if (terms := training_terms(workspace.backbone.licence)) is not None:
@@ -53,11 +56,10 @@ def publish_run(config: AugmentConfig, rounds: int) -> str:
     return url
 
 
-def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manifest:
+def publish_rounds(workspace: Workspace, store: Store, *, rounds: int, decisions: Decisions | None = None) -> Manifest:
     """Choose among the candidates of all rounds and write the dataset, a unit at a time."""
     real, config = workspace.real, workspace.config
     wanted = quotas(real, config.plan)
-    how = "which was trained on the training split alone" if workspace.backbone.prompts is None else "by prompts"
     facts = RunFacts(
         dataset=config.name,
         run_id=workspace.run.run_id,
@@ -68,24 +70,45 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int) -> Manife
         class_names=list(real.train.class_names),
         quotas=dict(zip(real.groups, wanted, strict=True)),
         real_digest=real.digest,
-        provenance=f"Real images: {real.licence} Synthetic images: drawn by the backbone {workspace.backbone.name}, "
-        f"{how}.{_licence(workspace.backbone)}",
+        provenance=provenance_of(real.licence, workspace.backbone.name, config=config) + _licence(workspace.backbone),
         real_images=real.account.to_markdown(examples=False),
+        review=None if decisions is None else _review(decisions, workspace.run.run_id),
     )
+    plans, choice = chosen_candidates(workspace, store, rounds=rounds, decisions=decisions)
+    return publish(
+        store,
+        facts=facts,
+        samples=kept_samples(store, _streams(plans, choice, with_real=config.publish.real)),
+        metadata=lambda: run_rows(store, plans, choice, decisions=decisions),
+        samples_per_shard=config.publish.samples_per_shard,
+    )
+
+
+def _review(decisions: Decisions, run_id: str) -> Review:
+    return Review(decided_by=decisions.people, decisions=decisions.sha256, units_of=run_id)
+
+
+def provenance_of(licence: str, backbone: str, *, config: AugmentConfig) -> str:
+    """Where the images of a run come from, for its card."""
+    how = "which was trained on the training split alone" if config.backbone.prompts is None else "by prompts"
+    return f"Real images: {licence} Synthetic images: drawn by the backbone {backbone}, {how}."
+
+
+def chosen_candidates(
+    workspace: Workspace, store: Store, *, rounds: int, decisions: Decisions | None = None
+) -> tuple[list[RoundPlan], pa.Table | None]:
+    """The plans of a run that has drawn so many rounds, and the choice among its candidates (`Candidates.choose`).
+
+    Raises:
+        ValueError: A unit is missing, or was made by other settings.
+    """
     plans = run_plans(workspace.run, store, rounds=rounds)
     _require_units(store, plans, recipe=workspace.run.recipe)
     candidates = Candidates(workspace, store)
     for plan in plans:
         if plan.sampler == "minority":
             candidates.add(plan)
-    choice = candidates.choose()
-    return publish(
-        store,
-        facts=facts,
-        samples=_kept_samples(store, plans, choice, with_real=config.publish.real),
-        metadata=lambda: _rows(store, plans, choice),
-        samples_per_shard=config.publish.samples_per_shard,
-    )
+    return plans, candidates.choose(decisions)
 
 
 def _told_of(backbone: Backbone) -> dict[str, str]:
@@ -116,14 +139,16 @@ def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> 
             )
 
 
-def _rows(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None) -> Iterator[pa.Table]:
+def run_rows(
+    store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, decisions: Decisions | None = None
+) -> Iterator[pa.Table]:
     """The rows of every unit with the final choice: real images, candidates, baseline."""
     for unit, chosen in _with_choice(plans, choice, samplers=("real", "minority", "plain")):
         rows = read_unit_rows(store, unit.unit)
         if chosen is not None:
             for name in _CHOICE:
                 rows = replace_column(rows, name, values=chosen[name])
-        yield rows
+        yield rows if decisions is None else decisions.add_columns(rows)
 
 
 def _with_choice(
@@ -138,36 +163,15 @@ def _with_choice(
             yield unit, chosen
 
 
-def _kept_samples(
-    store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, with_real: bool
-) -> Iterator[Sample]:
-    """Real and synthetic images, each stream in the order of its units, evenly interleaved."""
-    counts = {
-        "real": sum(plan.num_samples for plan in plans if plan.sampler == "real") if with_real else 0,
-        "minority": 0 if choice is None else pc.sum(choice["kept"]).as_py(),
-    }
-    streams = [_stream(store, plans, choice, sampler=sampler) for sampler in counts]
-    fractions = [_fractions(count, which) for which, count in enumerate(counts.values())]
-    for _, which in heapq.merge(*fractions):
-        yield next(streams[which])
-
-
-def _fractions(count: int, which: int) -> Iterator[tuple[float, int]]:
-    return (((i + 0.5) / count, which) for i in range(count))
-
-
-def _stream(store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, sampler: str) -> Iterator[Sample]:
-    """The kept images of a sampler; units without any are not read."""
-    for unit, chosen in _with_choice(plans, choice, samplers=[sampler]):
-        kept = [True] * unit.num_samples if chosen is None else chosen["kept"].to_pylist()
-        if not any(kept):
-            continue
-        images, rows = read_unit(store, unit.unit)
-        records = rows.select(["key", "label", *_RECORD]).to_pylist()
-        for image, record in compress(zip(images, records, strict=True), kept):
-            yield Sample(
-                key=record["key"],
-                image=image,
-                label=record["label"],
-                record={name: record[name] for name in _RECORD if record[name] is not None},
-            )
+def _streams(plans: Sequence[RoundPlan], choice: pa.Table | None, *, with_real: bool) -> list[list[UnitImages]]:
+    """Which images of every unit are published: real ones, then candidates."""
+    streams = []
+    for sampler in ("real", "minority"):
+        parts = _with_choice(plans, choice, samplers=[sampler])
+        streams.append(
+            [
+                UnitImages(unit.unit, [with_real] * unit.num_samples if chosen is None else chosen["kept"].to_pylist())
+                for unit, chosen in parts
+            ]
+        )
+    return streams

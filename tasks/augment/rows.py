@@ -1,16 +1,22 @@
 """The rows of a unit: candidates with their verdicts, and real images."""
 
 import json
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from minority.sampling.diffusion_classifier import class_errors, class_probabilities
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
+from minority.selection.policy import FILTERS
+from minority.selection.verdicts import Verdicts
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan
+from tasks.inputs.factor_judge import FactorJudge
 from tasks.inputs.scoring import TRAINING_INDEX, score, score_quantiles
 from tasks.inputs.workspace import Workspace
 
@@ -56,6 +62,7 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
         "reason": ["baseline" if plan.sampler == "plain" else "not chosen yet"] * plan.num_samples,
     }
     rows |= _verdict_columns(workspace, evaluated)
+    rows |= _zero_shot_columns(workspace, images, indices=plan.indices, labels=evaluated.labels)
     quantiles = evaluated.verdicts.quantiles | score_quantiles(workspace, scores)
     rows |= {
         f"{name}_quantile": quantiles[field].astype(np.float32)
@@ -93,6 +100,9 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "kept": [workspace.config.publish.real] * plan.num_samples,
         "reason": ["real"] * plan.num_samples,
     }
+    rows |= _zero_shot_columns(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], labels=labels)
+    if workspace.factor_judge is not None:  # so that all units of a run have the same columns
+        rows |= dict.fromkeys(("shows_label", "shows_attributes"), pa.nulls(plan.num_samples, pa.bool_()))
     return images, pa.table(rows)
 
 
@@ -112,16 +122,46 @@ def _shared_columns(
     }
 
 
+def _zero_shot_columns(
+    workspace: Workspace, images: NDArray[np.uint8], *, indices: Sequence[int], labels: NDArray[np.int64]
+) -> dict[str, object]:
+    """What the backbone takes the images for, without a training image; nothing where it is not asked."""
+    settings = workspace.config.scores.zero_shot
+    if settings is None:
+        return {}
+    errors = class_errors(
+        workspace.backbone,
+        images,
+        seed=workspace.config.seed,
+        indices=indices,
+        settings=settings,
+        num_classes=len(workspace.real.train.class_names),
+        device=workspace.device,
+    )
+    probabilities = class_probabilities(errors, dimensions=math.prod(workspace.backbone.state_shape))
+    answers = probabilities.argmax(axis=1)
+    return {
+        "zero_shot_label": answers.astype(np.int32),
+        "zero_shot_probability": probabilities[np.arange(len(labels)), labels].astype(np.float32),
+        "zero_shot_kept": answers == labels,
+    }
+
+
+def _shown(candidate_filter: FactorJudge, verdicts: Verdicts) -> dict[str, object]:
+    assert verdicts.shows_values is not None, "a run with a factor evaluate asks it"
+    attributes = verdicts.shows_values[:, 1:] if candidate_filter.tells_label else verdicts.shows_values
+    label = verdicts.shows_values[:, 0] if candidate_filter.tells_label else np.ones(len(attributes), dtype=bool)
+    return {"shows_label": label, "shows_attributes": attributes.all(axis=1)}
+
+
 def _verdict_columns(workspace: Workspace, evaluated: Evaluated) -> dict[str, object]:
     verdicts = evaluated.verdicts
     neighbourhood = verdicts.neighbourhood
     ids = workspace.real.train.source_ids
-    columns: dict[str, object] = {
+    columns: dict[str, object] = {} if workspace.factor_judge is None else _shown(workspace.factor_judge, verdicts)
+    columns |= {
         "nearest_source_id": [ids[i] for i in neighbourhood.nearest],
-        "rare": verdicts.rare,
-        "valid": verdicts.valid,
-        "new": verdicts.new,
-        "label_kept": verdicts.label_kept,
+        **{name: getattr(verdicts, name) for name in FILTERS},
         "random_projection": list(projected(evaluated.features)),
     }
     scores = {

@@ -87,7 +87,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
             settings=config.adaptation,
             checkpoint=told.path / _CHECKPOINT,
             on_progress=report,
-            on_evaluation=look,
+            on_evaluation=evaluate,
         )
     except ValueError as error:
         raise InputError(f"adaptation: {error}") from error

@@ -1,6 +1,7 @@
 """The model card of a trained backbone: what it is, what it saw, how good it is, and the commands that say so."""
 
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from datasets.storage.escaping import for_markdown
 from minority.evaluation.backbone_quality import QualitySettings
 from minority.evaluation.backbone_quality_figures import MEMORISED_BELOW, BackboneQuality, CodeLengths
+from minority.evaluation.factor_fidelity import FactorFidelity
 from tasks.config.presets import load_preset
 from tasks.config.runs import AdaptConfig, TrainBackboneConfig
 from tasks.errors import InputError
@@ -24,8 +26,9 @@ def model_card(
     real: RealData,
     *,
     parameters: int,
-    quality: BackboneQuality,
+    quality: BackboneQuality | None,
     averages: Mapping[str, float] | None = None,
+    fidelity: FactorFidelity | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -33,8 +36,9 @@ def model_card(
         config: What it was trained by.
         real: The images it was trained and evaluated on.
         parameters: How many numbers it has learnt.
-        quality: Its figures.
+        quality: Its figures; None where it was not evaluated.
         averages: Bits/dim of held-out images by every average of the weights that was kept.
+        fidelity: What samples of every combination show, of a backbone with separate conditions.
     """
     counts = np.bincount(real.train.labels)
     height, width, channels = real.train.image_shape
@@ -50,7 +54,31 @@ It saw no validation or test image.
 - **Training**: {settings.steps} steps of {settings.batch_size} images, seed {settings.seed}, {config.schedule} \
 schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 - **Made by**: `{command("train-backbone", config)}`
-- **Evaluated by**: `{command("evaluate-backbone", config)}`
+{_quality(config, quality, averages or {}, fidelity)}
+**Published figures**: {for_markdown(config.published or "none were given to compare with.")}
+
+## Limits
+
+It is meant for demonstrations and tests of this project. It knows nothing but these classes, and the rarest of them
+from {int(counts.min())} images.
+"""
+
+
+def _quality(
+    config: TrainBackboneConfig,
+    quality: BackboneQuality | None,
+    averages: Mapping[str, float],
+    fidelity: FactorFidelity | None,
+) -> str:
+    if quality is None or config.quality is None:
+        evaluated = config.model_copy(update={"quality": QualitySettings()})
+        asked = command("evaluate-backbone", evaluated)
+        return f"""
+## Quality
+
+Not evaluated: the evaluation was switched off. Whether it learnt or memorised is not known; `{asked}` finds out.
+"""
+    return f"""- **Evaluated by**: `{command("evaluate-backbone", config)}`
 
 ## Quality
 
@@ -59,14 +87,7 @@ schedule of {config.timesteps} timesteps, averaged weights{_options(config)}.
 {frechet_table(quality, config.quality)}
 
 {memory_table(quality)}
-{_averages_table(averages or {})}
-**Published figures**: {for_markdown(config.published or "none were given to compare with.")}
-
-## Limits
-
-It is meant for demonstrations and tests of this project. It knows nothing but these classes, and the rarest of them
-from {int(counts.min())} images.
-"""
+{fidelity_table(fidelity)}{_averages_table(averages)}"""
 
 
 def bits_table(quality: BackboneQuality) -> str:
@@ -112,6 +133,45 @@ def memory_table(quality: BackboneQuality) -> str:
 | memorised (samples nearer than {MEMORISED_BELOW:g} of held-out) | {"yes" if quality.memorised else "no"} |"""
 
 
+def fidelity_table(fidelity: FactorFidelity | None) -> str:
+    """How faithfully every condition is drawn; nothing where there is the label alone."""
+    if fidelity is None:
+        return ""
+    rows = "\n".join(
+        f"| {for_markdown(name)} | {_percent(right)} | {_percent(fidelity.mean(name, observed=True))} | "
+        f"{_percent(fidelity.mean(name, observed=False))} |"
+        for name, right in fidelity.held_out.items()
+    )
+    absent = [one for one in fidelity.combinations if one.training == 0]
+    listed = "\n".join(
+        f"| {for_markdown(', '.join(f'{name} {value}' for name, value in one.values.items()))} | "
+        f"{' | '.join(_percent(share) for share in one.shown.values())} |"
+        for one in absent
+    )
+    names = " | ".join(map(for_markdown, fidelity.held_out))
+    seldom = (
+        ""
+        if not absent
+        else f"""
+| combination without training image | {names} |
+|---|{"---|" * len(fidelity.held_out)}
+{listed}
+"""
+    )
+    return f"""
+| condition: the value asked for is shown | held-out real images | samples of seen combinations | of unseen ones |
+|---|---|---|---|
+{rows}
+
+By classifiers of every condition, fitted on the training images; {fidelity.samples} samples of each of \
+{len(fidelity.combinations)} combinations, conditions composed (`composed_conditions`).
+{seldom}"""
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.0%}"
+
+
 def _kind(config: TrainBackboneConfig) -> str:
     if not config.conditional:
         return "An unconditional"
@@ -129,7 +189,13 @@ def _options(config: TrainBackboneConfig) -> str:
         options.append("learned-range variance (hybrid loss)")
     if settings.min_snr_gamma is not None:
         options.append(f"min-SNR weighting, gamma {settings.min_snr_gamma:g}")
-    if settings.label_dropout > 0:
+    if config.conditions:
+        shares = ", ".join(f"{share:.0%}" for share in settings.condition_dropout)
+        options.append(
+            f"conditions {', '.join(config.conditions)} apart, each left out for {shares} of the images, all for "
+            f"{settings.label_dropout:.0%}"
+        )
+    elif settings.label_dropout > 0:
         options.append(f"{settings.label_dropout:.0%} of the labels left out")
     if settings.precision != "fp32":
         options.append(f"arithmetic in {settings.precision}")

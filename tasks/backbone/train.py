@@ -1,7 +1,10 @@
 """Training a backbone: reads the training split, trains, evaluates the result, writes it with a model card."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +13,19 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from minority.backbones import UNetSettings, load_backbone, save_folder
+from datasets.storage.canonical import canonical_json, parse_json
+from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
+from minority.backbones.factors import Factor, Factors, with_factors
 from minority.diffusion.schedule import NoiseSchedule
-from minority.evaluation.backbone_quality import bound_of, check_quality, choose_images, measure_quality
+from minority.evaluation.backbone_quality import (
+    QualitySettings,
+    bound_of,
+    check_quality,
+    choose_images,
+    measure_quality,
+)
+from minority.evaluation.backbone_quality_figures import BackboneQuality
+from minority.evaluation.factor_fidelity import FactorFidelity, measure_fidelity
 from minority.features import build_extractor
 from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
@@ -25,10 +38,15 @@ from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.execution.progress import show_picture, stage
+from tasks.inputs.planned_groups import GroupValues
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
 
 OnEvaluation = Callable[[Path], None]
+#: Of every combination of conditions, at least, for the card.
+_LEAST_SAMPLES = 16
+#: The figures of the model card, for programs.
+QUALITY_FILE = "quality.json"
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -41,6 +59,8 @@ def train(config: TrainBackboneConfig) -> str:
     if config.text is not None:
         with stage("training", unit="steps") as on_done:
             train_text_backbone(config, config.text, on_done=on_done)
+        if config.quality is None:
+            return str(project_path(config.out))
         judge_text_backbone(config, config.text)
         picture = progress_folder(config) / PICTURE
         show_picture(picture, key=f"{config.name}-samples", description="Plain samples by their prompts")
@@ -60,7 +80,10 @@ def train(config: TrainBackboneConfig) -> str:
             train_here(
                 config, process_group=SingleProcess(choose_device(config.device)), on_step=report, on_evaluation=show
             )
-    evaluate(config)
+    if config.quality is None:
+        _write_card(config, load_real_data(config.dataset), _load(config), quality=None)
+    else:
+        evaluate(config)
     _checkpoint(config).unlink(missing_ok=True)  # until here, a death costs no training
     return str(project_path(config.out))
 
@@ -103,7 +126,7 @@ def train_here(
         train_denoiser(
             unet,
             real.train.images(range(len(real.train))),
-            real.train.labels,
+            told_of(config, real.train.groups, real),
             schedule=schedule,
             settings=config.training,
             checkpoint=_checkpoint(config),
@@ -131,6 +154,8 @@ def check_data(config: TrainBackboneConfig, real: RealData) -> None:
     Raises:
         InputError: What is missing, and the way out.
     """
+    if config.quality is None:
+        return
     try:
         check_quality(config.quality, held_out=len(real.validation), classes=len(set(real.train.labels.tolist())))
     except ValueError as error:
@@ -148,12 +173,13 @@ def evaluate(config: TrainBackboneConfig) -> Path:
     """
     if config.text is not None:
         return judge_text_backbone(config, config.text)
+    if config.quality is None:
+        raise InputError("quality is null, so there is nothing to evaluate by; leave it out, or give its settings.")
     real = load_real_data(config.dataset)
-    folder = project_path(config.out)
     held_out, labels = real.validation.images(range(len(real.validation))), real.validation.labels
     device = choose_device(config.device)
+    backbone = _load(config)
     try:
-        backbone = load_backbone(folder)
         quality = measure_quality(
             backbone,
             train=real.train.images(range(len(real.train))),
@@ -163,14 +189,63 @@ def evaluate(config: TrainBackboneConfig) -> Path:
             settings=config.quality,
             device=device,
         )
+        fidelity = None
+        if backbone.factors is not None:
+            combinations = math.prod(len(factor.values) for factor in backbone.factors.factors)
+            fidelity = measure_fidelity(
+                backbone,
+                train=real.train.images(range(len(real.train))),
+                train_values=values_told(backbone.factors, real.train.groups, real),
+                held_out=held_out,
+                held_out_values=values_told(backbone.factors, real.validation.groups, real),
+                samples=max(_LEAST_SAMPLES, config.quality.samples // combinations),
+                steps=config.quality.sampling_steps,
+                seed=config.quality.seed,
+                device=device,
+            )
     except ValueError as error:
         raise InputError(str(error)) from error
+    averages = _bits_of_averages(config, config.quality, held_out, labels, device=device)
+    return _write_card(config, real, backbone, quality=quality, averages=averages, fidelity=fidelity)
+
+
+def quality_figures(config: TrainBackboneConfig) -> dict[str, Any] | None:
+    """The figures of the model card of the backbone in `config.out`; None where it was not evaluated."""
+    path = project_path(config.out) / QUALITY_FILE
+    if not path.exists():
+        return None
+    found: dict[str, Any] = parse_json(path.read_bytes(), name=str(path))
+    return found
+
+
+def _load(config: TrainBackboneConfig) -> Backbone:
+    try:
+        return load_backbone(project_path(config.out))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _write_card(
+    config: TrainBackboneConfig,
+    real: RealData,
+    backbone: Backbone,
+    *,
+    quality: BackboneQuality | None,
+    averages: Mapping[str, float] | None = None,
+    fidelity: FactorFidelity | None = None,
+) -> Path:
+    folder = project_path(config.out)
     assert isinstance(backbone.denoiser, torch.nn.Module), "folders hold networks"
     parameters = sum(parameter.numel() for parameter in backbone.denoiser.parameters())
-    averages = _bits_of_averages(config, held_out, labels, device=device)
-    card = folder / "README.md"
-    text = model_card(config, real, parameters=parameters, quality=quality, averages=averages)
+    card, figures = folder / "README.md", folder / QUALITY_FILE
+    text = model_card(config, real, parameters=parameters, quality=quality, averages=averages, fidelity=fidelity)
     card.write_text(text, encoding="utf-8")
+    if quality is None:
+        figures.unlink(missing_ok=True)
+    else:
+        found = asdict(quality) | {"memorised": quality.memorised, "averages": dict(averages or {})}
+        found |= {} if fidelity is None else {"fidelity": asdict(fidelity)}
+        figures.write_bytes(canonical_json(found))
     return card
 
 
@@ -192,15 +267,20 @@ def _checkpoint(config: TrainBackboneConfig) -> Path:
 
 
 def _bits_of_averages(
-    config: TrainBackboneConfig, held_out: NDArray[np.uint8], labels: NDArray[np.int64], *, device: str
+    config: TrainBackboneConfig,
+    quality: QualitySettings,
+    held_out: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    device: str,
 ) -> dict[str, float]:
     """Bits/dim of held-out images by every average that was kept, the one in `out` first; empty where it is alone."""
     folders = {f"{length:g}": averages_folder(config) / f"{length:g}" for length in config.training.average_lengths}
     folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
     if not folders:
         return {}
-    steps, seed = config.quality.bits_steps, config.quality.seed
-    some = choose_images(len(held_out), most=config.quality.bits_images, seed=seed)
+    steps, seed = quality.bits_steps, quality.seed
+    some = choose_images(len(held_out), most=quality.bits_images, seed=seed)
 
     def bits(folder: Path) -> float:
         backbone = load_backbone(folder)
@@ -224,7 +304,7 @@ def _evaluations(
         real.validation.images(range(len(real.validation))),
         real.validation.labels,
         extract=build_extractor(
-            config.quality.features,
+            (config.quality or QualitySettings()).features,
             train_images=real.train.images(range(len(real.train))),
             train_labels=real.train.labels,
             device=process_group.device,
@@ -253,6 +333,8 @@ def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DMo
         raise InputError(f"the backbone needs square images, {real.train.name} has {height} x {width} pixels.")
     classes = len(real.train.class_names) if config.conditional else None
     no_label = 1 if config.training.label_dropout > 0 else 0
+    factors = factors_of(config, real)
+    rows = factors.num_rows if factors is not None else None if classes is None else classes + no_label
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         try:
@@ -260,9 +342,47 @@ def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DMo
                 sample_size=height,
                 in_channels=channels,
                 out_channels=channels * (2 if config.training.variance == "learned_range" else 1),
-                num_class_embeds=None if classes is None else classes + no_label,
+                num_class_embeds=rows,
                 **config.architecture.model_dump(),
             )
         except ValueError as error:
             raise InputError(f"architecture: {error}") from error
-    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction)
+        if factors is not None:
+            unet = with_factors(unet, factors)
+    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction, factors=factors)
+
+
+def factors_of(config: TrainBackboneConfig, real: RealData) -> Factors | None:
+    """The conditions of a config with their values in the training split; None where there is the label alone.
+
+    Raises:
+        InputError: An attribute is no column of the set's groups, or has one value.
+    """
+    if not config.conditions:
+        return None
+    attributes = GroupValues(real).attributes
+    for name in config.conditions[1:]:
+        if len(attributes.get(name, ())) < 2:
+            raise InputError(
+                f"conditions name {name!r}, of which the training images have {len(attributes.get(name, ()))} values; "
+                f"those with two or more are {', '.join(n for n, v in attributes.items() if len(v) > 1) or 'none'}."
+            )
+    try:
+        label = Factor("label", tuple(real.train.class_names))
+        return Factors((label, *(Factor(name, attributes[name]) for name in config.conditions[1:])))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def told_of(config: TrainBackboneConfig, groups: Sequence[str], real: RealData) -> NDArray[np.int64]:
+    """What the network is told of training images: their labels, or the rows of all their conditions."""
+    factors = factors_of(config, real)
+    return real.train.labels if factors is None else factors.rows(values_told(factors, groups, real))
+
+
+def values_told(factors: Factors, groups: Sequence[str], real: RealData) -> NDArray[np.int64]:
+    """(N, F) the values of images by their groups, -1 where one is missing or was never seen in training."""
+    values = GroupValues(real)
+    numbers = values.numbers(groups)
+    places = [0, *(1 + list(values.attributes).index(name) for name in factors.names[1:])]
+    return numbers[:, places]

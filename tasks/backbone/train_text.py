@@ -1,6 +1,7 @@
 """Training a small text-to-image backbone on captions made of a set's groups, and evaluating it."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.config.sections import TextModelConfig
 from tasks.errors import InputError
-from tasks.execution.progress import Stage
 from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import prepare_device
@@ -31,7 +31,9 @@ _A_ROW = 10  # samples of a group in the picture
 _MOST_ROWS = 12
 
 
-def train_text_backbone(config: TrainBackboneConfig, text: TextModelConfig, *, on_done: Stage) -> None:
+def train_text_backbone(
+    config: TrainBackboneConfig, text: TextModelConfig, *, on_done: Callable[[int, int], None]
+) -> None:
     """Train from the last checkpoint, or from the start, and write the folder.
 
     Raises:

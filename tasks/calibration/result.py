@@ -1,7 +1,7 @@
 """What a calibration found: figures with their uncertainty, a picture, and a preset to paste."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import yaml
@@ -35,6 +35,7 @@ class CalibrationSummary:
         spent: Denoiser evaluations.
         samples: Samples drawn.
         folder: Where result, picture and preset lie.
+        figures: What was measured of every candidate, in the search and on fresh seeds, as result.json has it.
     """
 
     winner: str | None
@@ -45,6 +46,7 @@ class CalibrationSummary:
     spent: float
     samples: int
     folder: str
+    figures: Mapping[str, object] = field(default_factory=dict)
 
 
 def real_reference(workspace: Workspace) -> Measured | None:
@@ -111,9 +113,10 @@ def write_result(
     ]
     store.write("frontier.png", frontier_picture(points, validity_floor=config.calibration.validity_floor))
     store.write("preset.yaml", summary.preset.encode())
-    result = _result(config, candidates, searched, verified) | {"summary": asdict(summary)}
-    store.write("result.json", canonical_json(result))
-    return summary
+    result = _result(config, candidates, searched, verified)
+    told = {name: value for name, value in asdict(summary).items() if name != "figures"}
+    store.write("result.json", canonical_json(result | {"summary": told}))
+    return replace(summary, figures={name: result[name] for name in ("candidates", "verified")})
 
 
 def _rows(
@@ -145,7 +148,7 @@ def _row(name: str, counts: Measured, *, top: Measured | None, plain: Measured |
         plain: Plain sampling, where it was measured.
     """
     row = {"sampler": name, "samples": str(counts.samples), "kept, %": _share(counts, counts.passed)}
-    row["yield over plain"] = "-" if plain is None or counts is plain else _ratio(counts, plain, objective="yield")
+    row["yield over plain"] = "-" if plain is None or counts is plain else ratio_text(counts, plain, objective="yield")
     row |= {"valid, %": _share(counts, counts.valid), "rare, %": _share(counts, counts.rare)}
     row["diversity"] = "-" if counts.diversity is None else f"{counts.diversity:.2f}"
     low, high = counts.per_1000_evaluations_interval()
@@ -154,12 +157,23 @@ def _row(name: str, counts: Measured, *, top: Measured | None, plain: Measured |
         f"{counts.per_1000_evaluations:.2f} ({low:.2f} ... {high:.2f})" if measured else "-"
     )
     behind = top is not None and counts is not top and measured
-    row["best per evaluation over this"] = _ratio(top, counts, objective="per_evaluation") if top and behind else "-"
+    row["best per evaluation over this"] = (
+        ratio_text(top, counts, objective="per_evaluation") if top and behind else "-"
+    )
     return row
 
 
-def _ratio(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
+def ratio_text(ours: Measured, theirs: Measured, *, objective: Objective) -> str:
+    """How many times more one keeps than another, with a 95 % interval; from below alone where the other kept none.
+
+    Args:
+        ours: What is compared.
+        theirs: With what.
+        objective: Kept per evaluation, or per sample.
+    """
     point, (low, high) = ratio_interval(ours, theirs, objective=objective)
+    if not np.isfinite([point, low, high]).all():
+        return f"over {low:.1f} x" if ours.passed and np.isfinite(low) else "-"
     return f"{point:.1f} x ({low:.1f} ... {high:.1f})"
 
 

@@ -224,7 +224,9 @@ def read_measured(config: CalibrateConfig, orders: Sequence[Measurement]) -> lis
 
 
 def _stored(store: Store, path: str) -> Measured:
-    return Measured(**parse_checked_json(store.read(path), name=store.url(path)))
+    counts = parse_checked_json(store.read(path), name=store.url(path))
+    # Counted under a former name before.
+    return Measured(**{"copies" if name == "siblings" else name: value for name, value in counts.items()})
 
 
 def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:

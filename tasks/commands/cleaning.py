@@ -1,6 +1,9 @@
 """`minority clean`: what may go from a store, told or removed."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from datasets.runs.cleaning import Leftover, find_leftovers, remove_leftover
 from datasets.storage.store import Store
@@ -21,8 +24,50 @@ def parse_age(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def clean_store(url: str, *, older_than: float, delete: bool) -> list[str]:
-    """One line for each leftover and one for all of them together; see datasets/runs/cleaning.py.
+@dataclass(frozen=True)
+class Cleaned:
+    """What was looked at, and what became of it.
+
+    Attributes:
+        found: The leftovers.
+        removed: Those of them that are gone.
+        delete: Whether they were to be removed.
+    """
+
+    found: Sequence[Leftover]
+    removed: Sequence[Leftover]
+    delete: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that were freed, or that would be."""
+        return sum(left.bytes for left in (self.removed if self.delete else self.found))
+
+    def lines(self) -> list[str]:
+        """One line for each leftover, and one for all of them together."""
+        lines = [_line(left, verdict=_verdict(left in self.removed, delete=self.delete)) for left in self.found]
+        if self.delete:
+            return [*lines, f"{len(self.removed)} of {len(self.found)} removed, {_size(self.bytes)} freed."]
+        return [*lines, f"{len(self.found)} found, {_size(self.bytes)}; nothing was touched: --delete removes them."]
+
+    def document(self) -> dict[str, Any]:
+        """The same in JSON's words."""
+        found = [
+            {
+                "kind": left.kind,
+                "path": left.path,
+                "files": len(left.files),
+                "bytes": left.bytes,
+                "seconds_untouched": left.age,
+                "removed": left in self.removed,
+            }
+            for left in self.found
+        ]
+        return {"delete": self.delete, "bytes": self.bytes, "leftovers": found}
+
+
+def clean_store(url: str, *, older_than: float, delete: bool) -> Cleaned:
+    """Find leftovers, and remove them where that is wanted; see datasets/runs/cleaning.py.
 
     Args:
         url: The store of all datasets.
@@ -35,13 +80,8 @@ def clean_store(url: str, *, older_than: float, delete: bool) -> list[str]:
     """
     store = Store(url)
     leftovers = find_leftovers(store, older_than=older_than)
-    gone = [left for left in leftovers if delete and remove_leftover(store, left, older_than=older_than)]
-    lines = [_line(left, verdict=_verdict(left in gone, delete=delete)) for left in leftovers]
-    counted = gone if delete else leftovers
-    size = _size(sum(left.bytes for left in counted))
-    if delete:
-        return [*lines, f"{len(gone)} of {len(leftovers)} removed, {size} freed."]
-    return [*lines, f"{len(leftovers)} found, {size}; nothing was touched: --delete removes them."]
+    removed = [left for left in leftovers if delete and remove_leftover(store, left, older_than=older_than)]
+    return Cleaned(leftovers, removed, delete)
 
 
 def _verdict(gone: bool, *, delete: bool) -> str:

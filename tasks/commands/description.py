@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.describe import describe
+from datasets.describe import DatasetCard, describe
 from datasets.readers.imageset import ImageSet
 from datasets.splits.stratified import Split
 from tasks.config.sections import DatasetConfig
@@ -14,7 +14,7 @@ from tasks.inputs.real_data import RealData, load_real_data
 PICTURE = "examples.png"
 
 
-def describe_dataset(config: DatasetConfig, out: Path | None) -> str:
+def describe_dataset(config: DatasetConfig, out: Path | None) -> DatasetCard:
     """Read every real image of a preset once.
 
     Args:
@@ -22,7 +22,7 @@ def describe_dataset(config: DatasetConfig, out: Path | None) -> str:
         out: Folder that receives README.md and examples.png, made where it is missing; None writes nothing.
 
     Returns:
-        The dataset card as Markdown.
+        The dataset card.
 
     Raises:
         InputError: The images cannot be read.
@@ -31,12 +31,12 @@ def describe_dataset(config: DatasetConfig, out: Path | None) -> str:
     real = load_real_data(config)
     images, split = _whole(real)
     card = describe(images, split, account=real.account)
-    text = card.to_markdown()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+        text = card.to_markdown()
         (out / "README.md").write_text(f"{text}\n\n![examples of every group]({PICTURE})\n", encoding="utf-8")
         (out / PICTURE).write_bytes(card.picture())
-    return text
+    return card
 
 
 def _whole(real: RealData) -> tuple[ImageSet, Split]:

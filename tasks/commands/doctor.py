@@ -3,7 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from tasks.config.preset_files import list_presets
 from tasks.config.presets import FLOWS, load_preset
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
-from tasks.inputs.real_data import load_real_data
+from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.workspace import open_backbone, open_named_backbone
 
 
@@ -131,15 +131,22 @@ def _namesake() -> str:
 
 
 def _preset(name: str) -> str:
-    config = load_preset(AugmentConfig, name)
-    problems = []
-    for look in (
-        lambda: load_real_data(config.dataset),
-        lambda: open_backbone(config.backbone, load_real_data(config.dataset)),
+    problems = problems_of(load_preset(AugmentConfig, name))
+    return "ready" if not problems else "not ready: " + " Also: ".join(problems)
+
+
+def problems_of(config: AugmentConfig, *, with_backbone: bool = True) -> list[str]:
+    """What keeps an augmentation from running, a line each."""
+    looks: list[Callable[[], object]] = [
+        lambda: planned_real_data(config),
         lambda: Store(config.store).check_writable(config.name),
-    ):
+    ]
+    if with_backbone:
+        looks.insert(1, lambda: open_backbone(config.backbone, planned_real_data(config)))
+    problems = []
+    for look in looks:
         try:
             look()
         except (InputError, OSError, ValueError) as error:
             problems.append(str(error))
-    return "ready" if not problems else "not ready: " + " Also: ".join(problems)
+    return list(dict.fromkeys(problems))

@@ -15,14 +15,18 @@ from tasks.errors import InputError
 _DRAWN = re.compile(r"[0-9]{6,}-([0-9]+)")  # how `minority sample` names a file: index and label
 
 
-def open_folder(folder: Path) -> ImageSet:
+def open_folder(folder: Path, *, image_size: int | None = None) -> ImageSet:
     """Read what a folder holds (`datasets.readers.folder`).
+
+    Args:
+        folder: The folder.
+        image_size: Side in pixels that images are cut and resized to; None takes them as they are, all of one size.
 
     Raises:
         InputError: It is no folder of images.
     """
     try:
-        return read_folder(folder)
+        return read_folder(folder, image_size=image_size)
     except (ValueError, FileNotFoundError) as error:
         raise InputError(str(error)) from error
 

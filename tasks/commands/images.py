@@ -1,22 +1,19 @@
-"""Images without the pipeline: draw some into a folder, score a folder."""
+"""Images without the pipeline: draw some into a folder."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from datasets.runs.shards import encode_png
 from minority.backbones import Backbone
-from minority.diffusion.chain import Variance
-from minority.sampling.draw import Drawn, SamplerSettings, ScoreSettings, draw_images, score_images
+from minority.sampling.draw import Drawn, SamplerSettings, draw_images
 from minority.sampling.named_samplers import SAMPLERS, compare, contact_sheet, named_sampler
-from tasks.commands.folder_images import labels_of, no_label_of, open_folder, passed_over, pixels_of
 from tasks.config.presets import load_preset, validate
 from tasks.config.runs import AugmentConfig, with_resolved_store
 from tasks.config.sections import Sampler
@@ -78,7 +75,10 @@ def open_source(
         raise InputError("give either --backbone or --preset: a preset brings its backbone along.")
     if backbone is not None:
         if changes:
-            raise InputError("--set changes settings of a preset; name one (--preset), or leave --set out.")
+            raise InputError(
+                f"--set {next(iter(changes))}: without a preset there are settings of sampler alone; name one "
+                "(--preset), or leave it out."
+            )
         return Source(backbone=open_named_backbone(backbone, flags))
     assert preset is not None, "one of the two is given"
     flagged = {f"backbone.flags.{name}": value for name, value in flags.items()}
@@ -99,7 +99,7 @@ def draw_to_folder(
     flags: Mapping[str, Any],
     preset: str | None = None,
     changes: Mapping[str, Any] | None = None,
-) -> int:
+) -> float:
     """Draw samples into `out`: grid.png and `<index>.png`, or `<index>-<label>.png` where there are labels.
 
     Args:
@@ -114,7 +114,7 @@ def draw_to_folder(
         changes: See `open_source`.
 
     Returns:
-        How many were drawn.
+        Denoiser evaluations a sample.
 
     Raises:
         InputError: A setting, label or path that is not possible.
@@ -123,7 +123,7 @@ def draw_to_folder(
     settings = _sampler_settings(source.sampler, sampler)
     model = source.backbone
     chosen = _labels(model, labels, num=num)
-    images, _ = draw_images(
+    images, evaluations = draw_images(
         model,
         seed=seed,
         indices=range(num),
@@ -134,7 +134,7 @@ def draw_to_folder(
     )
     _write_images(images, out, chosen)
     (out / "grid.png").write_bytes(encode_png(_grid(images)))
-    return num
+    return evaluations
 
 
 def compare_to_folder(
@@ -194,92 +194,32 @@ def compare_to_folder(
     return {name: result.evaluations for name, result in drawn.items()}
 
 
-def list_samplers() -> list[str]:
-    """Every named sampler: its name, what it needs beside a backbone, what it does, and its paper."""
-    found = []
-    for name, sampler in SAMPLERS.items():
-        needs = any(method.needs_real_images for method in sampler.settings.guidance)
-        found.append(f"{name}{' (needs --preset)' if needs else ''}\n    {sampler.line}\n    {sampler.paper}")
-    return found
+@dataclass(frozen=True)
+class ListedSampler:
+    """A named sampler: its name, whether it needs a preset's real images, what it does, and its paper."""
+
+    name: str
+    needs_preset: bool
+    line: str
+    paper: str
+
+    @property
+    def text(self) -> str:
+        """The same in three lines."""
+        return f"{self.name}{' (needs --preset)' if self.needs_preset else ''}\n    {self.line}\n    {self.paper}"
 
 
-def score_folder(
-    folder: Path,
-    backbone: str,
-    out: Path,
-    *,
-    seed: int,
-    flags: Mapping[str, Any],
-    settings: ScoreSettings | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> int:
-    """Score every image of a folder into a Parquet file.
-
-    Args:
-        folder: Images of one size. The labels of a class-conditional backbone are given by its class folders: in their
-            order where there are as many as it knows classes, else by their names where these are numbers that it
-            knows. Of a flat folder, the label is what `draw_to_folder` wrote into the file's name; without one, images
-            are scored as "no label" where the backbone knows that.
-        backbone: Its path, hub id or entry point, or the YAML file of a backbone section.
-        out: The Parquet file: file, label (null where the backbone was told none), minority_score, negative_elbo.
-        seed: Decides all noise.
-        flags: ADM flags.
-        settings: How; None: with the variance that suits the backbone.
-        tell: Takes a line for each reason for which files are passed over.
-
-    Returns:
-        How many were scored.
-
-    Raises:
-        InputError: Files, sizes or labels that do not fit the backbone.
-    """
-    model = open_named_backbone(backbone, flags)
-    images = open_folder(folder)
-    height, width, channels = images.image_shape
-    if model.image_shape != (channels, height, width):
-        raise InputError(
-            f"{folder} holds images of {(channels, height, width)} (C, H, W), backbone {model.name} makes "
-            f"{model.image_shape}; resize them or choose another backbone."
+def list_samplers() -> list[ListedSampler]:
+    """Every named sampler."""
+    return [
+        ListedSampler(
+            name,
+            needs_preset=any(method.needs_real_images for method in sampler.settings.guidance),
+            line=sampler.line,
+            paper=sampler.paper,
         )
-    labels = labels_of(images, model, folder=folder)
-    pixels = pixels_of(images)
-    for line in passed_over(images, folder=folder):
-        tell(line)
-    scores = score_images(
-        model,
-        pixels,
-        seed=seed,
-        indices=range(len(images)),
-        labels=_told(model, labels, count=len(images)),
-        settings=settings or ScoreSettings(),
-        device=choose_device("auto"),
-    )
-    table = pd.DataFrame(
-        {
-            "file": images.source_ids,
-            "label": pd.array([pd.NA] * len(images) if labels is None else labels, dtype="Int64"),
-            "minority_score": scores.minority_score,
-            "negative_elbo": scores.negative_elbo,
-        }
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(out, index=False)
-    return len(table)
-
-
-def score_settings(*, variance: str, elbo_steps: int) -> ScoreSettings:
-    """The settings of scores by the command line's options.
-
-    Args:
-        variance: Reverse variance of the bound's chain: auto, learned_range, fixed_small or fixed_large.
-        elbo_steps: Steps of that chain.
-
-    Raises:
-        InputError: A variance that there is not.
-    """
-    if variance not in get_args(Variance):
-        raise InputError(f"--variance must be one of {', '.join(get_args(Variance))}, got {variance!r}.")
-    return ScoreSettings(variance=cast("Variance", variance), elbo_steps=elbo_steps)
+        for name, sampler in SAMPLERS.items()
+    ]
 
 
 class _Drawing(BaseModel):
@@ -297,19 +237,10 @@ def _write_images(images: NDArray[np.uint8], out: Path, labels: Sequence[int] | 
         (out / f"{name}.png").write_bytes(encode_png(image))
 
 
-def _told(model: Backbone, labels: list[int] | None, *, count: int) -> list[int] | None:
-    """What the network is given: the labels, or its "no label" for every image."""
-    no_label = no_label_of(model)
-    return labels if labels is not None or no_label is None else [no_label] * count
-
-
 def _sampler_settings(own: SamplerSettings, dotted: Mapping[str, Any]) -> SamplerSettings:
     overrides = {f"sampler.{key}": value for key, value in dotted.items()}
     below = {} if "name" in dotted else own.to_dict()
-    try:
-        return validate(_Drawing, {"sampler": below}, overrides=overrides).sampler
-    except InputError as error:
-        raise InputError(f"--guidance: {error}") from error
+    return validate(_Drawing, {"sampler": below}, overrides=overrides).sampler
 
 
 def _labels(model: Backbone, labels: Sequence[int] | None, *, num: int) -> list[int] | None:

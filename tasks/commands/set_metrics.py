@@ -88,13 +88,18 @@ def extractor_settings(dotted: Mapping[str, Any]) -> ExtractorSettings:
         raise InputError(f"--features: {error}") from error
 
 
-def metrics_json(report: SetReport) -> bytes:
-    """The report as JSON: each figure with its interval (null where there is none), and the warnings."""
+def metrics_document(report: SetReport) -> dict[str, Any]:
+    """The report in JSON's words: each figure with its interval (null where there is none), and the warnings."""
     figures = {
         name: {part: value if value == value else None for part, value in figure._asdict().items()}
         for name, figure in report.figures.items()
     }
-    return canonical_json({"figures": figures, "warnings": report.warnings})
+    return {"figures": figures, "warnings": report.warnings}
+
+
+def metrics_json(report: SetReport) -> bytes:
+    """The same as bytes."""
+    return canonical_json(metrics_document(report))
 
 
 def _spatial(

@@ -11,7 +11,7 @@ from tasks.errors import InputError
 
 PREFECT_FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 #: Names of the flows that presets are for.
-FLOW_NAMES = ("augment", "backbone", "adapt", "calibrate", "downstream")
+FLOW_NAMES = ("augment", "backbone", "adapt", "calibrate", "discover", "downstream")
 
 
 def list_presets() -> list[tuple[str, str, str]]:
@@ -26,8 +26,17 @@ def own_presets_folder() -> Path:
     return Path(os.environ.get("MINORITY_PRESETS") or PREFECT_FILE.parent / "presets")
 
 
+def named_file() -> Path | None:
+    """The one file that presets are to be taken from, $MINORITY_CONFIG (`--config` of a command); None: all files."""
+    named = os.environ.get("MINORITY_CONFIG")
+    return Path(named) if named else None
+
+
 def preset_files() -> list[Path]:
-    """prefect.yaml, and the files of users' own presets."""
+    """prefect.yaml, and the files of users' own presets; or the one that is named."""
+    named = named_file()
+    if named is not None:
+        return [named]
     return [PREFECT_FILE, *sorted(own_presets_folder().glob("*.yaml"))]
 
 
@@ -70,6 +79,8 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
+        if path == named_file():
+            raise InputError(f"--config: there is no file {path}; name one with presets, as init writes it.") from error
         raise InputError(f"{path} is missing; run from a complete checkout of the project.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text ({error}); repair it.") from error

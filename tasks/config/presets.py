@@ -12,8 +12,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from datasets.storage.yaml_text import load_yaml, plain
-from tasks.config.preset_files import entries, entries_in, flow_of, options, worded
-from tasks.config.runs import AdaptConfig, AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.preset_files import entries, entries_in, flow_of, named_file, options, worded
+from tasks.config.renamed import new_name, under_new_names
+from tasks.config.runs import (
+    AdaptConfig,
+    AugmentConfig,
+    CalibrateConfig,
+    DiscoverConfig,
+    DownstreamConfig,
+    TrainBackboneConfig,
+)
 from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
 
@@ -23,6 +31,7 @@ FLOWS: dict[str, type[BaseModel]] = {
     "backbone": TrainBackboneConfig,
     "adapt": AdaptConfig,
     "calibrate": CalibrateConfig,
+    "discover": DiscoverConfig,
     "downstream": DownstreamConfig,
 }
 
@@ -48,16 +57,35 @@ def load_preset(kind: type[Config], name: str, *, overrides: Mapping[str, Any] |
     return validate(kind, presets[wanted]["parameters"]["config"], overrides=overrides or {})
 
 
+def load_discovery(name: str, *, overrides: Mapping[str, Any] | None = None) -> DiscoverConfig:
+    """The search for hidden groups of a preset: one of its own, else on the images and backbone of an augment preset.
+
+    Args:
+        name: E.g. "celeba"; "discover/celeba" and "augment/celeba" are understood too.
+        overrides: Dotted keys of the search and their values.
+
+    Raises:
+        InputError: There is neither, or a key or value is wrong.
+    """
+    wanted = name.removeprefix("discover/")
+    if any(flow_of(entry) == "discover" and entry["name"] == wanted for entry in _deployments()):
+        return load_preset(DiscoverConfig, wanted, overrides=overrides)
+    augment = load_preset(AugmentConfig, wanted)
+    shared = ("name", "dataset", "backbone", "store", "device", "workers")
+    values = {key: value for key, value in augment.model_dump(mode="json").items() if key in shared}
+    return validate(DiscoverConfig, values, overrides=overrides or {})
+
+
 def validate(kind: type[Config], values: Mapping[str, Any], *, overrides: Mapping[str, Any]) -> Config:
     """Check config values after overriding some of them.
 
     Raises:
         InputError: In one line, every key that is wrong, the value found and what is wrong with it.
     """
-    tree = as_declared(values, kind)
-    for key, value in overrides.items():
-        _set(tree, key, copy.deepcopy(value))
     try:
+        tree = as_declared(under_new_names(values), kind)
+        for key, value in overrides.items():
+            _set(tree, new_name(key), copy.deepcopy(value))
         return kind.model_validate(tree)
     except ValidationError as error:
         raise InputError("; ".join(_problem(kind, problem) for problem in error.errors()) + ".") from error
@@ -79,7 +107,13 @@ def command_of(config: BaseModel, *, exclude: Sequence[str] = ()) -> str:
     settings, of_preset = (part.model_dump(mode="json", exclude=set(exclude)) for part in (config, preset))
     changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in _differences(settings, of_preset)]
     verb = {"backbone": "train-backbone"}.get(flow, flow)
-    return " ".join(["minority", verb, name, *changes])
+    return " ".join(["minority", verb, name, *_named_file(), *changes])
+
+
+def _named_file() -> list[str]:
+    """How a command names the file of its preset, where it is none of the project's."""
+    named = named_file()
+    return [] if named is None else [f"--config {shlex.quote(str(named))}"]
 
 
 def _differences(
@@ -108,7 +142,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, got {assignment!r}; e.g. --set sampler.steps=25.")
         try:
-            overrides[key.strip()] = _of_setting(key.strip(), load_yaml(value))
+            overrides[key.strip()] = _of_setting(new_name(key.strip()), load_yaml(value))
         except ValueError as error:
             raise InputError(f"the value of {key.strip()} is not readable: {value!r}.") from error
     return overrides
@@ -127,7 +161,7 @@ def training_of(backbone: str) -> str | None:
     """The command that trains a backbone: that of the preset whose `out` names its folder; None where there is none."""
     for entry in _deployments():
         if flow_of(entry) == "backbone" and entry["parameters"]["config"].get("out") == backbone:
-            return f"minority train-backbone {entry['name']}"
+            return " ".join(["minority train-backbone", entry["name"], *_named_file()])
     return None
 
 

@@ -13,6 +13,7 @@ from datasets.storage.store import Store
 from datasets.storage.store_url import require_no_secret
 from minority.calibration.search import CalibrationSettings
 from minority.classifier import ClassifierSettings
+from minority.discovery.settings import DiscoverySettings
 from minority.evaluation.backbone_quality import QualitySettings
 from minority.evaluation.prompt_quality import PromptQualitySettings
 from minority.features import ExtractorSettings
@@ -24,6 +25,7 @@ from minority.training.text.adaptation_settings import AdaptationSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers
 from tasks.config.recipe import differing, recipe_of
+from tasks.config.renamed import under_former_names, under_new_names
 from tasks.config.sections import (
     ArmsConfig,
     Backbone,
@@ -46,6 +48,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 class _Run(Section):
     """What a flow is given. It is kept in Prefect's database, and goes into manifests and model cards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_names_of_now(cls, values: Any) -> Any:
+        return under_new_names(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _has_sane_numbers(self) -> Self:
@@ -117,6 +124,15 @@ class AugmentConfig(_Run):
         )
 
     @model_validator(mode="after")
+    def _recognised_is_asked(self) -> Self:
+        if self.selection.policy == "recognised" and self.scores.zero_shot is None:
+            raise ValueError(
+                "selection.policy recognised goes by the backbone's zero-shot classifier; set scores.zero_shot, too, "
+                "e.g. --set 'scores.zero_shot={}'."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _edited_samples_have_one_start(self) -> Self:
         starts = [
             method.key for method in self.sampler.guidance if method.stage == "start" or method.particle_group > 1
@@ -150,6 +166,36 @@ class DownstreamConfig(_Run):
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that holds the dataset.")] = "runs"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Workers = Workers()
+
+
+class DiscoverConfig(_Run):
+    """One search for hidden groups. Fits nothing on validation and test images."""
+
+    name: Annotated[Name, Field(description="The dataset's name in the store.")]
+    dataset: DatasetConfig
+    backbone: Annotated[
+        Backbone | None, Field(description="Draws the plain samples of the method amplifier; the others need none.")
+    ] = None
+    discovery: DiscoverySettings = DiscoverySettings()
+    store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _amplifier_has_a_backbone(self) -> Self:
+        if self.discovery.method == "amplifier" and self.backbone is None:
+            raise ValueError("discovery.method amplifier draws plain samples; name a backbone, or choose cross_fitted.")
+        return self
+
+    def recipe(self, *, backbone_identity: str | None, real_digest: str) -> str:
+        """12 hex digits over everything that decides the result, as in `AugmentConfig.recipe`.
+
+        Args:
+            backbone_identity: `Backbone.identity` of the backbone that is drawn from; None where none is.
+            real_digest: Digest of the training and validation images.
+        """
+        settings = differing(self, exclude={"name", "store", "device", "workers", "backbone"})
+        return recipe_of({"settings": settings, "backbone": backbone_identity, "real_digest": real_digest})
 
 
 class CalibrateConfig(_Run):
@@ -204,12 +250,16 @@ def _recipe(
 ) -> str:
     return recipe_of(
         {
-            "settings": differing(config, exclude=indecisive),
-            "backbone": [backbone_identity, config.backbone.decisive],
+            "settings": under_former_names(differing(config, exclude=indecisive)),
+            "backbone": [backbone_identity, under_former_names(config.backbone.decisive, below="backbone")],
             "real_digest": real_digest,
             "version": RECIPE_VERSION,
         }
     )
+
+
+def _is_empty(value: object) -> bool:
+    return value == ()
 
 
 class TrainBackboneConfig(_Run):
@@ -221,15 +271,22 @@ class TrainBackboneConfig(_Run):
     conditional: Annotated[
         bool, Field(description="Whether the network is told the label; where not, labels only balance the classes.")
     ] = True
+    conditions: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Label and attributes as separate conditions, e.g. [label, sex]; none: the label alone.",
+            exclude_if=_is_empty,
+        ),
+    ] = ()
     schedule: Annotated[Literal["linear", "cosine"], Field(description="Noise schedule.")] = "cosine"
     timesteps: Annotated[int, Field(ge=2, description="Trained timesteps.")] = 1000
     training: TrainingSettings = TrainingSettings()
     watch: Annotated[
         WatchSettings | None, Field(description="Samples, bits/dim and FID on the way, e.g. {every: 500}; none: none.")
     ] = None
-    quality: Annotated[QualitySettings, Field(description="How the result is evaluated for its model card.")] = (
-        QualitySettings()
-    )
+    quality: Annotated[
+        QualitySettings | None, Field(description="How the result is evaluated for its model card; none: it is not.")
+    ] = QualitySettings()
     published: Annotated[
         str | None, Field(description="Published figures to compare with and their source, in words for the card.")
     ] = None
@@ -260,6 +317,18 @@ class TrainBackboneConfig(_Run):
             )
         if training.label_dropout > 0 and not self.conditional:
             raise ValueError("training.label_dropout needs labels to leave out; set it to 0, or conditional to true.")
+        if not self.conditions:
+            return self
+        if not self.conditional or self.conditions[0] != "label" or len(self.conditions) < 2:
+            raise ValueError(
+                f"conditions must be the label first and then attributes, e.g. [label, sex], of a network that is told "
+                f"them (conditional: true), got {list(self.conditions)}."
+            )
+        if training.label_dropout == 0:
+            raise ValueError(
+                "conditions need training.label_dropout above 0, the share of images of which nothing is told (0.1 is "
+                "usual): what no condition means has to be learnt."
+            )
         return self
 
     def _require_text_alone(self) -> None:
@@ -274,11 +343,12 @@ class TrainBackboneConfig(_Run):
             "quality",
             "processes",
         ):
-            if getattr(self, name) != type(self).model_fields[name].default:
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default and not (name == "quality" and value is None):
                 raise ValueError(f"{name} has no effect on a text-to-image model, which text describes; leave it out.")
 
 
-Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DownstreamConfig)
+Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig)
 
 
 class AdaptConfig(_Run):

@@ -18,12 +18,14 @@ from pydantic import (
 
 from datasets.readers.image_tars import TarSettings
 from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
+from datasets.splits.pool import PoolSettings
 from datasets.splits.stratified import SplitSettings
 from datasets.storage.store_url import holds_secret
 from datasets.storage.yaml_text import load_yaml, plain
 from minority.calibration.search import CalibrationSettings
 from minority.calibration.space import without_empty_grids
 from minority.downstream.settings import DownstreamSettings
+from minority.evaluation.backbone_reading import ReadingSettings
 from minority.evaluation.prompt_quality import PromptQualitySettings
 from minority.sampling.named_samplers import named_sampler
 from minority.sampling.settings import SamplerSettings, without_absent_methods
@@ -33,6 +35,7 @@ from minority.training.text.settings import TextModelSettings
 from tasks.config.paths import project_path
 from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
+from tasks.config.renamed import under_new_names
 from tasks.config.written import as_declared
 
 
@@ -58,14 +61,14 @@ Reader = Literal[
 
 #: What each reader looks at beside its own name; any other setting has no effect on it.
 _USED: dict[Reader, set[str]] = {
-    "digits": {"split"},
+    "digits": {"split", "pool"},
     "coloured_digits": {"colours", "split"},
     "celeba": {"folder", "target", "protected", "image_size"},
-    "fashion_mnist": {"folder", "image_size", "split"},
-    "cifar10": {"folder", "split"},
-    "image_table": {"folder", "table", "image_size", "split"},
+    "fashion_mnist": {"folder", "image_size", "split", "pool"},
+    "cifar10": {"folder", "split", "pool"},
+    "image_table": {"folder", "table", "image_size", "split", "pool"},
     "image_tars": {"folder", "tars", "image_size", "split"},
-    "folder": {"folder", "classes", "image_size", "split"},
+    "folder": {"folder", "classes", "image_size", "split", "pool"},
     "lsun": {"folder", "categories", "image_size", "max_images", "split"},
     "imagenet": {"folder", "image_size", "max_images", "split"},
     "published": {"folder", "source", "split"},
@@ -81,6 +84,18 @@ def _table(value: Any) -> Any:
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_observed(value: object) -> bool:
+    return value == "observed"
+
+
+def _is_half(value: object) -> bool:
+    return value == 0.5
+
+
+def _is_false(value: object) -> bool:
+    return value is False
 
 
 class DatasetConfig(Section):
@@ -127,6 +142,24 @@ class DatasetConfig(Section):
     max_images: Annotated[
         int | None, Field(ge=1, description="Training images of a class, at most (lsun, imagenet); none: all.")
     ] = None
+    discovered: Annotated[
+        str | None,
+        Field(
+            description="Table of `minority discover` (.parquet, or a .csv) whose column makes groups; none: as read.",
+            exclude_if=_is_none,
+        ),
+    ] = None
+    discovered_column: Annotated[
+        Literal["conflicting", "cluster"] | None,
+        Field(description="Its column that, with the class, makes the groups; none: conflicting.", exclude_if=_is_none),
+    ] = None
+    pool: Annotated[
+        PoolSettings | None,
+        Field(
+            description="Images set aside first, which a pretrained backbone saw; none: the set is all the user's.",
+            exclude_if=_is_none,
+        ),
+    ] = None
     split: Annotated[
         SplitSettings, Field(description="Test and validation share where the makers gave no parts; long tail.")
     ] = SplitSettings()
@@ -136,7 +169,7 @@ class DatasetConfig(Section):
         """A setting that changes nothing is refused, not passed over."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name in _USED[self.reader] | {"reader"} or value == field.default:
+            if name in _USED[self.reader] | {"reader", "discovered", "discovered_column"} or value == field.default:
                 continue
             if isinstance(value, str) and holds_secret(value):  # refused with the run, without repeating it
                 continue
@@ -144,6 +177,8 @@ class DatasetConfig(Section):
             raise ValueError(
                 f"{name} is not used by the reader {self.reader}, only by {readers}; leave dataset.{name} out."
             )
+        if self.discovered_column is not None and self.discovered is None:
+            raise ValueError("discovered_column is a column of dataset.discovered; name that table, or leave it out.")
         return self
 
     @model_serializer(mode="wrap")
@@ -152,7 +187,19 @@ class DatasetConfig(Section):
         settings: dict[str, Any] = settings_of(self)
         if not settings.get("classes"):
             settings.pop("classes", None)
+        if isinstance(settings.get("split"), dict) and settings["split"].get("validation_each") is None:
+            settings["split"].pop("validation_each", None)
         return settings
+
+
+class PretrainedOn(Section):
+    """What a pretrained backbone saw. Who says so gets the arms that use the backbone without drawing from it."""
+
+    what: Annotated[str, Field(min_length=1, description="In words, for cards and reports, e.g. ImageNet-1k, 64x64.")]
+    dataset: Annotated[
+        DatasetConfig | None,
+        Field(description="Its images, where they are at hand: test images among them are refused; none: not checked."),
+    ] = None
 
 
 class StageConfig(Section):
@@ -199,6 +246,10 @@ _Adapter = Annotated[AdapterConfig, BeforeValidator(_adapter, json_schema_input_
 class BackboneConfig(StageConfig):
     """The pretrained diffusion model, in one stage or in two. A YAML file may hold the whole section."""
 
+    pretrained_on: Annotated[
+        PretrainedOn | None,
+        Field(description="What it saw beyond the training images; none: nothing, or it is not known."),
+    ] = None
     prompts: Annotated[
         PromptsConfig | None, Field(description="Of a text-to-image model: what the groups are called; none of others.")
     ] = None
@@ -227,15 +278,16 @@ class BackboneConfig(StageConfig):
     @property
     def decisive(self) -> dict[str, Any]:
         """What decides its images beside its files, in both stages."""
-        settings = {key: value for key, value in super().decisive.items() if key != "adapters"}  # by their checksums
+        # Adapters count by their checksums, which are in the backbone's.
+        settings = {key: value for key, value in super().decisive.items() if key not in ("pretrained_on", "adapters")}
         return settings | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What concerns text-to-image models is shown where it is set, so that others' recipes stay as they were."""
+        """What came later is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
-        defaults: dict[str, Any] = {"prompts": None, "size": None, "fit": False, "distilled": None}
-        defaults |= {"embedded_guidance": None, "adapters": []}
+        defaults: dict[str, Any] = {"pretrained_on": None, "prompts": None, "size": None, "fit": False}
+        defaults |= {"distilled": None, "embedded_guidance": None, "adapters": []}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
@@ -258,7 +310,7 @@ def read_yaml_section(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); look at the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold keys and values, e.g. `path: backbones/digits`; got {plain(content)!r}.")
-    section: dict[str, Any] = as_declared(content, BackboneConfig)
+    section: dict[str, Any] = as_declared(under_new_names(content, below="backbone"), BackboneConfig)
     return section
 
 
@@ -318,6 +370,22 @@ class PlanConfig(Section):
     ] = 8.0
     unit_size: Annotated[int, Field(ge=1, description="Samples a work unit: the grain of retry and resume.")] = 64
     baseline: Annotated[bool, Field(description="Also draw plain ancestral samples, for comparison only.")] = True
+    groups: Annotated[
+        Literal["observed", "all"] | tuple[str, ...],
+        Field(
+            description="Groups to fill: those with real images, all combinations of label and attributes, or a list.",
+            exclude_if=_is_observed,  # so that runs without it stay as they were, to the byte
+        ),
+    ] = "observed"
+    gate: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of a group's first samples that must show its values, where few real images are there.",
+            exclude_if=_is_half,
+        ),
+    ] = 0.5
 
 
 class PublishConfig(Section):
@@ -325,6 +393,14 @@ class PublishConfig(Section):
 
     real: Annotated[bool, Field(description="Real training images beside the synthetic ones.")] = True
     samples_per_shard: Annotated[int, Field(ge=1, description="Images a tar.")] = 1000
+    review: Annotated[
+        bool,
+        # So that what runs without it publish stays as it was.
+        Field(
+            description="Whether a deployed run waits, before it publishes, until somebody has approved its images.",
+            exclude_if=_is_false,
+        ),
+    ] = False
 
 
 class ArmsConfig(Section):
@@ -340,6 +416,10 @@ class ArmsConfig(Section):
     ] = ()
     seeds: Annotated[int, Field(ge=0, description="Tested classifiers an arm; 0 trains none.")] = 5
     budget: DownstreamSettings = DownstreamSettings()
+    reading: Annotated[
+        ReadingSettings,
+        Field(description="How a backbone with pretrained_on reads images for the arms that draw nothing."),
+    ] = ReadingSettings()
 
 
 class TextModelConfig(Section):

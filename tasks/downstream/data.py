@@ -67,6 +67,11 @@ def sources_of(config: AugmentConfig, *, policies: Sequence[Policy] = ()) -> lis
             "downstream.policies: consistent goes by the discriminator's margin of the label, which this run does not "
             "have; leave it out, or augment with selection.held_out."
         )
+    if "recognised" in policies and config.scores.zero_shot is None:
+        raise InputError(
+            "downstream.policies: recognised goes by the backbone's zero-shot classifier, which this run did not ask; "
+            "leave it out, or augment with scores.zero_shot."
+        )
     samplers = [SELECTED, *([PLAIN] if config.plan.baseline else [])]
     further = [f"{sampler}-{policy}" for sampler in samplers for policy in dict.fromkeys(policies)]
     return [SELECTED, UNSELECTED, *samplers[1:], *further]
@@ -115,7 +120,25 @@ def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray
 def _with_rows(images: np.ndarray, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:
     number = {name: i for i, name in enumerate(run.real.groups)}
     groups = np.array([number[group] for group in rows["group"]], dtype=np.int64)
-    return LabelledImages(images, rows["label"].to_numpy(dtype=np.int64), groups)
+    attributes = attributes_of(list(rows["group"]), run.real.groups)
+    return LabelledImages(images, rows["label"].to_numpy(dtype=np.int64), groups, attributes)
+
+
+def attributes_of(groups: Sequence[str], known: Sequence[str]) -> np.ndarray | None:
+    """(N,) the attribute in each image's group: what stands behind its class, numbered in order of its name.
+
+    Args:
+        groups: N groups, "class=coat,sex=female".
+        known: All groups, which decide the numbers.
+
+    Returns:
+        None where groups are classes alone.
+    """
+    values = sorted({group.partition(",")[2] for group in known})
+    if len(values) < 2:
+        return None
+    number = {value: place for place, value in enumerate(values)}
+    return np.array([number[group.partition(",")[2]] for group in groups], dtype=np.int64)
 
 
 def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
@@ -128,4 +151,5 @@ def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
     labels = np.asarray(part.labels, dtype=np.int64)
     number = {name: i for i, name in enumerate(groups or ())}
     group_indices = labels if groups is None else np.array([number[group] for group in part.groups], dtype=np.int64)
-    return LabelledImages(part.images(range(len(part))), labels, group_indices)
+    attributes = None if groups is None else attributes_of(part.groups, groups)
+    return LabelledImages(part.images(range(len(part))), labels, group_indices, attributes)

@@ -11,7 +11,8 @@ from minority.sampling.pace import evaluations_of_scores, seconds_a_call
 from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
-from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.planned_groups import planned_real_data
+from tasks.inputs.real_data import RealData
 from tasks.inputs.workspace import open_backbone, prepare_device
 
 #: A tar holds each sample as three members of 512 bytes more than their content, which is filled up to 512.
@@ -74,7 +75,7 @@ def forecast(config: AugmentConfig) -> Forecast:
         InputError: Images or backbone cannot be read, or do not fit together.
     """
     device = prepare_device(config.device)
-    real = load_real_data(config.dataset)
+    real = planned_real_data(config)
     backbone = open_backbone(config.backbone, real)
     wanted = quotas(real, config.plan)
     rounds, baseline = _rounds(config, wanted)

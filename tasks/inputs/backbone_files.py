@@ -20,7 +20,7 @@ def load_stage(config: StageConfig, *, text: TextToImage | None = None) -> Backb
     Networks of one's own and models of the hub are loaded anew every time: what they are read from is not known here.
 
     Args:
-        config: Which.
+        config: Its path, revision and flags.
         text: The prompts of a text-to-image pipeline; it is loaded anew every time.
 
     Raises:

@@ -26,6 +26,7 @@ from minority.selection.labelling import Labeller, confidence_floor
 from minority.selection.settings import SelectionSettings
 from minority.selection.stored_networks import discriminator_bytes, labeller_bytes, read_discriminator, read_labeller
 from minority.selection.verdicts import CandidateFilter
+from tasks.config.renamed import under_former_names
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 
@@ -93,7 +94,10 @@ def fitted_filter(
         data = fitted(
             store,
             "discriminator",
-            decided_by={"images": digest_of(images, labels), "settings": asdict(rules.discriminator)},
+            decided_by={
+                "images": digest_of(images, labels),
+                "settings": under_former_names(asdict(rules.discriminator), below="selection.held_out.discriminator"),
+            },
             fit=lambda: discriminator_bytes(train_discriminator(images, labels, rules=rules, device=device)),
             suffix="safetensors",
         )

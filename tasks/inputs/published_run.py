@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from datasets.runs.latest import read_latest
@@ -18,7 +19,8 @@ from datasets.storage.store import Store
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
-from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.planned_groups import planned_real_data
+from tasks.inputs.real_data import RealData
 
 _opening = threading.RLock()
 
@@ -33,6 +35,8 @@ class PublishedRun:
         manifest: What it says.
         config: The settings that made it; places of this machine are the defaults.
         real: The real images that it was made from.
+        unit_store: The store of the run whose units hold the images: its own, or that of the run which it is a version
+            of.
     """
 
     url: str
@@ -40,6 +44,7 @@ class PublishedRun:
     manifest: Manifest
     config: AugmentConfig
     real: RealData
+    unit_store: Store
 
     @cached_property
     def metadata(self) -> pd.DataFrame:
@@ -48,22 +53,43 @@ class PublishedRun:
         Raises:
             InputError: The table is not the one that the manifest names.
         """
+        rows: pd.DataFrame = self.table().to_pandas()
+        return rows
+
+    def table(self) -> pa.Table:
+        """The same as a table, read anew.
+
+        Raises:
+            InputError: The table is not the one that the manifest names.
+        """
         entry = self.manifest.metadata
         data, name = self.store.read(entry.path), self.store.url(entry.path)
         if sha256_hex(data) != entry.sha256:
             raise InputError(f"{name} is not the table that the manifest names; verify the run.")
-        rows: pd.DataFrame = conform_rows(parse_table(data, name=name), name=name).to_pandas()
-        return rows
+        return conform_rows(parse_table(data, name=name), name=name)
 
     def images(self, keys: Sequence[str]) -> NDArray[np.uint8]:
         """The images of some rows, kept or not, from the units that hold them: (N, H, W, C)."""
         by_key: dict[str, NDArray[np.uint8]] = {}
         for unit in sorted({self._unit_of[key] for key in keys}):
-            images, rows = read_unit(self.store, unit)
-            by_key |= dict(zip(rows["key"].to_pylist(), images, strict=True))
+            by_key |= self.unit_images(unit)
         if not len(keys):
             return np.zeros((0, *self.real.train.image_shape), dtype=np.uint8)
         return np.stack([by_key[key] for key in keys])
+
+    def unit_images(self, unit: str) -> dict[str, NDArray[np.uint8]]:
+        """The images of a unit by key, each (H, W, C).
+
+        Raises:
+            InputError: The unit is not there, or is damaged.
+        """
+        try:
+            images, rows = read_unit(self.unit_store, unit)
+        except ValueError as error:
+            raise InputError(
+                f"{error} The candidates of a published run are gone once `minority clean` has removed its staging."
+            ) from error
+        return dict(zip(rows["key"].to_pylist(), images, strict=True))
 
     @cached_property
     def _unit_of(self) -> dict[str, str]:
@@ -103,7 +129,7 @@ def _open(url: str) -> PublishedRun:
     except (ValueError, FileNotFoundError) as error:
         raise InputError(str(error)) from error
     config = validate(AugmentConfig, manifest.config, overrides={})
-    run = PublishedRun(url, store, manifest, config, load_real_data(config.dataset))
+    run = PublishedRun(url, store, manifest, config, planned_real_data(config), _unit_store(store, manifest))
     rows = run.metadata
     made_from = set(rows.loc[rows["source"] == "real", "source_id"])
     if made_from != set(run.real.train.source_ids):
@@ -117,3 +143,11 @@ def _open(url: str) -> PublishedRun:
             "but with other pixels, labels, groups or parts; bring back the images as they were."
         )
     return run
+
+
+def _unit_store(store: Store, manifest: Manifest) -> Store:
+    """The store of the run whose units a run was published from; runs of a dataset lie beside one another."""
+    review = manifest.review
+    if review is None or review.units_of == manifest.run_id:
+        return store
+    return Store(f"{store.root.rpartition('/')[0]}/{review.units_of}")

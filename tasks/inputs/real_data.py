@@ -1,7 +1,7 @@
 """The real images of a run: read, split, and named by group."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,11 +19,13 @@ import datasets.readers.image_tars
 import datasets.readers.imagenet
 import datasets.readers.lsun
 import datasets.streaming.published
+from datasets.readers.added_column import with_column
 from datasets.readers.image_digest import image_digest, remember_pixels
 from datasets.readers.imageset import PARTS, ImageSet, Problem
 from datasets.readers.screening import Screening
 from datasets.splits.account import Account, take_account
 from datasets.splits.identity_split import split_by_identity, split_set
+from datasets.splits.pool import IN_THE_POOL, OUTSIDE_THE_POOL, pool_and_user
 from datasets.splits.stratified import OVER_VALIDATION_CAP, THINNED, Split, capped, long_tail, make_split
 from tasks.config.paths import data_path
 from tasks.config.sections import DatasetConfig, Reader
@@ -43,6 +45,7 @@ class RealData:
         licence: Licence and provenance.
         account: In which part every image on disk is, or why it is in none.
         problems: What the account counts as left out for a fault of its own: rows and images, one by one.
+        absent: Group -> label of those among `groups` that no training image is of (tasks/inputs/planned_groups.py).
     """
 
     train: ImageSet
@@ -52,6 +55,7 @@ class RealData:
     licence: str
     account: Account
     problems: tuple[Problem, ...] = ()
+    absent: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -76,7 +80,7 @@ class RealData:
     @property
     def group_labels(self) -> list[int]:
         """The label of every group."""
-        label_of = dict(zip(self.train.groups, self.train.labels.tolist(), strict=True))
+        label_of = dict(zip(self.train.groups, self.train.labels.tolist(), strict=True)) | dict(self.absent)
         return [label_of[group] for group in self.groups]
 
     @property
@@ -105,8 +109,9 @@ def _load(content: str) -> RealData:
 
 def _read_digits(config: DatasetConfig) -> RealData:
     digits = datasets.readers.digits.read_digits()
+    digits, aside = _side_of_pool(digits, config)
     split = make_split(digits.labels, config.split, class_names=digits.class_names)
-    return _divided(digits, split, config, licence=datasets.readers.digits.LICENCE)
+    return _divided(digits, split, config, licence=datasets.readers.digits.LICENCE, aside=aside)
 
 
 def _read_coloured_digits(config: DatasetConfig) -> RealData:
@@ -237,12 +242,32 @@ def _folder(config: DatasetConfig, *, holds: str) -> Path:
 
 
 def _split(images: ImageSet, config: DatasetConfig, *, licence: str) -> RealData:
-    return _divided(images, split_set(images, config.split), config, licence=licence)
+    images, aside = _side_of_pool(images, config)
+    return _divided(images, split_set(images, config.split), config, licence=licence, aside=aside)
 
 
-def _divided(images: ImageSet, split: Split, config: DatasetConfig, *, licence: str) -> RealData:
+def _side_of_pool(images: ImageSet, config: DatasetConfig) -> tuple[ImageSet, Mapping[str, Sequence[str]]]:
+    """The side of the pool that is asked for, and the ids of the images on the other one, by the reason."""
+    if config.pool is None:
+        return images, {}
+    pool, user = pool_and_user(images, config.pool)
+    wants_pool = config.pool.take == "pool"
+    taken, other = (pool, user) if wants_pool else (user, pool)
+    reason = OUTSIDE_THE_POOL if wants_pool else IN_THE_POOL
+    return images.subset(taken), {reason: [images.source_ids[index] for index in other]}
+
+
+def _divided(
+    images: ImageSet,
+    split: Split,
+    config: DatasetConfig,
+    *,
+    licence: str,
+    aside: Mapping[str, Sequence[str]] | None = None,
+) -> RealData:
     parts = [images.subset(part) for part in (split.train, split.validation, split.test)]
     left_out = {reason: [images.source_ids[index] for index in indices] for reason, indices in split.left_out.items()}
+    left_out |= {reason: list(ids) for reason, ids in (aside or {}).items()}
     return _with_groups(*parts, config=config, left_out=left_out, licence=licence)
 
 
@@ -277,6 +302,9 @@ def _with_groups(
     left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> RealData:
     """The parts without the images that cannot be read, and the account of all of them."""
+    if config.discovered is not None:
+        table, column = data_path(config.discovered), config.discovered_column or "conflicting"
+        train, validation, test = (with_column(part, table, column=column) for part in (train, validation, test))
     parts = dict(zip(PARTS, (train, validation, test), strict=True))
     # Published shards have checksums, which `minority verify` looks at, and may lie far away.
     found = Screening(unreadable={}) if config.reader == "published" else screened(parts, config)

@@ -28,4 +28,7 @@ def published_config(config: AugmentConfig) -> dict[str, object]:
     content: dict[str, object] = config.model_dump(
         mode="json", exclude={"store", "device", "workers", "units_a_task", "downstream"}
     )
+    scores = content["scores"]
+    if isinstance(scores, dict) and scores["zero_shot"] is None:
+        del scores["zero_shot"]  # as runs are written that do not ask for it
     return content | {"sampler": config.sampler.to_dict()}

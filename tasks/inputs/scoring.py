@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from minority.runtime.progress import called
 from minority.sampling.draw import Scores, score_images
 from minority.selection.quantiles import quantile_among
 from minority.selection.stored_networks import array_bytes, read_arrays
@@ -81,11 +82,13 @@ def validation_scores(models: Models) -> Scores | None:
 @lru_cache(maxsize=2)
 def _validation_scores(models: Models) -> Scores | None:
     validation, config = models.real.validation, models.config
-    count = min(config.scores.held_out, len(validation))
+    # An image of a group that is not drawn for has no place on the scale.
+    known = np.flatnonzero([group in set(models.real.groups) for group in validation.groups])
+    count = min(config.scores.held_out, len(known))
     if count == 0:
         return None
     draw = np.random.default_rng(config.seed)
-    positions = np.sort(draw.choice(len(validation), size=count, replace=False))
+    positions = known[np.sort(draw.choice(len(known), size=count, replace=False))]
     images, labels = validation.images(positions.tolist()), validation.labels[positions]
 
     def fit() -> bytes:
@@ -94,7 +97,8 @@ def _validation_scores(models: Models) -> Scores | None:
         if models.backbone.num_classes is not None:
             groups = [models.real.groups.index(validation.groups[position]) for position in positions]
             condition = models.condition_of(labels=labels.tolist(), groups=groups)
-        return array_bytes(vars(score(models, images, indices=indices, condition=condition)))
+        with called("scores of validation images"):
+            return array_bytes(vars(score(models, images, indices=indices, condition=condition)))
 
     decided_by = {
         "images": digest_of(images, labels),

@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ from tasks.config.runs import AugmentConfig
 from tasks.config.sections import BackboneConfig, StageConfig, read_yaml_section
 from tasks.errors import InputError
 from tasks.inputs.backbone_files import load_stage
+from tasks.inputs.factor_judge import FactorJudge, fitted_factor_judge
 from tasks.inputs.fitted import fitted_filter, fitted_label_floor, fitted_labeller
+from tasks.inputs.planned_groups import GroupValues, planned_real_data
 from tasks.inputs.prompts import prompts_for
-from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.real_data import RealData
 from tasks.inputs.real_features import real_features
 from tasks.inputs.run_identity import RunIdentity
 
@@ -80,6 +82,12 @@ class Models:
         """The store of all datasets."""
         return self.run.store
 
+    @cached_property
+    def _rows(self) -> list[int]:
+        """What a backbone with separate conditions is told of every group."""
+        assert self.backbone.factors is not None, "asked of such backbones alone"
+        return GroupValues(self.real).rows(self.backbone.factors)
+
     @property
     def needs_labeller(self) -> bool:
         """Whether groups have to be recognised: there are several, and the backbone's label does not tell them.
@@ -88,12 +96,20 @@ class Models:
         """
         takes_label = self.backbone.num_classes is not None and self.backbone.prompts is None
         label_tells = takes_label and self.real.has_one_group_a_label
-        return len(self.real.groups) > 1 and not label_tells
+        return len(self.real.groups) > 1 and not label_tells and not self.needs_factor_judge
+
+    @property
+    def needs_factor_judge(self) -> bool:
+        """Whether label and attributes are told by a classifier each: groups may have no real image to learn from."""
+        return self.backbone.factors is not None or self.config.plan.groups != "observed"
 
     def condition_of(self, *, labels: list[int], groups: list[int]) -> list[int] | None:
-        """What the backbone is told of images: their labels, their groups where it draws by prompts, or nothing."""
+        """What the backbone is told of images: their labels, their groups where it draws by them, or nothing."""
         if self.backbone.num_classes is None:
             return None
+        if self.backbone.factors is not None:
+            rows = self._rows
+            return [rows[group] for group in groups]
         return labels if self.backbone.prompts is None else groups
 
 
@@ -106,11 +122,13 @@ class Workspace(Models):
         labeller: Recognises groups; None where the backbone's label tells them.
         label_floor: Confidence from which a recognised group is believed: as configured, or fitted on the validation
             split.
+        factor_judge: Tells label and attributes; None where groups are told by the label, or by the labeller.
     """
 
     candidate_filter: CandidateFilter
     labeller: Labeller | None
     label_floor: float
+    factor_judge: FactorJudge | None
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -120,6 +138,11 @@ class Workspace(Models):
             thresholds.pop("label_agreement", None)  # the labeller's answer takes its place
             thresholds["labeller_confidence"] = self.label_floor
         return thresholds
+
+    @property
+    def sparse_groups(self) -> list[bool]:
+        """Which groups have so few real images that a gate decides on them; none where nothing tells what they show."""
+        return [] if self.factor_judge is None else self.factor_judge.sparse.tolist()
 
     @property
     def spacing(self) -> float | None:
@@ -155,8 +178,13 @@ def open_workspace(config: AugmentConfig) -> Workspace:
 def _open_models(config_json: str) -> Models:
     config = AugmentConfig.model_validate_json(config_json)
     device = prepare_device(config.device)
-    real = load_real_data(config.dataset)
+    real = planned_real_data(config)
     backbone = open_fitting_backbone(config.backbone, real)
+    if config.edit is not None and config.edit.sources == "label" and backbone.factors is None and not backbone.prompts:
+        raise InputError(
+            f"edit.sources is label, but backbone {backbone.name} is told no attributes, so it would move no image "
+            "into another group; set it to group, or train a backbone with conditions (train-backbone)."
+        )
     images = _read_all(real)
     backbone = backbone.to(device)
     recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
@@ -191,7 +219,30 @@ def _open_workspace(config_json: str) -> Workspace:
         raise InputError(f"selection: {error}") from error
     labeller = _labeller(models)
     return Workspace(
-        **vars(models), candidate_filter=candidate_filter, labeller=labeller, label_floor=_floor(models, labeller)
+        **_fields_of(models),
+        candidate_filter=candidate_filter,
+        labeller=labeller,
+        label_floor=_floor(models, labeller),
+        factor_judge=_factor_judge(models),
+    )
+
+
+def _fields_of(models: Models) -> dict[str, Any]:
+    """The fields of the models, without what was worked out from them."""
+    return {field.name: getattr(models, field.name) for field in fields(models)}
+
+
+def _factor_judge(models: Models) -> FactorJudge | None:
+    if not models.needs_factor_judge:
+        return None
+    return fitted_factor_judge(
+        models.run.dataset_store,
+        models.real,
+        models.train_images,
+        models.features,
+        settings=models.config.labeller,
+        neighbours=models.config.selection.neighbours,
+        device=models.device,
     )
 
 
@@ -278,7 +329,7 @@ def open_backbone(config: BackboneConfig, real: RealData | None = None, *, witho
     """Load a backbone and check its checksum.
 
     Args:
-        config: Which.
+        config: Its path, checksum, prompts and sizes.
         real: The set whose groups its prompts are for; None where there is none.
         without_prompts: Open a text-to-image folder although no prompts are given; it then draws for no label.
 
@@ -369,6 +420,13 @@ def _require_fit(backbone: Backbone, real: RealData) -> None:
         raise InputError(
             f"backbone {backbone.name} knows {known} classes, the dataset has "
             f"{len(real.train.class_names)}; choose a backbone trained on all of them."
+        )
+    if backbone.factors is not None:
+        GroupValues(real).rows(backbone.factors)  # refuses what it cannot be told
+    elif real.absent and backbone.prompts is None:
+        raise InputError(
+            f"plan.groups asks for {next(iter(real.absent))!r}, which has no real image, and backbone {backbone.name} "
+            "is told no attributes; train one with conditions (train-backbone), or draw by prompts."
         )
     if backbone.num_classes is not None and is_flat(real.train):
         raise InputError(

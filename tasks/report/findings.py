@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.augment.gate import GroupGate
+
 SAMPLERS = ("plain", "minority")
 FILTERS = ("rare", "valid", "new")
 SCORES = (
@@ -99,12 +101,35 @@ class ClassFill:
     candidates: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class GateFinding:
+    """What a group with few or no real images got.
+
+    Attributes:
+        real: Real images of it.
+        candidates: Samples of the first round, by which the gate decides.
+        shows_attributes: Share of them that show every attribute value, by classifiers of the training images.
+        shows_label: Share of them that show the label.
+        kept: Samples in the published set.
+        is_open: Whether the gate lets it through.
+        advice: What to do, in a sentence.
+    """
+
+    real: int
+    candidates: int
+    shows_attributes: Proportion
+    shows_label: Proportion
+    kept: int
+    is_open: bool
+    advice: str
+
+
 def wilson(count: int, *, total: int) -> Proportion:
     """Share with Wilson's score interval (Wilson 1927) at 95 %; all NaN where total is 0.
 
     Args:
         count: Hits, in [0, total].
-        total: Trials.
+        total: Trials, at least 0.
     """
     if total == 0:
         return Proportion(value=nan, low=nan, high=nan, count=0, total=0)
@@ -240,10 +265,34 @@ def fill_of_classes(
     return fills
 
 
-def count_reasons(metadata: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Candidates of all rounds by the filter's reason, for every sampler; "kept" is one of the reasons."""
-    counts = {sampler: drawn_by(metadata, sampler)["reason"].value_counts() for sampler in SAMPLERS}
-    return {sampler: {str(k): int(v) for k, v in found.items()} for sampler, found in counts.items() if len(found)}
+def judge_gate(gate: GroupGate, metadata: pd.DataFrame) -> GateFinding:
+    """What a group with few or no real images got."""
+    drawn = drawn_by(metadata, "minority")
+    return GateFinding(
+        real=gate.real,
+        candidates=gate.candidates,
+        shows_attributes=wilson(round(gate.shows_attributes * gate.candidates), total=gate.candidates),
+        shows_label=wilson(round(gate.shows_label * gate.candidates), total=gate.candidates),
+        kept=int((passes(drawn, "kept") & (drawn["group"] == gate.group)).sum()),
+        is_open=gate.is_open,
+        advice=gate.advice,
+    )
+
+
+def count_reasons(metadata: pd.DataFrame) -> dict[str, int]:
+    """Minority candidates of all rounds that were not kept, by the filter that refused them, the commonest first.
+
+    Nobody chose among the baseline, so that it was refused for no reason.
+    """
+    drawn = drawn_by(metadata, "minority")
+    counts = drawn.loc[~passes(drawn, "kept"), "reason"].value_counts().sort_index()
+    return {str(k): int(v) for k, v in counts.sort_values(ascending=False, kind="stable").items()}
+
+
+def count_fates(metadata: pd.DataFrame) -> dict[str, int]:
+    """How many minority candidates were drawn, kept and refused in all rounds."""
+    kept = passes(drawn_by(metadata, "minority"), "kept")
+    return {"drawn": len(kept), "kept": int(kept.sum()), "refused": int((~kept).sum())}
 
 
 def score_columns(metadata: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:

@@ -18,14 +18,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from minority.downstream.accuracy import METRIC_PHRASES
-from tasks.report import figures, findings, pictures, verdict
+from minority.downstream.cost import in_words
+from tasks.augment.gate import GroupGate
+from tasks.report import figures, findings, pictures, recommendation, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
+from tasks.report.page_parts import content_hash, page_part
+from tasks.report.scores import SCORE_NAMES
+from tasks.report.sprites import LARGEST_PIXELATED
 from tasks.report.verdict import ArmResults, Downstream
 
 Images = Callable[[Sequence[str]], np.ndarray]
 
 _MOST_CLASSES_IN_A_CHART = 30
-_LARGEST_PIXELATED = 32  # pixels; larger images are scaled smoothly
+_COMPARISON = "minority downstream "
 _FAIRNESS = {
     "demographic_parity_difference": "Demographic parity difference",
     "demographic_parity_ratio": "Demographic parity ratio",
@@ -34,18 +39,6 @@ _FAIRNESS = {
     "attribute_accuracy": "Accuracy",
     "attribute_f1": "F1",
     "group_calibration_error": "Calibration error",
-}
-SCORE_NAMES = {
-    "minority_score": ("Minority score", "larger = rarer"),
-    "negative_elbo": (
-        "Negative ELBO",
-        "bits a pixel value, or a latent one; larger = rarer",
-    ),
-    "knn_distance": ("k-NN distance", "mean distance to the k nearest training images, larger = rarer"),
-    "nearest_distance": ("Nearest distance", "to the nearest training image, smaller = closer to a copy"),
-    "realism": ("Realism", "above 1 = inside the manifold of the training split"),
-    "label_agreement": ("Label agreement", "how much nearer the own label's training images are, in [0, 1]"),
-    "labeller_confidence": ("Labeller's confidence", "how sure the ensemble is of the group, in [0, 1]"),
 }
 
 
@@ -70,6 +63,8 @@ class ReportInputs:
         reproduce: Commands that make this run again.
         licence: Licence and provenance of the real data.
         account: In which part every real image is, or why it is in none; "" leaves it out.
+        gates: What the first round of every group with few or no real images showed.
+        gallery: The page beside this one that shows every candidate; "" where there is none.
     """
 
     dataset: str
@@ -87,6 +82,8 @@ class ReportInputs:
     reproduce: Sequence[str]
     licence: str
     account: str = ""
+    gates: Sequence[GroupGate] = ()
+    gallery: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +99,7 @@ class _Gallery:
     @property
     def is_small(self) -> bool:
         """Whether the images are so small that the page shows their pixels instead of smoothing them."""
-        return all(max(image.shape[:2]) <= _LARGEST_PIXELATED for image in self.loaded.values())
+        return all(max(image.shape[:2]) <= LARGEST_PIXELATED for image in self.loaded.values())
 
     def mosaic(self, keys: Sequence[str], columns: int) -> str:
         """A data URI with the images of these keys."""
@@ -122,7 +119,7 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
     """
     gallery = _hang(inputs)
     metrics = _measure(inputs)
-    page = _environment().get_template("report.html.j2")
+    page, script = _environment().get_template("report.html.j2"), page_part("report.js")
     html = page.render(
         inputs=inputs,
         config=json.dumps(inputs.config, indent=2, sort_keys=True, default=str),
@@ -132,6 +129,11 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         unfilled=sorted((fill for fill in metrics["classes"] if fill.shortfall), key=lambda fill: -fill.shortfall),
         parts=_groups_shown(metrics["downstream"], inputs),
         fairness=_fairness_rows(metrics["downstream"]),
+        gates=[(gate, findings.judge_gate(gate, inputs.metadata)) for gate in inputs.gates],
+        image_commands=[command for command in inputs.reproduce if not command.startswith(_COMPARISON)],
+        downstream_commands=inputs.reproduce[-1:],
+        script=Markup(script),
+        script_hash=content_hash(script),
         **metrics,
     )
     return {
@@ -145,7 +147,10 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
     samplers = findings.evaluate_samplers(inputs.metadata, inputs.cost_per_sample)
     ratios = findings.compare_samplers(samplers)
     downstream = verdict.evaluate_results(inputs.results)
+    real = inputs.metadata[inputs.metadata["source"] == "real"]["group"].value_counts()
+    advice = recommendation.recommend(downstream, {str(name): int(count) for name, count in real.items()})
     return {
+        "recommendation": None if advice is None else advice.to_text(),
         "verdict": verdict.pronounce(downstream, samplers, ratios=ratios),
         "samplers": samplers,
         "ratios": ratios,
@@ -153,6 +158,7 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
         "classes": findings.fill_of_classes(inputs.metadata, inputs.class_names, quotas=inputs.quotas),
         "downstream": downstream,
         "reasons": findings.count_reasons(inputs.metadata),
+        "fates": findings.count_fates(inputs.metadata),
         "scores": findings.summarise_scores(findings.score_columns(inputs.metadata)),
     }
 
@@ -160,7 +166,9 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
 def _published(metrics: Mapping[str, Any], inputs: ReportInputs) -> dict[str, object]:
     """What goes into metrics.json."""
     origin = {"dataset": inputs.dataset, "run_id": inputs.run_id, "recipe": inputs.recipe}
-    return {**metrics, **origin, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
+    gated = {"sparse_groups": {gate.group: findings.judge_gate(gate, inputs.metadata) for gate in inputs.gates}}
+    shown = gated if inputs.gates else {}
+    return {**metrics, **origin, **shown, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
 
 
 def _hang(inputs: ReportInputs) -> _Gallery:
@@ -290,6 +298,7 @@ def _environment() -> Environment:
         "points": partial(_number, scale=100, decimals=1),
         "signed_points": lambda value: _number(value, scale=100, decimals=1, sign=True),
         "arm": verdict.name_of_arm,
+        "macs": in_words,
         "metric": lambda metric: METRIC_PHRASES.get(metric, metric.replace("_", " ")),
         "standing": verdict.standing,
         "colour": figures.colour_of,

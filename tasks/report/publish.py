@@ -2,29 +2,35 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from datasets.storage.canonical import parse_json
 from datasets.storage.checked import checked_json, parse_checked_json
 from datasets.storage.escaping import for_markdown
+from minority.downstream.cost import in_words
 from minority.downstream.metrics import results_table
+from tasks.augment.gate import GATE_COLUMNS, GroupGate, gates_of
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig
-from tasks.downstream.trainings import open_arms, read_outcome, results_folder
+from tasks.downstream.trainings import has_arms, open_arms, read_outcome, results_folder, skipped_arms
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.inputs.planned_groups import sparse_groups
 from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
-from tasks.report.verdict import ArmResults
+from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
+from tasks.report.verdict import ArmResults, name_of_arm
 
 REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
 _FOLDER = "report"
@@ -41,33 +47,51 @@ class RunSummary:
         run_id: The run's name.
         manifest: The manifest's URL.
         report: The report's URL.
+        recommendation: What to do, with its evidence; None where no recipes were compared.
+        gallery: URL of the page with all candidates; None where the report is one of a comparison.
         verdict: What the images are worth downstream, in a sentence.
         samplers: A row of figures for each sampler.
         arms: A row of figures for each training recipe; none where no classifier was trained.
         shortfall: Group -> images that its quota still lacks.
+        kept: Synthetic images that were kept.
+        wanted: Synthetic images that the quotas asked for.
+        skipped: Training recipes that were asked for and skipped -> why.
+        figures: All figures of the report, as its metrics.json has them.
     """
 
     dataset: str
     run_id: str
     manifest: str
     report: str
+    recommendation: str | None
     verdict: str
     samplers: list[dict[str, str]]
     arms: list[dict[str, str]]
     shortfall: dict[str, int]
+    gallery: str | None = None
+    kept: int = 0
+    wanted: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for came out."""
+        return not self.shortfall and not self.skipped
 
 
 @task(**TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
-    results = None if comparison is None else save_results(comparison)
+    results = save_results(comparison) if comparison is not None and has_arms(comparison) else None
     thresholds = open_workspace(config).thresholds
     shown = published_config(config)
     if config.downstream is not None:
         shown |= {"downstream": config.downstream.model_dump(mode="json")}
     inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
-    return _publish(run, inputs, folder=_FOLDER)
+    skipped = {} if comparison is None else skipped_arms(comparison)
+    return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run), skipped=skipped))
 
 
 @task(**TRIED_AGAIN)
@@ -83,7 +107,38 @@ def report_comparison(config: DownstreamConfig) -> RunSummary:
         config=shown,
         reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
     )
-    return _publish(run, inputs, folder=results_folder(config))
+    return _shown(*_publish(run, inputs, folder=results_folder(config), skipped=skipped_arms(config)))
+
+
+def report_version(manifest: str, *, source: PublishedRun) -> RunSummary:
+    """Render the report of a version of a run, with its gallery.
+
+    Args:
+        manifest: The version's.
+        source: The run that it is a version of, whose report tells where the filters cut.
+    """
+    run = open_published(manifest)
+    review = f"minority review {run.manifest.dataset} --decisions DECISIONS.json"
+    inputs = _inputs(
+        run,
+        None,
+        thresholds=_thresholds(source),
+        config=published_config(run.config),
+        reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), review],
+    )
+    summary, _ = _publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run))
+    return summary
+
+
+def _write_gallery(run: PublishedRun) -> str:
+    inputs = GalleryInputs(
+        dataset=run.manifest.dataset,
+        run_id=run.manifest.run_id,
+        metadata=run.metadata,
+        read_unit=run.unit_images,
+        report=REPORT_FILE,
+    )
+    return write_gallery(inputs, run.store, folder=_FOLDER)
 
 
 def save_results(config: DownstreamConfig) -> ArmResults:
@@ -145,10 +200,34 @@ def _inputs(
         reproduce=reproduce,
         licence=real.licence,
         account=real.account.to_text(examples=False),
+        gates=_gates(run),
     )
 
 
-def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSummary:
+def _gates(run: PublishedRun) -> list[GroupGate]:
+    """What became of the groups with few or no real images; none where no classifier told what samples show."""
+    if not set(GATE_COLUMNS) <= set(run.metadata.columns):
+        return []
+    drawn = run.metadata.loc[run.metadata["sampler"] == "minority", ["group", "round", *GATE_COLUMNS]]
+    return gates_of(
+        pa.Table.from_pandas(drawn, preserve_index=False),
+        groups=run.real.groups,
+        sparse=sparse_groups(run.real, neighbours=run.config.selection.neighbours),
+        real=Counter(run.real.train.groups),
+        floor=run.config.plan.gate,
+    )
+
+
+def _publish(
+    run: PublishedRun,
+    inputs: ReportInputs,
+    *,
+    folder: str,
+    gallery: str | None = None,
+    skipped: Mapping[str, str] | None = None,
+) -> tuple[RunSummary, bytes]:
+    """Write the report's files. Returns what they say in short, and the picture of samples."""
+    inputs = replace(inputs, gallery="" if gallery is None else GALLERY_FILE)
     files = render_report(inputs)
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
@@ -160,26 +239,41 @@ def _publish(run: PublishedRun, inputs: ReportInputs, *, folder: str) -> RunSumm
         run_id=run.manifest.run_id,
         manifest=run.url,
         report=run.store.url(f"{folder}/{REPORT_FILE}"),
+        recommendation=figures["recommendation"],
         verdict=str(figures["verdict"]),
         samplers=[_sampler_row(name, of) for name, of in figures["samplers"].items()],
-        arms=[_arm_row(name, figures["downstream"]["arms"][name]["means"]) for name in order],
+        arms=[
+            _arm_row(name, figures["downstream"]["arms"][name], order=figures["downstream"]["metrics"])
+            for name in order
+        ],
         shortfall=_shortfall(run),
+        gallery=gallery,
+        kept=int((run.metadata["kept"] & (run.metadata["source"] == "synthetic")).sum()),
+        wanted=sum(quotas(run.real, run.config.plan)),
+        skipped=skipped or {},
+        figures=figures,
     )
-    _show(summary, picture=files["samples.png"])
-    return summary
+    return summary, files["samples.png"]
 
 
 def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
     shares = {column: _share(figures[column]) for column in ("yield", "rare", "valid", "new")}
+    per_kept = figures["cost_per_kept_sample"]["value"]
     costs = {
         "evaluations a sample": f"{figures['cost_per_sample']:.1f}",
-        "evaluations a kept sample": f"{figures['cost_per_kept_sample']['value'] or float('nan'):.0f}",
+        "evaluations a kept sample": "-" if per_kept is None else f"{per_kept:.0f}",
     }
     return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
 
 
-def _arm_row(name: str, means: dict[str, Any]) -> dict[str, str]:
-    return {"training": name} | {metric.replace("_", " "): _share(value) for metric, value in means.items()}
+def _arm_row(name: str, found: dict[str, Any], *, order: Sequence[str]) -> dict[str, str]:
+    """Accuracies, the decisive one first, and what the recipe costs in multiply-adds."""
+    cost = {what: float("nan") if value is None else value for what, value in found["cost"].items()}
+    return (
+        {"recipe": name_of_arm(name)}
+        | {metric.replace("_", " "): _share(found["means"][metric]) for metric in order}
+        | {"training + drawing": in_words(cost["training"] + cost["drawing"]), "an image": in_words(cost["image"])}
+    )
 
 
 def _share(figure: dict[str, float]) -> str:
@@ -198,7 +292,8 @@ def _as_text(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{for_markdown(key): for_markdown(value) for key, value in row.items()} for row in rows]
 
 
-def _show(summary: RunSummary, *, picture: bytes) -> None:
+def _shown(summary: RunSummary, picture: bytes) -> RunSummary:
+    """Show a report's parts in Prefect."""
     create_table_artifact(
         key=f"{summary.dataset}-samplers", table=_as_text(summary.samplers), description="Samplers compared"
     )
@@ -212,5 +307,14 @@ def _show(summary: RunSummary, *, picture: bytes) -> None:
         markdown=f"![plain and minority samples of the same seeds](data:image/png;base64,{encoded})",
         description="The same seeds, plain and guided",
     )
-    link = summary.report if "://" in summary.report else f"file://{summary.report}"
-    create_link_artifact(key=f"{summary.dataset}-report", link=link, description="The report")
+    create_link_artifact(key=f"{summary.dataset}-report", link=as_link(summary.report), description="The report")
+    if summary.gallery is not None:
+        create_link_artifact(
+            key=f"{summary.dataset}-gallery", link=as_link(summary.gallery), description="Every candidate"
+        )
+    return summary
+
+
+def as_link(url: str) -> str:
+    """The URL, or the file name as one."""
+    return url if "://" in url else f"file://{url}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,17 @@ from minority.downstream.comparison import (
     summarise,
     verdict,
 )
+from minority.downstream.cost import ArmCost, cost_of
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.jobs import Outcome
 from minority.downstream.settings import DownstreamSettings
+from minority.downstream.trials import ChosenBy
 from tasks.report.findings import Estimate, Ratios, SamplerFindings
 
 BASE_ARM = "real"
+#: A recipe that costs more than so many times the main one to run is no rival of it, but is named beside it.
+MOST_TIMES = 10
+_DECISIVE: dict[ChosenBy, Metric] = {"worst_group": "worst_group_accuracy", "balanced": "balanced_accuracy"}
 PUBLISHED_SOURCE = "minority"
 AHEAD, BEHIND, LEVEL, ONE_SEED = "ahead", "behind", "not distinguishable", "one seed, no interval"
 WORTH_IT, NOT_WORTH_IT, HARMFUL, UNDECIDED = "worth it", "not worth it", "they do harm", "one seed decides nothing"
@@ -56,6 +62,7 @@ class ArmFindings:
         num_synthetic: How many there are.
         setting: What validation chose among its trials, in words.
         validated: The chosen trial's worst group on the validation images, mean over tuning seeds.
+        cost: Multiply-adds of training it, of drawing its images and of classifying one image.
         means: Metric -> mean over seeds and interval.
         groups: Group -> accuracy and interval.
         figures: Metric -> what it belongs to -> mean over seeds, with the lowest and the highest seed for ends.
@@ -67,6 +74,7 @@ class ArmFindings:
     num_synthetic: int
     setting: str
     validated: float
+    cost: ArmCost
     means: Mapping[str, Estimate]
     groups: Mapping[str, Estimate]
     figures: Mapping[str, Mapping[str, Estimate]]
@@ -85,7 +93,9 @@ class Downstream:
         test_images: Images they are tested on.
         validation_images: Images that settings are chosen on.
         main: The arm with synthetic images that validation chose, those of the published set first; or None.
-        rival: The arm without synthetic images that validation chose, or None.
+        rival: The arm without synthetic images that validation chose among those that are no more than ten times as
+            costly to run as the main arm, or None.
+        costlier: The best on validation of the other ones, if any.
         gains: Arm -> metric -> the arm against real only.
         pairwise: Arm -> metric -> the main arm against it.
         unfinished: Arms that lack results.
@@ -100,6 +110,7 @@ class Downstream:
     validation_images: int
     main: str | None
     rival: str | None
+    costlier: tuple[str, ...]
     gains: Mapping[str, Mapping[str, Difference]]
     pairwise: Mapping[str, Mapping[str, Difference]]
     unfinished: tuple[str, ...]
@@ -131,18 +142,23 @@ def evaluate_results(results: ArmResults | None) -> Downstream | None:
     if results is None or not results.outcome.tested:
         return None
     outcome, data = results.outcome, results.data
-    runs, metrics = outcome.tested, _metrics(data.test)
+    runs, metrics = outcome.tested, _metrics(data.test, results.settings.chosen_by)
     arms = {name: trial.arm for name, trial in outcome.chosen.items()}
     published = [name for name, arm in arms.items() if arm.source == PUBLISHED_SOURCE]
-    main = _best(published or [name for name, arm in arms.items() if arm.is_generative], outcome, data)
-    rival = _best([name for name, arm in arms.items() if not arm.is_generative], outcome, data)
+    best = partial(_best, outcome=outcome, data=data, by=results.settings.chosen_by)
+    main = best(published or [name for name, arm in arms.items() if arm.is_generative])
+    costs = {name: cost_of(arm, data, results.settings) for name, arm in arms.items()}
+    others = [name for name, arm in arms.items() if not arm.is_generative]
+    dear = [] if main is None else [name for name in others if costs[name].image > MOST_TIMES * costs[main].image]
+    rival = best([name for name in others if name not in dear])
+    costlier = best(dear)
     num_seeds = min(len(found) for found in runs.values())
 
     def against(arm: str, baseline: str) -> dict[str, Difference]:
         return {m: paired_difference(runs, arm, baseline=baseline, truth=data.test, metric=m) for m in metrics}
 
     return Downstream(
-        arms=_arms(results, arms, metrics=metrics),
+        arms=_arms(results, arms, metrics=metrics, costs=costs),
         metrics=metrics,
         num_seeds=num_seeds,
         trainings=len(runs) * (results.settings.trials * results.settings.tuning_seeds + num_seeds),
@@ -151,6 +167,7 @@ def evaluate_results(results: ArmResults | None) -> Downstream | None:
         validation_images=len(data.validation),
         main=main,
         rival=rival,
+        costlier=() if costlier is None else (costlier,),
         gains={name: against(name, BASE_ARM) for name in runs if name != BASE_ARM and BASE_ARM in runs},
         pairwise={} if main is None else {name: against(main, name) for name in runs if name != main},
         unfinished=tuple(outcome.unfinished),
@@ -200,23 +217,33 @@ def name_of_arm(arm: str) -> str:
     return ARM_PHRASES.get(arm, arm.replace("+", " + "))
 
 
-def _metrics(test: LabelledImages) -> tuple[Metric, ...]:
+def _metrics(test: LabelledImages, chosen_by: ChosenBy) -> tuple[Metric, ...]:
+    metrics = _metrics_of(test)
+    if chosen_by == "balanced":  # what recipes are chosen by decides
+        metrics = ("balanced_accuracy", *(metric for metric in metrics if metric != "balanced_accuracy"))
+    return metrics
+
+
+def _metrics_of(test: LabelledImages) -> tuple[Metric, ...]:
     if np.array_equal(test.labels, test.groups):
         return ("worst_class_accuracy", "balanced_accuracy", "accuracy")
     return ("worst_group_accuracy", "worst_class_accuracy", "balanced_accuracy", "accuracy")
 
 
-def _best(names: Sequence[str], outcome: Outcome, data: DownstreamData) -> str | None:
+def _best(names: Sequence[str], outcome: Outcome, data: DownstreamData, *, by: ChosenBy) -> str | None:
     if not names:
         return None
     validated = {name: outcome.validated[name] for name in names}
-    return choose_arm(validated, data.validation, num_groups=len(data.group_names))
+    return choose_arm(validated, data.validation, num_groups=len(data.group_names), by=by)
 
 
-def _arms(results: ArmResults, arms: Mapping[str, Arm], *, metrics: Sequence[Metric]) -> dict[str, ArmFindings]:
+def _arms(
+    results: ArmResults, arms: Mapping[str, Arm], *, metrics: Sequence[Metric], costs: Mapping[str, ArmCost]
+) -> dict[str, ArmFindings]:
     outcome, data = results.outcome, results.data
     summary = summarise(outcome.tested, data.test, metrics=metrics)
-    validated = summarise(outcome.validated, data.validation, metrics=("worst_group_accuracy",))
+    decisive: Metric = _DECISIVE[results.settings.chosen_by]
+    validated = summarise(outcome.validated, data.validation, metrics=(decisive,))
     on_validation = dict(zip(validated["arm"], validated["mean"], strict=True))
     means: dict[str, dict[str, Estimate]] = {}
     for row in summary.to_dict("records"):
@@ -230,6 +257,7 @@ def _arms(results: ArmResults, arms: Mapping[str, Arm], *, metrics: Sequence[Met
             num_synthetic=0 if arm.source is None else len(data.synthetic[arm.source]),
             setting=_setting(outcome, name),
             validated=on_validation[name],
+            cost=costs[name],
             means=means[name],
             groups=_groups(outcome, data, name),
             figures=figures.get(name, {}),
@@ -256,6 +284,8 @@ def _figures(figures: pd.DataFrame) -> dict[str, dict[str, dict[str, Estimate]]]
 
 def _setting(outcome: Outcome, name: str) -> str:
     trial = outcome.chosen[name]
+    if trial.arm.learner in ("linear_probe", "zero_shot"):
+        return f"{(trial.arm.tuned or '').replace('_', ' ')} {_own(trial.arm):g}"
     own = "" if trial.arm.tuned is None else f", {trial.arm.tuned.replace('_', ' ')} {_own(trial.arm):g}"
     return f"learning rate {trial.learning_rate:g}, weight decay {trial.weight_decay:g}{own}"
 
@@ -273,4 +303,5 @@ def _budget(settings: DownstreamSettings) -> dict[str, object]:
         "batch_size": settings.batch_size,
         "trials": settings.trials,
         "tuning_seeds": settings.tuning_seeds,
+        "chosen_by": {"worst_group": "the worst group", "balanced": "the mean over groups"}[settings.chosen_by],
     }

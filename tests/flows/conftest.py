@@ -99,11 +99,15 @@ def ask_api(server_url):
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended: exit code (minus the signal where it was killed) and what it wrote."""
+    """A command that has ended: exit code (minus the signal where it was killed) and what it wrote.
+
+    Of standard error, notes and progress on the way are kept apart from warnings and errors.
+    """
 
     code: int
     stdout: str
     stderr: str
+    on_the_way: str
 
 
 class Launcher:
@@ -135,7 +139,10 @@ class Launcher:
     def finish(self):
         """Wait for the command to end."""
         code = self._answer()["code"]
-        return Finished(code, self._out.read_text(), self._err.read_text())
+        lines = self._err.read_text().splitlines(keepends=True)
+        on_the_way = [line for line in lines if line.startswith(("note: ", "progress: "))]
+        told = [line for line in lines if line not in on_the_way]
+        return Finished(code, self._out.read_text(), "".join(told), "".join(on_the_way))
 
     def __call__(self, *args, fault=None):
         """Run `minority ARGS` to its end."""

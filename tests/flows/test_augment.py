@@ -39,9 +39,11 @@ def identity(folder):
 
 
 def test_a_run_ends_with_a_table_and_the_places_of_manifest_and_report(undisturbed):
-    printed = undisturbed.command.stdout
+    printed, on_the_way = undisturbed.command.stdout, undisturbed.command.on_the_way
 
-    assert printed.startswith("1,797 images: 91 train, 1 validation, 1,618 test, 87 in no part. 87 images: thinned")
+    account = "1,797 images: 91 train, 1 validation, 1,618 test, 87 in no part. 87 images: thinned"
+    assert on_the_way.startswith(f"note: {account}")
+    assert "progress: round 0: " in on_the_way
     assert (
         "| left out: thinned by the long tail (split.imbalance) | 87 |"
         in (undisturbed.folder / "README.md").read_text()

@@ -44,9 +44,7 @@ def test_it_is_listed_and_samples(minority_with_own, tiny_backbone, tmp_path):
 
     refused = minority_with_own(*command, "--guidance", "brightened.every=0")
     assert refused.code == 2
-    assert refused.stderr == (
-        "error: --guidance: sampler.brightened: Brightened.every must be at least 1 step, got 0.\n"
-    )
+    assert refused.stderr == ("error: sampler.brightened: Brightened.every must be at least 1 step, got 0.\n")
 
 
 def test_it_augments(minority_with_own, tiny_overrides, as_options, tmp_path):

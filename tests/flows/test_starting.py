@@ -14,15 +14,31 @@ from flows.command_line import app
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "diffusers", "prefect", "pandas", "sklearn", "matplotlib", "transformers"}
 RUN = """
-import json, sys
+import json, sys, time
 sys.argv = ["minority", *json.loads(sys.argv[1])]
 from flows.command_line import main
 try:
     main()
 except SystemExit as ended:
     code = ended.code
-print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]), file=sys.stderr)
+with open("/proc/self/status") as status:  # the peak since this program began, not that of who forked it
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+modules = sorted({name.split(".")[0] for name in sys.modules})
+print(json.dumps([code, modules, time.process_time(), peak / 1024]), file=sys.stderr)
 """
+
+
+def run(*arguments):
+    """Runs the command in a process of its own: exit code, what it printed, modules, CPU seconds, megabytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps([str(argument) for argument in arguments])],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    code, modules, seconds, megabytes = json.loads(done.stderr.strip().splitlines()[-1])
+    return code or 0, done.stdout, set(modules), seconds, megabytes
 
 
 @pytest.mark.parametrize(
@@ -32,18 +48,32 @@ print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]), 
         (["--version"], 0),
         (["presets"], 0),
         (["augment", "--help"], 0),
+        (["presets", "--json"], 0),
         (["verify", "nowhere/manifest.json"], 2),
+        (["clean", "--store", "nowhere"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_a_command_without_a_model_imports_none(arguments, code):
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(arguments)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    ended, _, modules, seconds, megabytes = run(*arguments)
 
-    ended, modules = json.loads(done.stderr.strip().splitlines()[-1])
-    assert (ended or 0) == code, done.stderr
-    assert HEAVY & set(modules) == set()
+    assert ended == code
+    assert HEAVY & modules == set()
+    assert seconds <= 1.0
+    assert megabytes <= 200
+
+
+def test_a_sound_set_is_verified_and_its_store_cleaned_in_a_second_and_little_memory(undisturbed):
+    verified = run("verify", undisturbed.folder / "manifest.json")
+    cleaned = run("clean", "--store", undisturbed.store, "--older-than", "0s")
+
+    assert verified[:2] == (0, f"sound: {undisturbed.folder / 'manifest.json'}\n")
+    assert cleaned[0] == 0
+    assert "nothing was touched" in cleaned[1]
+    for _, _, modules, seconds, megabytes in (verified, cleaned):
+        assert modules.isdisjoint(HEAVY - {"pandas"})
+        assert seconds <= 1.0
+        assert megabytes <= 200
 
 
 def test_the_version_is_that_of_the_package():

@@ -95,6 +95,7 @@ def test_a_finished_run_leaves_weights_card_losses_and_looks_and_no_checkpoint(w
         "digits/README.md",
         "digits/minority.json",
         "digits/model_index.json",
+        "digits/quality.json",
         "digits/scheduler/scheduler_config.json",
         "digits/unet/config.json",
         "digits/unet/diffusion_pytorch_model.safetensors",

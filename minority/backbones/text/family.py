@@ -98,7 +98,7 @@ class Family:
         """Call the network.
 
         Args:
-            network: As `wrap` made it.
+            network: The network that `wrap` made.
             x: (B, C, H, W) in the network's precision; of a flow, on its own scale.
             time: (B,) int64 timesteps, or of a flow the share of noise in (0, 1].
             embedding: Of B prompts.

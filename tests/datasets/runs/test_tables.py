@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets.runs.card import COLUMN_MEANINGS
-from datasets.runs.records import METADATA_SCHEMA
-from datasets.runs.tables import conform_rows, parse_table, table_bytes
+from datasets.runs.records import FORMER_COLUMNS, METADATA_SCHEMA
+from datasets.runs.tables import conform_rows, parse_table, replace_column, table_bytes
 
 
 def test_missing_columns_become_nulls_and_types_those_of_the_schema(small_run):
@@ -85,6 +85,26 @@ def test_a_file_with_other_columns_is_parsed_but_does_not_conform():
     assert table.num_rows == 1
     with pytest.raises(ValueError, match="unknown columns a"):
         conform_rows(table, name="x")
+
+
+def test_tables_are_read_under_the_former_names_of_columns_and_samplers(small_run):
+    rows = conform_rows(small_run["rows"](4), name="rows")
+    rows = replace_column(rows, "sampler", values=["real", "minority", "plain", "real"])
+    former = {now: name for name, now in FORMER_COLUMNS.items()}
+    names = [former.get(name, name) for name in rows.column_names]
+    sampler = [{"real": "none"}.get(name, name) for name in rows["sampler"].to_pylist()]
+    stored = rows.rename_columns(names).set_column(names.index("sampler"), "sampler", pa.array(sampler))
+
+    read = conform_rows(parse_table(table_bytes(stored), name="rows"), name="rows")
+
+    assert read.equals(rows)
+    assert former.keys() <= set(read.column_names)
+
+
+def test_tables_of_other_columns_are_read_as_they_are():
+    table = pa.table({"sampler": ["none"], "group": [1]}).replace_schema_metadata({"sha256": "0"})
+
+    assert parse_table(table_bytes(table), name="plan").equals(table, check_metadata=True)
 
 
 def test_the_card_explains_every_column_of_the_schema():

@@ -5,9 +5,8 @@ from datasets.describe import describe
 from datasets.readers.imageset import Problem
 from datasets.splits.account import take_account
 from datasets.splits.identity_split import split_set
-from datasets.splits.stratified import OVER_VALIDATION_CAP, THINNED, SplitSettings, make_split
+from datasets.splits.stratified import OVER_VALIDATION_CAP, THINNED, SplitSettings
 from datasets.splits.streams import Stream
-from datasets.splits.subsampling import step_tail
 
 ROW = {"is_row": True, "on_disk": False}
 
@@ -135,20 +134,5 @@ def test_the_streams_of_published_splits_keep_their_numbers():
 
     assert numbers == {
         "TEST": 0, "EXPONENTIAL_TAIL": 1, "VALIDATION": 2, "VALIDATION_CAP": 3, "SPURIOUS": 4, "STEP_TAIL": 5,
+        "POOL": 6, "VALIDATION_EACH": 7,
     }  # fmt: skip
-
-
-def test_a_step_and_a_cap_choose_independently():
-    labels = np.zeros(400, dtype=np.int64)
-    labels[200:] = 1
-
-    capped = make_split(
-        labels, SplitSettings(imbalance=None, test_fraction=0.1, validation_fraction=0.5, validation_cap=40)
-    )
-    stepped = step_tail(
-        labels, np.union1d(capped.validation, capped.left_out[OVER_VALIDATION_CAP]), imbalance=2, rare=[1], seed=0
-    )
-
-    kept = set(stepped[labels[stepped] == 1]) & set(capped.validation[labels[capped.validation] == 1])
-    # With one stream for both, the smaller choice would be wholly within the larger.
-    assert len(kept) < 40

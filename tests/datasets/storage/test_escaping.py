@@ -20,6 +20,7 @@ from datasets.storage.escaping import for_markdown, for_terminal
 )
 def test_what_a_terminal_would_obey_is_written_out(text, shown):
     assert for_terminal(text) == shown
+    assert for_terminal(text, keep_lines=False) == shown.replace("\n", r"\x0a").replace("\t", r"\x09")
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,14 @@ def test_a_missing_source_is_named(tiny):
 def test_odds_follow_the_recipe():
     groups = np.array([0, 0, 0, 1])
 
-    natural = odds_of(Arm(name="r"), groups, num_synthetic=0)
-    balanced = odds_of(Arm(name="o", draws="group_balanced"), groups, num_synthetic=0)
-    mixed = odds_of(Arm(name="m", source="s", synthetic_share=0.4), groups, num_synthetic=8)
-    later = odds_of(Arm(name="f", source="s", synthetic_first=0.5), groups, num_synthetic=8)
+    natural = odds_of(Arm(name="r"), groups, synthetic_groups=groups[:0])
+    balanced = odds_of(Arm(name="o", draws="group_balanced"), groups, synthetic_groups=groups[:0])
+    mixed = odds_of(
+        Arm(name="m", source="s", synthetic_share=0.4), groups, synthetic_groups=np.zeros(8, dtype=np.int64)
+    )
+    later = odds_of(
+        Arm(name="f", source="s", synthetic_first=0.5), groups, synthetic_groups=np.zeros(8, dtype=np.int64)
+    )
 
     np.testing.assert_allclose(natural, 0.25)
     np.testing.assert_allclose(balanced, [1 / 6, 1 / 6, 1 / 6, 1 / 2])

@@ -25,6 +25,14 @@ def backbone(mixture, trained):
     return Backbone("mixture", mixture, trained, image_shape=(1, 4, 4), num_classes=2, sha256="0" * 64)
 
 
+#: Those that draw by labels or by nothing.
+OF_CLASSES = {
+    name: settings
+    for name, settings in NAMED_SAMPLERS.items()
+    if not any(method.needs_prompts for method in settings.guidance)
+}
+
+
 def needs_images(name):
     return any(method.needs_real_images for method in NAMED_SAMPLERS[name].guidance)
 
@@ -55,11 +63,11 @@ def test_every_named_sampler_draws_images(backbone):
     every = {"seed": 0, "indices": range(4), "labels": [1] * 4}
     given = {"reference": RealReference.fit(pixel_features(pictures), k=5)}
     drawn = {}
-    for name, settings in NAMED_SAMPLERS.items():
+    for name, settings in OF_CLASSES.items():
         parts = learnt_parts(backbone, pictures, labels, settings)
         drawn |= compare(backbone, [name], parts=parts, **every, **given)
 
-    assert list(drawn) == list(NAMED_SAMPLERS)
+    assert list(drawn) == list(OF_CLASSES)
     for result in drawn.values():
         assert result.images.shape == (4, 4, 4, 1)
         assert result.evaluations > 0
@@ -83,7 +91,7 @@ def test_a_comparison_shows_what_each_sampler_draws_alone(backbone):
     assert both["ancestral"].evaluations == cost
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED_SAMPLERS if not needs_images(name)])
+@pytest.mark.parametrize("name", [name for name in OF_CLASSES if not needs_images(name)])
 def test_a_sample_does_not_depend_on_its_batch(name, backbone):
     settings = replace(named_sampler(name), batch_size=64)
 
@@ -129,12 +137,12 @@ def test_the_fast_solver_draws_from_the_distribution_in_twenty_steps(make_mixtur
     "name",
     [
         name
-        for name, settings in NAMED_SAMPLERS.items()
+        for name, settings in OF_CLASSES.items()
         if settings.guidance and name != "truncated" and not needs_images(name)
     ],
 )
 def test_guided_samplers_raise_the_rare_share(name, mixture, trained):
-    settings, label = named_sampler(name), 1 if name == "classifier-free" else None
+    settings, label = named_sampler(name), 1 if name in ("classifier-free", "cfg-plus-plus") else None
     if name == "prune-and-branch":
         # The mixture's modes are so far apart that noise to 0.3 of the chain seldom leads from one to the other.
         settings = replace(settings, prune_and_branch=replace(settings.prune_and_branch, perturbation=0.6))

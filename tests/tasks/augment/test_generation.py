@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.runs.records import METADATA_SCHEMA
+from datasets.runs.records import METADATA_SCHEMA, OPTIONAL_SCHEMA
 from datasets.runs.units import read_unit
-from tasks.augment.candidates import Candidates, read_rows
+from tasks.augment.candidates import Candidates, choose_candidates, read_rows
 from tasks.augment.evaluating import evaluate_images
 from tasks.augment.planning import plan_baseline, plan_real, plan_round, quotas, tally
 from tasks.augment.units import is_done, make_unit
@@ -257,3 +257,32 @@ def test_a_policy_is_part_of_the_recipe_and_the_usual_one_renames_no_run(tiny_co
         backbone_identity="a", real_digest="b"
     )
     assert clean.recipe(backbone_identity="a", real_digest="b") != usual.recipe(backbone_identity="a", real_digest="b")
+
+
+def test_the_zero_shot_classifier_judges_labels_where_it_is_asked(run, tiny_config, tmp_path):
+    workspace, store, (plan, *_), _, (real_plan, *_) = run
+    make_unit(plan, workspace, store)
+    asked = open_workspace(
+        tiny_config(store=str(tmp_path / "asked"), scores__zero_shot={"levels": 2}, selection__policy="recognised")
+    )
+    other = open_run_store(asked.run)
+    for each in (plan, real_plan):
+        make_unit(each, asked, other)
+
+    images, rows = read_unit(other, plan.unit)
+    _, real_rows = read_unit(other, real_plan.unit)
+    plain_images, plain_rows = read_unit(store, plan.unit)
+
+    np.testing.assert_array_equal(images, plain_images)
+    assert plain_rows.column_names == METADATA_SCHEMA.names  # a run that does not ask has no column more
+    assert rows.column_names == METADATA_SCHEMA.names + OPTIONAL_SCHEMA.names
+    for table in (rows, real_rows):
+        kept = (table["zero_shot_label"].to_numpy() == table["label"].to_numpy()).tolist()
+        assert table["zero_shot_kept"].to_pylist() == kept
+        assert all(0 <= value <= 1 for value in table["zero_shot_probability"].to_pylist())
+    chosen = choose_candidates(rows, groups=asked.real.groups, wanted=[1000] * 10, policy="recognised")
+    expected = np.logical_and(rows["new"].to_numpy(), rows["zero_shot_kept"].to_numpy())
+    assert chosen["kept"].to_pylist() == expected.tolist()
+    columns = (chosen[name].to_pylist() for name in ("reason", "new", "zero_shot_kept"))
+    refused = [reason for reason, new, ok in zip(*columns, strict=True) if new and not ok]
+    assert set(refused) == {"taken for another class by the backbone"}

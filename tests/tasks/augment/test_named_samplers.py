@@ -50,10 +50,17 @@ def steps_of(name):
     return "logsnr6" if NAMED_SAMPLERS[name].solver == "dpm_solver" else 6
 
 
-@pytest.mark.parametrize("name", NAMED_SAMPLERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, settings in NAMED_SAMPLERS.items()
+        if not any(method.needs_prompts for method in settings.guidance)  # tests/tasks/augment/test_text_to_image.py
+    ],
+)
 def test_it_draws_candidates(name, preset, make_backbone, tmp_path):
     changes = {}
-    if name == "classifier-free":
+    if name in ("classifier-free", "cfg-plus-plus"):
         changes["backbone.path"] = make_backbone(tmp_path / "dropout", label_dropout=True)
     config = preset({"name": name, "steps": steps_of(name), **QUICK.get(name, {})}, **changes)
 

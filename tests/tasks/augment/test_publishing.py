@@ -3,7 +3,9 @@ import json
 import pytest
 
 from datasets.runs.manifest import Manifest
+from datasets.runs.tables import parse_table
 from datasets.runs.verify import verify
+from tasks.augment.decisions import Decisions
 from tasks.augment.planning import plan_real
 from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_rounds
@@ -42,3 +44,17 @@ def test_a_unit_that_was_evaluated_on_other_images_is_refused_before_anything_is
         publish_rounds(workspace, store, rounds=0)
 
     assert [name for name in store.list() if not name.startswith(("units/", "plans/"))] == ["run.json"]
+
+
+def test_a_run_that_was_approved_has_the_columns_of_a_review_and_its_manifest_says_by_whom(run):
+    workspace, store = run
+    decisions = Decisions(workspace.config.name, workspace.run_id, {}, approved_by="Ada")
+
+    manifest = publish_rounds(workspace, store, rounds=0, decisions=decisions)
+
+    assert manifest.review.decided_by == ["Ada"]
+    assert (manifest.review.units_of, manifest.review.version_of) == (workspace.run_id, None)
+    assert Manifest.from_json(store.read("manifest.json")) == manifest
+    assert verify(store.url("manifest.json")) == []
+    rows = parse_table(store.read("metadata.parquet"), name="metadata.parquet")
+    assert rows.column_names[-3:] == ["decision", "decision_reason", "decided_by"]

@@ -70,6 +70,19 @@ def test_real_images_are_scored_by_their_groups_prompts_and_have_no_prompt_thems
     assert rows["prompt"].null_count == len(rows)
 
 
+@pytest.mark.parametrize("name", ["minority-prompt", "cads", "cfg-plus-plus"])
+def test_a_preset_takes_a_sampler_of_text_to_image_models_by_name(open_text, name):
+    drastic = (
+        {"minority_prompt": {"iterations": 2, "learning_rate": 1.0, "above": 0.0}} if name == "minority-prompt" else {}
+    )
+    guided, plain = (open_text(sampler=given | {"steps": "leading4"}) for given in ({"name": name, **drastic}, {}))
+
+    images, rows = candidate_rows(first_unit(guided), guided)
+
+    assert images.shape == (rows.num_rows, 8, 8, 1)
+    assert not np.array_equal(images, candidate_rows(first_unit(plain), plain)[0])
+
+
 def test_prompts_size_and_fit_are_part_of_the_recipe(open_text):
     base = SETTINGS["backbone"]
     changes = [

@@ -3,6 +3,7 @@ import shlex
 import pytest
 
 from tasks.backbone.model_card import command
+from tasks.backbone.train import quality_figures
 from tasks.config.presets import load_preset, parse_overrides
 from tasks.config.runs import TrainBackboneConfig
 from tasks.errors import InputError
@@ -29,19 +30,25 @@ def tiny(make_backbone, tmp_path):
     return make_backbone(tmp_path / "tiny")
 
 
-def test_a_finished_backbone_is_evaluated_and_only_its_card_changes(tiny, tmp_path):
+def test_a_finished_backbone_is_evaluated_and_only_its_card_and_its_figures_change(tiny, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
 
     config, card = evaluated(tiny, published="2.94 bits/dim of another model (somebody, 2020)")
 
     after = {path: path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
-    assert {path for path in after if after[path] != before.get(path)} == {card}
+    assert {path for path in after if after[path] != before.get(path)} == {
+        card,
+        tmp_path / "tiny" / "quality.json",
+    }
+    figures = quality_figures(config)
+    assert figures["samples"] == 8
+    assert f"{figures['held_out_bits']['backbone']:.3f} +/-" in card.read_text()
     text = card.read_text()
     assert "| bits/dim, smaller is better | 4 training images | 4 held-out images |" in text
     assert "| baseline: a histogram of grey levels for every pixel |" in text
     assert "of 8 images each" in text
     assert "**Published figures**: 2.94 bits/dim of another model (somebody, 2020)" in text
-    assert "17 occur in the training split" in text
+    assert "17 occur in the training split" in " ".join(text.split())
     assert f"`{command('evaluate-backbone', config)}`" in text
 
 

@@ -10,10 +10,11 @@ import yaml
 
 from datasets.storage.checked import DamagedError
 from datasets.storage.store import Store
+from minority.calibration.outcome import Measured
 from minority.guidance.prune_and_branch import PruneAndBranch
 from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.frontier_plot import Point, unsurpassed
-from tasks.calibration.result import write_result
+from tasks.calibration.result import ratio_text, write_result
 from tasks.calibration.search import (
     FRESH,
     Measurement,
@@ -62,6 +63,14 @@ def search(config):
     for order in verification:
         measured_once(order, config)
     return done, verification
+
+
+def test_how_often_more_is_no_figure_where_the_other_kept_none():
+    kept, none = (Measured(samples=40, passed=passed, evaluations=400.0) for passed in (10, 0))
+
+    assert re.fullmatch(r"1\.0 x \([\d.]+ \.\.\. [\d.]+\)", ratio_text(kept, kept, objective="yield"))
+    assert re.fullmatch(r"over [\d.]+ x", ratio_text(kept, none, objective="per_evaluation"))
+    assert ratio_text(none, none, objective="yield") == "-"
 
 
 def test_a_calibration_ends_with_a_preset_that_can_be_pasted(config):

@@ -18,7 +18,7 @@ DIGITS = DatasetConfig(reader="digits", split=SplitSettings())
 
 
 def test_a_card_counts_every_group_in_every_part(tmp_path):
-    text = describe_dataset(DIGITS, tmp_path / "card")
+    text = describe_dataset(DIGITS, tmp_path / "card").to_markdown()
 
     real = load_real_data(DIGITS)
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| digit=")}
@@ -29,7 +29,7 @@ def test_a_card_counts_every_group_in_every_part(tmp_path):
 
 
 def test_the_card_is_written_with_a_picture(tmp_path):
-    text = describe_dataset(DIGITS, tmp_path / "card")
+    text = describe_dataset(DIGITS, tmp_path / "card").to_markdown()
 
     assert (tmp_path / "card" / "README.md").read_text(encoding="utf-8").startswith(text)
     picture = Image.open(io.BytesIO((tmp_path / "card" / "examples.png").read_bytes()))
@@ -42,7 +42,7 @@ def test_the_card_is_written_with_a_picture(tmp_path):
 def test_every_set_of_the_examples_is_described_and_its_numbers_add_up(path):
     config = load_dataset(str(path), overrides={})
 
-    lines = describe_dataset(config, None).splitlines()
+    lines = describe_dataset(config, None).to_markdown().splitlines()
 
     begin, end = (lines.index(heading) for heading in ("## Where every image is", "## Images by class and part"))
     counted = [line.split("|")[1:3] for line in lines[begin:end] if line.startswith("| ")][1:]
@@ -73,7 +73,7 @@ def test_what_is_left_out_is_in_the_card_and_the_rest_of_it_is_of_the_whole_set(
         split=SplitSettings(imbalance=None, test_fraction=0.3),
     )  # fmt: skip
 
-    text = describe_dataset(config, None)
+    text = describe_dataset(config, None).to_markdown()
 
     assert text.splitlines()[2].startswith("36 images of 20 identities")
     assert "| left out: label in another spelling than its class | 2 | 2 |" in text

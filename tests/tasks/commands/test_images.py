@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers, score_folder, score_settings
+from tasks.commands.images import compare_to_folder, draw_to_folder, list_samplers
+from tasks.commands.scoring import score_folder, score_settings
 from tasks.errors import InputError
 
 QUICK = {"steps": 3}
@@ -34,7 +35,7 @@ def photos(tmp_path):
 
 
 def test_samples_come_as_numbered_files_with_their_label_and_a_grid(tiny_backbone, tmp_path):
-    assert draw(tiny_backbone, tmp_path / "out", num=3, labels=[7, 2]) == 3
+    assert draw(tiny_backbone, tmp_path / "out", num=3, labels=[7, 2]) == 3.0  # evaluations a sample
 
     drawn = pixels(tmp_path / "out")
     assert list(drawn) == ["000000-7.png", "000001-2.png", "000002-7.png", "grid.png"]
@@ -73,8 +74,8 @@ def test_an_unconditional_backbone_draws_without_labels(make_backbone, tmp_path)
     ("changes", "rule"),
     [
         ({"labels": [3, 10]}, "label 10 is not one of backbone tiny's 0 ... 9"),
-        ({"sampler": {"stepz": 3}}, "--guidance: sampler.stepz is not a setting; did you mean steps"),
-        ({"sampler": {"self_guidance.scale": "much"}}, "--guidance: sampler.self_guidance.scale: "),
+        ({"sampler": {"stepz": 3}}, "sampler.stepz is not a setting; did you mean steps"),
+        ({"sampler": {"self_guidance.scale": "much"}}, "sampler.self_guidance.scale: "),
         ({"sampler": {"batch_size": 0}}, "SamplerSettings.batch_size must be at least 1, got 0"),
         ({"sampler": {"steps": 5, "steps.deep": 1}}, "steps is a single value, 5"),
         ({"sampler": {"steps": 5000}}, "5000"),
@@ -90,10 +91,11 @@ def test_what_cannot_be_drawn_is_refused_in_one_line_before_anything_is_written(
 
 
 def test_every_image_of_a_folder_gets_a_row(tiny_backbone, photos, tmp_path):
-    count = score_folder(photos, tiny_backbone, tmp_path / "deep" / "scores.parquet", seed=0, flags={})
+    scored = score_folder(photos, tiny_backbone, tmp_path / "deep" / "scores.parquet", seed=0, flags={})
 
     scores = pd.read_parquet(tmp_path / "deep" / "scores.parquet")
-    assert count == len(scores) == 6
+    assert scored["images"] == len(scores) == 6
+    assert scored["minority_score"]["largest"] == pytest.approx(scores["minority_score"].max())
     assert scores["file"].tolist() == [f"{name}/{i}.png" for name in "147" for i in range(2)]
     assert scores["label"].tolist() == [1, 1, 4, 4, 7, 7]
     assert np.isfinite(scores[["minority_score", "negative_elbo"]]).all().all()
@@ -113,6 +115,23 @@ def test_images_of_another_size_than_the_backbones_are_refused(make_backbone, ph
         score_folder(photos, large, tmp_path / "scores.parquet", seed=0, flags={})
 
     assert not (tmp_path / "scores.parquet").exists()
+
+
+def test_images_are_cut_and_resized_where_that_is_asked_for(make_backbone, photos, tmp_path):
+    large = make_backbone(tmp_path / "large", side=16)
+    Image.fromarray(np.zeros((30, 12), dtype=np.uint8)).save(photos / "1" / "0.png")
+
+    scored = score_folder(photos, large, tmp_path / "scores.parquet", seed=0, flags={}, resize=True)
+
+    assert scored["images"] == 6
+    assert np.isfinite(pd.read_parquet(tmp_path / "scores.parquet")["minority_score"]).all()
+
+
+def test_resizing_makes_no_colour_of_grey(make_backbone, photos, tmp_path):
+    coloured = make_backbone(tmp_path / "coloured", side=16, channels=3)
+
+    with pytest.raises(InputError, match=r"holds grey images .* backbone coloured makes colour ones .*; convert them"):
+        score_folder(photos, coloured, tmp_path / "scores.parquet", seed=0, flags={}, resize=True)
 
 
 def test_more_class_folders_than_the_backbone_knows_are_refused(make_backbone, photos, tmp_path):
@@ -281,7 +300,7 @@ def test_what_needs_real_images_says_so_without_a_preset(tiny_backbone, tmp_path
         draw(None, tmp_path / "out")
     with pytest.raises(InputError, match="either --backbone or --preset"):
         draw(tiny_backbone, tmp_path / "out", preset="digits")
-    with pytest.raises(InputError, match="--set changes settings of a preset"):
+    with pytest.raises(InputError, match="--set seed: without a preset there are settings of sampler alone"):
         draw(tiny_backbone, tmp_path / "out", changes={"seed": 1})
     assert not (tmp_path / "out").exists()
 
@@ -306,7 +325,7 @@ def test_a_preset_brings_its_real_images_along(tiny_overrides, tmp_path):
 
 
 def test_every_sampler_is_listed_with_its_paper():
-    listed = {entry.split("\n")[0].split(" ")[0]: entry for entry in list_samplers()}
+    listed = {sampler.name: sampler.text for sampler in list_samplers()}
 
     for name, paper in {"sgms": "ECCV 2024", "boost-and-skip": "ICML 2025", "low-density": "CVPR 2022"}.items():
         assert paper in listed[name]

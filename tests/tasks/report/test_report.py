@@ -1,5 +1,7 @@
 """The report, on real digit scans with invented scores."""
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -56,7 +58,11 @@ def test_the_page_refers_to_nothing_outside_itself(rendered):
     page = html(rendered)
 
     assert not re.search(r"https?://", page)
-    assert not re.search(r"<(script|link|iframe|object|embed)\b", page)
+    assert not re.search(r"<(link|iframe|object|embed)\b", page)
+    (script,) = re.findall(r"(?s)<script>(.*?)</script>", page)
+    assert page.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
     assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', page))
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
@@ -207,11 +213,39 @@ def test_few_validation_images_are_warned_of(inputs, rendered, answers):
     assert "Few validation images" in html(render_report(replace(inputs, results=results)))
 
 
-def test_reasons_are_counted_over_all_rounds(inputs, metrics):
-    rows = inputs.metadata
-    for sampler in ("plain", "minority"):
-        expected = rows.loc[rows["sampler"] == sampler, "reason"].value_counts().to_dict()
-        assert metrics["reasons"][sampler] == expected
+def test_reasons_are_counted_over_all_rounds_and_being_kept_or_a_baseline_is_none(inputs, metrics, rendered):
+    drawn = inputs.metadata[inputs.metadata["sampler"] == "minority"]
+    refused = drawn[~drawn["kept"]]
+
+    assert metrics["reasons"] == refused["reason"].value_counts().to_dict()
+    assert metrics["fates"] == {"drawn": 160, "kept": int(drawn["kept"].sum()), "refused": len(refused)}
+    section = re.search(r'(?s)<section id="reasons">.*?</section>', html(rendered))[0]
+    assert re.findall(r'<th scope="row">(?:<b>)?([^<]*)', section) == [
+        *(
+            reason.replace("_", " ")
+            for reason in sorted(metrics["reasons"], key=lambda each: -metrics["reasons"][each])
+        ),
+        "all refused",
+        "all kept",
+        "all drawn",
+    ]
+
+
+def test_every_chart_table_and_block_of_images_names_its_command(inputs):
+    commands = ["minority augment digits --set seed=7", "minority downstream digits"]
+
+    page = html(render_report(replace(inputs, reproduce=commands)))
+
+    sections = dict(re.findall(r'(?s)<section id="(\w+)">(.*?)</section>', page))
+    for name in ("samplers", "quotas", "images", "scores", "reasons"):
+        assert re.search(
+            r'class="note made">Made by <code>minority augment digits --set seed=7</code></p>', sections[name]
+        )
+        assert "minority downstream" not in sections[name]
+    assert 'class="note made">Made by <code>minority downstream digits</code></p>' in sections["downstream"]
+    assert all(
+        'class="note made"' in section for section in sections.values() if "<svg" in section or "<img" in section
+    )
 
 
 def test_hostile_names_are_text_and_nothing_else(digits_inputs):
@@ -219,7 +253,7 @@ def test_hostile_names_are_text_and_nothing_else(digits_inputs):
 
     page = html(render_report(digits_inputs(class_names=hostile, candidates=60)))
 
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     assert "<img src=x" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 

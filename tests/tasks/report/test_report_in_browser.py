@@ -1,26 +1,12 @@
 """The report in a real browser: Chromium, headless, from a file."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tasks.report import render_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH (Debian: apt install chromium)")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +126,79 @@ def test_a_screenshot_shows_a_whole_page(opened, tmp_path, width, scheme):
         assert picture.height > 3 * WIDTHS[width][1]
         # A page that failed to draw is of one colour.
         assert len(picture.convert("RGB").resize((200, 400)).getcolors(maxcolors=80_000)) > 500
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_nothing_serious_stands_in_the_way_of_anybody(opened, serious_faults, width, scheme):
+    page, _, _ = opened(width, scheme=scheme)
+
+    assert serious_faults(page) == []
+
+
+@pytest.mark.parametrize("width", list(WIDTHS))
+def test_no_row_of_a_table_is_hidden_and_none_is_cut(opened, width):
+    page, _, _ = opened(width, scheme="light")
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    cut = page.evaluate("""() => [...document.querySelectorAll('.scroll')].filter(
+        box => box.scrollHeight > box.clientHeight || box.scrollWidth > box.clientWidth).map(box => box.ariaLabel)""")
+
+    assert cut == []
+    # Fairness, whose last row is the worst class.
+    rows = page.locator("[aria-label='Fairness and calibration, table'] tbody tr")
+    assert rows.count() > 10
+    assert page.evaluate(
+        """row => {
+        const box = row.closest('.scroll').getBoundingClientRect();
+        return row.getBoundingClientRect().bottom <= box.bottom + 1;
+    }""",
+        rows.last.element_handle(),
+    )
+
+
+def test_on_a_phone_every_figure_of_a_row_says_what_it_is(opened):
+    page, _, _ = opened("phone", scheme="light")
+
+    labels = page.evaluate("""() => [...document.querySelectorAll('.stack')].map(table => [
+        [...table.querySelectorAll('thead th')].slice(1).map(head => head.textContent.replace(/\\s+/g, ' ').trim()),
+        [...table.querySelector('tbody tr').querySelectorAll('td')].map(cell => cell.dataset.label)])""")
+
+    assert len(labels) == 7
+    assert all(heads == cells for heads, cells in labels)
+
+
+def test_pictures_and_charts_are_enlarged_by_click_or_key_and_name_their_command(opened):
+    page, said, _ = opened("desktop", scheme="light")
+    small = page.locator(".reasons button.enlarge img").first
+    before = small.bounding_box()["width"]
+
+    small.click()
+
+    assert page.locator("#enlarged-picture img").bounding_box()["width"] > 2 * before
+    assert "Made by make demo" in page.inner_text("#enlarged-caption")
+    page.keyboard.press("Escape")
+    assert not page.locator("#enlarged").is_visible()
+    page.locator("#scores button.enlarge").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#enlarged-picture svg").bounding_box()["width"] > 800
+    page.click("#enlarged-close")
+    assert said == []
+
+
+def test_print_is_light_whole_and_no_wider_than_its_page(browser, report):
+    page = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="dark")  # A4 less its margins
+    page.goto(report.as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    wide = page.evaluate("""() => [...document.querySelectorAll('main table, main pre, main svg, main img')].filter(
+        each => each.getBoundingClientRect().right > 690).map(each => each.outerHTML.slice(0, 80))""")
+    assert wide == []
+    assert page.locator("nav").is_hidden()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.querySelectorAll('details[open]').length") == 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()

@@ -1,0 +1,178 @@
+"""Tables of benchmarks.absent_cells, with training draws as the unit of every interval.
+
+Shapes: N test images, V validation images, S seeds, D draws, R replicates.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from benchmarks.absent_cells_data import ABSENT, Draw
+
+_WORTH = 1.0  # points
+_FLOOR = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """One classifier.
+
+    Attributes:
+        test, validation: (N,) and (V,) whether it was right.
+        absent: (V,) which validation images are of absent cells.
+        cells: (N,) the test images' cells.
+    """
+
+    test: NDArray[np.bool_]
+    validation: NDArray[np.bool_]
+    absent: NDArray[np.bool_]
+    cells: NDArray[np.int64]
+
+    def accuracy(self, cells: Sequence[int]) -> float:
+        """Mean accuracy of some cells, in %."""
+        return 100 * float(np.mean([self.test[self.cells == cell].mean() for cell in cells]))
+
+    def validated(self, *, with_absent: bool) -> float:
+        """Accuracy on validation images, in %."""
+        return 100 * float(self.validation[np.full(len(self.absent), True) if with_absent else ~self.absent].mean())
+
+
+ABSENT_CELLS = tuple(2 * label + mark for label, mark in ABSENT)
+
+
+def over_draws(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean over draws and its 95 % interval by Student's t; NaN for a single draw."""
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / count**0.5
+    return mean, mean - half, mean + half
+
+
+def verdict(low: float, high: float, *, draws: int) -> str:
+    """By the rule of benchmarks.absent_cells, written before the runs."""
+    if draws < 5:
+        return "not decided (fewer than 5 draws)"
+    if low > 0:
+        return "pays"
+    return "does not" if high < _WORTH else "not decided"
+
+
+def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int, names: Sequence[str], real: Sequence[str]) -> str:
+    """All tables as Markdown, of the draws that are finished."""
+    from benchmarks.absent_cells import Trial, answers  # it needs these tables
+
+    parts = []
+    for k in ks:
+        finished = [draw for draw in draws if (draw.folder / f"done-{k}-{seeds}-{len(names)}.json").is_file()]
+        if not finished:
+            continue
+        found = []
+        for draw in finished:
+            test, validation = draw.test(), draw.validation(with_absent=True)
+            trial = Trial(draw, k)
+            found.append(
+                {
+                    name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
+                    for name in names
+                }
+            )
+        facts = [json.loads((draw.folder / f"done-{k}-{seeds}-{len(names)}.json").read_text()) for draw in finished]
+        parts += [_accuracies(k, found), _differences(k, found, real), _gate(k, found, facts, real)]
+    return "\n\n".join(parts) or "nothing is finished yet."
+
+
+Found = Mapping[str, Sequence[Answers]]
+
+
+def _accuracies(k: int, found: Sequence[Found]) -> str:
+    lines = [
+        f"k = {k}, {len(found)} draws, {len(next(iter(found[0].values())))} seeds each. Mean over draws (interval).",
+        "| arm | absent cells % | worst cell % | unbiased % | validation with / without the absent cells % |",
+        "|---|---|---|---|---|",
+    ]
+    for name in found[0]:
+        absent = over_draws([_mean(draw[name], ABSENT_CELLS) for draw in found])
+        worst = np.mean([min(_mean(draw[name], [cell]) for cell in range(20)) for draw in found])
+        unbiased = np.mean([_mean(draw[name], range(20)) for draw in found])
+        both = [np.mean([one.validated(with_absent=w) for draw in found for one in draw[name]]) for w in (True, False)]
+        lines.append(f"| {name} | {_shown(absent)} | {worst:.1f} | {unbiased:.1f} | {both[0]:.1f} / {both[1]:.1f} |")
+    return "\n".join(lines)
+
+
+def _differences(k: int, found: Sequence[Found], real: Sequence[str]) -> str:
+    lines = [
+        f"k = {k}: differences in points, paired, interval over draws.",
+        "| | against | absent cells | unbiased | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    rivals = {
+        "best on real images by validation": [_chosen(draw, real, with_absent=True) for draw in found],
+        "the same, no absent cell in validation": [_chosen(draw, real, with_absent=False) for draw in found],
+    } | {name: [name] * len(found) for name in real}
+    for name in ("synthetic", "synthetic, kept", "synthetic, kept by both", "edited, kept"):
+        for title, chosen in rivals.items():
+            pairs = list(zip(found, chosen, strict=True))
+            absent = over_draws([_mean(d[name], ABSENT_CELLS) - _mean(d[rival], ABSENT_CELLS) for d, rival in pairs])
+            unbiased = over_draws([_mean(d[name], range(20)) - _mean(d[rival], range(20)) for d, rival in pairs])
+            said = verdict(*absent[1:], draws=len(found))
+            lines.append(f"| {name} | {title} | {_shown(absent)} | {_shown(unbiased)} | {said} |")
+    return "\n".join(lines)
+
+
+def _gate(k: int, found: Sequence[Found], facts: Sequence[Mapping[str, Any]], real: Sequence[str]) -> str:
+    """Gains in the cells that the gate lets through and in those that it refuses, in every draw."""
+    lines = [
+        f'k = {k}: the gate, cells of {len(found)} draws. Gain of "synthetic" in the cell itself, in points: mean over '
+        "the cells of a draw, then interval over the draws that have such cells.",
+        "| gate | cells | | against the best real recipe | against balanced |",
+        "|---|---|---|---|---|",
+    ]
+    accepted = [np.mean([np.array(of) for of in fact["accepted"].values()], axis=0) for fact in facts]  # (6, 2) each
+    best = [_chosen(draw, real, with_absent=True) for draw in found]
+    for title, places in {"mark": [1], "label": [0], "mark and label": [0, 1]}.items():
+        opened = [shares[:, places].min(axis=1) >= _FLOOR for shares in accepted]
+        for verb, chosen in (("let through", opened), ("refused", [~cells for cells in opened])):
+            gains = [_over_cells(found, chosen, rivals) for rivals in (best, ["balanced"] * len(found))]
+            count = sum(int(cells.sum()) for cells in chosen)
+            lines.append(f"| {title} | {verb} | {count} | {gains[0]} | {gains[1]} |")
+    heads = [f"{label} {'with' if mark else 'without'}" for label, mark in ABSENT]
+    lines += ["", f"| draw | {' | '.join(heads)} |", "|---|" + "---|" * len(ABSENT)]
+    for place, (draw, fact) in enumerate(zip(found, facts, strict=True)):
+        truth = np.mean([np.array(of) for of in fact["oracle"].values()], axis=0)
+        cells = [
+            f"{own[1]:.2f} / {own[0]:.2f} ({true[1]:.2f} / {true[0]:.2f}) "
+            f"{_mean(draw['synthetic'], [cell]) - _mean(draw[best[place]], [cell]):+.0f}"
+            for cell, own, true in zip(ABSENT_CELLS, accepted[place], truth, strict=True)
+        ]
+        lines.append(f"| {place} | {' | '.join(cells)} |")
+    lines += ["", "Mark / label accepted by the classifiers of the training images (by the oracle), gain in points."]
+    return "\n".join(lines)
+
+
+def _over_cells(found: Sequence[Found], chosen: Sequence[NDArray[np.bool_]], rivals: Sequence[str]) -> str:
+    """The gain of "synthetic" over a rival in some cells of every draw that has any."""
+    gains = []
+    for draw, mine, rival in zip(found, chosen, rivals, strict=True):
+        cells = np.array(ABSENT_CELLS)[mine].tolist()
+        if cells:
+            gains.append(_mean(draw["synthetic"], cells) - _mean(draw[rival], cells))
+    return _shown(over_draws(gains)) if gains else "-"
+
+
+def _mean(answers: Sequence[Answers], cells: Sequence[int] | range) -> float:
+    return float(np.mean([one.accuracy(list(cells)) for one in answers]))
+
+
+def _chosen(draw: Found, names: Sequence[str], *, with_absent: bool) -> str:
+    return max(names, key=lambda name: np.mean([one.validated(with_absent=with_absent) for one in draw[name]]))
+
+
+def _shown(estimate: tuple[float, float, float]) -> str:
+    mean, low, high = estimate
+    return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} ({low:.1f} ... {high:.1f})"

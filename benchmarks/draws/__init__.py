@@ -1,0 +1,1 @@
+"""The study of where synthetic images pay, with training draws as the unit."""

@@ -1,0 +1,1 @@
+"""Images that a biased model gets wrong: hidden groups, looked for without attribute labels."""

@@ -1,0 +1,1 @@
+"""The search for hidden groups: biased models, one result file a training, and what follows from them."""

@@ -1,0 +1,1 @@
+"""What people say of a run's candidates, before it is published and after."""
