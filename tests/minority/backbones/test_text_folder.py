@@ -257,7 +257,7 @@ class TestFitted:
         SamplerSettings(steps=6, self_guidance=SelfGuidance(scale=1.0, interval=2, space="image")),
         SamplerSettings(steps=6, self_guidance=SelfGuidance(scale=1.0, interval=2, jacobian=False)),
         SamplerSettings(steps=6, boost_and_skip=BoostAndSkip(boost=2.0, skip=0.2)),
-        SamplerSettings(steps=6, prune_and_branch=PruneAndBranch(family=2, keep=1)),
+        SamplerSettings(steps=6, prune_and_branch=PruneAndBranch(particle_group=2, keep=1)),
         SamplerSettings(steps=6, solver="ddim", cfg_plus_plus=CfgPlusPlus(scale=0.5), cads=Cads()),
         SamplerSettings(
             steps="leading4",
