@@ -246,7 +246,7 @@ class TestFitted:
             fitted(backbone, (3, 8, 16))
         with pytest.raises(BackboneError, match="must be grey or of 3 colours"):
             fitted(backbone, (5, 8, 8))
-        with pytest.raises(BackboneError, match="walks images themselves"):
+        with pytest.raises(BackboneError, match="draws images themselves"):
             fitted(make_tiny_backbone(), (1, 16, 16))
 
 
