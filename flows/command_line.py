@@ -238,6 +238,33 @@ def evaluate_backbone(
 
 
 @app.command()
+@shared("config", "json")
+def adapt(
+    preset: Annotated[str, typer.Argument(help="An adaptation preset, e.g. t2i-demo.")],
+    assignments: Settings = None,
+) -> None:
+    """Adapt a text-to-image model to a dataset's training split: LoRA, and new words of its prompts.
+
+    Example: `minority adapt t2i-demo --set adaptation.steps=200 --set out=/tmp/adapter`
+    """
+    with errors_in_one_line(), progress():
+        from tasks.config.presets import load_preset, parse_overrides
+        from tasks.config.runs import AdaptConfig
+
+        config = load_preset(AdaptConfig, preset, overrides=parse_overrides(assignments or []))
+        from flows.server import require_server
+
+        require_server()
+        from tasks.checks import account_of_images
+
+        note(account_of_images(config.dataset))
+        from flows.adapt import adapt as run
+
+        folder = run(config)
+        result(lambda: {"adapter": folder}, show=lambda: say(f"adapter: {folder}"))
+
+
+@app.command()
 @shared("config", "strict", "json")
 def calibrate(
     preset: Annotated[str, typer.Argument(help="A calibration preset, e.g. digits.")],

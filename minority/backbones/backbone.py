@@ -46,6 +46,7 @@ class Backbone:
         prompts: What its labels stand for, of a text-to-image backbone; None of others.
         distilled: Why its clean estimates are no means but ends of samples, as of models distilled to a few steps, so
             that it has no likelihood bound and takes no classifier-free guidance; None of others.
+        licence: As the model's card states it; None where it states none.
         factors: Label and attributes where they are separate conditions: its labels are then rows of
             minority/backbones/factors.py, of which the first `num_classes` tell the label alone. None of others.
     """
@@ -62,6 +63,7 @@ class Backbone:
     found: tuple[str, ...] = ()
     prompts: Prompts | None = None
     distilled: str | None = None
+    licence: str | None = None
     factors: Factors | None = None
 
     @property

@@ -92,7 +92,8 @@ def load_component(
     model.load_state_dict(tensors, strict=True, assign=True)
     _fill_buffers(model, model_class, config)
     if found is not None:
-        found.append(_in_words(folder, files, variant, read.notes()))
+        raised = [f"variant {variant}" + ("" if keep_dtype else " raised to fp32")] if variant else []
+        found.append(_in_words(folder, files, [*raised, *read.notes()]))
     return model.eval().requires_grad_(False)
 
 
@@ -169,9 +170,9 @@ def _shards(index: Path) -> list[Path]:
     return files
 
 
-def _in_words(folder: Path, files: Sequence[Path], variant: str, notes: Sequence[str]) -> str:
+def _in_words(folder: Path, files: Sequence[Path], notes: Sequence[str]) -> str:
     what = f"weights: {folder.name}/{files[0].name}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    return ", ".join([what, *([f"variant {variant} raised to fp32"] if variant else []), *notes])
+    return ", ".join([what, *notes])
 
 
 def _fill_buffers(model: nn.Module, model_class: Any, config: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ class FlowSchedule(NoiseSchedule):
             ValueError: Where the request makes no sense; "leadingN", "trailingN" and "late-" number trained timesteps,
                 which a flow has not.
         """
-        if isinstance(sections, str) and sections.startswith(("leading", "trailing", "late-")):
+        if isinstance(sections, str) and sections.startswith(("leading", "trailing", "lcm", "late-")):
             raise ValueError(f"a flow has no numbered timesteps for {sections!r}; give the number of steps alone.")
         if isinstance(sections, str) and sections.isdecimal():
             sections = int(sections)

@@ -26,6 +26,7 @@ from minority.backbones.component import load_component, read_json, weights_sha2
 from minority.backbones.dit import DiTDenoiser
 from minority.backbones.factors import Factors, with_joint_table
 from minority.backbones.latent import load_autoencoder
+from minority.backbones.licence import licence_of
 from minority.backbones.scheduler import TrainedNoise, read_scheduler
 from minority.backbones.sigma_unet import SigmaUNetDenoiser
 from minority.backbones.text.folder import TextToImage, family_of, load_text_to_image
@@ -88,6 +89,7 @@ def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage 
         settings_sha256=_settings_sha256(configs, stored),
         bound=trained.bound,
         codec=codec,
+        licence=licence_of(path),
         factors=denoiser.settings.factors if isinstance(denoiser, UNetDenoiser) else None,
         found=(f"family: {_kind_of(configs, trained)}", *found),
     )

@@ -38,7 +38,7 @@ class SolverSteps:
     """A solver and its steps, as in SamplerSettings.
 
     Attributes:
-        solver: "ancestral", "ddim" or "dpm_solver".
+        solver: As in SamplerSettings.
         steps: Steps of the respaced chain: a number, or sections such as "logsnr20".
     """
 

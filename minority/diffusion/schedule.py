@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Float64 = NDArray[np.float64]
+_LCM_STEPS = 50  # of the chain that latent consistency models are distilled from
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +98,8 @@ class NoiseSchedule:
                 fixed whole stride (Song et al. 2021); or "logsnrN" for N steps evenly spaced in log(abar / (1 - abar))
                 (Lu et al. 2022), which fast solvers want. Fractions of the chain then mean other noise levels; or
                 "leadingN" and "trailingN" for the timesteps that diffusers' schedulers take by those names, the first
-                with the scheduler's offset; "late-" before them tells the network the next noisier level
-                (`shifted_one_level`).
+                with the scheduler's offset; "lcmN" for N of the 50 that latent consistency models are distilled to (Luo
+                et al. 2023); "late-" before them tells the network the next noisier level (`shifted_one_level`).
 
         Raises:
             ValueError: Where the chain is too short for the request.
@@ -112,7 +113,7 @@ class NoiseSchedule:
         """
         if isinstance(sections, str) and sections.startswith("late-"):
             return self.shifted_one_level().respaced(sections.removeprefix("late-"))
-        if isinstance(sections, str) and sections.startswith(("leading", "trailing")):
+        if isinstance(sections, str) and sections.startswith(("leading", "trailing", "lcm")):
             kept = self._of_timesteps(_named_timesteps(sections, self.trained.num_steps, offset=self.steps_offset))
         elif isinstance(sections, str) and sections.startswith("logsnr"):
             kept = _even_log_snr(self.abar, _count(sections, "logsnr"))
@@ -224,6 +225,10 @@ def _named_timesteps(name: str, num_trained: int, *, offset: int) -> list[int]:
         count = _count(name, "leading")
         stride = num_trained // max(1, count)
         timesteps = [i * stride + offset for i in range(count)]
+    elif name.startswith("lcm"):
+        count, distilled = _count(name, "lcm"), np.arange(1, _LCM_STEPS + 1) * (num_trained // _LCM_STEPS) - 1
+        taken = np.floor(np.linspace(0, _LCM_STEPS, count, endpoint=False)).astype(np.int64)
+        timesteps = distilled[::-1][taken][::-1].tolist() if count <= _LCM_STEPS else []
     else:
         count = _count(name, "trailing")
         stride_up = num_trained / max(1, count)

@@ -37,6 +37,7 @@ class CfgPlusPlus(Method):
     line: ClassVar[str] = "classifier-free guidance that stays on the data's manifold; doubles every network call"
     solver: ClassVar[SolverName] = "ddim"
     stage: ClassVar[Stage] = "prediction"
+    obeys_prompts: ClassVar[bool] = True
 
     scale: float = 0.6
 

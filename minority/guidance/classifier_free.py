@@ -34,6 +34,7 @@ class ClassifierFree(Method):
     paper: ClassVar[str] = "Ho & Salimans, 2022, arXiv 2207.12598"
     line: ClassVar[str] = "amplifies what the label adds to the prediction; doubles every network call"
     stage: ClassVar[Stage] = "prediction"
+    obeys_prompts: ClassVar[bool] = True
     shown_when_absent: ClassVar[bool] = True
 
     scale: float = 1.5

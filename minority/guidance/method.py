@@ -36,6 +36,7 @@ class Method(Guidance):
         solver: The solver of its named samplers.
         shown_when_absent: Whether settings without this method say so. A recipe covers what is shown, so that a new
             method must leave this alone: no run is named anew then.
+        obeys_prompts: Whether it makes a prompt obeyed, so that plain samples of text-to-image models have it, too.
     """
 
     key: ClassVar[str]
@@ -46,6 +47,7 @@ class Method(Guidance):
     needs_prompts: ClassVar[bool] = False
     solver: ClassVar[SolverName] = "ancestral"
     shown_when_absent: ClassVar[bool] = False
+    obeys_prompts: ClassVar[bool] = False
 
     @classmethod
     def samplers(cls) -> Mapping[str, Self]:

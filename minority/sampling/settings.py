@@ -17,6 +17,7 @@ from minority.solvers import Solver, SolverName
 from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
+from minority.solvers.renoise import Renoise
 
 #: Methods that settings name only where they are used, so that they change no recipe that does without them.
 _SHOWN_IN_USE = ("minority_prompt", "cads", "cfg_plus_plus")
@@ -49,7 +50,8 @@ class SamplerSettings(_WithMethods):
     """How samples are drawn. Beside the attributes below, every guidance method is one: its settings, or None.
 
     Attributes:
-        steps: Steps of the respaced chain: a number, or sections such as "10,15", "ddim25", "leading50" or "trailing4".
+        steps: Steps of the respaced chain: a number, or sections such as "10,15", "ddim25", "leading50",
+            "trailing4" or "lcm4".
         variance: Reverse variance (minority/diffusion/chain.py).
         solver: How the chain is solved (minority/solvers).
         eta: Noise of the solver "ddim", >= 0; without effect on others.
@@ -94,11 +96,18 @@ class SamplerSettings(_WithMethods):
         """The solver of the chain."""
         if self.solver == "ddim":
             return Ddim(eta=self.eta)
-        return DpmSolver() if self.solver == "dpm_solver" else Ancestral()
+        solvers: dict[str, Solver] = {"dpm_solver": DpmSolver(), "renoise": Renoise()}
+        return solvers.get(self.solver) or Ancestral()
 
-    def plain(self) -> Self:
-        """The same chain without guidance: plain ancestral sampling, unless another solver is chosen."""
-        nothing: dict[str, Any] = dict.fromkeys(METHODS)
+    def plain(self, *, by_prompts: bool = False) -> Self:
+        """The same chain without guidance: plain ancestral sampling, unless another solver is chosen.
+
+        Args:
+            by_prompts: Of a text-to-image backbone, whose plain samples keep classifier-free guidance.
+        """
+        nothing: dict[str, Any] = {
+            key: None for key, method in METHODS.items() if not (by_prompts and method.obeys_prompts)
+        }
         return replace(self, **nothing)
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 #: What settings call the solvers.
-SolverName = Literal["ancestral", "ddim", "dpm_solver"]
+SolverName = Literal["ancestral", "ddim", "dpm_solver", "renoise"]
 
 
 class Move(NamedTuple):

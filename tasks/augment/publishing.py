@@ -13,6 +13,8 @@ from datasets.runs.publish import publish
 from datasets.runs.tables import replace_column
 from datasets.runs.units import read_unit_rows, receipt_of
 from datasets.storage.store import Store
+from minority.backbones import Backbone
+from minority.backbones.licence import training_terms
 from tasks.augment.announcement import announce_dataset
 from tasks.augment.candidates import Candidates
 from tasks.augment.decisions import Decisions
@@ -42,6 +44,13 @@ def publish_run(config: AugmentConfig, rounds: int, decisions: Decisions | None 
     manifest = publish_rounds(workspace, store, rounds=rounds, decisions=decisions)
     latest = move_latest(workspace.run.store, config.name, workspace.run.run_id)
     url = store.url(MANIFEST_FILE)
+    if (terms := training_terms(workspace.backbone.licence)) is not None:
+        get_run_logger().warning(
+            "the licence of %s, %s, %s; read it before you train on these images",
+            workspace.backbone.name,
+            workspace.backbone.licence,
+            terms,
+        )
     get_run_logger().info("published %d shards: %s", len(manifest.shards), url)
     announce_dataset(manifest, url=url, latest=latest)
     return url
@@ -56,12 +65,12 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int, decisions
         run_id=workspace.run.run_id,
         recipe=workspace.run.recipe,
         config=published_config(config),
-        backbone={"name": workspace.backbone.name, "sha256": workspace.backbone.sha256},
+        backbone=_told_of(workspace.backbone),
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         class_names=list(real.train.class_names),
         quotas=dict(zip(real.groups, wanted, strict=True)),
         real_digest=real.digest,
-        provenance=provenance_of(real.licence, workspace.backbone.name, config=config),
+        provenance=provenance_of(real.licence, workspace.backbone.name, config=config) + _licence(workspace.backbone),
         real_images=real.account.to_markdown(examples=False),
         review=None if decisions is None else _review(decisions, workspace.run.run_id),
     )
@@ -100,6 +109,19 @@ def chosen_candidates(
         if plan.sampler == "minority":
             candidates.add(plan)
     return plans, candidates.choose(decisions)
+
+
+def _told_of(backbone: Backbone) -> dict[str, str]:
+    """What the manifest says of the backbone."""
+    licence = {} if backbone.licence is None else {"licence": backbone.licence}
+    return {"name": backbone.name, "sha256": backbone.sha256} | licence
+
+
+def _licence(backbone: Backbone) -> str:
+    if backbone.licence is None:
+        return ""
+    terms = training_terms(backbone.licence)
+    return f" Licence of the backbone: {backbone.licence}" + (f", which {terms}; read it." if terms else ".")
 
 
 def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> None:

@@ -40,7 +40,11 @@ QUANTILES = {
 def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], pa.Table]:
     """Draw the candidates of a unit and evaluate each. Returns (N, H, W, C) uint8 and their rows."""
     config, real = workspace.config, workspace.real
-    sampler = config.sampler if plan.sampler == "minority" else config.sampler.plain()
+    sampler = (
+        config.sampler
+        if plan.sampler == "minority"
+        else config.sampler.plain(by_prompts=workspace.backbone.prompts is not None)
+    )
     planned_labels = [real.group_labels[group] for group in plan.groups]
     condition = workspace.condition_of(labels=planned_labels, groups=list(plan.groups))
     drawn = draw_candidates(plan, workspace, sampler=sampler, labels=condition)

@@ -13,7 +13,7 @@ from minority.evaluation.backbone_quality import QualitySettings
 from minority.evaluation.backbone_quality_figures import MEMORISED_BELOW, BackboneQuality, CodeLengths
 from minority.evaluation.factor_fidelity import FactorFidelity
 from tasks.config.presets import load_preset
-from tasks.config.runs import TrainBackboneConfig
+from tasks.config.runs import AdaptConfig, TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 
@@ -217,7 +217,7 @@ backbone of its own in the folder `<this folder>.averages/`; these figures are h
 """
 
 
-def command(verb: str, config: TrainBackboneConfig) -> str:
+def command(verb: str, config: TrainBackboneConfig | AdaptConfig) -> str:
     """The command line that asks for this config: a preset, and every setting in which it differs.
 
     Args:
@@ -225,7 +225,7 @@ def command(verb: str, config: TrainBackboneConfig) -> str:
         config: What is asked for.
     """
     try:
-        preset = dict(_leaves(load_preset(TrainBackboneConfig, config.name).model_dump(mode="json")))
+        preset = dict(_leaves(load_preset(type(config), config.name).model_dump(mode="json")))
     except InputError:
         preset = {}  # a config of one's own, all of which has to be said
     changed = {

@@ -12,6 +12,7 @@ from datasets.storage.store import Store
 from minority.backbones import Backbone
 from minority.backbones.backbone import learned_variance
 from minority.backbones.flow import FlowDenoiser
+from minority.backbones.licence import training_terms
 from tasks.config.paths import project_path
 from tasks.config.preset_files import list_presets
 from tasks.config.presets import FLOWS, load_preset
@@ -52,7 +53,15 @@ def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
         f"ok sha256: {backbone.sha256}",
         *(f"ok {line}" for line in backbone.found),
         f"ok variance: {_variance(backbone)}",
+        f"ok licence: {_licence(backbone)}",
     ]
+
+
+def _licence(backbone: Backbone) -> str:
+    if backbone.licence is None:
+        return "its card states none"
+    terms = training_terms(backbone.licence)
+    return backbone.licence + (f", which {terms}; read it before you train on its images" if terms else "")
 
 
 def _prompts(backbone: Backbone) -> list[str]:

@@ -11,7 +11,7 @@ from tasks.errors import InputError
 
 PREFECT_FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 #: Names of the flows that presets are for.
-FLOW_NAMES = ("augment", "backbone", "calibrate", "discover", "downstream")
+FLOW_NAMES = ("augment", "backbone", "adapt", "calibrate", "discover", "downstream")
 
 
 def list_presets() -> list[tuple[str, str, str]]:

@@ -14,7 +14,14 @@ from pydantic import BaseModel, ValidationError
 from datasets.storage.yaml_text import load_yaml, plain
 from tasks.config.preset_files import entries, entries_in, flow_of, named_file, options, worded
 from tasks.config.renamed import new_name, under_new_names
-from tasks.config.runs import AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig, TrainBackboneConfig
+from tasks.config.runs import (
+    AdaptConfig,
+    AugmentConfig,
+    CalibrateConfig,
+    DiscoverConfig,
+    DownstreamConfig,
+    TrainBackboneConfig,
+)
 from tasks.config.written import as_declared, as_declared_at
 from tasks.errors import InputError
 
@@ -22,6 +29,7 @@ from tasks.errors import InputError
 FLOWS: dict[str, type[BaseModel]] = {
     "augment": AugmentConfig,
     "backbone": TrainBackboneConfig,
+    "adapt": AdaptConfig,
     "calibrate": CalibrateConfig,
     "discover": DiscoverConfig,
     "downstream": DownstreamConfig,

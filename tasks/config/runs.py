@@ -15,11 +15,13 @@ from minority.calibration.search import CalibrationSettings
 from minority.classifier import ClassifierSettings
 from minority.discovery.settings import DiscoverySettings
 from minority.evaluation.backbone_quality import QualitySettings
+from minority.evaluation.prompt_quality import PromptQualitySettings
 from minority.features import ExtractorSettings
 from minority.sampling.draw import SamplerSettings, ScoreSettings
 from minority.sampling.edit import EditSettings
 from minority.selection.settings import SelectionSettings
 from minority.training import TrainingSettings
+from minority.training.text.adaptation_settings import AdaptationSettings
 from minority.training.watch import WatchSettings
 from tasks.config.limits import require_sane_numbers
 from tasks.config.recipe import differing, recipe_of
@@ -34,6 +36,7 @@ from tasks.config.sections import (
     PublishConfig,
     Sampler,
     Section,
+    TextModelConfig,
 )
 from tasks.execution.capacity import Workers
 
@@ -287,6 +290,14 @@ class TrainBackboneConfig(_Run):
     published: Annotated[
         str | None, Field(description="Published figures to compare with and their source, in words for the card.")
     ] = None
+    text: Annotated[
+        TextModelConfig | None,
+        # So that the commands on other cards stay as they are.
+        Field(
+            description="A small text-to-image model instead of a U-Net told labels.",
+            exclude_if=lambda text: text is None,
+        ),
+    ] = None
     out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Annotated[
@@ -295,6 +306,8 @@ class TrainBackboneConfig(_Run):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.text is not None:
+            self._require_text_alone()
         training = self.training
         parts = training.accumulate * self.processes
         if training.batch_size % parts:
@@ -318,8 +331,48 @@ class TrainBackboneConfig(_Run):
             )
         return self
 
+    def _require_text_alone(self) -> None:
+        """Refuse settings that a text-to-image model does not look at."""
+        for name in (
+            "architecture",
+            "conditional",
+            "schedule",
+            "timesteps",
+            "training",
+            "watch",
+            "quality",
+            "processes",
+        ):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default and not (name == "quality" and value is None):
+                raise ValueError(f"{name} has no effect on a text-to-image model, which text describes; leave it out.")
+
 
 Run = TypeVar("Run", AugmentConfig, CalibrateConfig, DiscoverConfig, DownstreamConfig)
+
+
+class AdaptConfig(_Run):
+    """One adaptation of a text-to-image model to a set's training split."""
+
+    name: Annotated[Name, Field(description="The adapter's name.")]
+    dataset: DatasetConfig
+    backbone: Annotated[
+        Backbone, Field(description="What is adapted. Its prompts are the captions; <words> of theirs are learned.")
+    ]
+    adaptation: Annotated[AdaptationSettings, Field(description="What is learned, and how.")] = AdaptationSettings()
+    quality: Annotated[PromptQualitySettings, Field(description="How the result is evaluated for its card.")] = (
+        PromptQualitySettings()
+    )
+    out: Annotated[str, Field(min_length=1, description="Folder that receives the adapter, for backbone.adapters.")]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _draws_by_prompts(self) -> Self:
+        if self.backbone.prompts is None:
+            raise ValueError("backbone.prompts is not set; they are the captions that the model is adapted by.")
+        if self.backbone.upsampler is not None:
+            raise ValueError("backbone.upsampler has no effect on an adaptation; leave it out.")
+        return self
 
 
 def with_resolved_store(config: Run) -> Run:

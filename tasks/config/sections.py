@@ -26,10 +26,12 @@ from minority.calibration.search import CalibrationSettings
 from minority.calibration.space import without_empty_grids
 from minority.downstream.settings import DownstreamSettings
 from minority.evaluation.backbone_reading import ReadingSettings
+from minority.evaluation.prompt_quality import PromptQualitySettings
 from minority.sampling.named_samplers import named_sampler
 from minority.sampling.settings import SamplerSettings, without_absent_methods
 from minority.sampling.two_stage import UpsamplerSettings
 from minority.selection.policy import Policy
+from minority.training.text.settings import TextModelSettings
 from tasks.config.paths import project_path
 from tasks.config.prompts import PromptsConfig
 from tasks.config.recipe import differing
@@ -45,6 +47,7 @@ class Section(BaseModel):
 
 Reader = Literal[
     "digits",
+    "coloured_digits",
     "celeba",
     "fashion_mnist",
     "cifar10",
@@ -59,6 +62,7 @@ Reader = Literal[
 #: What each reader looks at beside its own name; any other setting has no effect on it.
 _USED: dict[Reader, set[str]] = {
     "digits": {"split", "pool"},
+    "coloured_digits": {"colours", "split"},
     "celeba": {"folder", "target", "protected", "image_size"},
     "fashion_mnist": {"folder", "image_size", "split", "pool"},
     "cifar10": {"folder", "split", "pool"},
@@ -121,6 +125,14 @@ class DatasetConfig(Section):
         Field(description="Class folders in the order of their labels, others passed over (folder); none: all."),
     ] = ()
     categories: Annotated[tuple[str, ...], Field(description="Scenes, one class each (lsun).")] = ("bedroom",)
+    colours: Annotated[
+        Literal["skewed", "even"] | None,
+        # So that runs of other readers keep their recipe.
+        Field(
+            description="Two colours, one rare for each digit, or all six evenly (coloured_digits); none: skewed.",
+            exclude_if=_is_none,
+        ),
+    ] = None
     image_size: Annotated[
         int | None, Field(ge=8, description="Side in pixels that images are brought to; none: the reader's own.")
     ] = None
@@ -214,6 +226,23 @@ class UpsamplerConfig(StageConfig):
     sampler: Annotated[UpsamplerSettings, Field(description="How it is drawn.")] = UpsamplerSettings()
 
 
+class AdapterConfig(Section):
+    """LoRA or a textual inversion of a text-to-image model."""
+
+    path: Annotated[str, Field(description="Its file, or a folder as diffusers, peft or minority adapt write one.")]
+    strength: Annotated[float, Field(description="By which the stored scale of LoRA is multiplied.")] = 1.0
+    token: Annotated[
+        str | None, Field(min_length=1, description="What prompts call a textual inversion; none: as its file says.")
+    ] = None
+
+
+def _adapter(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+_Adapter = Annotated[AdapterConfig, BeforeValidator(_adapter, json_schema_input_type=AdapterConfig | str)]
+
+
 class BackboneConfig(StageConfig):
     """The pretrained diffusion model, in one stage or in two. A YAML file may hold the whole section."""
 
@@ -236,8 +265,11 @@ class BackboneConfig(StageConfig):
         Field(description="Whether a text-to-image model was distilled to few steps (Turbo, Lightning); none: ask it."),
     ] = None
     embedded_guidance: Annotated[
-        float | None, Field(ge=0, description="Guidance scale that FLUX.1-dev is told as an input; none: 3.5.")
+        float | None, Field(ge=0, description="Guidance scale told to FLUX.1-dev (none: 3.5) or LCM (8.5).")
     ] = None
+    adapters: Annotated[
+        tuple[_Adapter, ...], Field(description="LoRA and textual inversions of a text-to-image model.")
+    ] = ()
 
     upsampler: Annotated[
         UpsamplerConfig | None, Field(description="Makes the images of `path`, which are drawn and guided, larger.")
@@ -246,22 +278,16 @@ class BackboneConfig(StageConfig):
     @property
     def decisive(self) -> dict[str, Any]:
         """What decides its images beside its files, in both stages."""
-        return {key: value for key, value in super().decisive.items() if key != "pretrained_on"} | (
-            {} if self.upsampler is None else {"upsampler": self.upsampler.decisive}
-        )
+        # Adapters count by their checksums, which are in the backbone's.
+        settings = {key: value for key, value in super().decisive.items() if key not in ("pretrained_on", "adapters")}
+        return settings | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_text(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What came later is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
-        defaults = {
-            "pretrained_on": None,
-            "prompts": None,
-            "size": None,
-            "fit": False,
-            "distilled": None,
-            "embedded_guidance": None,
-        }
+        defaults: dict[str, Any] = {"pretrained_on": None, "prompts": None, "size": None, "fit": False}
+        defaults |= {"distilled": None, "embedded_guidance": None, "adapters": []}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
@@ -394,6 +420,19 @@ class ArmsConfig(Section):
         ReadingSettings,
         Field(description="How a backbone with pretrained_on reads images for the arms that draw nothing."),
     ] = ReadingSettings()
+
+
+class TextModelConfig(Section):
+    """A small text-to-image model, trained on captions that are made of the groups of a set."""
+
+    prompts: Annotated[PromptsConfig, Field(description="The captions of every group; a step takes one by chance.")]
+    words: Annotated[
+        tuple[str, ...], Field(description="Words beside those of the captions that the tokenizer has as one token.")
+    ] = ()
+    model: Annotated[TextModelSettings, Field(description="How it is built and trained.")] = TextModelSettings()
+    quality: Annotated[PromptQualitySettings, Field(description="How the result is evaluated for its model card.")] = (
+        PromptQualitySettings()
+    )
 
 
 class BackboneArchitecture(Section):

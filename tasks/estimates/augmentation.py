@@ -77,14 +77,15 @@ def forecast(config: AugmentConfig) -> Forecast:
     """
     device = prepare_device(config.device)
     real = planned_real_data(config)
-    backbone = open_backbone(config.backbone)
+    backbone = open_backbone(config.backbone, real)
     wanted = quotas(real, config.plan)
     rounds, baseline = _rounds(config, wanted)
     of_first = Counter(rounds[0].groups.tolist()) if rounds else Counter()
     drawn = sum(plan.num_samples for plan in rounds)
     budget = int(config.plan.candidates_per_image * sum(wanted))
     scoring = evaluations_of_scores(config.scores)
-    guided, plain = expected_cost(config.sampler, backbone), expected_cost(config.sampler.plain(), backbone)
+    without = config.sampler.plain(by_prompts=backbone.prompts is not None)
+    guided, plain = expected_cost(config.sampler, backbone), expected_cost(without, backbone)
     fixed = baseline * (plain + scoring) + plan_real(config.plan, real).num_samples * scoring
     fixed += min(len(real.validation), config.scores.held_out) * scoring
     batch = min(config.sampler.batch_size, config.plan.unit_size)

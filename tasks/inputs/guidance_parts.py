@@ -145,7 +145,7 @@ def _lessons(workspace: Workspace) -> Lessons:
 
 
 def _plain_sampler(workspace: Workspace) -> SamplerSettings:
-    return workspace.config.sampler.plain()
+    return workspace.config.sampler.plain(by_prompts=workspace.backbone.prompts is not None)
 
 
 def _sample(count: int) -> NDArray[np.int64]:

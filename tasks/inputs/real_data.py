@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import datasets.readers.celeba
 import datasets.readers.cifar10
+import datasets.readers.coloured_digits
 import datasets.readers.digits
 import datasets.readers.fashion_mnist
 import datasets.readers.folder
@@ -113,6 +114,11 @@ def _read_digits(config: DatasetConfig) -> RealData:
     digits, aside = _side_of_pool(digits, config)
     split = make_split(digits.labels, config.split, class_names=digits.class_names)
     return _divided(digits, split, config, licence=datasets.readers.digits.LICENCE, aside=aside)
+
+
+def _read_coloured_digits(config: DatasetConfig) -> RealData:
+    images = datasets.readers.coloured_digits.read_coloured_digits(colours=config.colours or "skewed")
+    return _split(images, config, licence=datasets.readers.coloured_digits.LICENCE)
 
 
 def _read_celeba(config: DatasetConfig) -> RealData:
@@ -223,6 +229,7 @@ def _read_published(config: DatasetConfig) -> RealData:
 
 _READERS: dict[Reader, Callable[[DatasetConfig], RealData]] = {
     "digits": _read_digits,
+    "coloured_digits": _read_coloured_digits,
     "celeba": _read_celeba,
     "fashion_mnist": _read_fashion_mnist,
     "cifar10": _read_cifar10,

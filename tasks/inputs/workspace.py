@@ -17,6 +17,7 @@ from datasets.readers.image_array import ImageArray
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError
 from minority.backbones.fitted import fitted
+from minority.backbones.text.adapters import AdapterSettings
 from minority.backbones.text.folder import TextToImage, family_of
 from minority.backbones.text.prompts import Prompts
 from minority.features import Extractor, build_extractor
@@ -386,21 +387,22 @@ class _Named(BaseModel):
 
 
 def _text_settings(config: BackboneConfig, real: RealData | None, *, without_prompts: bool) -> TextToImage | None:
-    if config.prompts is None and without_prompts and family_of(project_path(config.path)) is not None:
-        prompts = Prompts(texts=())
-        return TextToImage(
-            prompts=prompts, size=config.size, distilled=config.distilled, guidance=config.embedded_guidance
-        )
-    if config.prompts is None:
+    unprompted = config.prompts is None and without_prompts and family_of(project_path(config.path)) is not None
+    if config.prompts is None and not unprompted:
         lost = [name for name in ("size", "distilled", "embedded_guidance") if getattr(config, name) is not None]
+        lost += ["adapters"] if config.adapters else []
         if lost:
             raise InputError(f"backbone.{lost[0]} is of text-to-image models; set backbone.prompts, too.")
         return None
     return TextToImage(
-        prompts=prompts_for(config.prompts, real),
+        prompts=Prompts(texts=()) if config.prompts is None else prompts_for(config.prompts, real),
         size=config.size,
         distilled=config.distilled,
         guidance=config.embedded_guidance,
+        adapters=tuple(
+            AdapterSettings(path=project_path(adapter.path), strength=adapter.strength, token=adapter.token)
+            for adapter in config.adapters
+        ),
     )
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from minority.backbones.flow import FlowDenoiser
 from minority.backbones.network import NetworkDenoiser
 from minority.backbones.scheduler import TrainedNoise
+from minority.backbones.text.adapters import Adapter, adapt_text
 from minority.backbones.text.clip import ClipEncoder, Place
 from minority.backbones.text.family import Family, load_parts
+from minority.backbones.text.lora import Lora
 from minority.diffusion.condition import Condition, Embedding
 
 
@@ -25,35 +27,50 @@ class TextEncoders:
     Args:
         path: The pipeline's folder.
         family: Its family.
+        adapters: What is brought into them.
     """
 
-    def __init__(self, path: Path, family: Family) -> None:
-        self._path, self._family = path, family
+    def __init__(self, path: Path, family: Family, adapters: tuple[Adapter, ...] = ()) -> None:
+        self._path, self._family, self._adapters = path, family, adapters
 
     def __deepcopy__(self, memo: object) -> "TextEncoders":
         return self
 
+    def load(self) -> Any:
+        """The encoders and tokenizers, read anew, so that they may be changed."""
+        return load_adapted_parts(self._path, self._family, self._adapters)[0]
+
     def clips(self, device: torch.device) -> list[ClipEncoder]:
         """The CLIP encoders that learnable tokens may go into; none where the family has others."""
-        return self._family.clips(_parts_on(self._path, self._family, str(device)))
+        return self._family.clips(_parts_on(self._path, self._family, self._adapters, str(device)))
 
     def embed(self, texts: list[str], tokens: list[Tensor], *, place: Place) -> Embedding:
         """Prompts with learnable tokens, (B, n, D) for each CLIP encoder; differentiable by them."""
-        parts = _parts_on(self._path, self._family, str(tokens[0].device))
+        parts = _parts_on(self._path, self._family, self._adapters, str(tokens[0].device))
         return self._family.embed_with_tokens(parts, texts, tokens, place)
 
 
-@lru_cache(maxsize=2)
-def _parts_on(path: Path, family: Family, device: str) -> Any:
+def load_adapted_parts(path: Path, family: Family, adapters: tuple[Adapter, ...]) -> tuple[Any, dict[Lora, set[str]]]:
+    """The text parts of a folder with adapters in them, and the layers of these that are theirs."""
     parts = load_parts(path, family)
+    return parts, adapt_text(adapters, parts, family)
+
+
+@lru_cache(maxsize=2)
+def _parts_on(path: Path, family: Family, adapters: tuple[Adapter, ...], device: str) -> Any:
+    parts, _ = load_adapted_parts(path, family, adapters)
     for part in parts.components.values():
         if isinstance(part, nn.Module):
             part.to(device)
     return parts
 
 
-class _Table(nn.Module):
-    """Embedded prompts, the negative one last."""
+class PromptTable(nn.Module):
+    """Embedded prompts, the negative one last.
+
+    Args:
+        table: They.
+    """
 
     def __init__(self, table: Embedding) -> None:
         super().__init__()
@@ -63,6 +80,7 @@ class _Table(nn.Module):
 
     @property
     def table(self) -> Embedding:
+        """All of them."""
         return Embedding({name: getattr(self, f"prompts_{name}") for name in self.names})
 
     def look_up(self, condition: Condition, *, batch: int) -> Embedding:
@@ -108,7 +126,7 @@ class TextDenoiser(NetworkDenoiser):
             no_label=len(table) - 1,
         )
         self.network, self.family = family.wrap(network.eval()), family
-        self.prompts, self.texts, self.encoders = _Table(table), texts, encoders
+        self.prompts, self.texts, self.encoders = PromptTable(table), texts, encoders
 
     def labels_for(self, label: Condition, *, batch: int, device: torch.device) -> Any:
         """The embeddings that the network is told."""
@@ -145,7 +163,7 @@ class FlowTextDenoiser(FlowDenoiser):
     ) -> None:
         super().__init__(self._velocity)
         self.network, self.family = family.wrap(network.eval()), family
-        self.prompts, self.texts, self.encoders = _Table(table), texts, encoders
+        self.prompts, self.texts, self.encoders = PromptTable(table), texts, encoders
         self.state_shape, self.num_classes, self.no_label = state_shape, num_classes, len(table) - 1
 
     def _velocity(self, x: Tensor, share: Tensor, label: Condition) -> Tensor:

@@ -4,6 +4,7 @@ Shapes: B samples, C channels, H x W latent pixels, L tokens, D features.
 """
 
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from minority.backbones.backbone import BackboneError
 from minority.backbones.component import read_json
 from minority.backbones.text.clip import ClipEncoder, Place
 from minority.diffusion.condition import Embedding
+
+_LCM_SCALE = 8.5  # of diffusers' LatentConsistencyModelPipeline
 
 
 class Family:
@@ -33,7 +36,7 @@ class Family:
     Args:
         config: Of the denoising network.
         factor: Image pixels a latent pixel, as the autoencoder has them.
-        guidance: The guidance scale that a network is told which takes one as input; None is the pipeline's own.
+        guidance: The guidance scale that FLUX.1-dev or an LCM is told; None is the pipeline's own.
     """
 
     pipelines: ClassVar[tuple[str, ...]]
@@ -182,6 +185,26 @@ def _no_progress_bars() -> Iterator[None]:
         for logging, was_shown in zip(both, shown, strict=True):
             if was_shown:
                 logging.enable_progress_bar()
+
+
+def lcm_condition(config: Mapping[str, Any], scale: float | None, x: Tensor) -> Tensor | None:
+    """The guidance scale as latent consistency models are told it; None of networks that are told none.
+
+    Sines and cosines of 1000 (scale - 1), as diffusers' pipelines embed it (Luo et al. 2023, "LCM").
+
+    Args:
+        config: Of the U-Net.
+        scale: None is the pipeline's own.
+        x: (B, C, H, W), whose batch, precision and device it gets.
+    """
+    width = config.get("time_cond_proj_dim")
+    if width is None:
+        return None
+    half = width // 2
+    rates = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / max(1, half - 1)))
+    angles = 1000 * ((_LCM_SCALE if scale is None else scale) - 1) * rates
+    row = torch.cat([angles.sin(), angles.cos(), torch.zeros(width % 2)])
+    return row.to(x).expand(len(x), -1)
 
 
 def network_time(time: Tensor, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Text-to-image folders of diffusers: which family they are of, and the backbone that they make with prompts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,19 @@ from minority.backbones.backbone import Backbone, BackboneError
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.flow import FlowSchedule, shifted
 from minority.backbones.latent import load_autoencoder, reduction_of
-from minority.backbones.scheduler import read_scheduler
-from minority.backbones.text.denoiser import FlowTextDenoiser, TextDenoiser, TextEncoders, table_of
+from minority.backbones.licence import licence_of
+from minority.backbones.scheduler import TrainedNoise, read_scheduler
+from minority.backbones.text.adapters import (
+    Adapter,
+    AdapterSettings,
+    adapt_network,
+    expanded,
+    read_adapter,
+    require_use,
+)
+from minority.backbones.text.denoiser import FlowTextDenoiser, TextDenoiser, TextEncoders, load_adapted_parts, table_of
 from minority.backbones.text.families import FAMILIES
-from minority.backbones.text.family import Family, load_parts
+from minority.backbones.text.family import Family
 from minority.backbones.text.prompts import Prompts
 from minority.diffusion.condition import Embedding
 from minority.weights import file_sha256, joint_sha256
@@ -36,12 +45,14 @@ class TextToImage:
         distilled: Whether it was distilled to a few steps (Turbo, Lightning), which nothing in such a folder tells.
             None takes what the folder tells: LCM and FLUX.1-schnell are.
         guidance: The guidance scale that FLUX.1-dev is told as an input; None is its pipeline's own, 3.5.
+        adapters: LoRA and textual inversion, brought in in this order.
     """
 
     prompts: Prompts
     size: int | None = None
     distilled: bool | None = None
     guidance: float | None = None
+    adapters: tuple[AdapterSettings, ...] = ()
 
 
 def family_of(path: Path) -> type[Family] | None:
@@ -81,12 +92,21 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
     scheduler_file = path / "scheduler" / "scheduler_config.json"
     scheduler = read_json(scheduler_file)
     trained = None if family.process == "flow" else read_scheduler(_as_trained(scheduler), source=scheduler_file)
-    table = _embedded(path, family, settings.prompts)
-    network = load_component(kind.network_class, path / kind.part, config, keep_dtype=True)
+    adapters = tuple(read_adapter(adapter, config) for adapter in settings.adapters)
+    parts, of_text = load_adapted_parts(path, family, adapters)
+    texts = [expanded(text, adapters) for text in settings.prompts.flat]
+    negative = None if settings.prompts.negative is None else expanded(settings.prompts.negative, adapters)
+    if texts:
+        require_use(adapters, [*settings.prompts.flat, settings.prompts.negative or ""])
+    table = _embedded(parts, family, texts, negative)
+    del parts
+    found = [f"family: {kind.pipelines[0].removesuffix('Pipeline')}, {_noise_of(family, trained)}"]
+    network = load_component(kind.network_class, path / kind.part, config, found=found, keep_dtype=True)
+    adapt_network(adapters, network, of_text)
     told: dict[str, Any] = {
         "table": table,
-        "texts": (*settings.prompts.flat, settings.prompts.negative or ""),
-        "encoders": TextEncoders(path, family),
+        "texts": (*texts, negative or ""),
+        "encoders": TextEncoders(path, family, adapters),
         "state_shape": state_shape,
         "num_classes": len(settings.prompts.texts),
     }
@@ -96,18 +116,20 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
     else:
         denoiser = FlowTextDenoiser(network, family, **told)
         schedule = _flow_schedule(family, scheduler, state_shape, source=scheduler_file)
-    codec = load_autoencoder(path / "vae", state_shape=state_shape)
+    codec = load_autoencoder(path / "vae", state_shape=state_shape, found=found)
     return Backbone(
         name=name or path.resolve().name,
         denoiser=denoiser,
         schedule=schedule,
         image_shape=codec.image_shape,
         num_classes=len(settings.prompts.texts),
-        sha256=joint_sha256(_weights(path, kind)),
+        sha256=joint_sha256(_weights(path, kind, adapters)),
         settings_sha256=_settings_sha256(path, settings),
         bound=None if trained is None else trained.bound,
         codec=codec,
+        found=(*found, *(line for adapter in adapters for line in adapter.describe())),
         prompts=settings.prompts,
+        licence=licence_of(path),
         distilled=_distilled(family, scheduler, settings),
     )
 
@@ -131,13 +153,15 @@ def _as_trained(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     return levels | {"_class_name": "DDIMScheduler", "clip_sample": False}
 
 
-def _embedded(path: Path, family: Family, prompts: Prompts) -> Embedding:
-    parts = load_parts(path, family)
-    family.check(parts, [*prompts.flat, prompts.negative or ""])
-    texts = list(prompts.flat)
+def _embedded(parts: Any, family: Family, texts: list[str], negative: str | None) -> Embedding:
+    family.check(parts, [*texts, negative or ""])
     with torch.no_grad():
         rows = [family.embed(parts, texts[i : i + _ROWS_AT_ONCE]) for i in range(0, len(texts), _ROWS_AT_ONCE)]
-        return table_of([*rows, family.embed_negative(parts, prompts.negative)])
+        return table_of([*rows, family.embed_negative(parts, negative)])
+
+
+def _noise_of(family: Family, trained: TrainedNoise | None) -> str:
+    return "rectified flow" if trained is None else f"numbered noise levels, predicts {trained.prediction_type}"
 
 
 def _flow_schedule(
@@ -165,12 +189,14 @@ def _distilled(family: Family, scheduler: Mapping[str, Any], settings: TextToIma
     return family.distilled
 
 
-def _weights(path: Path, family: type[Family]) -> dict[str, str]:
+def _weights(path: Path, family: type[Family], adapters: Sequence[Adapter]) -> dict[str, str]:
     weights = {"network": weights_sha256(path / family.part), "autoencoder": weights_sha256(path / "vae")}
     for folder in sorted(path.glob("text_encoder*")):
         for file in sorted(folder.iterdir()):
             if file.suffix in (".safetensors", ".bin"):
                 weights[f"{folder.name}/{file.name}"] = file_sha256(file)
+    for number, adapter in enumerate(adapters):
+        weights[f"adapter {number}"] = adapter.sha256
     return weights
 
 
@@ -178,6 +204,8 @@ def _settings_sha256(path: Path, settings: TextToImage) -> str:
     parts = {
         "prompts": json.dumps([settings.prompts.texts, settings.prompts.negative, settings.size, settings.guidance])
     }
+    if settings.adapters:
+        parts["adapters"] = json.dumps([[adapter.strength, adapter.token] for adapter in settings.adapters])
     for file in sorted(path.glob("*/*.json")) + sorted(path.glob("*/merges.txt")):
         if file.name.endswith(".index.json"):
             continue

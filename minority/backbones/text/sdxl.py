@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.text.clip import ClipEncoder, Place
-from minority.backbones.text.family import Family
+from minority.backbones.text.family import Family, lcm_condition
 from minority.diffusion.condition import Embedding
 
 _LAYER = -2  # the last but one layer of both encoders
@@ -33,9 +33,13 @@ class StableDiffusionXL(Family):
             return "it sees more than the latent, as inpainting networks do"
         if config.get("addition_embed_type") != "text_time":
             return "its addition_embed_type is not text_time"
-        if config.get("time_cond_proj_dim") is not None:
-            return "it is told a guidance scale (time_cond_proj_dim), as distilled LCM networks are"
         return None
+
+    @property
+    def distilled(self) -> str | None:
+        """Networks that are told a guidance scale have it distilled in, as LCM's."""
+        told = self.config.get("time_cond_proj_dim") is not None
+        return "it is told a guidance scale (time_cond_proj_dim)" if told else None
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The U-Net with its added conditions as arguments of their own."""
@@ -75,7 +79,8 @@ class StableDiffusionXL(Family):
         text, pooled = embedding.tensors["text"].to(x.dtype), embedding.tensors["pooled"].to(x.dtype)
         height, width = x.shape[-2] * self.factor, x.shape[-1] * self.factor
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=x.dtype, device=x.device)
-        output: Tensor = network(x, time, text, pooled, sizes.expand(len(x), -1))
+        told = lcm_condition(self.config, self.guidance, x)
+        output: Tensor = network(x, time, text, pooled, sizes.expand(len(x), -1), told)
         return output
 
     def _joined(self, parts: Any, encoded: list[tuple[Tensor, Tensor]]) -> Embedding:
@@ -102,8 +107,12 @@ class FlatUNet(nn.Module):
         """Pass it on to the U-Net."""
         self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, pooled: Tensor, sizes: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, text: Tensor, pooled: Tensor, sizes: Tensor, told: Tensor | None = None
+    ) -> Tensor:
         """The U-Net's prediction, (B, C, H, W)."""
         added = {"text_embeds": pooled, "time_ids": sizes}
-        output: Tensor = self.unet(x, time, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
+        output: Tensor = self.unet(
+            x, time, encoder_hidden_states=text, timestep_cond=told, added_cond_kwargs=added, return_dict=False
+        )[0]
         return output

@@ -7,14 +7,14 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from minority.backbones.text.clip import ClipEncoder, Place
-from minority.backbones.text.family import Family
+from minority.backbones.text.family import Family, lcm_condition
 from minority.diffusion.condition import Embedding
 
 
 class StableDiffusion(Family):
     """Stable Diffusion 1.x and 2.x."""
 
-    pipelines = ("StableDiffusionPipeline",)
+    pipelines = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
     network_class = UNet2DConditionModel
     part = "unet"
     process = "numbered"
@@ -26,11 +26,15 @@ class StableDiffusion(Family):
         """Inpainting and upscaling networks see more than the latent."""
         if self.config["in_channels"] != self.config["out_channels"]:
             return "it sees more than the latent, as inpainting and upscaling networks do"
-        if self.config.get("time_cond_proj_dim") is not None:
-            return "it is told a guidance scale (time_cond_proj_dim), as distilled LCM networks are"
         if self.config.get("addition_embed_type") is not None or self.config.get("class_embed_type") is not None:
             return "it is told more than the prompt (addition_embed_type, class_embed_type)"
         return None
+
+    @property
+    def distilled(self) -> str | None:
+        """Networks that are told a guidance scale have it distilled in, as LCM's."""
+        told = self.config.get("time_cond_proj_dim") is not None
+        return "it is told a guidance scale (time_cond_proj_dim)" if told else None
 
     def embed(self, parts: Any, texts: Sequence[str]) -> Embedding:
         """The last states of the encoder."""
@@ -47,5 +51,6 @@ class StableDiffusion(Family):
     def run(self, network: nn.Module, x: Tensor, time: Tensor, embedding: Embedding) -> Tensor:
         """The U-Net's prediction."""
         text = embedding.tensors["text"].to(x.dtype)
-        output: Tensor = network(x, time, encoder_hidden_states=text, return_dict=False)[0]
+        told = lcm_condition(self.config, self.guidance, x)
+        output: Tensor = network(x, time, encoder_hidden_states=text, timestep_cond=told, return_dict=False)[0]
         return output

@@ -12,6 +12,7 @@ from minority.engine.prepare import EngineSettings, prepared
 from minority.guidance.classifier_free import ClassifierFree
 from minority.sampling.sampler import sample
 from minority.solvers.ddim import Ddim
+from minority.solvers.renoise import Renoise
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
 PROMPTS = ("a photo of a dog", "a cat in the white coat")
@@ -184,3 +185,53 @@ def test_engine_and_precision_reach_the_network_alone(opened, name):
     # FLUX.1 rounds its time to bf16, as in its own pipeline.
     assert 0 < (rough - eps).square().mean() < 0.1 * eps.square().mean()
     assert {parameter.dtype for parameter in backbone.denoiser.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_lcm_draws_what_diffusers_draws(tiny_text_pipelines, tmp_path, monkeypatch, steps):
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+    from diffusers.schedulers import scheduling_lcm
+
+    plain = tiny_text_pipelines.stable_diffusion()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel.from_config(plain.unet.config, time_cond_proj_dim=32).eval()
+    parts = {"vae": plain.vae, "text_encoder": plain.text_encoder, "tokenizer": plain.tokenizer, "unet": unet}
+    scheduler = LCMScheduler.from_config(plain.scheduler.config)
+    pipeline = LatentConsistencyModelPipeline(
+        **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    folder = tiny_text_pipelines.save(pipeline, tmp_path / "lcm")
+    prompts = Prompts(texts=tuple((text,) for text in PROMPTS))
+    backbone = load_text_to_image(folder, TextToImage(prompts=prompts, guidance=6.0))
+    x = start_of(backbone)
+    drawn = [torch.randn(x.shape, generator=torch.Generator().manual_seed(1 + i)) for i in range(steps)]
+    again = iter(drawn)
+    monkeypatch.setattr(scheduling_lcm, "randn_tensor", lambda *_, **__: next(again))
+    with torch.no_grad():
+        expected = pipeline(
+            list(PROMPTS),
+            num_inference_steps=steps,
+            guidance_scale=6.0,
+            latents=x,
+            output_type="latent",
+            height=32,
+            width=32,
+        ).images
+
+    class Noise(Start):
+        def ancestral(self, step):
+            return drawn[steps - 1 - step]
+
+    found, _ = sample(
+        backbone.denoiser,
+        backbone.schedule.respaced(f"lcm{steps}"),
+        Noise(x),
+        label=torch.tensor([0, 1]),
+        solver=Renoise(),
+        space=backbone.space,
+    )
+
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert "told a guidance scale" in backbone.distilled or "LCMScheduler" in backbone.distilled

@@ -93,6 +93,9 @@ def test_a_folder_with_variants_alone_is_read_as_the_plain_one(backbone, folder)
         for source in (read, backbone)
     )
     assert np.array_equal(drawn, expected)
+    # The network keeps its precision; the autoencoder is raised.
+    assert "weights: unet/diffusion_pytorch_model.fp16.safetensors, variant fp16" in read.found
+    assert "weights: vae/diffusion_pytorch_model.fp16.safetensors, variant fp16 raised to fp32" in read.found
 
 
 def test_identity_changes_with_prompts_and_size():
@@ -150,7 +153,6 @@ def test_missing_transformers_is_told_with_the_extra(monkeypatch):
     ("part", "changes", "words"),
     [
         ("unet", {"in_channels": 9}, "it sees more than the latent"),
-        ("unet", {"time_cond_proj_dim": 256}, "it is told a guidance scale"),
         ("unet", {"addition_embed_type": "image"}, "it is told more than the prompt"),
         ("vae", {"latents_mean": [0, 0, 0, 0]}, "scales every channel on its own"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "it must be AutoencoderKL, VQModel or AutoencoderDC"),
@@ -244,7 +246,7 @@ class TestFitted:
             fitted(backbone, (3, 8, 16))
         with pytest.raises(BackboneError, match="must be grey or of 3 colours"):
             fitted(backbone, (5, 8, 8))
-        with pytest.raises(BackboneError, match="walks images themselves"):
+        with pytest.raises(BackboneError, match="draws images themselves"):
             fitted(make_tiny_backbone(), (1, 16, 16))
 
 
@@ -255,7 +257,7 @@ class TestFitted:
         SamplerSettings(steps=6, self_guidance=SelfGuidance(scale=1.0, interval=2, space="image")),
         SamplerSettings(steps=6, self_guidance=SelfGuidance(scale=1.0, interval=2, jacobian=False)),
         SamplerSettings(steps=6, boost_and_skip=BoostAndSkip(boost=2.0, skip=0.2)),
-        SamplerSettings(steps=6, prune_and_branch=PruneAndBranch(family=2, keep=1)),
+        SamplerSettings(steps=6, prune_and_branch=PruneAndBranch(particle_group=2, keep=1)),
         SamplerSettings(steps=6, solver="ddim", cfg_plus_plus=CfgPlusPlus(scale=0.5), cads=Cads()),
         SamplerSettings(
             steps="leading4",

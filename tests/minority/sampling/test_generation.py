@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from minority.diffusion.noise import SampleNoise
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.score import minority_score
 from minority.guidance.boost_and_skip import BoostAndSkip
+from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, from_pixels, score_images, to_pixels
 from minority.sampling.sampler import sample
@@ -62,6 +65,13 @@ def test_cost_counts_forwards_and_backwards(backbone):
 def test_no_guidance_is_left_in_plain_settings():
     assert GUIDED.plain().guidance == []
     assert GUIDED.plain().steps == GUIDED.steps
+
+
+def test_plain_settings_of_text_to_image_models_keep_what_makes_prompts_obeyed():
+    settings = replace(GUIDED, classifier_free=ClassifierFree(scale=3))
+    assert settings.plain().guidance == []
+    assert settings.plain(by_prompts=True).guidance == [ClassifierFree(scale=3)]
+    assert GUIDED.plain(by_prompts=True) == GUIDED.plain()
 
 
 def test_pixels_survive_the_way_there_and_back():

@@ -1,5 +1,7 @@
 """A text-to-image folder draws for a set of small grey images, group by group, by prompts."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,18 @@ def test_bad_input_is_refused_in_one_line(open_text, changes, words):
 
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_baseline_is_drawn_by_prompts_with_classifier_free_guidance_alone(open_text):
+    sampler = SETTINGS["sampler"] | {"self_guidance": {"scale": 1.0, "jacobian": False}}
+    workspace = open_text(sampler=sampler)
+    plan = replace(first_unit(workspace), sampler="plain")
+
+    _, rows = candidate_rows(plan, workspace)
+
+    settings = json.loads(rows["guidance"][0].as_py())
+    assert settings["classifier_free"] == {"scale": 3.0}
+    assert settings["self_guidance"] is None
 
 
 def test_a_backbone_without_text_takes_no_prompts(open_text, tiny_backbone):

@@ -1,0 +1,1 @@
+"""Training small text-to-image models: an autoencoder, then a network that is told captions."""
