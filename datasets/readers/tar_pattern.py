@@ -40,9 +40,15 @@ def expanded(pattern: str) -> list[str]:
         choices = _choices(braces.group(1), pattern=pattern)
         if len(names) * len(choices) > _MOST:
             raise ValueError(f"{pattern!r:.80} names more than {_MOST:,} files; name fewer.")
-        # Every name has the same braces left, at places that differ.
-        names = [_BRACES.sub(lambda _, choice=choice: choice, name, count=1) for name in names for choice in choices]
+        # Every name has the same braces left, at positions that differ.
+        names = [_filled(name, choice) for name in names for choice in choices]
     return names
+
+
+def _filled(name: str, choice: str) -> str:
+    """The name with a choice in the place of its first braces."""
+    before, _, rest = name.partition("{")
+    return before + choice + rest.partition("}")[2]
 
 
 def divided(place: str) -> tuple[Path, str]:
