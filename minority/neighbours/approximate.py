@@ -31,7 +31,7 @@ from minority.neighbours.pairwise import Features, Float64, Int64
 
 Search = Literal["auto", "exact", "faiss"]
 #: Reference points up to which every pair is compared.
-EXACT_LIMIT = 100_000
+EXACT_LIMIT = 50_000
 _CANDIDATES = 32  # neighbours that ratios and balls are asked of
 _WIDEST = 1024  # reference points with the largest radii, which are always asked
 _CHUNK = 65_536  # reference points that are read at once

@@ -46,7 +46,7 @@ def adapt_backbone(config: AdaptConfig) -> str:
             show_picture(picture, key=f"{config.name}-{picture.stem}", description="Plain samples while it adapts")
 
         folder = learn(config, on_done=on_done, on_picture=show)
-    judge_adapter(config)
+    evaluate_adapter(config)
     (progress_folder(config) / _CHECKPOINT).unlink(missing_ok=True)  # until here, a death costs no training
     return str(folder)
 
@@ -94,7 +94,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
     return save_adapted(folder, learned, part=denoiser.family.part)  # type: ignore[attr-defined]
 
 
-def judge_adapter(config: AdaptConfig) -> Path:
+def evaluate_adapter(config: AdaptConfig) -> Path:
     """Evaluate the backbone with the adapter of `config.out`, and write the card.
 
     Returns:

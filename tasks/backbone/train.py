@@ -33,7 +33,7 @@ from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
 from tasks.backbone.model_card import model_card
 from tasks.backbone.progress_folder import TrainingFolder
-from tasks.backbone.train_text import PICTURE, judge_text_backbone, train_text_backbone
+from tasks.backbone.train_text import PICTURE, evaluate_text_backbone, train_text_backbone
 from tasks.backbone.training_processes import train_in_processes
 from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
@@ -62,7 +62,7 @@ def train(config: TrainBackboneConfig) -> str:
             train_text_backbone(config, config.text, on_done=on_done)
         if config.quality is None:
             return str(project_path(config.out))
-        judge_text_backbone(config, config.text)
+        evaluate_text_backbone(config, config.text)
         picture = progress_folder(config) / PICTURE
         show_picture(picture, key=f"{config.name}-samples", description="Plain samples by their prompts")
         return str(project_path(config.out))
@@ -173,7 +173,7 @@ def evaluate(config: TrainBackboneConfig) -> Path:
         InputError: There is no such backbone, or nothing to evaluate it on.
     """
     if config.text is not None:
-        return judge_text_backbone(config, config.text)
+        return evaluate_text_backbone(config, config.text)
     if config.quality is None:
         raise InputError("quality is null, so there is nothing to evaluate by; leave it out, or give its settings.")
     real = load_real_data(config.dataset)

@@ -71,7 +71,7 @@ def train_text_backbone(
     save_parts(out, parts)
 
 
-def judge_text_backbone(config: TrainBackboneConfig, text: TextModelConfig) -> Path:
+def evaluate_text_backbone(config: TrainBackboneConfig, text: TextModelConfig) -> Path:
     """Evaluate the backbone in `config.out` and write its model card.
 
     Returns:

@@ -6,7 +6,7 @@ the rest. It holds no time, host or path of its own, so equal inputs give equal 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import isinf, isnan
 from pathlib import Path
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from minority.downstream.accuracy import METRIC_PHRASES
 from minority.downstream.cost import in_words
+from minority.neighbours.index import Accuracy
 from tasks.augment.gate import GroupGate
 from tasks.report import figures, findings, pictures, recommendation, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
@@ -65,6 +66,7 @@ class ReportInputs:
         account: In which part every real image is, or why it is in none; "" leaves it out.
         gates: What the first round of every group with few or no real images showed.
         gallery: The page beside this one that shows every candidate; "" where there is none.
+        neighbours: How well the neighbours among the real images were found; None where it is not known.
     """
 
     dataset: str
@@ -84,6 +86,7 @@ class ReportInputs:
     account: str = ""
     gates: Sequence[GroupGate] = ()
     gallery: str = ""
+    neighbours: Accuracy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,9 @@ def _published(metrics: Mapping[str, Any], inputs: ReportInputs) -> dict[str, ob
     """What goes into metrics.json."""
     origin = {"dataset": inputs.dataset, "run_id": inputs.run_id, "recipe": inputs.recipe}
     gated = {"sparse_groups": {gate.group: findings.describe_gate(gate, inputs.metadata) for gate in inputs.gates}}
-    shown = gated if inputs.gates else {}
+    shown: dict[str, object] = dict(gated) if inputs.gates else {}
+    if inputs.neighbours is not None and inputs.neighbours.sample:
+        shown |= {"neighbours": asdict(inputs.neighbours)}
     return {**metrics, **origin, **shown, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
 
 

@@ -85,11 +85,12 @@ def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
     results = save_results(comparison) if comparison is not None and has_arms(comparison) else None
-    thresholds = open_workspace(config).thresholds
+    workspace = open_workspace(config)
     shown = published_config(config)
     if config.downstream is not None:
         shown |= {"downstream": config.downstream.model_dump(mode="json")}
-    inputs = _inputs(run, results, thresholds=thresholds, config=shown, reproduce=_reproduce(config))
+    inputs = _inputs(run, results, thresholds=workspace.thresholds, config=shown, reproduce=_reproduce(config))
+    inputs = replace(inputs, neighbours=workspace.candidate_filter.reference.index.accuracy)
     skipped = {} if comparison is None else skipped_arms(comparison)
     return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run), skipped=skipped))
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from tasks.backbone.adapt import judge_adapter, learn, progress_folder
+from tasks.backbone.adapt import evaluate_adapter, learn, progress_folder
 from tasks.config.presets import load_preset
 from tasks.config.runs import AdaptConfig, AugmentConfig
 from tasks.errors import InputError
@@ -36,7 +36,7 @@ def test_files_pictures_and_card_are_written_and_the_adapter_is_read_again(tmp_p
     adapting = config(tmp_path)
 
     folder = learn(adapting, on_done=lambda done, total: told.append((done, total)), on_picture=pictures.append)
-    card = judge_adapter(adapting).read_text()
+    card = evaluate_adapter(adapting).read_text()
 
     assert told == [(1, 2), (2, 2)]
     assert {p.name for p in folder.iterdir()} == {
