@@ -67,7 +67,7 @@ class Trial:
         if not path.is_file():
             samples = self.draw.samples(self.k, generation=generation, edited=edited)
             np.save(path, self.filters.accepts(samples.images, samples.values))
-        return np.load(path)
+        return np.load(path, allow_pickle=False)
 
     def recipe(self, name: str, *, generation: int) -> Recipe:
         """By name; see NAMES."""
@@ -129,7 +129,7 @@ def answers(trial: Trial, name: str, *, seed: int, test: Cells, validation: Cell
         }
         np.savez_compressed(path.with_suffix(".part.npz"), **said)
         path.with_suffix(".part.npz").replace(path)
-    with np.load(path) as stored:
+    with np.load(path, allow_pickle=False) as stored:
         return Answers(stored["test"], stored["validation"], is_absent(validation.cell), test.cell)
 
 

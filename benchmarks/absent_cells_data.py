@@ -230,7 +230,7 @@ class Draw:
                 )
             np.savez_compressed(path.with_suffix(".part.npz"), images=shuffled(images))
             path.with_suffix(".part.npz").replace(path)
-        return Cells(np.load(path)["images"], asked[:, 0], asked[:, 1])
+        return Cells(np.load(path, allow_pickle=False)["images"], asked[:, 0], asked[:, 1])
 
 
 _SETTINGS = UNetSettings(num_classes=CLASSES, prediction_type="v_prediction", factors=_FACTORS)

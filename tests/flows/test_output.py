@@ -33,6 +33,7 @@ def summary(**changes):
         "run_id": "r",
         "manifest": "/data/manifest.json",
         "report": "/data/report.html",
+        "recommendation": "Publish balanced shards.",
         "verdict": "not measured.",
         "samplers": [{"sampler": "minority", "yield": "4 %"}],
         "arms": [],

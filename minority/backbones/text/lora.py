@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -121,6 +120,8 @@ def read_lora(path: Path, *, layers_per_block: int | None = None) -> Lora:
 
 def _with_our_names(tensors: dict[str, Tensor], layers_per_block: int, *, source: Path) -> dict[str, Tensor]:
     """Layers of SDXL's original code by the names of diffusers, which converts them."""
+    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin  # which needs transformers
+
     try:
         renamed, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
             dict(tensors), unet_config=SimpleNamespace(layers_per_block=layers_per_block)

@@ -277,7 +277,7 @@ def test_an_autoencoder_of_other_latents_is_refused(tiny_pipelines, tmp_path):
         vqvae=tiny_pipelines.autoencoder(), unet=tiny_pipelines.unet(), scheduler=tiny_pipelines.ddim()
     )
 
-    with pytest.raises(BackboneError, match="makes latents of 4 channels, the network beside it walks 3"):
+    with pytest.raises(BackboneError, match="makes latents of 4 channels, the network beside it draws 3"):
         load_backbone(tiny_pipelines.save(pipeline, tmp_path / "mixed"))
 
 

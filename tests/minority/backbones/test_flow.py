@@ -156,7 +156,7 @@ def test_pure_noise_gives_no_nan(denoiser, solver, name, steps):
 
 def test_pruning_and_scores_are_finite_from_pure_noise_on(denoiser):
     schedule = flow_schedule(shift=3.0)
-    prune = PruneAndBranch(family=2, keep=1, points=(0.1, 0.9), perturbation=0.9)
+    prune = PruneAndBranch(particle_group=2, keep=1, points=(0.1, 0.9), perturbation=0.9)
 
     x, _ = sample(
         denoiser,

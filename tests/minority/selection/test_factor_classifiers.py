@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from minority.classifier import ClassifierSettings
+from minority.selection.candidate_filter import build_filter
 from minority.selection.factor_classifiers import FactorClassifiers
-from minority.selection.fixed_floors import FixedFloorFilter
 from minority.selection.settings import SelectionSettings
 from minority.selection.without_neighbours import SharedReference, without_neighbours
 
@@ -56,7 +56,7 @@ def test_a_group_without_images_is_evaluated_by_what_it_shares_with_others():
     features = on_a_square(values, rng)
     asked = np.repeat([[1, 1]], 60, axis=0)
     shared = SharedReference(features, values, neighbours=5)
-    candidate_filter = FixedFloorFilter(features, values[:, 0], settings=SelectionSettings())
+    candidate_filter = build_filter(features, values[:, 0], settings=SelectionSettings())
     there, nowhere = on_a_square(asked, rng), on_a_square(asked, rng) + 40.0
     candidates = np.concatenate([there, nowhere, features[:60]])
     asked = np.concatenate([asked, asked, asked])
@@ -85,7 +85,7 @@ def test_groups_with_images_keep_their_neighbours_word_but_must_show_what_was_as
     rng = np.random.default_rng(0)
     values = np.repeat([[0, 0], [1, 1]], 40, axis=0)
     features = on_a_square(values, rng)
-    candidate_filter = FixedFloorFilter(features, values[:, 0], settings=SelectionSettings())
+    candidate_filter = build_filter(features, values[:, 0], settings=SelectionSettings())
     plain = candidate_filter.evaluate(features + 0.01, values[:, 0])
     shown = rng.random((80, 2)) < 0.5
 

@@ -27,6 +27,8 @@ NAMES = np.array(list(PLANTED))
 def planted():
     columns = np.array(list(PLANTED.values()), dtype=float).T
     rows = dict(zip(("rare", "valid", "new", "label_kept"), columns[:4].astype(bool), strict=True))
+    # To the backbone all but the last look like their label.
+    rows["zero_shot_kept"] = NAMES != "of another label"
     return rows | {"knn_distance_quantile": columns[4], "label_margin": columns[5]}
 
 
@@ -36,6 +38,7 @@ CHOSEN = {
     "moderate": ["perfect", "beyond the middle", "unclear"],
     "rare": ["perfect", "unclear"],
     "consistent": ["perfect", "common", "in the middle"],
+    "recognised": ["perfect", "common", "in the middle", "beyond the middle", "odd but clear", "unclear"],
 }
 
 

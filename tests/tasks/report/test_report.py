@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from minority.downstream.comparison import paired_difference
+from minority.neighbours.index import Accuracy
 from tasks.report import ReportInputs, render_report
 from tasks.report.findings import share_first_round
 from tasks.report.verdict import evaluate_results, pronounce, standing
@@ -419,3 +420,16 @@ def test_a_quota_without_a_class_is_refused(inputs):
 def test_images_of_a_wrong_shape_are_refused(inputs):
     with pytest.raises(ValueError, match=r"images for the report must be uint8"):
         render_report(replace(inputs, images=lambda keys: np.zeros((len(keys), 8, 8), dtype=np.uint8)))
+
+
+def test_how_well_neighbours_of_a_large_set_were_found_is_told_and_nothing_where_they_are_exact(inputs, metrics):
+    found = Accuracy(recall=0.9912, rare_recall=0.985, overestimate=0.0012, worst=0.031, sample=512)
+
+    told = render_report(replace(inputs, neighbours=found))
+    exact = render_report(replace(inputs, neighbours=Accuracy()))
+
+    assert "99.1 % of the nearest real images are found (98.5 % of those of the rarest tenth)" in html(told)
+    assert "too large by 0.12 % on average and 3.1 % at most" in html(told)
+    assert json.loads(told["metrics.json"])["neighbours"]["worst"] == 0.031
+    assert "looked up by clusters" not in html(exact)
+    assert json.loads(exact["metrics.json"]) == metrics
