@@ -47,16 +47,16 @@ def summary_document(summary: RunSummary) -> dict[str, Any]:
 
 
 def print_summary(summary: RunSummary) -> None:
-    """Print unfilled quotas first, then the figures, the verdict, and where manifest and report lie."""
+    """Print unfilled quotas first, then recommendation, figures and verdict, and where manifest and report lie."""
     console = _console()
-    if summary.recommendation is not None:
-        console.print(_plain(summary.recommendation))
     if summary.shortfall:
         lacking = ", ".join(f"{group} lacks {count}" for group, count in summary.shortfall.items())
         text = f"shortfall: kept {summary.kept} of {summary.wanted} synthetic images; {lacking}"
         console.print(_plain(text), style="yellow", soft_wrap=True)
     for name, reason in summary.skipped.items():
         console.print(_plain(f"skipped: {name}, as {reason}"), style="yellow", soft_wrap=True)
+    if summary.recommendation is not None:
+        console.print(_plain(summary.recommendation))
     for title, rows in (
         ("Samplers on the same seeds", summary.samplers),
         ("Classifiers on test images; costs in multiply-adds", summary.arms),

@@ -163,7 +163,7 @@ def test_on_a_phone_every_figure_of_a_row_says_what_it_is(opened):
         [...table.querySelectorAll('thead th')].slice(1).map(head => head.textContent.replace(/\\s+/g, ' ').trim()),
         [...table.querySelector('tbody tr').querySelectorAll('td')].map(cell => cell.dataset.label)])""")
 
-    assert len(labels) == 7
+    assert len(labels) == 8
     assert all(heads == cells for heads, cells in labels)
 
 
