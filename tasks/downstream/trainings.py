@@ -154,7 +154,7 @@ def _combined(name: str, known: Collection[str], backbones: Collection[str], sou
         if name in backbones and not set(backbones) <= set(known):
             why = ", as it needs backbone.pretrained_on, which says what the backbone saw"
         raise InputError(
-            f"downstream.arms: there is no arm {name} here{why}; {options(name, [*known, *PARTS])}."
+            f"downstream.arms: there is no arm {name} here{why}; {options(name, list(dict.fromkeys([*known, *PARTS])))}."
         ) from error
 
 

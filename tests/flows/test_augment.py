@@ -51,7 +51,7 @@ def test_a_run_ends_with_a_table_and_the_places_of_manifest_and_report(undisturb
     assert "87 in no part" in (undisturbed.folder / "report" / "report.html").read_text()
     assert f"manifest: {undisturbed.folder / 'manifest.json'}" in printed
     assert f"report:   {undisturbed.folder / 'report' / 'report.html'}" in printed
-    assert "real+minority" in printed
+    assert "real + minority" in printed
     assert undisturbed.command.stderr == ""
 
 

@@ -29,7 +29,7 @@ def test_its_artifacts_are_visible(digits_run, ask_api):
     names = ("samplers", "arms", "samples", "report")
     samplers, arms, picture, link = (artifacts[f"digits-{name}"]["data"] for name in names)
     assert "minority" in str(samplers)
-    assert "real+minority" in str(arms)
+    assert "real + minority" in str(arms)
     assert "data:image/png;base64," in picture
     assert f"file://{store}/digits/runs/" in link
 

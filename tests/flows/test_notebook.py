@@ -35,4 +35,4 @@ def test_flows_run_while_an_event_loop_runs(prefect_api, tiny_overrides, tmp_pat
     assert "Not evaluated: the evaluation was switched off." in (out / "README.md").read_text()
     assert not (out / "quality.json").exists()
     assert compared.manifest == published.manifest
-    assert [row["training"] for row in compared.arms] == ["real"]
+    assert [row["recipe"] for row in compared.arms] == ["real only"]

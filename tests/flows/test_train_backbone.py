@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.backbone.progress_folder import LOOKS, LOSSES
+from tasks.backbone.progress_folder import EVALUATIONS, LOSSES
 
 STEPS = 60
 TINY = {
@@ -105,7 +105,7 @@ def test_a_finished_run_leaves_weights_card_losses_and_looks_and_no_checkpoint(w
         "digits.averages/0.1/scheduler/scheduler_config.json",
         "digits.averages/0.1/unet/config.json",
         "digits.averages/0.1/unet/diffusion_pytorch_model.safetensors",
-        f"digits.progress/{LOOKS}",
+        f"digits.progress/{EVALUATIONS}",
         f"digits.progress/{LOSSES}",
         "digits.progress/samples-00000030.png",
         "digits.progress/samples-00000060.png",
