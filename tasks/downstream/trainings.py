@@ -153,8 +153,9 @@ def _combined(name: str, known: Collection[str], backbones: Collection[str], sou
         why = ", as plan.baseline is off and no plain sample is drawn" if undrawn else ""
         if name in backbones and not set(backbones) <= set(known):
             why = ", as it needs backbone.pretrained_on, which says what the backbone saw"
+        offered = dict.fromkeys([*known, *PARTS])
         raise InputError(
-            f"downstream.arms: there is no arm {name} here{why}; {options(name, list(dict.fromkeys([*known, *PARTS])))}."
+            f"downstream.arms: there is no arm {name} here{why}; {options(name, list(offered))}."
         ) from error
 
 
