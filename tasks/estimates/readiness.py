@@ -43,8 +43,11 @@ def _backbone(name: str) -> str:
     config = load_preset(TrainBackboneConfig, name)
     real = load_real_data(config.dataset)
     check_data(config, real)
-    network, _ = build_network(config, real)
-    size = f"{sum(parameter.numel() for parameter in network.parameters()):,} parameters"
+    if config.text is None:
+        network, _ = build_network(config, real)
+        size = f"{sum(parameter.numel() for parameter in network.parameters()):,} parameters"
+    else:  # its networks are built when it is trained
+        size = "a text-to-image model"
     out = project_path(config.out)
     if (out / "model_index.json").is_file():
         return f"trained already, {out}; {size}"
