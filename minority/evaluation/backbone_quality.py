@@ -17,7 +17,7 @@ from minority.evaluation.metrics import frechet_distance
 from minority.features import Extractor, ExtractorKind, ExtractorSettings, build_extractor
 from minority.features.pixel_features import pixel_features
 from minority.neighbours.reference import RealReference
-from minority.runtime.image_arrays import Images
+from minority.runtime.image_arrays import Images, choose_images
 from minority.runtime.progress import called
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, score_images
 
@@ -258,14 +258,3 @@ def _frechet(extract: Extractor, held_out: UInt8, drawn: UInt8, normals: UInt8, 
         class_normals=frechet_distance(real, extract(normals)),
         training=frechet_distance(real, extract(training)),
     )
-
-
-def choose_images(count: int, *, most: int, seed: int) -> Int64:
-    """Positions of at most so many of some images, drawn evenly, in order.
-
-    Args:
-        count: How many there are.
-        most: How many are wanted, at most.
-        seed: Decides which.
-    """
-    return np.sort(np.random.default_rng(seed).choice(count, size=min(count, most), replace=False))

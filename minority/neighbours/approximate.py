@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from minority.neighbours.index import Accuracy, Bool, ExactIndex, Surroundings
-from minority.neighbours.pairwise import Features, Float64, Int64
+from minority.neighbours.index import Accuracy, Bool, Surroundings
+from minority.neighbours.pairwise import Features, Float64, Int64, nearest
 
 Search = Literal["auto", "exact", "faiss"]
 #: Reference points up to which every pair is compared.
@@ -337,8 +337,8 @@ def _exact_own(features: Features, sample: Int64, *, k: int) -> tuple[Float64, I
     points = np.asarray(features[sample])
     kept = np.full((len(sample), k), np.inf), np.full((len(sample), k), -1, dtype=np.int64)
     for rows, part in _chunks(features):
-        near = ExactIndex(part).around(points, np.zeros(len(part)), k=min(k + 1, len(part)))
-        distances, indices = near.distances, near.indices + rows.start
+        distances, indices = nearest(points, part, k=min(k + 1, len(part)))
+        indices += rows.start
         distances = np.where(indices == sample[:, None], np.inf, distances)
         both = np.concatenate([kept[0], distances], axis=1), np.concatenate([kept[1], indices], axis=1)
         order = np.argsort(both[0], axis=1, kind="stable")[:, :k]

@@ -4,6 +4,7 @@ Shapes: N images, H x W pixels, C channels.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,3 +51,14 @@ def content_digest(images: Images) -> str:
         for image in images[start : start + _AT_ONCE]:
             digest.update(hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest())
     return digest.hexdigest()
+
+
+def choose_images(count: int, *, most: int, seed: int | Sequence[int]) -> NDArray[np.int64]:
+    """Positions of at most so many of some images, drawn evenly, ascending; of all where they are no more.
+
+    Args:
+        count: How many there are.
+        most: How many are wanted, at most.
+        seed: Decides which.
+    """
+    return np.sort(np.random.default_rng(seed).choice(count, size=min(count, most), replace=False))

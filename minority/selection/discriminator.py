@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, predict, train_classifier
-from minority.runtime.image_arrays import Images
+from minority.runtime.image_arrays import Images, choose_images
 from minority.runtime.progress import called
 from minority.selection.negatives import make_negatives
 
@@ -107,7 +107,7 @@ class Discriminator:
         Raises:
             ValueError: Where there are fewer than two images outside a fold.
         """
-        sample = _sample(len(images), most=settings.max_images, seed=settings.seed)
+        sample = choose_images(len(images), most=settings.max_images, seed=[settings.seed, len(images)])
         images, labels = images[sample], labels[sample]
         fold = _folds(labels, count=settings.folds, seed=settings.seed)
         members, outside = [], np.zeros((len(images), num_classes + 1))
@@ -140,13 +140,6 @@ def _output(probabilities: Float64) -> DiscriminatorOutput:
     real = probabilities[:, :-1]
     total = real.sum(axis=1)
     return DiscriminatorOutput(p_real=total, probabilities=real / np.maximum(total, np.finfo(np.float64).tiny)[:, None])
-
-
-def _sample(count: int, *, most: int, seed: int) -> Int64:
-    """Positions of all images, or of so many at random, ascending."""
-    if count <= most:
-        return np.arange(count)
-    return np.sort(np.random.default_rng([seed, count]).choice(count, size=most, replace=False))
 
 
 def _folds(labels: Int64, *, count: int, seed: int) -> Int64:

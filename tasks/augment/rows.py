@@ -4,12 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from minority.runtime.image_arrays import choose_images
 from minority.sampling.diffusion_classifier import class_errors, class_probabilities
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
@@ -115,7 +115,9 @@ def _scores_of_real(
     most, count = workspace.config.scores.real_images, len(workspace.real.train)
     chosen = np.arange(len(positions))
     if most is not None and most < count:
-        chosen = np.flatnonzero(np.isin(positions, _sample(count, most, seed=workspace.config.seed)))
+        chosen = np.flatnonzero(
+            np.isin(positions, choose_images(count, most=most, seed=[workspace.config.seed, count]))
+        )
     scores = Scores(*(np.full(len(positions), np.nan, dtype=np.float32) for _ in fields(Scores)))
     if len(chosen):
         found = score(
@@ -127,12 +129,6 @@ def _scores_of_real(
         for field in fields(Scores):
             getattr(scores, field.name)[chosen] = getattr(found, field.name)
     return scores
-
-
-@lru_cache(maxsize=2)
-def _sample(count: int, most: int, *, seed: int) -> NDArray[np.int64]:
-    """(most,) positions among so many real images."""
-    return np.random.default_rng([seed, count]).choice(count, size=most, replace=False)
 
 
 def _shared_columns(

@@ -13,21 +13,15 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from datasets.readers.image_array import ImageArray
 from datasets.storage.canonical import canonical_json, parse_json
 from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
 from minority.backbones.factors import Factor, Factors, with_factors
 from minority.diffusion.schedule import NoiseSchedule
-from minority.evaluation.backbone_quality import (
-    QualitySettings,
-    bound_of,
-    check_quality,
-    choose_images,
-    measure_quality,
-)
+from minority.evaluation.backbone_quality import QualitySettings, bound_of, check_quality, measure_quality
 from minority.evaluation.backbone_quality_figures import BackboneQuality
 from minority.evaluation.factor_fidelity import FactorFidelity, measure_fidelity
 from minority.features import build_extractor
+from minority.runtime.image_arrays import choose_images
 from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
@@ -126,7 +120,7 @@ def train_here(
     try:
         train_denoiser(
             unet,
-            ImageArray(real.train),
+            real.train_images,
             told_of(config, real.train.groups, real),
             schedule=schedule,
             settings=config.training,
@@ -183,7 +177,7 @@ def evaluate(config: TrainBackboneConfig) -> Path:
     try:
         quality = measure_quality(
             backbone,
-            train=ImageArray(real.train),
+            train=real.train_images,
             train_labels=real.train.labels,
             held_out=held_out,
             held_out_labels=labels,
@@ -306,7 +300,7 @@ def _evaluations(
         real.validation.labels,
         extract=build_extractor(
             (config.quality or QualitySettings()).features,
-            train_images=ImageArray(real.train),
+            train_images=real.train_images,
             train_labels=real.train.labels,
             device=process_group.device,
         ),

@@ -17,6 +17,7 @@ from datasets.storage.store import Store
 from minority.guidance.materials import Lessons, Parts, Tensors
 from minority.guidance.method import Method, TrainedMethod
 from minority.guidance.parts import pack, unpack
+from minority.runtime.image_arrays import choose_images
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from tasks.errors import InputError
@@ -122,7 +123,7 @@ def _write(store: Store, path: str, part: Tensors) -> None:
 
 def _lessons(workspace: Workspace) -> Lessons:
     sampler, real = _plain_sampler(workspace), workspace.real
-    sample = _sample(len(real.train))
+    sample = choose_images(len(real.train), most=MOST_LESSONS, seed=len(real.train))
 
     def draw_plain(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         return draw(
@@ -146,10 +147,3 @@ def _lessons(workspace: Workspace) -> Lessons:
 
 def _plain_sampler(workspace: Workspace) -> SamplerSettings:
     return workspace.config.sampler.plain(by_prompts=workspace.backbone.prompts is not None)
-
-
-def _sample(count: int) -> NDArray[np.int64]:
-    """Positions of all training images, or of `MOST_LESSONS` of them at random, ascending."""
-    if count <= MOST_LESSONS:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(count).choice(count, size=MOST_LESSONS, replace=False))

@@ -32,6 +32,7 @@ from tasks.config.paths import data_path
 from tasks.config.sections import DatasetConfig, Reader
 from tasks.errors import InputError
 from tasks.inputs.screened import screened
+from tasks.inputs.train_images import TrainImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,11 @@ class RealData:
             return image_digest({"training": self.train, "validation": self.validation})
         except (ValueError, OSError) as error:
             raise InputError(str(error)) from error
+
+    @cached_property
+    def train_images(self) -> TrainImages:
+        """(N, H, W, C) uint8, the training images, read where they are needed; a small set once for all its users."""
+        return TrainImages(self.train)
 
     @property
     def train_groups(self) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat
-from datasets.readers.image_array import ImageArray
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError
 from minority.backbones.fitted import fitted
@@ -37,23 +36,9 @@ from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData
 from tasks.inputs.real_features import check_features, real_features
 from tasks.inputs.run_identity import RunIdentity
+from tasks.inputs.train_images import TrainImages
 
 _loading = threading.RLock()
-
-
-class TrainImages(ImageArray):
-    """The real training images; one that cannot be read any more, or has changed, is bad input."""
-
-    def __getitem__(self, indices: Any) -> NDArray[np.uint8]:
-        """See `ImageArray`.
-
-        Raises:
-            InputError: An image cannot be decoded or has changed; the message names it.
-        """
-        try:
-            return super().__getitem__(indices)
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +58,7 @@ class Models:
     real: RealData
     backbone: Backbone
     extract: Extractor
-    train_images: ImageArray
+    train_images: TrainImages
     device: str
 
     @cached_property
@@ -212,7 +197,7 @@ def _open_models(config_json: str) -> Models:
             f"edit.sources is label, but backbone {backbone.name} is told no attributes, so it would move no image "
             "into another group; set it to group, or train a backbone with conditions (train-backbone)."
         )
-    images = TrainImages(real.train)
+    images = real.train_images
     backbone = backbone.to(device)
     recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
     run = RunIdentity(config, recipe, real_digest=real.digest)
@@ -281,7 +266,7 @@ def _floor(models: Models, labeller: Labeller | None) -> float:
 def _extractor(
     config: AugmentConfig,
     backbone: Backbone,
-    images: ImageArray,
+    images: TrainImages,
     labels: NDArray[np.int64],
     *,
     device: str,
