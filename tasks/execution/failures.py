@@ -27,7 +27,8 @@ def is_transient(_task: Any, _task_run: Any, state: Any) -> bool:
 
     Prefect's retry condition: gets the task, its run and the failed state.
     """
-    failure = state.result(raise_on_failure=False)
+    # In a notebook an event loop runs, and Prefect would give a coroutine.
+    failure = state.result(raise_on_failure=False, _sync=True)
     return isinstance(failure, OSError) and failure.errno not in _LASTING
 
 

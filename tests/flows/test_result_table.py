@@ -23,7 +23,7 @@ def test_names_are_printed_as_they_are(capsys):
     print_summary(summary)
 
     out = capsys.readouterr().out
-    assert out.startswith("Recommendation: collect images: 3 of [i]cell.")
+    assert out.splitlines()[1] == "Recommendation: collect images: 3 of [i]cell."
     for name in ("[/benign]", "label=[/x] is [red]best", "tumour [stage 2]", "/data/[bold]/manifest.json"):
         assert name in out
     assert r"a\x1b[2Jb" in out

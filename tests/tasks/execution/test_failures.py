@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import pickle
 
@@ -17,6 +18,13 @@ def failed_with(error):
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN])
 def test_a_store_that_does_not_answer_is_worth_another_attempt(number):
     assert is_transient(None, None, failed_with(OSError(number, "no answer")))
+
+
+def test_it_is_worth_one_in_a_notebook_too_where_an_event_loop_runs():
+    async def cell():
+        return is_transient(None, None, failed_with(OSError(errno.EIO, "no answer")))
+
+    assert asyncio.run(cell())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR])

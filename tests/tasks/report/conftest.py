@@ -14,9 +14,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, headless; skips where it or playwright is missing."""
+    """Chromium, headless; skips where it or playwright is missing.
+
+    For one file at a time: while it is open an event loop runs in this process, which other tests must not meet.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium in PATH (Debian: apt install chromium)")
