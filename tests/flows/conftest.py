@@ -1,5 +1,6 @@
 """One real Prefect server for all tests of this folder, and the command line in processes of its own."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -16,6 +17,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = Path(__file__).with_name("launcher.py")
+
+
+def load(name):
+    """A module beside this one: tests are no package, so it is loaded by its path, and imported by name afterwards."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+operation = load("operation")
 
 
 def free_port():
@@ -310,3 +322,20 @@ def digits_run(run_deployment, tiny_overrides, tmp_path_factory):
     """A tiny run of augment/digits on the worker."""
     store = tmp_path_factory.mktemp("deployed") / "store"
     return store, *run_deployment("augment/digits", tiny_overrides | {"store": str(store)})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A server on Postgres, as a locked SQLite ends workers, with every deployment of prefect.yaml."""
+    with operation.postgres() as database:
+        site = operation.Site(tmp_path_factory.mktemp("site"), database=database)
+        try:
+            site.start_server()
+            site.prefect("work-pool", "create", "gpu", "--type", "process")
+            site.prefect("deploy", "--all")
+            # A published dataset would start its comparison, and take the workers from the runs of a test.
+            for automation in site.ask("automations/filter", {}):
+                site.prefect("automation", "pause", "--id", automation["id"])
+            yield site
+        finally:
+            site.close()

@@ -3,11 +3,10 @@
 A real Prefect server on Postgres, workers and Ray machines in processes of their own, and kill -9.
 """
 
-import importlib.util
-import sys
 import time
 from pathlib import Path
 
+import operation  # conftest.py has loaded it
 import pytest
 
 from datasets.storage.store import Store
@@ -15,35 +14,6 @@ from datasets.storage.store import Store
 pytestmark = pytest.mark.slow
 
 SECONDS_TO_STOP = 30
-
-
-def load_operation():
-    # Tests are no package; the file beside this one is loaded by its path.
-    spec = importlib.util.spec_from_file_location("operation", Path(__file__).with_name("operation.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["operation"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-operation = load_operation()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A server on Postgres with every deployment of prefect.yaml and what the documentation sets up."""
-    with operation.postgres() as database:
-        site = operation.Site(tmp_path_factory.mktemp("site"), database=database)
-        try:
-            site.start_server()
-            site.prefect("work-pool", "create", "gpu", "--type", "process")
-            site.prefect("deploy", "--all")
-            # A published dataset would start its comparison, and take the workers from the runs of this file.
-            for automation in site.ask("automations/filter", {}):
-                site.prefect("automation", "pause", "--id", automation["id"])
-            yield site
-        finally:
-            site.close()
 
 
 @pytest.fixture(autouse=True)
