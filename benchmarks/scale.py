@@ -261,6 +261,18 @@ def _loader(count: int, dimensions: int, work: Path) -> Callable[[], object]:
     return first
 
 
+def _classifier(count: int, dimensions: int, work: Path) -> Callable[[], object]:
+    from minority.downstream.arms import REAL_ARMS
+    from minority.downstream.settings import DownstreamSettings, NetworkSettings
+    from minority.downstream.training import train
+    from tasks.downstream.data import real_images
+    from tasks.inputs.real_data import load_real_data
+
+    data = real_images(load_real_data(_config(count, work).dataset))
+    settings = DownstreamSettings(steps=100, batch_size=64, network=NetworkSettings(width=8))
+    return lambda: train(REAL_ARMS[0], data, learning_rate=1e-3, weight_decay=0.1, settings=settings, seed=0)
+
+
 #: Stage -> what prepares it and returns what is timed, and what its seconds are of.
 STAGES: dict[str, tuple[Callable[[int, int, Path], Callable[[], object]], str]] = {
     "read": (_read, "all real images, decoded once"),
@@ -272,6 +284,7 @@ STAGES: dict[str, tuple[Callable[[int, int, Path], Callable[[], object]], str]] 
     "publish": (_publish, "N / 10 images"),
     "verify": (_verify, "N / 10 images"),
     "loader": (_loader, "256 images of N / 10"),
+    "classifier": (_classifier, "100 steps of 64 real images"),
 }
 
 

@@ -77,6 +77,11 @@ class ImageArray:
             digest.update(pixels)
         return digest.hexdigest()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the set is small enough to be held once it has been read."""
+        return self._is_held
+
     def _all(self) -> NDArray[np.uint8]:
         with self._reading:
             if self._pixels is None:

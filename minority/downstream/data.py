@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from minority.runtime.image_arrays import Images, choose
+
 if TYPE_CHECKING:
     from minority.downstream.reading import BackboneReading
 
@@ -24,20 +26,20 @@ class LabelledImages:
     """Images with their classes and groups.
 
     Attributes:
-        images: (N, H, W, C) uint8.
+        images: (N, H, W, C) uint8: a numpy array, or something that reads images where it is indexed.
         labels: (N,) int64 classes.
         groups: (N,) int64 groups: combinations of class and attribute. Where there are none, the classes.
         attributes: (N,) int64 values >= 0 of what divides the classes into groups, one number a combination of values;
             None where nothing does, or where it is not known.
     """
 
-    images: UInt8
+    images: Images
     labels: Int64
     groups: Int64
     attributes: Int64 | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+        if self.images.dtype != np.uint8 or len(self.images.shape) != 4:
             raise ValueError(f"images must be uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}.")
         for name in ("labels", "groups", "attributes"):
             values = getattr(self, name)
@@ -54,7 +56,7 @@ class LabelledImages:
     def subset(self, indices: Int64) -> "LabelledImages":
         """The images at `indices`, in that order."""
         attributes = None if self.attributes is None else self.attributes[indices]
-        return LabelledImages(self.images[indices], self.labels[indices], self.groups[indices], attributes)
+        return LabelledImages(choose(self.images, indices), self.labels[indices], self.groups[indices], attributes)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

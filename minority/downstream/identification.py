@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from minority.downstream.data import Bool, Float64, Int64, UInt8
+from minority.runtime.image_arrays import Images, choose_images
 
 NEIGHBOURS = 5
 _ROWS = 512  # images whose distances are held at a time; changes memory, not results
+_MOST_COMPARED = 10_000  # images of a class that others are compared with, where the images are not held in memory
 
 
 def losses_of(probabilities: Float64, labels: Int64) -> Float64:
@@ -47,10 +49,11 @@ def highest_of_class(scores: Float64, labels: Int64, *, share: float) -> Bool:
     return chosen
 
 
-def neighbour_distances(images: UInt8, labels: Int64, *, k: int = NEIGHBOURS) -> Float64:
+def neighbour_distances(images: Images, labels: Int64, *, k: int = NEIGHBOURS) -> Float64:
     """AvgkNN: mean Euclidean distance (N,) of every image to its k nearest others of the same class, in pixel values.
 
-    A class of one image has distance 0; one of k images or fewer has as many neighbours as there are.
+    A class of one image has distance 0; one of k images or fewer has as many neighbours as there are. Where the images
+    are read from their files, neighbours are looked for among a random 10,000 of a class.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -60,16 +63,25 @@ def neighbour_distances(images: UInt8, labels: Int64, *, k: int = NEIGHBOURS) ->
     distances = np.zeros(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        near = min(k, len(members) - 1)
+        most = len(members) if isinstance(images, np.ndarray) else _MOST_COMPARED
+        others = members[choose_images(len(members), most=most, seed=int(label))]
+        near = min(k, len(others) - 1)
         if near == 0:
             continue
-        pixels = torch.as_tensor(images[members].reshape(len(members), -1).astype(np.float32))
+        pixels = _rows(images[others])
         for start in range(0, len(members), _ROWS):
-            apart = torch.cdist(pixels[start : start + _ROWS], pixels)
-            # The image itself, at distance 0, is the first of them.
-            nearest = apart.topk(near + 1, dim=1, largest=False).values[:, 1:]
-            distances[members[start : start + _ROWS]] = nearest.double().mean(dim=1).numpy()
+            asked = members[start : start + _ROWS]
+            apart = torch.cdist(_rows(images[asked]), pixels)
+            # An image among the others is itself the first of them, at distance 0.
+            nearest = apart.topk(near + 1, dim=1, largest=False).values.double()
+            own = torch.as_tensor(np.isin(asked, others))[:, None]
+            distances[asked] = torch.where(own, nearest[:, 1:], nearest[:, :-1]).mean(dim=1).numpy()
     return distances
+
+
+def _rows(images: UInt8) -> torch.Tensor:
+    """(N, H * W * C) float32."""
+    return torch.as_tensor(images.reshape(len(images), -1).astype(np.float32))
 
 
 def odds_with_share(chosen: Bool, *, share: float) -> Float64:

@@ -17,6 +17,7 @@ from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.predictions import Predictions
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.trials import Trial, choose_trial, trials_for, tuning_seeds
+from minority.runtime.image_arrays import content_key
 
 #: Raise it when a change of the code changes what a training predicts, so that no comparison mixes old and new ones.
 RESULTS_VERSION = 1
@@ -161,7 +162,7 @@ class Comparison:
 
 
 def _content(part: LabelledImages) -> str:
-    return _digest(part.images.tobytes(), part.labels.tobytes(), part.groups.tobytes(), repr(part.images.shape))
+    return _digest(content_key(part.images), part.labels.tobytes(), part.groups.tobytes(), repr(part.images.shape))
 
 
 def _attributes(part: LabelledImages) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from minority.downstream.data import Float64, LabelledImages
+from minority.runtime.image_arrays import content_key
 
 Float32 = NDArray[np.float32]
 
@@ -111,7 +112,7 @@ class BackboneReading:
             for part in sorted(numbers):
                 found.update(part.encode() + np.ascontiguousarray(numbers[part]).tobytes())
         if self.augmented is not None:
-            found.update(self.augmented.images.tobytes() + self.augmented.labels.tobytes())
+            found.update(content_key(self.augmented.images) + self.augmented.labels.tobytes())
         return found.hexdigest()[:8]
 
 

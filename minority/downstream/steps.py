@@ -22,6 +22,7 @@ from minority.downstream.sampling import draw
 from minority.downstream.selective_mixing import draw_partners, draw_shares
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.statistics_mixing import FEATURE_MAPS, FeatureMixing, mix_statistics
+from minority.runtime.image_arrays import Images, join
 
 _LISA_STREAM, _STYLE_STREAM = 1, 2  # of the random numbers that only some arms draw
 
@@ -51,7 +52,7 @@ class Tables:
 
 
 class Run:
-    """The images on the device, and a step of the training on them.
+    """The images, on the device where they are held in memory, and a step of the training on them.
 
     Args:
         arm: The recipe.
@@ -82,13 +83,16 @@ class Run:
     ) -> None:
         self.arm, self.settings, self.device, self._seed = arm, settings, device, seed
         self.on_gpu = device.type == "cuda"
-        self._pixels = torch.as_tensor(np.concatenate([real.images, synthetic.images]), device=device)
+        self._pixels = _Pixels(join([real.images, synthetic.images]), device=device)
         self._labels = np.concatenate([real.labels, synthetic.labels])
-        targets = torch.eye(num_classes)[torch.as_tensor(self._labels)]
-        if answers is not None:
-            targets[: len(answers)] = torch.as_tensor(answers, dtype=torch.float32)
-        targets[len(real) :] *= arm.synthetic_weight  # losses are linear in the targets
-        self._targets = targets.to(device)  # (N, K)
+        # Losses are linear in the targets.
+        weights = np.where(np.arange(len(self._labels)) < len(real), 1.0, arm.synthetic_weight)
+        self._targets = _Targets(
+            torch.as_tensor(self._labels, device=device),
+            torch.as_tensor(weights, dtype=torch.float32, device=device),
+            num_classes=num_classes,
+            answers=None if answers is None else torch.as_tensor(answers, dtype=torch.float32, device=device),
+        )
         self._attributes = attributes_of(real, synthetic) if arm.needs_attributes else None
         by_attribute = arm.loss == "attribute_adjusted" or arm.adversary is not None
         keys = self._attributes if by_attribute else np.concatenate([real.groups, synthetic.groups])
@@ -117,6 +121,11 @@ class Run:
             rates=torch.as_tensor(rates, dtype=torch.float32).to(self.device),
             counter=torch.zeros(1, dtype=torch.int64, device=self.device),
         )
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether a step needs nothing of the host."""
+        return self._pixels.are_held
 
     def step(self, phase: Phase, tables: Tables, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         """One optimiser step, as a function that takes the next row of the tables."""
@@ -204,6 +213,34 @@ class Run:
     def _feature_shares(self) -> Tensor:
         assert self._now is not None, "within a step"
         return self._now.styles[self._now.counter][0][1:]
+
+
+class _Pixels:
+    """Images on the device, all of them; or those that a step asks for, where they are too many to be held."""
+
+    def __init__(self, images: Images, *, device: torch.device) -> None:
+        self._images, self._device = images, device
+        self.are_held = isinstance(images, np.ndarray)
+        self._held = torch.as_tensor(images, device=device) if isinstance(images, np.ndarray) else None
+
+    def __getitem__(self, chosen: Tensor) -> Tensor:
+        if self._held is not None:
+            return self._held[chosen]
+        return torch.as_tensor(self._images[chosen.cpu().numpy()], device=self._device)
+
+
+class _Targets:
+    """Rows (B, K) of targets: the label, or what a teacher answered; times the image's weight."""
+
+    def __init__(self, labels: Tensor, weights: Tensor, *, num_classes: int, answers: Tensor | None) -> None:
+        self._labels, self._weights, self._rows = labels, weights, None
+        self._one_hot = torch.eye(num_classes, device=labels.device)
+        if answers is not None:
+            self._rows = torch.cat([answers, self._one_hot[labels[len(answers) :]]])
+
+    def __getitem__(self, chosen: Tensor) -> Tensor:
+        rows = self._one_hot[self._labels[chosen]] if self._rows is None else self._rows[chosen]
+        return rows * self._weights[chosen][:, None]
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:

@@ -166,7 +166,12 @@ def _fit(arm: Arm, images: _Images, cost: _Cost, *, steps: int, seed: int) -> Cl
     done = 0
     for phase in _phases(arm, images, steps=steps, device=device):
         tables = run.tables(phase, rates=rates[done : done + phase.steps], generator=generator, mixing=mixing)
-        repeat(run.step(phase, tables, optimizer), times=phase.steps, device=run.device, record=settings.record_steps)
+        repeat(
+            run.step(phase, tables, optimizer),
+            times=phase.steps,
+            device=run.device,
+            record=settings.record_steps and run.can_be_recorded,
+        )
         done += phase.steps
     if run.mixing is not None:
         run.mixing.remove()
@@ -208,8 +213,10 @@ def probabilities_and_features(network: Classifier, images: LabelledImages) -> t
 
 def _start(arm: Arm, images: _Images, *, settings: DownstreamSettings, seed: int) -> Classifier:
     """The network before its first step: from scratch, or a backbone's encoder with a new head."""
-    shape, classes, reading = images.real.images.shape[1:], images.num_classes, images.reading
+    height, width, channels = images.real.images.shape[1:]
+    classes, reading = images.num_classes, images.reading
     if reading is None:
+        shape = (height, width, channels)
         return build_network(settings.network, image_shape=shape, num_classes=classes, seed=seed)
     if reading.encoder is None:
         raise ValueError(f"arm {arm.name!r} needs a backbone whose encoder can be trained; this one has none.")

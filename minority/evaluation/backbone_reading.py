@@ -26,6 +26,8 @@ from minority.features.bottleneck import Bottleneck, bottleneck_extractor
 from minority.sampling.diffusion_classifier import ZeroShotSettings, class_errors
 
 #: Images of each part have indices of their own, so that no two share their noise.
+#: Augmented copies where the training images are not held in memory.
+_MOST_COPIES = 20_000
 _FIRST_INDEX = {"train": 0, "validation": 1 << 40, "test": 2 << 40, "augmented": 3 << 40}
 
 
@@ -143,9 +145,12 @@ def augmented_copies(train: LabelledImages, *, settings: ReadingSettings, jitter
         jitter_settings: How far they are moved.
 
     Returns:
-        settings.copies * N images, each with the label and the group of the image that it shows most of.
+        settings.copies * N images (at most 20,000 where the training images are not held in memory), each with the
+        label and the group of the image that it shows most of.
     """
     count = settings.copies * len(train)
+    if not isinstance(train.images, np.ndarray):
+        count = min(count, _MOST_COPIES)
     rng = np.random.default_rng([settings.seed, len(train)])
     chosen = rng.choice(len(train), size=count, p=balancing_odds(train.groups))
     generator = torch.Generator().manual_seed(settings.seed)

@@ -27,6 +27,7 @@ from minority.diffusion.noise import SampleNoise
 from minority.diffusion.pixels import from_pixels
 from minority.engine.prepare import prepared
 from minority.runtime.device_lock import device_lock
+from minority.runtime.image_arrays import Images
 from minority.runtime.memory import in_batches
 
 
@@ -88,7 +89,7 @@ def require_classes(backbone: Backbone) -> int:
 
 def class_errors(
     backbone: Backbone,
-    images: NDArray[np.uint8],
+    images: Images,
     *,
     seed: int,
     indices: Sequence[int],
@@ -123,13 +124,12 @@ def class_errors(
     backbone = prepared(backbone, device=device)
     schedule = backbone.schedule
     steps = [schedule.step_at(fraction) for fraction in settings.fractions]
-    x = from_pixels(images)
 
     @torch.no_grad()
     def errors_of(part: slice) -> NDArray[np.float32]:
         noise = SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device)
         with device_lock(device):
-            clean = backbone.encode(x[part].to(device))
+            clean = backbone.encode(from_pixels(images[part]).to(device))
             count = len(clean)
             label = torch.arange(classes, device=device).repeat(count)  # (B * K,), the classes of an image in a row
             chain = Chain(backbone.denoiser, schedule, label)

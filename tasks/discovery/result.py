@@ -120,7 +120,7 @@ def _sheet(search: Search, found: Conflicts, clusters: Sequence[str], *, label: 
         chosen = np.array([i for i in members if clusters[int(i)] == cluster])
         order = found.loss[chosen] if cluster == TYPICAL else -found.loss[chosen]
         shown = chosen[np.argsort(order, kind="stable")[:_COLUMNS]]
-        rows.append((f"{name}: {cluster} ({len(chosen)})", [search.train.images[i] for i in shown]))
+        rows.append((f"{name}: {cluster} ({len(chosen)})", list(search.train.images[shown])))
     return contact_sheet(rows, image_shape=search.real.train.image_shape, columns=_COLUMNS)
 
 

@@ -16,12 +16,14 @@ from datasets.storage.store import Store
 from minority.backbones import Backbone
 from minority.discovery.biased_models import Answers, Fit, fit_and_ask, folds_of, planned_fits
 from minority.downstream.data import LabelledImages
+from minority.runtime.image_arrays import join
 from minority.sampling.draw import draw
 from minority.sampling.settings import SamplerSettings
 from tasks.config.runs import DiscoverConfig
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.real_images import images_of
 from tasks.inputs.workspace import open_fitting_backbone, prepare_device
 
 _opening = threading.RLock()
@@ -161,7 +163,7 @@ def _read_samples(config: DiscoverConfig) -> LabelledImages:
 
 def _by_class(parts: Sequence[ImageSet]) -> LabelledImages:
     labels = np.concatenate([part.labels for part in parts]).astype(np.int64)
-    return LabelledImages(np.concatenate([part.images(range(len(part))) for part in parts]), labels, labels)
+    return LabelledImages(join([images_of(part) for part in parts]), labels, labels)
 
 
 def _answers_path(fit: Fit) -> str:

@@ -11,12 +11,14 @@ import pandas as pd
 from datasets.readers.imageset import ImageSet
 from datasets.streaming.published import read_published
 from minority.downstream.data import DownstreamData, LabelledImages
+from minority.runtime.image_arrays import Images
 from minority.selection.choice import choose
 from minority.selection.policy import POLICIES, Policy, asked_columns
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.inputs.published_run import PublishedRun
 from tasks.inputs.real_data import RealData
+from tasks.inputs.real_images import images_of
 
 #: What the published synthetic images are called, and what they are compared with: the same sampler's candidates as
 #: they came, and plain ancestral samples.
@@ -97,7 +99,8 @@ def _synthetic(run: PublishedRun, source: str) -> LabelledImages:
             return _with_rows(run.images([]), rows, run)
         published = read_published(run.url, source="synthetic")
         position = {key: i for i, key in enumerate(published.source_ids)}
-        return _with_rows(published.images([position[key] for key in rows["key"]]), rows, run)
+        chosen = published.subset(np.array([position[key] for key in rows["key"]], dtype=np.int64))
+        return _with_rows(images_of(chosen), rows, run)
     # As they came, unless a policy chooses.
     policy: Policy = next((policy for policy in POLICIES if policy == further), "all")
     rows = rows[_chosen(run, rows, policy)]
@@ -117,7 +120,7 @@ def _chosen(run: PublishedRun, rows: pd.DataFrame, policy: Policy) -> np.ndarray
     return kept
 
 
-def _with_rows(images: np.ndarray, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:
+def _with_rows(images: Images, rows: pd.DataFrame, run: PublishedRun) -> LabelledImages:
     number = {name: i for i, name in enumerate(run.real.groups)}
     groups = np.array([number[group] for group in rows["group"]], dtype=np.int64)
     attributes = attributes_of(list(rows["group"]), run.real.groups)
@@ -152,4 +155,4 @@ def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
     number = {name: i for i, name in enumerate(groups or ())}
     group_indices = labels if groups is None else np.array([number[group] for group in part.groups], dtype=np.int64)
     attributes = None if groups is None else attributes_of(part.groups, groups)
-    return LabelledImages(part.images(range(len(part))), labels, group_indices, attributes)
+    return LabelledImages(images_of(part), labels, group_indices, attributes)

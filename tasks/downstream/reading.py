@@ -13,6 +13,7 @@ from minority.downstream.arms import Arm
 from minority.downstream.data import DownstreamData
 from minority.downstream.reading import BackboneReading
 from minority.evaluation.backbone_reading import encoder_of, read_backbone
+from minority.runtime.image_arrays import content_key
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import ArmsConfig
 from tasks.downstream.data import PLAIN, SELECTED
@@ -56,7 +57,7 @@ def with_reading(run: PublishedRun, data: DownstreamData, config: ArmsConfig, *,
                 "settings": str(config.reading),
                 "jitter": str(config.budget.jitter),
                 "images": {
-                    name: sha256_hex(part.images.tobytes() + part.labels.tobytes()) for name, part in parts.items()
+                    name: sha256_hex(content_key(part.images) + part.labels.tobytes()) for name, part in parts.items()
                 },
             }
         )

@@ -8,9 +8,11 @@ import numpy as np
 from minority.downstream.data import LabelledImages
 from minority.downstream.learning_curve import GroupHeadroom, headroom, measure_curves
 from minority.downstream.settings import DownstreamSettings
+from minority.runtime.image_arrays import join
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data
+from tasks.inputs.real_images import images_of
 from tasks.inputs.workspace import prepare_device
 
 
@@ -37,7 +39,7 @@ def measure_headroom(
     ]
     number = {group: index for index, group in enumerate(real.groups)}
     images = LabelledImages(
-        np.concatenate([part.images(range(len(part))) for part in parts if len(part)]),
+        join([images_of(part) for part in parts if len(part)]),
         np.concatenate([part.labels for part in parts]),
         np.array([number[group] for part in parts for group in part.groups], dtype=np.int64),
     )

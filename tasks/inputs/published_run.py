@@ -70,12 +70,15 @@ class PublishedRun:
 
     def images(self, keys: Sequence[str]) -> NDArray[np.uint8]:
         """The images of some rows, kept or not, from the units that hold them: (N, H, W, C)."""
-        by_key: dict[str, NDArray[np.uint8]] = {}
-        for unit in sorted({self._unit_of[key] for key in keys}):
-            by_key |= self.unit_images(unit)
-        if not len(keys):
-            return np.zeros((0, *self.real.train.image_shape), dtype=np.uint8)
-        return np.stack([by_key[key] for key in keys])
+        found = np.zeros((len(keys), *self.real.train.image_shape), dtype=np.uint8)
+        rows_of: dict[str, list[int]] = {}
+        for row, key in enumerate(keys):
+            rows_of.setdefault(self._unit_of[key], []).append(row)
+        for unit, rows in sorted(rows_of.items()):
+            by_key = self.unit_images(unit)
+            for row in rows:
+                found[row] = by_key[keys[row]]
+        return found
 
     def unit_images(self, unit: str) -> dict[str, NDArray[np.uint8]]:
         """The images of a unit by key, each (H, W, C).

@@ -31,8 +31,8 @@ from datasets.splits.stratified import OVER_VALIDATION_CAP, THINNED, Split, capp
 from tasks.config.paths import data_path
 from tasks.config.sections import DatasetConfig, Reader
 from tasks.errors import InputError
+from tasks.inputs.real_images import RealImages
 from tasks.inputs.screened import screened
-from tasks.inputs.train_images import TrainImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,9 @@ class RealData:
             raise InputError(str(error)) from error
 
     @cached_property
-    def train_images(self) -> TrainImages:
+    def train_images(self) -> RealImages:
         """(N, H, W, C) uint8, the training images, read where they are needed; a small set once for all its users."""
-        return TrainImages(self.train)
+        return RealImages(self.train)
 
     @property
     def train_groups(self) -> NDArray[np.int64]:

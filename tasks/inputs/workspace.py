@@ -35,8 +35,8 @@ from tasks.inputs.planned_groups import GroupValues, planned_real_data
 from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData
 from tasks.inputs.real_features import check_features, real_features
+from tasks.inputs.real_images import RealImages
 from tasks.inputs.run_identity import RunIdentity
-from tasks.inputs.train_images import TrainImages
 
 _loading = threading.RLock()
 
@@ -58,7 +58,7 @@ class Models:
     real: RealData
     backbone: Backbone
     extract: Extractor
-    train_images: TrainImages
+    train_images: RealImages
     device: str
 
     @cached_property
@@ -266,7 +266,7 @@ def _floor(models: Models, labeller: Labeller | None) -> float:
 def _extractor(
     config: AugmentConfig,
     backbone: Backbone,
-    images: TrainImages,
+    images: RealImages,
     labels: NDArray[np.int64],
     *,
     device: str,

@@ -188,3 +188,48 @@ def test_recorded_steps_give_what_launched_ones_give(name, tiny):
 
     # Convolutions add up in an order that may change from launch to launch; 30 steps let it grow.
     torch.testing.assert_close(recorded, launched, atol=2e-2, rtol=0)
+
+
+class OnDisk:
+    """Images that are read where they are indexed; the most that were asked for at once are noted."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, pixels):
+        self._pixels, self.shape, self.most = pixels, pixels.shape, 0
+
+    def __len__(self):
+        return len(self._pixels)
+
+    def __getitem__(self, indices):
+        found = self._pixels[indices]
+        self.most = max(self.most, len(found))
+        return found
+
+
+@pytest.mark.parametrize("arm", [arm for arm in arms_for(["plain"]) if not arm.uses_backbone], ids=lambda arm: arm.name)
+def test_images_that_are_read_where_a_step_needs_them_train_the_same_network(arm, tiny):
+    rare = tiny.synthetic["plain"]
+    read = replace(
+        tiny,
+        train=replace(tiny.train, images=OnDisk(tiny.train.images)),
+        synthetic={"plain": replace(rare, images=OnDisk(rare.images))},
+    )
+
+    assert torch.equal(trained(arm, read), trained(arm, tiny))
+
+
+def test_no_step_holds_more_images_than_its_batch():
+    many = images_of([0, 1] * 2000)
+    on_disk = OnDisk(many.images)
+    data = DownstreamData(
+        train=replace(many, images=on_disk),
+        validation=images_of([0, 1]),
+        test=images_of([0, 1]),
+        class_names=("a", "b"),
+        group_names=("a", "b"),
+    )
+
+    trained(Arm(name="real"), data)
+
+    assert on_disk.most == TINY.batch_size
