@@ -79,7 +79,7 @@ def test_a_saved_folder_predicts_as_the_network_in_training_did_and_is_plain_dif
         )
     assert backbone.factors == FACTORS
     assert backbone.num_classes == 3
-    assert backbone.found[-1] == "conditions: label (cat, dog, owl), sex (f, m), age (a, b, c)"
+    assert backbone.facts[-1] == "conditions: label (cat, dog, owl), sex (f, m), age (a, b, c)"
 
 
 def test_a_folder_without_conditions_says_nothing_of_them(tmp_path):
