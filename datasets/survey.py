@@ -86,11 +86,11 @@ class Survey:
 
     def column(self, name: str) -> Column:
         """The column of that name; ValueError where there is none."""
-        found = next((column for column in self.columns if column.name == name), None)
-        if found is None:
+        match = next((column for column in self.columns if column.name == name), None)
+        if match is None:
             known = ", ".join(column.name for column in self.columns) or "none"
             raise ValueError(f"the table has no column {name!r}; its columns are {known}.")
-        return found
+        return match
 
     @property
     def label_column(self) -> str | None:
@@ -127,30 +127,30 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
         FileNotFoundError: One of them is missing.
         ValueError: There is no image, or the table cannot be read, or there is one beside tars.
     """
-    place = Path(images)
-    where = tars_at(place)
+    path = Path(images)
+    where = tars_at(path)
     tars: TarSet | None = None
     files: ImageFiles
     if where is None:
-        files = open_image_files(place)
+        files = open_image_files(path)
     elif table is not None:
-        raise ValueError(f"{place} names tars, whose samples hold their classes; leave the table {table} out.")
+        raise ValueError(f"{path} names tars, whose samples hold their classes; leave the table {table} out.")
     else:
         files, tars = look_at_tars(*where)
     names = sorted(name for name in files.names() if not _is_hidden(name))
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES]
     if not pictures:
-        raise ValueError(f"{place} holds no image ({len(names)} other files); name a folder or zip archive of images.")
+        raise ValueError(f"{path} holds no image ({len(names)} other files); name a folder or zip archive of images.")
     others = Counter(PurePosixPath(name).suffix.lower() or name for name in set(names) - set(pictures))
     columns = [] if table is None else _columns(Path(table))
     opened = pictures[:: -(-len(pictures) // MOST_OPENED)]
     sizes, grey, unreadable, duplicates = _headers(files, opened)
     return Survey(
-        images=place,
+        images=path,
         table=None if table is None else Path(table),
         num_images=len(pictures),
         others=others,
-        folders=_folders(place, pictures) if tars is None else dict(tars.counts),
+        folders=_folders(path, pictures) if tars is None else dict(tars.counts),
         tars=tars,
         opened=len(opened),
         sizes=sizes,
@@ -162,12 +162,12 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
     )
 
 
-def _folders(place: Path, pictures: Sequence[str]) -> dict[str, int]:
+def _folders(folder: Path, pictures: Sequence[str]) -> dict[str, int]:
     """Images in each sub-folder; of an archive of class folders without the folder that may lie around them."""
     wrapper = ""
-    if place.is_file() and all("/" in name for name in pictures):
+    if folder.is_file() and all("/" in name for name in pictures):
         with suppress(ValueError):  # told where the archive is read
-            wrapper = archived_images(place, pictures).wrapper
+            wrapper = archived_images(folder, pictures).wrapper
     return dict(Counter(str(PurePosixPath(name.removeprefix(wrapper)).parent).removeprefix(".") for name in pictures))
 
 
@@ -193,8 +193,8 @@ def _columns(path: Path) -> list[Column]:
     names = column_names(path)
     rows, _ = read_cells(path, columns=names)
     columns = []
-    for place, name in enumerate(names):
-        cells = [row[place] for _, row in rows]
+    for position, name in enumerate(names):
+        cells = [row[position] for _, row in rows]
         counts = Counter(cell for cell in cells if cell not in _MISSING)
         numeric = bool(counts) and all(_is_number(value) for value in counts)
         columns.append(Column(name, counts, len(cells) - counts.total(), numeric))
@@ -205,12 +205,12 @@ def _image_column(columns: Sequence[Column], pictures: Sequence[str]) -> tuple[s
     """The column most of whose cells name images, with or without an ending."""
     endings = ["", *dict.fromkeys(PurePosixPath(name).suffix for name in pictures)]
     present = set(pictures)
-    found = [
+    candidates = [
         (sum(value + ending in present for value in column.counts), column.name, ending)
         for column in columns
         for ending in endings
     ]
-    hits, name, ending = max(found, key=lambda entry: (entry[0], not entry[2]), default=(0, "", ""))
+    hits, name, ending = max(candidates, key=lambda entry: (entry[0], not entry[2]), default=(0, "", ""))
     return (name, ending) if hits else None
 
 

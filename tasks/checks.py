@@ -95,11 +95,11 @@ def _check_overlap(config: AugmentConfig) -> str | None:
     if _check_data(config) is not None:
         return None
     try:
-        found = check_pretrained(config.backbone, load_real_data(config.dataset))
+        overlap = check_pretrained(config.backbone, load_real_data(config.dataset))
     except InputError as error:
         return str(error)
-    if found is not None:
-        logging.getLogger(__name__).info("%s", found.to_text())
+    if overlap is not None:
+        logging.getLogger(__name__).info("%s", overlap.to_text())
     return None
 
 

@@ -41,39 +41,19 @@ def pytest_xdist_make_scheduler(config, log):
     return ByRoom(config, log)
 
 
-def save_tiny_backbone(folder, *, side=8, channels=1, num_classes=10, label_dropout=False, seed=0):
-    """A U-Net with random weights as a backbone folder: it draws noise, in a moment. Returns the folder's name."""
-    from diffusers import UNet2DModel
-
-    from minority.backbones import UNetSettings, save_folder
-    from minority.diffusion.schedule import NoiseSchedule
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        unet = UNet2DModel(
-            sample_size=side,
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            norm_num_groups=4,
-            num_class_embeds=num_classes + 1 if label_dropout else num_classes,  # the last one for no label
-        )
-    settings = UNetSettings(num_classes=num_classes)
-    return str(save_folder(folder, unet, schedule=NoiseSchedule.cosine(100), settings=settings))
-
-
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory):
     """A class-conditional backbone for 8x8 grey images of ten classes."""
+    from tests.tiny_networks import save_tiny_backbone
+
     return save_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def make_backbone():
     """Saves other tiny backbones: make_backbone(folder, side=16, channels=3, num_classes=None)."""
+    from tests.tiny_networks import save_tiny_backbone
+
     return save_tiny_backbone
 
 

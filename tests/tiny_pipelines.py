@@ -8,27 +8,16 @@ from diffusers import (
     DDIMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
-    UNet2DModel,
     VQModel,
 )
 
+from tests.tiny_networks import tiny_unet
+
 
 def unet(seed=0, **changes):
-    """A UNet2DModel of 8x8."""
-    arguments = {
-        "sample_size": 8,
-        "in_channels": 3,
-        "out_channels": 3,
-        "block_out_channels": (8, 16),
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "attention_head_dim": 4,
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return UNet2DModel(**arguments | changes).eval()
+    """A UNet2DModel of 8x8, three channels and attention."""
+    settings = {"channels": 3, "widths": (8, 16), "attention": True, "attention_head_dim": 4}
+    return tiny_unet(seed, **settings | changes).eval()
 
 
 def score_unet(**changes):

@@ -16,8 +16,8 @@ import torch
 from diffusers import UNet2DModel
 
 from benchmarks.draws.construction import DRAWN, REAL, Say
+from benchmarks.draws.kept_files import load_images, save_images
 from benchmarks.hidden_groups import CLASS_NAMES, SIDE, Construction, Part, draw_hidden_groups
-from benchmarks.study_data import load_images, save_images
 from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from minority.downstream.arms import Arm

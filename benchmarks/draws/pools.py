@@ -14,7 +14,7 @@ from diffusers import UNet2DModel
 from numpy.typing import NDArray
 
 from benchmarks.draws.construction import BACKBONE, DRAWN, REAL, Say
-from benchmarks.study_data import load_images, save_images
+from benchmarks.draws.kept_files import load_images, save_images
 from datasets.readers.imageset import ImageSet
 from datasets.splits.pool import PoolSettings, pool_and_user
 from datasets.splits.stratified import SplitSettings, make_split

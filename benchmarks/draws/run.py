@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.draws.construction import Construction, Say
 from benchmarks.draws.over_draws import DrawAnswers
 from benchmarks.draws.results import DrawResult
-from benchmarks.study_runs import Study
+from benchmarks.draws.trainings import train_all
 from minority.downstream.cost import cost_of
 from minority.downstream.data import DownstreamData
 from minority.downstream.jobs import Comparison, Outcome
@@ -26,8 +26,7 @@ def run_draw(construction: Construction, draw: int, folder: Path, *, device: str
     say(f"{construction.name}, draw {draw}")
     data = construction.make(draw, folder, say=say)
     comparison = Comparison(data, construction.settings, arms=construction.arms(), seeds=construction.seeds)
-    study = Study(comparison, folder / "predictions", device=device)
-    outcome = study.run(workers=1, deadline=float("inf"), say=say)
+    outcome = train_all(comparison, folder / "predictions", device=device, say=say)
     result = result_of(draw, data, outcome, construction)
     result.write(folder / "result.npz")
     return result

@@ -32,12 +32,12 @@ def with_column(images: ImageSet, table: Path, *, column: str) -> ImageSet:
             f"{table} has no {column} for {len(missing)} of {len(images)} images, the first {missing[0]}; make it "
             "again with the images and the split of this set."
         )
-    found: list[str | None] = [values[name] for name in images.source_ids]
+    column_values: list[str | None] = [values[name] for name in images.source_ids]
     groups = [
         f"{group.partition(',')[0]},{column}={_word(values[name])}"
         for group, name in zip(images.groups, images.source_ids, strict=True)
     ]
-    return replace(images, groups=groups, attributes={**images.attributes, column: found})
+    return replace(images, groups=groups, attributes={**images.attributes, column: column_values})
 
 
 def _values(table: Path, *, column: str) -> dict[str, str]:

@@ -69,9 +69,9 @@ def read_coloured_digits(*, colours: Colours = "skewed") -> ImageSet:
 
 def _skewed(scan: int, digit: int) -> str:
     """The colour of a scan, decided by its number alone."""
-    place = int.from_bytes(hashlib.sha256(f"colour of scan {scan}".encode()).digest()[:6], "big") / 2**48
+    uniform = int.from_bytes(hashlib.sha256(f"colour of scan {scan}".encode()).digest()[:6], "big") / 2**48
     common, rare = ("red", "blue") if digit % 2 == 0 else ("blue", "red")
-    return rare if place < _RARE else common
+    return rare if uniform < _RARE else common
 
 
 class _Coloured:

@@ -91,11 +91,11 @@ class ImageArray:
     def _read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         if len(indices) <= _FEW:
             return self.images.images(indices)
-        found = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
+        pixels = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
 
         def read(row: int) -> None:
-            found[row] = self.images.image(int(indices[row]))
+            pixels[row] = self.images.image(int(indices[row]))
 
         with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
             list(pool.map(read, range(len(indices))))
-        return found
+        return pixels

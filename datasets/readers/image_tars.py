@@ -134,25 +134,25 @@ def read_image_tars(
     names = [one_form(class_name) for class_name in class_names]
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"class_names must name every class once, got {', '.join(map(repr, names))!r:.200}.")
-    found: list[_TarImage] = []
+    images: list[_TarImage] = []
     problems: list[Problem] = []
     for tar in tars:
         walked = _walk(Path(tar), extensions=extensions, label_extension=label_extension)
         usable, bad = _samples(walked, Path(tar), names=names, extensions=extensions, label_extension=label_extension)
-        found += usable
+        images += usable
         problems += bad
-    if not found:
+    if not images:
         raise ValueError(f"the {len(tars)} tars of {name} hold no usable sample{first_of(problems)}.")
     if channels is None:
-        channels = 1 if is_grey(_headers(found)) else 3
+        channels = 1 if is_grey(_headers(images)) else 3
     return ImageSet(
         name=name,
-        labels=np.array([member.label for member in found], dtype=np.int64),
-        groups=[f"class={names[member.label]}" for member in found],
-        source_ids=[f"{member.tar.name}/{member.key}" for member in found],
+        labels=np.array([member.label for member in images], dtype=np.int64),
+        groups=[f"class={names[member.label]}" for member in images],
+        source_ids=[f"{member.tar.name}/{member.key}" for member in images],
         class_names=names,
         image_shape=(image_size, image_size, channels),
-        load=_TarImages(found, "L" if channels == 1 else "RGB", image_size),
+        load=_TarImages(images, "L" if channels == 1 else "RGB", image_size),
         problems=tuple(problems),
     )
 

@@ -146,9 +146,9 @@ class ImageSet:
             The positions of the good ones, in the order asked for, and one problem for each of the others.
         """
         good, problems = [], []
-        for index, found in self.decoded(indices):
-            if isinstance(found, Problem):
-                problems.append(found)
+        for index, decoded in self.decoded(indices):
+            if isinstance(decoded, Problem):
+                problems.append(decoded)
             else:
                 good.append(index)
         return np.array(good, dtype=np.int64), problems

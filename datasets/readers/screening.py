@@ -60,11 +60,11 @@ def screen(parts: Mapping[str, ImageSet]) -> Screening:
         for name, part in parts.items():
             for start in range(0, len(part), _AT_ONCE):
                 indices = range(start, min(start + _AT_ONCE, len(part)))
-                for index, found in zip(indices, pool.map(partial(_look, part), indices), strict=True):
-                    if isinstance(found, str):
-                        unreadable[name][index] = found
+                for index, outcome in zip(indices, pool.map(partial(_look, part), indices), strict=True):
+                    if isinstance(outcome, str):
+                        unreadable[name][index] = outcome
                     else:
-                        digests[name][index] = np.frombuffer(found, dtype=np.uint8)
+                        digests[name][index] = np.frombuffer(outcome, dtype=np.uint8)
     equal, across, example = _equal(parts, digests, unreadable)
     return Screening(
         unreadable=unreadable,

@@ -122,8 +122,8 @@ def _columns(facts: RunFacts) -> dict[str, str]:
 def _saw(facts: RunFacts) -> str:
     """What the backbone saw beside the real training images, where the config says so."""
     backbone = facts.config.get("backbone")
-    told = backbone.get("pretrained_on") if isinstance(backbone, Mapping) else None
-    return "" if not isinstance(told, Mapping) else f", which saw {for_markdown(str(told.get('what', '')))}"
+    seen = backbone.get("pretrained_on") if isinstance(backbone, Mapping) else None
+    return "" if not isinstance(seen, Mapping) else f", which saw {for_markdown(str(seen.get('what', '')))}"
 
 
 def _review_text(review: Review) -> str:

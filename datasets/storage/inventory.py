@@ -43,17 +43,17 @@ def inventory(store: Store, prefix: str = "") -> list[FileFacts]:
     files, base = store.backend
     with store.naming("read", prefix):
         if _is_local(store):
-            found = _local_facts(store, list_files(Path(base, prefix)))
+            listing = _local_facts(store, list_files(Path(base, prefix)))
         else:
             try:
                 details = files.find(f"{base}/{prefix}".rstrip("/"), detail=True, refresh=True)
             except FileNotFoundError:
                 details = {}
-            found = (
+            listing = (
                 FileFacts(name[len(base) :].lstrip("/"), int(facts["size"]), _age(_written(facts)))
                 for name, facts in details.items()
             )
-        return sorted(found, key=lambda facts: facts.path)
+        return sorted(listing, key=lambda facts: facts.path)
 
 
 def torn_files(store: Store) -> list[FileFacts]:
@@ -79,8 +79,8 @@ def remove_torn(store: Store, path: str) -> None:
     """
     files, base = store.backend
     with store.naming("removed", path):
-        for found, upload in _uploads(store):
-            if found == path:
+        for torn, upload in _uploads(store):
+            if torn == path:
                 files.abort_mpu(base.split("/")[0], upload["Key"], upload["UploadId"])
                 return
         store.remove(path)

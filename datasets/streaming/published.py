@@ -77,11 +77,11 @@ class _PublishedImages:
             if shard not in self._members:
                 members = walk_members(file, name=self._store.url(shard))
                 self._members[shard] = {member.name: member for member in members}
-            places = self._members[shard]
-            extension = next((end for end in EXTENSIONS if f"{key}.{end}" in places), None)
+            in_shard = self._members[shard]
+            extension = next((end for end in EXTENSIONS if f"{key}.{end}" in in_shard), None)
             if extension is None:
                 raise ValueError(f"{name} has no image; verify the run.")
-            member = places[f"{key}.{extension}"]
+            member = in_shard[f"{key}.{extension}"]
             file.seek(member.offset)
             data = file.read(member.size)
         if sha256_hex(data) != self._checksums[index]:

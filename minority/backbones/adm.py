@@ -59,7 +59,7 @@ def load_adm(path: Path | str, *, preset: str | None = None, weights: str | None
         image_shape=denoiser.state_shape,
         num_classes=settings.num_classes,
         sha256=file_sha256(path),
-        found=(
+        facts=(
             f"family: ADM U-Net, {chosen.noise_schedule} schedule, predicts {settings.prediction_type}",
             ", ".join([f"weights: {path.name}", *read.notes()]),
         ),

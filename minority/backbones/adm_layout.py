@@ -240,7 +240,7 @@ def _split_qkv(tensor: Tensor, legacy_heads: Callable[[int], int] | None) -> tup
 
 
 def _numbers(shapes: Shapes, pattern: str) -> set[int]:
-    return {int(found[1]) for name in shapes if (found := re.match(pattern, name))}
+    return {int(match[1]) for name in shapes if (match := re.match(pattern, name))}
 
 
 def _size(shapes: Shapes, name: str, *, dim: int) -> int:

@@ -42,7 +42,7 @@ class Backbone:
         settings_sha256: The same of the files beside the weights that decide what they mean.
         bound: Largest absolute value of a clean state, to which samplers clip; None where nothing is clipped.
         codec: Between images and the states of the chain; None where these are the images.
-        found: What was found in its files, one line a thing, for people: "family: ...", "weights: ...".
+        facts: What was found in its files, one line a thing, for people: "family: ...", "weights: ...".
         prompts: What its labels stand for, of a text-to-image backbone; None of others.
         distilled: Why its clean estimates are no means but ends of samples, as of models distilled to a few steps, so
             that it has no likelihood bound and takes no classifier-free guidance; None of others.
@@ -60,7 +60,7 @@ class Backbone:
     settings_sha256: str = ""
     bound: float | None = 1.0
     codec: Codec | None = None
-    found: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     prompts: Prompts | None = None
     distilled: str | None = None
     licence: str | None = None

@@ -57,7 +57,7 @@ def load_component(
     folder: Path,
     config: Mapping[str, Any],
     *,
-    found: list[str] | None = None,
+    facts: list[str] | None = None,
     keep_dtype: bool = False,
 ) -> Any:
     """Build a model of diffusers and fill it.
@@ -66,7 +66,7 @@ def load_component(
         model_class: E.g. UNet2DModel.
         folder: Holds its weights.
         config: Its config.
-        found: Receives, in words, which weights were read.
+        facts: Receives, in words, which weights were read.
         keep_dtype: Whether weights keep the precision that they are stored in.
 
     Returns:
@@ -91,9 +91,9 @@ def load_component(
         )
     model.load_state_dict(tensors, strict=True, assign=True)
     _fill_buffers(model, model_class, config)
-    if found is not None:
+    if facts is not None:
         raised = [f"variant {variant}" + ("" if keep_dtype else " raised to fp32")] if variant else []
-        found.append(_in_words(folder, files, [*raised, *read.notes()]))
+        facts.append(_in_words(folder, files, [*raised, *read.notes()]))
     return model.eval().requires_grad_(False)
 
 
@@ -117,14 +117,14 @@ def build_on_meta(model_class: Any, config: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def list_differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+def list_differences(expected: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Say in one line how two tables of tensor shapes differ, naming the first three of each kind; "" if equal."""
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected]
     misshapen = [
-        f"{name} {_by(found[name])} instead of {_by(shape)}"
+        f"{name} {_by(shapes[name])} instead of {_by(shape)}"
         for name, shape in expected.items()
-        if name in found and found[name] != shape
+        if name in shapes and shapes[name] != shape
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     return "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names)

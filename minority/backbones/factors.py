@@ -86,11 +86,11 @@ class Factors:
 
     def digits(self, rows: Rows) -> list[Rows]:
         """Of every condition the row (N,) of its own table that (N,) rows stand for."""
-        found, rest = [], rows
+        remainders, rest = [], rows
         for size in self.sizes:
-            found.append(rest % size)
+            remainders.append(rest % size)
             rest = rest // size
-        return found
+        return remainders
 
     def row_of(self, digits: Sequence[Rows]) -> Rows:
         """The (N,) rows that digits of every condition, each (N,), stand for."""
@@ -107,11 +107,11 @@ class Factors:
         """
         values = np.asarray(values, dtype=np.int64)
         digits = []
-        for place, (factor, size) in enumerate(zip(self.factors, self.sizes, strict=True)):
-            own = values[:, place]
-            if len(own) and not LEFT_OUT <= own.min() <= own.max() < size - 1:
-                raise ValueError(f"{factor.name} must lie in 0 ... {size - 2}, got {own.min()} ... {own.max()}.")
-            digits.append(np.where(own == LEFT_OUT, self.nothing, own) if place == 0 else own + 1)
+        for position, (factor, size) in enumerate(zip(self.factors, self.sizes, strict=True)):
+            column = values[:, position]
+            if len(column) and not LEFT_OUT <= column.min() <= column.max() < size - 1:
+                raise ValueError(f"{factor.name} must lie in 0 ... {size - 2}, got {column.min()} ... {column.max()}.")
+            digits.append(np.where(column == LEFT_OUT, self.nothing, column) if position == 0 else column + 1)
         return self.row_of(digits)
 
     def values(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -126,13 +126,13 @@ class Factors:
         digits = self.digits(rows)
         empty = [self.nothing, *([0] * (len(digits) - 1))]
         return self.row_of(
-            [torch.where(out, none, own) for own, none, out in zip(digits, empty, left_out, strict=True)]
+            [torch.where(out, none, digit) for digit, none, out in zip(digits, empty, left_out, strict=True)]
         )
 
-    def alone(self, rows: Tensor, place: int) -> Tensor:
+    def alone(self, rows: Tensor, position: int) -> Tensor:
         """The rows (N,) that tell of (N,) rows the condition at `place` and no other."""
         others = torch.ones((len(self.factors), len(rows)), dtype=torch.bool, device=rows.device)
-        others[place] = False
+        others[position] = False
         return self.without(rows, others)
 
     def to_json(self) -> list[dict[str, Any]]:

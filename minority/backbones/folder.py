@@ -70,13 +70,13 @@ def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage 
     configs = {"network": read_json(network / "config.json"), "scheduler": read_json(scheduler)}
     stored = read_json(path / _SETTINGS) if (path / _SETTINGS).is_file() else {}
     trained = read_scheduler(configs["scheduler"], source=scheduler)
-    found: list[str] = []
-    denoiser = _denoiser(path, network, configs["network"], trained, stored, found=found)
-    found += _conditions_found(stored)
+    facts: list[str] = []
+    denoiser = _denoiser(path, network, configs["network"], trained, stored, facts=facts)
+    facts += _conditions_found(stored)
     weights = {"network": weights_sha256(network)}
     codec, autoencoder = None, _part(path, "vae", "vqvae")
     if autoencoder is not None:
-        codec = load_autoencoder(autoencoder, state_shape=denoiser.state_shape, found=found)
+        codec = load_autoencoder(autoencoder, state_shape=denoiser.state_shape, facts=facts)
         configs["autoencoder"] = read_json(autoencoder / "config.json")
         weights["autoencoder"] = weights_sha256(autoencoder)
     return Backbone(
@@ -91,7 +91,7 @@ def load_folder(path: Path | str, *, name: str | None = None, text: TextToImage 
         codec=codec,
         licence=licence_of(path),
         factors=denoiser.settings.factors if isinstance(denoiser, UNetDenoiser) else None,
-        found=(f"family: {_kind_of(configs, trained)}", *found),
+        facts=(f"family: {_kind_of(configs, trained)}", *facts),
     )
 
 
@@ -157,7 +157,7 @@ def _denoiser(
     trained: TrainedNoise,
     stored: Mapping[str, Any],
     *,
-    found: list[str],
+    facts: list[str],
 ) -> UNetDenoiser | SigmaUNetDenoiser | DiTDenoiser:
     family = _family(path, network, config)
     if family is UNet2DModel:
@@ -167,7 +167,7 @@ def _denoiser(
             raise BackboneError(
                 f"{network / 'config.json'} has a fourier time embedding, which goes with a ScoreSdeVeScheduler only."
             )
-    model = load_component(family, network, config, found=found)
+    model = load_component(family, network, config, facts=facts)
     try:
         if family is DiTTransformer2DModel:
             return DiTDenoiser(model, trained, num_classes=stored.get("num_classes"))

@@ -91,14 +91,14 @@ def reduction_of(config: Mapping[str, Any]) -> int:
 
 
 def load_autoencoder(
-    folder: Path, *, state_shape: tuple[int, int, int], found: list[str] | None = None
+    folder: Path, *, state_shape: tuple[int, int, int], facts: list[str] | None = None
 ) -> AutoencoderCodec:
     """Read the autoencoder of a latent pipeline.
 
     Args:
         folder: Its folder, `vae` or `vqvae`.
         state_shape: (C, H, W) of the latents of the chain.
-        found: Receives, in words, which weights were read.
+        facts: Receives, in words, which weights were read.
 
     Raises:
         BackboneError: Where it is of another kind, broken, or makes latents of other channels.
@@ -111,7 +111,7 @@ def load_autoencoder(
         )
     if config.get("latents_mean") is not None or config.get("latents_std") is not None:
         raise BackboneError(f"{folder} scales every channel on its own (latents_mean), which is not supported.")
-    autoencoder = load_component(_CLASSES[family], folder, config, found=found)
+    autoencoder = load_component(_CLASSES[family], folder, config, facts=facts)
     channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config.latent_channels
     if channels != state_shape[0]:
         raise BackboneError(

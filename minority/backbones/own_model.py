@@ -171,7 +171,7 @@ def load_own_model(named: str) -> Backbone:
         num_classes=model.num_classes,
         sha256=joint_sha256({"source": _source_sha256(module), "network": _network_sha256(model.network)}),
         bound=model.bound,
-        found=(f"family: {type(model.network).__name__} of {module_name}, predicts {model.prediction_type}",),
+        facts=(f"family: {type(model.network).__name__} of {module_name}, predicts {model.prediction_type}",),
     )
 
 

@@ -79,17 +79,17 @@ def combinations(key: str, grids: Sequence[Grid], present: Method | None) -> lis
     Raises:
         ValueError: A value that the method refuses, or a setting without a default that is not listed.
     """
-    kind, found = METHODS[key], []
+    kind, settings = METHODS[key], []
     for grid in grids:
         for values in itertools.product(*grid.axes.values()):
             chosen = dict(zip(grid.axes, values, strict=True))
             try:
-                found.append(kind(**chosen) if present is None else replace(present, **chosen))  # type: ignore[type-var]
+                settings.append(kind(**chosen) if present is None else replace(present, **chosen))  # type: ignore[type-var]
             except TypeError as error:
                 raise ValueError(
                     f"the calibration of {key} cannot make {chosen}: {error}; list what is missing."
                 ) from error
-    return found
+    return settings
 
 
 def check_values(key: str, grids: Sequence[Grid]) -> None:

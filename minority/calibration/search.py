@@ -142,8 +142,8 @@ def next_rung(
     """
     last = to <= settings.finalists
     # Newcomers may be too dear to catch up, so that finalists must be there without them.
-    places = to if last else max(settings.finalists, math.ceil(to * (1 - settings.explore)))
-    kept = narrow(settings, measured, survivors, to=places)
+    most = to if last else max(settings.finalists, math.ceil(to * (1 - settings.explore)))
+    kept = narrow(settings, measured, survivors, to=most)
     if last:
         return kept
     queues = [list(untried(parent)) for parent in kept[: math.ceil(len(kept) / 2)]]

@@ -56,7 +56,7 @@ def folds_of(labels: Int64, *, folds: int, seed: int) -> Int64:
         ValueError: A class has fewer images than there are folds.
     """
     rng = np.random.default_rng([seed, _FOLD_STREAM])
-    found = np.empty(len(labels), dtype=np.int64)
+    fold = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         if len(members) < folds:
@@ -64,8 +64,8 @@ def folds_of(labels: Int64, *, folds: int, seed: int) -> Int64:
                 f"class {label} has {len(members)} training images for {folds} folds; set discovery.folds lower, or "
                 "discovery.method to early."
             )
-        found[members] = np.arange(len(members)) % folds
-    return found
+        fold[members] = np.arange(len(members)) % folds
+    return fold
 
 
 def fit_and_ask(
@@ -122,5 +122,5 @@ def fit_and_ask(
 
 
 def _probabilities(network: torch.nn.Module, images: LabelledImages) -> Float64:
-    found: Float64 = probabilities_and_features(network, images)[0].cpu().numpy()  # type: ignore[arg-type]
-    return found
+    probabilities: Float64 = probabilities_and_features(network, images)[0].cpu().numpy()  # type: ignore[arg-type]
+    return probabilities

@@ -47,12 +47,12 @@ def conflicts_of(answers: Sequence[Float64], labels: Int64) -> Conflicts:
     Raises:
         ValueError: An image was put to no model.
     """
-    asked = np.stack([~np.isnan(found).any(axis=1) for found in answers])  # (R, N)
+    asked = np.stack([~np.isnan(probabilities).any(axis=1) for probabilities in answers])  # (R, N)
     if len(labels) and not asked.any(axis=0).all():
         raise ValueError(f"{int((~asked.any(axis=0)).sum())} images were put to no model; ask every fold's model.")
     counts = np.maximum(asked.sum(axis=0), 1)
     mean = np.nansum(np.stack(answers), axis=0) / counts[:, None]
-    wrong = np.stack([errors_of(np.nan_to_num(found), labels) for found in answers]) & asked
+    wrong = np.stack([errors_of(np.nan_to_num(probabilities), labels) for probabilities in answers]) & asked
     return Conflicts(
         taken_for=mean.argmax(axis=1).astype(np.int64),
         conflicting=errors_of(mean, labels),
@@ -63,19 +63,19 @@ def conflicts_of(answers: Sequence[Float64], labels: Int64) -> Conflicts:
 
 def of_training(answers: Sequence[Answers], labels: Int64) -> Conflicts:
     """Of the training images, each by the models that have not seen it."""
-    return conflicts_of([found.train for found in answers], labels)
+    return conflicts_of([answer.train for answer in answers], labels)
 
 
 def of_others(answers: Sequence[Answers], labels: Int64) -> Conflicts:
     """Of the other images, each by all models."""
-    return conflicts_of([found.others for found in answers], labels)
+    return conflicts_of([answer.others for answer in answers], labels)
 
 
-def clusters_of(found: Conflicts, labels: Int64, *, class_names: Sequence[str], smallest: int) -> list[str]:
+def clusters_of(conflicts: Conflicts, labels: Int64, *, class_names: Sequence[str], smallest: int) -> list[str]:
     """The cluster of every image: typical, or what conflicting images of its class are taken for.
 
     Args:
-        found: Of the same images.
+        conflicts: Of the same images.
         labels: (N,) classes.
         class_names: K names.
         smallest: Images that make a cluster; the conflicting ones of smaller clusters are one cluster of their class.
@@ -86,9 +86,9 @@ def clusters_of(found: Conflicts, labels: Int64, *, class_names: Sequence[str], 
     names = [TYPICAL] * len(labels)
     for label in np.unique(labels):
         for other in range(len(class_names)):
-            members = np.flatnonzero((labels == label) & found.conflicting & (found.taken_for == other))
-            for place in members:
-                names[place] = f"taken for {class_names[other]}" if len(members) >= smallest else REST
+            members = np.flatnonzero((labels == label) & conflicts.conflicting & (conflicts.taken_for == other))
+            for index in members:
+                names[index] = f"taken for {class_names[other]}" if len(members) >= smallest else REST
     return names
 
 

@@ -62,13 +62,13 @@ def _combined(name: str, sources: Sequence[str]) -> Arm:
         if part not in PARTS and part not in sources:
             known = ", ".join([*PARTS, *sources])
             raise ValueError(f"{name}: there is no part {part}; parts are {known}.")
-        own = PARTS.get(part, {"source": part, "tuned": "synthetic_weight", "values": (1.0, 0.3)})
-        for key, value in own.items():
+        changes = PARTS.get(part, {"source": part, "tuned": "synthetic_weight", "values": (1.0, 0.3)})
+        for key, value in changes.items():
             if key in ("tuned", "values"):
                 continue
             if key in set_by:
                 raise ValueError(f"{name}: {set_by[key]} and {part} both decide {key}; leave one of them out.")
             set_by[key], settings[key] = part, value
-        if "tuned" not in settings and "tuned" in own:
-            settings |= {"tuned": own["tuned"], "values": own["values"]}
+        if "tuned" not in settings and "tuned" in changes:
+            settings |= {"tuned": changes["tuned"], "values": changes["values"]}
     return Arm(**settings)

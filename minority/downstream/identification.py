@@ -21,8 +21,8 @@ _MOST_COMPARED = 10_000  # images of a class that others are compared with, wher
 
 def losses_of(probabilities: Float64, labels: Int64) -> Float64:
     """Cross-entropy (N,) of probabilities (N, K) for the labels (N,)."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return np.asarray(-np.log(np.maximum(own, np.finfo(np.float64).tiny)))
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return np.asarray(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)))
 
 
 def errors_of(probabilities: Float64, labels: Int64) -> Bool:

@@ -114,18 +114,18 @@ class Comparison:
         """What is done so far."""
         outcome = Outcome()
         for arm in self.arms:
-            found = self._validated(arm, read)
-            if found is None:
+            validated = self._validated(arm, read)
+            if validated is None:
                 outcome.unfinished.append(arm.name)
                 continue
-            trial = self._choose(found)
+            trial = self._choose(validated)
             tested = {job.seed: read(job) for job in self._tests_of(trial)}
             if any(predictions is None for predictions in tested.values()):
                 outcome.unfinished.append(arm.name)
                 continue
             outcome.chosen[arm.name] = trial
-            outcome.validated[arm.name] = found[trial]
-            outcome.tested[arm.name] = {seed: found for seed, found in tested.items() if found is not None}
+            outcome.validated[arm.name] = validated[trial]
+            outcome.tested[arm.name] = {seed: validated for seed, validated in tested.items() if validated is not None}
         return outcome
 
     def _validated(self, arm: Arm, read: Read) -> dict[Trial, dict[int, Predictions]] | None:

@@ -61,7 +61,7 @@ def answer(arm: Arm, data: DownstreamData, *, part: Literal["validation", "test"
         fitted_on, labels, groups = _probe_data(arm, data, reading)
         return Predictions.of(_probe(arm, data, fitted_on, labels, groups, features))
     held: LabelledImages = data.validation
-    found = np.zeros((len(features), len(data.class_names)))
+    probabilities = np.zeros((len(features), len(data.class_names)))
     fold = fold_of(held.groups)
     folds = range(_FOLDS) if part == "validation" else (-1,)
     for i in folds:
@@ -71,8 +71,8 @@ def answer(arm: Arm, data: DownstreamData, *, part: Literal["validation", "test"
         labels = np.concatenate([held.labels[chosen], data.train.labels[lent]])
         groups = np.concatenate([held.groups[chosen], data.train.groups[lent]])
         asked = np.flatnonzero(fold == i) if part == "validation" else np.arange(len(features))
-        found[asked] = _probe(arm, data, fitted_on, labels, groups, features[asked])
-    return Predictions.of(found)
+        probabilities[asked] = _probe(arm, data, fitted_on, labels, groups, features[asked])
+    return Predictions.of(probabilities)
 
 
 def distillation_set(arm: Arm, data: DownstreamData) -> tuple[LabelledImages, Float64]:

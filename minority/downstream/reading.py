@@ -107,13 +107,13 @@ class BackboneReading:
 
     def digest(self) -> str:
         """8 hex digits over the numbers that arms use."""
-        found = hashlib.sha256(self.identity.encode())
+        sha256 = hashlib.sha256(self.identity.encode())
         for numbers in (self.features, self.errors):
             for part in sorted(numbers):
-                found.update(part.encode() + np.ascontiguousarray(numbers[part]).tobytes())
+                sha256.update(part.encode() + np.ascontiguousarray(numbers[part]).tobytes())
         if self.augmented is not None:
-            found.update(content_key(self.augmented.images) + self.augmented.labels.tobytes())
-        return found.hexdigest()[:8]
+            sha256.update(content_key(self.augmented.images) + self.augmented.labels.tobytes())
+        return sha256.hexdigest()[:8]
 
 
 def zero_shot_probabilities(errors: Float32, *, dimensions: int, sharpness: float, share_of_levels: float) -> Float64:

@@ -50,16 +50,16 @@ class FeatureMixing:
 
     def __init__(self, network: Classifier, shares: Callable[[], Tensor]) -> None:
         self._shares = shares
-        self._hooks = [self._attach(module, place) for place, module in enumerate(_stages(network))]
+        self._hooks = [self._attach(module, stage) for stage, module in enumerate(_stages(network))]
 
     def remove(self) -> None:
         """Leave the network as it was."""
         for hook in self._hooks:
             hook.remove()
 
-    def _attach(self, module: nn.Module, place: int) -> Any:
+    def _attach(self, module: nn.Module, stage: int) -> Any:
         def mix(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return mix_statistics(output, self._shares()[place])
+            return mix_statistics(output, self._shares()[stage])
 
         return module.register_forward_hook(mix)
 

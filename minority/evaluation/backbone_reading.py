@@ -182,6 +182,6 @@ def _features(bottleneck: Bottleneck, part: LabelledImages, *, grid: int, device
         return F.adaptive_avg_pool2d(maps, size).flatten(1).float().cpu()
 
     bottleneck.eval()
-    found = [read(from_pixels(part.images[start : start + 256])) for start in range(0, len(part), 256)]
+    features = [read(from_pixels(part.images[start : start + 256])) for start in range(0, len(part), 256)]
     width = read(torch.zeros(1, part.images.shape[3], *part.images.shape[1:3])).shape[1]
-    return torch.cat([torch.zeros(0, width), *found]).numpy()
+    return torch.cat([torch.zeros(0, width), *features]).numpy()

@@ -111,10 +111,10 @@ def measure_fidelity(
     shown = filters.accepts(images, asked).reshape(len(cells), samples, len(sizes)).mean(axis=1)  # (G, F)
     named, known = filters.named(held_out) if len(held_out) else held_out_values, held_out_values >= 0
     right = [
-        float((named[known[:, place], place] == held_out_values[known[:, place], place]).mean())
-        if known[:, place].any() and len(held_out)
+        float((named[known[:, position], position] == held_out_values[known[:, position], position]).mean())
+        if known[:, position].any() and len(held_out)
         else float("nan")
-        for place in range(len(sizes))
+        for position in range(len(sizes))
     ]
     return FactorFidelity(
         samples=samples,

@@ -120,8 +120,8 @@ class _Composition(Guidance):
             free = denoiser(x_t, timestep, torch.full_like(label, self.factors.nothing))
             parts = [(self.joint, denoiser(x_t, timestep, label))] if self.joint > 0 else []
             parts += [
-                (weight, denoiser(x_t, timestep, self.factors.alone(label, place)))
-                for place, weight in enumerate(self.separate)
+                (weight, denoiser(x_t, timestep, self.factors.alone(label, position)))
+                for position, weight in enumerate(self.separate)
                 if weight > 0
             ]
             eps, x0_hat = free.eps, free.x0_hat

@@ -43,7 +43,7 @@ class MinorityPrompt(Method):
         learning_rate: Adam's.
         decay: Share of the learning rate that is lost a step of the chain.
         words: n, learnable words a prompt.
-        place: Where they stand in the prompt.
+        position: Where they stand in the prompt.
         initial: What they start from: a word ("word"), or the vocabulary's mean with `initial_scale` of its deviations
             ("normal").
         word: The word; must be one token.
@@ -65,7 +65,7 @@ class MinorityPrompt(Method):
     learning_rate: float = 0.01
     decay: float = 0.0
     words: int = 1
-    place: Literal["start", "end"] = "end"
+    position: Literal["start", "end"] = "end"
     initial: Literal["word", "normal"] = "normal"
     word: str = ""
     initial_scale: float = 1.0
@@ -125,7 +125,7 @@ class MinorityPrompt(Method):
         optimiser = torch.optim.Adam(words, lr=self.learning_rate * (1 - from_noise * self.decay))
         for draw in range(self.iterations):
             with torch.enable_grad():
-                embedding = denoiser.encoders.embed(texts, words, place=self.place)
+                embedding = denoiser.encoders.embed(texts, words, position=self.position)
                 rarity = self._rarity(x_t, step, embedding, chain, noise.perturbation(step, draw))
                 gradients = torch.autograd.grad(-rarity.sum(), words)
             chain.cost.backwards += 2
@@ -134,7 +134,7 @@ class MinorityPrompt(Method):
             optimiser.step()
         chain.kept[_WORDS] = [word.detach() for word in words]
         with torch.no_grad():
-            chain.condition = denoiser.encoders.embed(texts, chain.kept[_WORDS], place=self.place)
+            chain.condition = denoiser.encoders.embed(texts, chain.kept[_WORDS], position=self.position)
 
     def first_words(self, clips: Sequence[ClipEncoder], batch: int, noise: NoiseSource) -> list[Tensor]:
         """What the words start from, (B, n, D) for each encoder; override for another start."""

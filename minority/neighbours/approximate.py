@@ -137,21 +137,21 @@ class ApproximateIndex:
     def of_training(self, k: int) -> tuple[Surroundings, Float64]:
         """See `Index`."""
         count = len(self.features)
-        found = np.empty((count, min(_CANDIDATES, count - 1)), dtype=np.int32)
-        gaps = np.empty(found.shape, dtype=np.float32)
+        candidates = np.empty((count, min(_CANDIDATES, count - 1)), dtype=np.int32)
+        gaps = np.empty(candidates.shape, dtype=np.float32)
         for rows, part in _chunks(self.features):
-            gaps[rows], found[rows] = self._others(part, np.arange(rows.start, rows.stop), found.shape[1])
+            gaps[rows], candidates[rows] = self._others(part, np.arange(rows.start, rows.stop), candidates.shape[1])
         sparse = np.flatnonzero(gaps[:, k - 1] > np.quantile(gaps[:, k - 1], _SPARSE))
-        self._look_again(sparse, gaps, found, probes=_MORE * self.clusters.probes)
+        self._look_again(sparse, gaps, candidates, probes=_MORE * self.clusters.probes)
         sparsest = np.sort(sparse[np.argsort(-gaps[sparse, k - 1], kind="stable")[:_WIDEST]])
-        self._look_again(sparsest, gaps, found, probes=self._num_lists)
+        self._look_again(sparsest, gaps, candidates, probes=self._num_lists)
         radii = gaps[:, k - 1].astype(np.float64)
         edge = self._edge_of(radii)
         ratios, smallest = np.empty(count), np.empty(count)
         for rows, part in _chunks(self.features):
-            ratios[rows], smallest[rows] = _ratios_and_balls(gaps[rows], radii[found[rows]])
+            ratios[rows], smallest[rows] = _ratios_and_balls(gaps[rows], radii[candidates[rows]])
             edge.improve(part, ratios[rows], smallest[rows], first=rows.start)
-        near = Surroundings(gaps[:, :k].astype(np.float64), found[:, :k].astype(np.int64), ratios, smallest)
+        near = Surroundings(gaps[:, :k].astype(np.float64), candidates[:, :k].astype(np.int64), ratios, smallest)
         self.accuracy = self._measured(near, sparse)
         return near, radii
 
@@ -159,13 +159,13 @@ class ApproximateIndex:
         """See `Index`."""
         asked, edge = _float32(points), self._edge_of(radii)
         count = max(k, min(_CANDIDATES, len(self.features)))
-        gaps, found = self._search(asked, count)
+        gaps, indices = self._search(asked, count)
         again = np.flatnonzero(gaps[:, k - 1] > edge.sparse)
         if len(again):
-            gaps[again], found[again] = self._search(asked[again], count, probes=_MORE * self.clusters.probes)
-        ratios, smallest = _ratios_and_balls(gaps, radii[found])
+            gaps[again], indices[again] = self._search(asked[again], count, probes=_MORE * self.clusters.probes)
+        ratios, smallest = _ratios_and_balls(gaps, radii[indices])
         edge.improve(asked, ratios, smallest)
-        return Surroundings(gaps[:, :k].astype(np.float64), found[:, :k], ratios, smallest)
+        return Surroundings(gaps[:, :k].astype(np.float64), indices[:, :k], ratios, smallest)
 
     def nearest(self, points: Features, *, leave_out_self: bool = False) -> tuple[Float64, Int64]:
         """See `Index`."""
@@ -185,10 +185,10 @@ class ApproximateIndex:
         asked = _float32(points)
         bitmap = np.packbits(members, bitorder="little")
         selector = self._faiss.IDSelectorBitmap(len(members), self._faiss.swig_ptr(bitmap))
-        gaps, found = self._search(asked, 1, selector=selector)
-        missed = np.flatnonzero(found[:, 0] < 0)
+        gaps, indices = self._search(asked, 1, selector=selector)
+        missed = np.flatnonzero(indices[:, 0] < 0)
         if len(missed):
-            gaps[missed], found[missed] = self._search(asked[missed], 1, selector=selector, probes=self._num_lists)
+            gaps[missed], indices[missed] = self._search(asked[missed], 1, selector=selector, probes=self._num_lists)
         return gaps[:, 0].astype(np.float64)
 
     def enough_probes(self, sample: Int64, *, k: int) -> int:
@@ -212,8 +212,8 @@ class ApproximateIndex:
             sample = np.sort(rng.choice(positions, size=min(_SAMPLE, len(positions)), replace=False))
             distances, exact = _exact_own(self.features, sample, k=k)
             recalls.append(_recall(exact, near.indices[sample]))
-            true, told = distances.mean(axis=1), near.distances[sample].mean(axis=1)
-            excess.append(np.where(true > 0, np.maximum(told / np.where(true > 0, true, 1) - 1, 0), 0))
+            true, approximate = distances.mean(axis=1), near.distances[sample].mean(axis=1)
+            excess.append(np.where(true > 0, np.maximum(approximate / np.where(true > 0, true, 1) - 1, 0), 0))
         return Accuracy(
             recall=recalls[0],
             rare_recall=recalls[1],
@@ -223,13 +223,13 @@ class ApproximateIndex:
         )
 
     def _look_again(
-        self, positions: Int64, gaps: NDArray[np.float32], found: NDArray[np.int32], *, probes: int
+        self, positions: Int64, gaps: NDArray[np.float32], indices: NDArray[np.int32], *, probes: int
     ) -> None:
         """Look reference points up in more clusters, in place."""
         for start in range(0, len(positions), _QUERIES):
             some = positions[start : start + _QUERIES]
             points = _float32(self.features[some])
-            gaps[some], found[some] = self._others(points, some, gaps.shape[1], probes=probes)
+            gaps[some], indices[some] = self._others(points, some, gaps.shape[1], probes=probes)
 
     def _edge_of(self, radii: Float64) -> "_Edge":
         """The edge of the reference, which is the same whenever the radii are."""
@@ -245,21 +245,21 @@ class ApproximateIndex:
         probes = min(probes or self.clusters.probes, self._num_lists)
         parameters = self._faiss.SearchParametersIVF(nprobe=probes, **chosen)
         answers = [index.search(points, k, params=parameters) for index in self._lists]
-        squared, found = (np.concatenate(part, axis=1) for part in zip(*answers, strict=True))
-        squared[found < 0] = np.inf
+        squared, indices = (np.concatenate(part, axis=1) for part in zip(*answers, strict=True))
+        squared[indices < 0] = np.inf
         if len(answers) > 1:
             order = np.argsort(squared, axis=1, kind="stable")[:, :k]
-            squared, found = np.take_along_axis(squared, order, axis=1), np.take_along_axis(found, order, axis=1)
-        return np.sqrt(np.maximum(squared, 0)), found
+            squared, indices = np.take_along_axis(squared, order, axis=1), np.take_along_axis(indices, order, axis=1)
+        return np.sqrt(np.maximum(squared, 0)), indices
 
     def _others(
         self, points: NDArray[np.float32], positions: Int64, k: int, *, probes: int | None = None
     ) -> tuple[NDArray[np.float32], Int64]:
         """The same among all but each point itself."""
-        gaps, found = self._search(points, k + 1, probes=probes)
-        is_self = found == positions[:, None]
+        gaps, indices = self._search(points, k + 1, probes=probes)
+        is_self = indices == positions[:, None]
         is_self[~is_self.any(axis=1), -1] = True  # among many copies: leave out the last
-        return gaps[~is_self].reshape(-1, k), found[~is_self].reshape(-1, k)
+        return gaps[~is_self].reshape(-1, k), indices[~is_self].reshape(-1, k)
 
     def _filled(self, clusters: Clusters, folder: Path | None) -> list[Any]:
         """The lists: one index in memory, or several that are mapped from files.
@@ -326,9 +326,9 @@ def _ratios_and_balls(gaps: NDArray[np.floating], radii: Float64) -> tuple[Float
     return ratio.max(axis=1).astype(np.float64), ball.min(axis=1).astype(np.float64)
 
 
-def _recall(exact: Int64, found: NDArray[np.integer]) -> float:
+def _recall(exact: Int64, approximate: NDArray[np.integer]) -> float:
     """Share of the (S, k) exact neighbours that are found."""
-    hits = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
+    hits = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), approximate.tolist(), strict=True)]
     return float(np.mean(hits)) / exact.shape[1]
 
 

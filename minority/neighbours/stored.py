@@ -54,9 +54,9 @@ def read_index(
 
 def reference_arrays(reference: RealReference, index: ApproximateIndex) -> Arrays:
     """A reference and its index as arrays by name; its features are not among them."""
-    found: Arrays = {f"{_OF_TRAINING}{name}": values for name, values in reference.of_training._asdict().items()}
-    found |= {"radii": reference.radii, "reachability": reference.reachability, "k": np.array([reference.k])}
-    return found | index_arrays(index)
+    arrays: Arrays = {f"{_OF_TRAINING}{name}": values for name, values in reference.of_training._asdict().items()}
+    arrays |= {"radii": reference.radii, "reachability": reference.reachability, "k": np.array([reference.k])}
+    return arrays | index_arrays(index)
 
 
 def read_reference(

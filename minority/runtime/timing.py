@@ -26,6 +26,6 @@ def seconds_of(work: Callable[[], object], *, device: torch.device | str) -> flo
         work()
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize()
-        clock, own = time.perf_counter() - started, time.process_time() - computed
-        seconds.append(min(clock, own) if on_cpu else clock)
+        clock, processor = time.perf_counter() - started, time.process_time() - computed
+        seconds.append(min(clock, processor) if on_cpu else clock)
     return median(seconds[_WARM_UP:])

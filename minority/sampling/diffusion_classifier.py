@@ -133,16 +133,16 @@ def class_errors(
             count = len(clean)
             label = torch.arange(classes, device=device).repeat(count)  # (B * K,), the classes of an image in a row
             chain = Chain(backbone.denoiser, schedule, label)
-            found = torch.zeros((count, classes, len(steps)))
-            for place, step in enumerate(steps):
+            errors = torch.zeros((count, classes, len(steps)))
+            for level, step in enumerate(steps):
                 for draw in range(settings.draws):
                     eps = noise.score(step, draw).to(clean)
                     x_t = schedule.noised(clean, step, eps).repeat_interleave(classes, dim=0)
                     predicted = chain.estimate(x_t, step).eps
                     require_finite(predicted, "the noise that is predicted under a class")
                     off = (predicted - eps.repeat_interleave(classes, dim=0)).square().mean(dim=(1, 2, 3))
-                    found[:, :, place] += off.view(count, classes).cpu() / settings.draws
-        return (found / torch.tensor([schedule.abar[step] for step in steps])).float().numpy()
+                    errors[:, :, level] += off.view(count, classes).cpu() / settings.draws
+        return (errors / torch.tensor([schedule.abar[step] for step in steps])).float().numpy()
 
     return np.concatenate(in_batches(len(indices), size=batch_size, work=errors_of, what="images"))
 

@@ -64,7 +64,7 @@ def join_stages(first: Backbone, upsampler: Backbone, *, settings: UpsamplerSett
         sha256=joint_sha256({role: part.sha256 for role, part in parts.items()}),
         settings_sha256=joint_sha256({role: part.settings_sha256 for role, part in parts.items()}),
         codec=UpsamplerCodec(upsampler, first.image_shape, settings),
-        found=(*first.found, *upsampler.found),
+        facts=(*first.facts, *upsampler.facts),
     )
 
 

@@ -59,16 +59,16 @@ class FactorClassifiers:
             ValueError: A condition has fewer than 2 values, or none of its values is known.
         """
         labellers = []
-        for place in range(len(sizes)) if only is None else only:
-            size = sizes[place]
-            known = np.flatnonzero(values[:, place] >= 0)
+        for factor in range(len(sizes)) if only is None else only:
+            size = sizes[factor]
+            known = np.flatnonzero(values[:, factor] >= 0)
             if size < 2 or len(known) == 0:
-                raise ValueError(f"condition {place} needs at least 2 values and images that show them, has {size}.")
+                raise ValueError(f"condition {factor} needs at least 2 values and images that show them, has {size}.")
             odds = balancing_odds(np.unique(values[known], axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
             networks = [
                 train_classifier(
                     images[known],
-                    values[known, place],
+                    values[known, factor],
                     num_classes=size,
                     settings=settings,
                     seed=seed,
@@ -95,9 +95,9 @@ class FactorClassifiers:
 
     def confidence(self, images: NDArray[np.uint8], asked: Int64) -> NDArray[np.float64]:
         """(M,) in [0, 1]: the smallest mean probability of a value that was asked for; 1 where none was."""
-        found = np.ones(len(images))
-        for place, labeller in enumerate(self.labellers):
+        smallest = np.ones(len(images))
+        for factor, labeller in enumerate(self.labellers):
             probabilities = np.mean([predict(member, images) for member in labeller.members], axis=0)
-            own = probabilities[np.arange(len(images)), np.maximum(asked[:, place], 0)]
-            found = np.minimum(found, np.where(asked[:, place] < 0, 1.0, own))
-        return found
+            of_asked = probabilities[np.arange(len(images)), np.maximum(asked[:, factor], 0)]
+            smallest = np.minimum(smallest, np.where(asked[:, factor] < 0, 1.0, of_asked))
+        return smallest

@@ -66,19 +66,19 @@ def blends(images: UInt8, rng: np.random.Generator, *, count: int, edge: float =
     first = rng.integers(len(images), size=count)
     second = (first + rng.integers(1, len(images), size=count)) % len(images)
     weight = rng.uniform(edge, 1 - edge, size=(count, 1, 1, 1))
-    found = np.empty((count, *images.shape[1:]), dtype=np.uint8)
+    blended = np.empty((count, *images.shape[1:]), dtype=np.uint8)
     for some in _parts(count):
-        found[some] = _to_uint8(weight[some] * images[first[some]] + (1 - weight[some]) * images[second[some]])
-    return found
+        blended[some] = _to_uint8(weight[some] * images[first[some]] + (1 - weight[some]) * images[second[some]])
+    return blended
 
 
 def noisy(images: UInt8, rng: np.random.Generator, *, low: float = 8.0, high: float = 80.0) -> UInt8:
     """Every image with normal noise of its own strength, log-uniform between `low` and `high` grey levels."""
     strength = np.exp(rng.uniform(np.log(low), np.log(high), size=(len(images), 1, 1, 1)))
-    found = np.empty_like(images)
+    spoiled = np.empty_like(images)
     for some in _parts(len(images)):
-        found[some] = _to_uint8(images[some] + strength[some] * rng.normal(size=images[some].shape))
-    return found
+        spoiled[some] = _to_uint8(images[some] + strength[some] * rng.normal(size=images[some].shape))
+    return spoiled
 
 
 def pure_noise(images: UInt8, rng: np.random.Generator, *, count: int) -> UInt8:

@@ -52,13 +52,13 @@ class SharedReference:
     @cached_property
     def floor(self) -> float:
         """The realism that all but few training images reach when their whole combination is left out."""
-        found = []
+        realism = []
         for group in np.unique(self._values, axis=0):
-            own = (self._values == group).all(axis=1)
-            reference = self._fit(self._shares(group) & ~own)
+            members = (self._values == group).all(axis=1)
+            reference = self._fit(self._shares(group) & ~members)
             if reference is not None:
-                found.append(reference.locate(self._features[self._some(own)]).realism)
-        return lower_limit(np.concatenate(found), quantile=_FLOOR) if found else 1.0
+                realism.append(reference.locate(self._features[self._some(members)]).realism)
+        return lower_limit(np.concatenate(realism), quantile=_FLOOR) if realism else 1.0
 
     def realism(self, features: Features, asked: Int64) -> NDArray[np.float64]:
         """(M,) realism among those images (`Neighbourhood.realism`); 0 where fewer than two share anything.
@@ -67,7 +67,7 @@ class SharedReference:
             features: (M, D) of the candidates.
             asked: (M, F) the values that they were drawn for; -1 where none was asked for.
         """
-        found = np.zeros(len(features))
+        highest = np.zeros(len(features))
         for group in np.unique(asked, axis=0):
             members = (asked == group).all(axis=1)
             key = tuple(group.tolist())
@@ -76,8 +76,8 @@ class SharedReference:
                 self._fitted[key] = self._fit(self._shares(group) & ~(self._values == group).all(axis=1))
             reference = self._fitted[key]
             if reference is not None:
-                found[members] = reference.locate(features[members]).realism
-        return found
+                highest[members] = reference.locate(features[members]).realism
+        return highest
 
     def _shares(self, group: Int64) -> Bool:
         return np.asarray(((self._values == group) & (group >= 0)).any(axis=1))
@@ -91,8 +91,8 @@ class SharedReference:
     @staticmethod
     def _some(chosen: Bool) -> Int64:
         """Positions of at most `_MOST` of the chosen images, the same every time."""
-        places = np.flatnonzero(chosen)
-        return np.sort(np.random.default_rng(0).permutation(places)[:_MOST])
+        positions = np.flatnonzero(chosen)
+        return np.sort(np.random.default_rng(0).permutation(positions)[:_MOST])
 
 
 def without_neighbours(

@@ -77,12 +77,12 @@ def gates_of(
     first = rows["round"].fill_null(0).to_numpy() == 0
     named = np.array(rows["group"].to_pylist(), dtype=object)
     columns = {name: rows[name].fill_null(False).to_numpy() for name in GATE_COLUMNS}
-    found = []
+    gates = []
     for group, few in zip(groups, sparse, strict=True):
         members: NDArray[np.bool_] = first & (named == group)
         if few and members.any():
             shares = {name: float(values[members].mean()) for name, values in columns.items()}
-            found.append(
+            gates.append(
                 GroupGate(group=group, real=real.get(group, 0), candidates=int(members.sum()), floor=floor, **shares)
             )
-    return found
+    return gates

@@ -120,14 +120,14 @@ def _scores_of_real(
         )
     scores = Scores(*(np.full(len(positions), np.nan, dtype=np.float32) for _ in fields(Scores)))
     if len(chosen):
-        found = score(
+        scored = score(
             workspace,
             images[chosen],
             indices=[TRAINING_INDEX + int(position) for position in positions[chosen]],
             condition=None if condition is None else [condition[i] for i in chosen],
         )
         for field in fields(Scores):
-            getattr(scores, field.name)[chosen] = getattr(found, field.name)
+            getattr(scores, field.name)[chosen] = getattr(scored, field.name)
     return scores
 
 

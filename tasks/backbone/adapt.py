@@ -124,7 +124,7 @@ def evaluate_adapter(config: AdaptConfig) -> Path:
     assert config.backbone.prompts is not None, "checked with the config"
     prompts = prompts_for(config.backbone.prompts, real)
     words = ", ".join(f"`{word}`" for word in words_in(prompts.texts)) or "none"
-    found = "\n".join(f"- {for_markdown(line)}" for line in backbone.found if line.startswith("adapter: "))
+    adapter_lines = "\n".join(f"- {for_markdown(line)}" for line in backbone.facts if line.startswith("adapter: "))
     card = folder / "README.md"
     card.write_text(
         f"""# Adapter `{config.name}` of `{backbone.name}`
@@ -136,7 +136,7 @@ test image.
 - **Learned words**: {words}
 - **Training**: {config.adaptation.steps} steps of {config.adaptation.batch_size} images, seed {config.adaptation.seed}.
 - **Made by**: `{command("adapt", config)}`
-{found}
+{adapter_lines}
 
 Used by `backbone.adapters: [{config.out}]`, with prompts of the same words.
 

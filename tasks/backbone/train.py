@@ -209,8 +209,8 @@ def quality_figures(config: TrainBackboneConfig) -> dict[str, Any] | None:
     path = project_path(config.out) / QUALITY_FILE
     if not path.exists():
         return None
-    found: dict[str, Any] = parse_json(path.read_bytes(), name=str(path))
-    return found
+    figures: dict[str, Any] = parse_json(path.read_bytes(), name=str(path))
+    return figures
 
 
 def _load(config: TrainBackboneConfig) -> Backbone:
@@ -238,9 +238,9 @@ def _write_card(
     if quality is None:
         figures.unlink(missing_ok=True)
     else:
-        found = asdict(quality) | {"memorised": quality.memorised, "averages": dict(averages or {})}
-        found |= {} if fidelity is None else {"fidelity": asdict(fidelity)}
-        figures.write_bytes(canonical_json(found))
+        measured = asdict(quality) | {"memorised": quality.memorised, "averages": dict(averages or {})}
+        measured |= {} if fidelity is None else {"fidelity": asdict(fidelity)}
+        figures.write_bytes(canonical_json(measured))
     return card
 
 
@@ -379,5 +379,5 @@ def values_told(factors: Factors, groups: Sequence[str], real: RealData) -> NDAr
     """(N, F) the values of images by their groups, -1 where one is missing or was never seen in training."""
     values = GroupValues(real)
     numbers = values.numbers(groups)
-    places = [0, *(1 + list(values.attributes).index(name) for name in factors.names[1:])]
-    return numbers[:, places]
+    columns = [0, *(1 + list(values.attributes).index(name) for name in factors.names[1:])]
+    return numbers[:, columns]

@@ -123,15 +123,15 @@ def _rows(
     workspace: Workspace,
     candidates: Sequence[Candidate],
     verified: Mapping[int, Measured],
-    found: Mapping[Objective, int | None],
+    chosen: Mapping[Objective, int | None],
 ) -> list[dict[str, str]]:
     """A row for every verified candidate, the winners marked, and one for unseen real images."""
     plain = next((measured for i, measured in verified.items() if candidates[i].name == PLAIN), None)
-    top = None if found["per_evaluation"] is None else verified.get(found["per_evaluation"])
+    top = None if chosen["per_evaluation"] is None else verified.get(chosen["per_evaluation"])
     marks = {"per_evaluation": "most per evaluation", "yield": "highest yield"}
     rows = []
     for i, measured in verified.items():
-        won = [marks[objective] for objective, winner in found.items() if winner == i]
+        won = [marks[objective] for objective, winner in chosen.items() if winner == i]
         name = candidates[i].name + (f" ({', '.join(won)})" if won else "")
         rows.append(_row(name, measured, top=top, plain=plain))
     reference = real_reference(workspace)

@@ -51,7 +51,7 @@ def examine_backbone(source: str, flags: Mapping[str, Any]) -> list[str]:
         *_prompts(backbone),
         f"ok scores: {_scores(backbone)}",
         f"ok sha256: {backbone.sha256}",
-        *(f"ok {line}" for line in backbone.found),
+        *(f"ok {line}" for line in backbone.facts),
         f"ok variance: {_variance(backbone)}",
         f"ok licence: {_licence(backbone)}",
     ]

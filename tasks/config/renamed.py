@@ -13,6 +13,8 @@ _NOW = {
     "sampler.prune_and_branch.family": "particle_group",
     "sampler.prune_and_branch.judge": "weight_by",
     "sampler.prune_and_branch.max_siblings": "max_copies",
+    "sampler.minority_prompt.place": "position",
+    "calibration.space.minority_prompt.place": "position",
     "calibration.space.walks": "solvers",
     "calibration.space.prune_and_branch.family": "particle_group",
     "calibration.space.prune_and_branch.judge": "weight_by",

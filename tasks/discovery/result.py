@@ -60,11 +60,11 @@ def write_result(config: DiscoverConfig) -> DiscoverySummary:
     """
     search, answers = open_search(config), read_answers(config)
     real, store = search.real, search.store
-    found = of_training(answers, search.train.labels)
+    conflicts = of_training(answers, search.train.labels)
     others = of_others(answers, search.others.labels)
     held = len(real.validation)
     parts = {
-        "train": (real.train, found),
+        "train": (real.train, conflicts),
         "validation": (real.validation, _part(others, slice(None, held))),
         "test": (real.test, _part(others, slice(held, None))),
     }
@@ -74,13 +74,13 @@ def write_result(config: DiscoverConfig) -> DiscoverySummary:
     table.to_parquet(content, index=False)
     clusters = list(table["cluster"][: len(real.train)])
     for label, name in enumerate(real.train.class_names):
-        sheet = _sheet(search, found, clusters, label=label, name=name)
+        sheet = _sheet(search, conflicts, clusters, label=label, name=name)
         store.write(f"sheets/class-{label:02d}.png", sheet)
-    agreed = _agreement(real.train, found)
+    agreed = _agreement(real.train, conflicts)
     summary = DiscoverySummary(
-        classes=_class_rows(real.train, found, clusters),
+        classes=_class_rows(real.train, conflicts, clusters),
         agreement=[_agreement_row(row) for row in agreed],
-        notes=_notes(real.train, found),
+        notes=_notes(real.train, conflicts),
         table=store.url(TABLE),
         sheets=store.url("sheets"),
     )
@@ -90,11 +90,13 @@ def write_result(config: DiscoverConfig) -> DiscoverySummary:
     return summary
 
 
-def _part(found: Conflicts, where: slice) -> Conflicts:
-    return Conflicts(found.taken_for[where], found.conflicting[where], found.loss[where], found.votes[where])
+def _part(conflicts: Conflicts, where: slice) -> Conflicts:
+    return Conflicts(
+        conflicts.taken_for[where], conflicts.conflicting[where], conflicts.loss[where], conflicts.votes[where]
+    )
 
 
-def _rows(part: str, images: ImageSet, found: Conflicts, smallest: int) -> pd.DataFrame:
+def _rows(part: str, images: ImageSet, conflicts: Conflicts, smallest: int) -> pd.DataFrame:
     labels = np.asarray(images.labels, dtype=np.int64)
     names = np.array(images.class_names)
     return pd.DataFrame(
@@ -102,44 +104,44 @@ def _rows(part: str, images: ImageSet, found: Conflicts, smallest: int) -> pd.Da
             "source_id": list(images.source_ids),
             "part": part,
             "label": names[labels],
-            "conflicting": np.where(found.conflicting, "yes", "no"),
-            "taken_for": names[found.taken_for],
-            "cluster": clusters_of(found, labels, class_names=images.class_names, smallest=smallest),
-            "loss": found.loss,
-            "votes": found.votes,
-            "weight": weights_of(found.conflicting, labels),
+            "conflicting": np.where(conflicts.conflicting, "yes", "no"),
+            "taken_for": names[conflicts.taken_for],
+            "cluster": clusters_of(conflicts, labels, class_names=images.class_names, smallest=smallest),
+            "loss": conflicts.loss,
+            "votes": conflicts.votes,
+            "weight": weights_of(conflicts.conflicting, labels),
         }
     )
 
 
-def _sheet(search: Search, found: Conflicts, clusters: Sequence[str], *, label: int, name: str) -> bytes:
+def _sheet(search: Search, conflicts: Conflicts, clusters: Sequence[str], *, label: int, name: str) -> bytes:
     """Typical images first, the most typical ones; then each cluster, its most conflicting images first."""
     members = np.flatnonzero(search.train.labels == label)
     rows = []
     for cluster in sorted({clusters[int(i)] for i in members}, key=lambda cluster: (cluster != TYPICAL, cluster)):
         chosen = np.array([i for i in members if clusters[int(i)] == cluster])
-        order = found.loss[chosen] if cluster == TYPICAL else -found.loss[chosen]
+        order = conflicts.loss[chosen] if cluster == TYPICAL else -conflicts.loss[chosen]
         shown = chosen[np.argsort(order, kind="stable")[:_COLUMNS]]
         rows.append((f"{name}: {cluster} ({len(chosen)})", list(search.train.images[shown])))
     return contact_sheet(rows, image_shape=search.real.train.image_shape, columns=_COLUMNS)
 
 
-def _class_rows(images: ImageSet, found: Conflicts, clusters: Sequence[str]) -> list[dict[str, str]]:
+def _class_rows(images: ImageSet, conflicts: Conflicts, clusters: Sequence[str]) -> list[dict[str, str]]:
     rows = []
     for label, name in enumerate(images.class_names):
         members = np.flatnonzero(images.labels == label)
-        names, counts = np.unique([clusters[int(i)] for i in members if found.conflicting[i]], return_counts=True)
+        names, counts = np.unique([clusters[int(i)] for i in members if conflicts.conflicting[i]], return_counts=True)
         shown = ", ".join(f"{cluster} ({count})" for cluster, count in zip(names, counts, strict=True))
-        count = int(found.conflicting[members].sum())
+        count = int(conflicts.conflicting[members].sum())
         share = f"{count / len(members):.1%}"
         rows.append({"class": name, "images": str(len(members)), "conflicting": f"{count} ({share})", "as": shown})
     return rows
 
 
-def _agreement(images: ImageSet, found: Conflicts) -> list[Agreement]:
+def _agreement(images: ImageSet, conflicts: Conflicts) -> list[Agreement]:
     labels = np.asarray(images.labels, dtype=np.int64)
     rows = [
-        agreement_with(name, values, conflicting=found.conflicting, labels=labels)
+        agreement_with(name, values, conflicting=conflicts.conflicting, labels=labels)
         for name, values in images.attributes.items()
     ]
     return [row for row in rows if row is not None]
@@ -158,11 +160,11 @@ def _agreement_row(row: Agreement) -> dict[str, str]:
     }
 
 
-def _notes(images: ImageSet, found: Conflicts) -> list[str]:
+def _notes(images: ImageSet, conflicts: Conflicts) -> list[str]:
     notes = ["No image was made, and nothing here says that synthetic images help these groups."]
-    if not found.conflicting.any():
+    if not conflicts.conflicting.any():
         return [*notes, "The biased models get no training image wrong: no hidden group was found."]
-    share = float(found.conflicting.mean())
+    share = float(conflicts.conflicting.mean())
     if share > MANY:
         notes.append(
             f"The biased models get {share:.1%} of the images wrong: classes that look alike, hard images and wrong "

@@ -139,8 +139,8 @@ def read_answers(config: DiscoverConfig) -> list[Answers]:
         DamagedError: An answer is damaged; the same command makes it again.
     """
     store = open_search(config).store
-    found = [_read_arrays(store, _answers_path(fit)) for fit in plan_fits(config)]
-    return [Answers(arrays["train"], arrays["others"]) for arrays in found]
+    answers = [_read_arrays(store, _answers_path(fit)) for fit in plan_fits(config)]
+    return [Answers(arrays["train"], arrays["others"]) for arrays in answers]
 
 
 def _amplifier_backbone(config: DiscoverConfig, real: RealData) -> Backbone:

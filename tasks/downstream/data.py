@@ -140,7 +140,7 @@ def attributes_of(groups: Sequence[str], known: Sequence[str]) -> np.ndarray | N
     values = sorted({group.partition(",")[2] for group in known})
     if len(values) < 2:
         return None
-    number = {value: place for place, value in enumerate(values)}
+    number = {value: index for index, value in enumerate(values)}
     return np.array([number[group.partition(",")[2]] for group in groups], dtype=np.int64)
 
 

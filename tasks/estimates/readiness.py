@@ -26,12 +26,12 @@ def examine_presets(name: str) -> list[str]:
         raise InputError(
             f"there is no preset {name}; {options(name, sorted({known for _, known, _ in list_presets()}))}."
         )
-    looks = {"backbone": _backbone, "calibrate": _calibration, "augment": _augmentation, "downstream": _downstream}
+    examine = {"backbone": _backbone, "calibrate": _calibration, "augment": _augmentation, "downstream": _downstream}
     findings = []
-    for flow, look in looks.items():
+    for flow, function in examine.items():
         if flow in listed:
             try:
-                findings.append(f"ok {flow}/{name}: {look(name)}")
+                findings.append(f"ok {flow}/{name}: {function(name)}")
             except (InputError, OSError, ValueError) as error:
                 findings.append(f"MISSING {flow}/{name}: {error}")
     if "backbone" in listed and "augment" not in listed:

@@ -74,9 +74,9 @@ def worker_slots(demand: Demand) -> int:
     Raises:
         InputError: No machine has what one unit occupies; waiting for one would never end.
     """
-    found = machines()
-    kind, wanted = ("gpus", demand.workers.gpus) if takes_gpu(demand, found) else ("cpus", demand.workers.cpus)
-    have = [getattr(machine, kind) for machine in found]
+    machine_list = machines()
+    kind, wanted = ("gpus", demand.workers.gpus) if takes_gpu(demand, machine_list) else ("cpus", demand.workers.cpus)
+    have = [getattr(machine, kind) for machine in machine_list]
     count = sum(_fit(wanted, into=have_one) for have_one in have)
     if count == 0:
         where = f"the Ray cluster at {os.environ['RAY_ADDRESS']}" if on_ray() else "this process"

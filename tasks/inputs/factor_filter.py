@@ -73,17 +73,17 @@ def fitted_factor_filter(
         raise InputError(f"the groups of {real.train.name} are its classes alone; there are no attributes to tell.")
     names = ("label", *groups.attributes)
     sizes = (len(real.train.class_names), *(len(known) for known in groups.attributes.values()))
-    told = [place for place, size in enumerate(sizes) if size > 1]
-    if not told:
+    varying = [factor for factor, size in enumerate(sizes) if size > 1]
+    if not varying:
         raise InputError(f"label and attributes of {real.train.name} have one value each; nothing can be told apart.")
-    train = groups.numbers(real.train.groups)[:, told]
+    train = groups.numbers(real.train.groups)[:, varying]
     labellers = _classifiers(
-        store, images, train, sizes=[sizes[place] for place in told], settings=settings, device=device
+        store, images, train, sizes=[sizes[factor] for factor in varying], settings=settings, device=device
     )
     return FactorFilter(
         classifiers=labellers,
-        names=tuple(names[place] for place in told),
-        values=groups.numbers(real.groups)[:, told],
+        names=tuple(names[factor] for factor in varying),
+        values=groups.numbers(real.groups)[:, varying],
         shared=SharedReference(features, train, neighbours=neighbours, device=device),
         sparse=np.array(sparse_groups(real, neighbours=neighbours)),
     )
@@ -100,14 +100,14 @@ def _classifiers(
 ) -> FactorClassifiers:
     digest = digest_of(images, values)
 
-    def one(place: int) -> Labeller:
+    def one(factor_index: int) -> Labeller:
         def train() -> bytes:
-            found = FactorClassifiers.train(
-                images, values, sizes=sizes, only=[place], settings=settings, device=device
+            classifiers = FactorClassifiers.train(
+                images, values, sizes=sizes, only=[factor_index], settings=settings, device=device
             ).labellers
-            return labeller_bytes(found[0])
+            return labeller_bytes(classifiers[0])
 
-        decided_by = {"images": digest, "place": place, "sizes": list(sizes), "settings": asdict(settings)}
+        decided_by = {"images": digest, "place": factor_index, "sizes": list(sizes), "settings": asdict(settings)}
         return read_labeller(
             fitted(store, "factor", decided_by=decided_by, fit=train, suffix="safetensors"), device=device
         )

@@ -41,8 +41,8 @@ class GroupValues:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The label column and the attributes, as every group has them; empty where groups are the classes alone."""
-        found = [tuple(values_of(group)) for group in self.real.groups]
-        return found[0] if len(set(found)) == 1 and len(found[0]) > 1 else ()
+        tuples = [tuple(values_of(group)) for group in self.real.groups]
+        return tuples[0] if len(set(tuples)) == 1 and len(tuples[0]) > 1 else ()
 
     @cached_property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -72,14 +72,14 @@ class GroupValues:
 
     def numbers(self, groups: Sequence[str]) -> NDArray[np.int64]:
         """(N, F) the label and the number of every attribute's value, -1 where it is missing."""
-        found = np.full((len(groups), len(self.columns)), LEFT_OUT, dtype=np.int64)
+        table = np.full((len(groups), len(self.columns)), LEFT_OUT, dtype=np.int64)
         for row, group in enumerate(groups):
             values = values_of(group)
-            found[row, 0] = self.labels[values[self.columns[0]]]
-            for place, (column, known) in enumerate(self.attributes.items(), start=1):
+            table[row, 0] = self.labels[values[self.columns[0]]]
+            for column_index, (column, known) in enumerate(self.attributes.items(), start=1):
                 if values[column] in known:
-                    found[row, place] = known.index(values[column])
-        return found
+                    table[row, column_index] = known.index(values[column])
+        return table
 
     def rows(self, factors: Factors) -> list[int]:
         """What a backbone with separate conditions is told of every group of the set.
@@ -104,9 +104,9 @@ class GroupValues:
         values[:, 0] = self.real.group_labels
         for row, group in enumerate(self.real.groups):
             told = values_of(group)
-            for place, factor in enumerate(factors.factors[1:], start=1):
+            for position, factor in enumerate(factors.factors[1:], start=1):
                 if told[factor.name] in factor.values:
-                    values[row, place] = factor.values.index(told[factor.name])
+                    values[row, position] = factor.values.index(told[factor.name])
                 elif told[factor.name] != UNKNOWN:
                     raise InputError(
                         f"group {group!r} has the {factor.name} {told[factor.name]!r}, the backbone knows "

@@ -57,8 +57,8 @@ def check_pretrained(config: BackboneConfig, real: RealData) -> Overlap | None:
     if config.pretrained_on is None or config.pretrained_on.dataset is None:
         return None
     seen = load_real_data(config.pretrained_on.dataset).train
-    found = _overlap(seen, real)
-    leaked = found.pairs["test"]
+    overlap = _overlap(seen, real)
+    leaked = overlap.pairs["test"]
     if leaked:
         named = "; ".join(f"{image} is nearly {other}" for image, other in leaked[:_NAMED])
         more = "" if len(leaked) <= _NAMED else f"; and {len(leaked) - _NAMED} more"
@@ -66,7 +66,7 @@ def check_pretrained(config: BackboneConfig, real: RealData) -> Overlap | None:
             f"backbone.pretrained_on: the backbone saw {len(leaked)} of {len(real.test)} test images ({named}{more}); "
             "take them out of the test part, or a backbone that did not see them."
         )
-    return found
+    return overlap
 
 
 def _overlap(seen: ImageSet, real: RealData) -> Overlap:

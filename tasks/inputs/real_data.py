@@ -320,14 +320,14 @@ def _with_groups(
         train, validation, test = (with_column(part, table, column=column) for part in (train, validation, test))
     parts = dict(zip(PARTS, (train, validation, test), strict=True))
     # Published shards have checksums, which `minority verify` looks at, and may lie far away.
-    found = Screening(unreadable={}) if config.reader == "published" else screened(parts, config)
+    screening = Screening(unreadable={}) if config.reader == "published" else screened(parts, config)
     damaged = [
         Problem(parts[name].source_ids[index], reason)
-        for name, reasons in found.unreadable.items()
+        for name, reasons in screening.unreadable.items()
         for index, reason in reasons.items()
     ]
-    digests = dict(found.digests)
-    for name, reasons in found.unreadable.items():
+    digests = dict(screening.digests)
+    for name, reasons in screening.unreadable.items():
         if reasons:
             readable = np.setdiff1d(np.arange(len(parts[name])), list(reasons))
             parts[name], digests[name] = parts[name].subset(readable), digests[name][readable]
@@ -336,7 +336,7 @@ def _with_groups(
         left_out=left_out or {},
         unreadable=damaged,
         num_beyond_cap=train.num_beyond_cap,
-        notes=found.to_notes(),
+        notes=screening.to_notes(),
     )
     known = dict.fromkeys(problem for part in parts.values() for problem in part.problems)
     train, validation, test = parts.values()

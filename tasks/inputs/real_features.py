@@ -112,8 +112,8 @@ def make_part(
 
 
 def _whole(images: Images, *, mirrored: bool) -> NDArray[np.uint8]:
-    found = images[:]
-    return np.ascontiguousarray(found[:, :, ::-1]) if mirrored else found
+    features = images[:]
+    return np.ascontiguousarray(features[:, :, ::-1]) if mirrored else features
 
 
 def features_name(extract: Extractor, images: Images, *, mirrored: bool = False) -> str:

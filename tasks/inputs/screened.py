@@ -44,11 +44,11 @@ def screened(parts: Mapping[str, ImageSet], config: DatasetConfig) -> Screening:
     return screening
 
 
-def _to_bytes(found: Screening) -> bytes:
+def _to_bytes(screening: Screening) -> bytes:
     """The digests as arrays, and all else as JSON."""
-    facts = json.dumps(asdict(replace(found, digests={}))).encode()
+    facts = json.dumps(asdict(replace(screening, digests={}))).encode()
     content = io.BytesIO()
-    arrays = {"_facts": np.frombuffer(facts, dtype=np.uint8)} | dict(found.digests)
+    arrays = {"_facts": np.frombuffer(facts, dtype=np.uint8)} | dict(screening.digests)
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
 

@@ -93,7 +93,9 @@ def share_chart(shares: Mapping[str, Sequence[Estimate]], names: Sequence[str], 
         thickness = 0.8 / max(1, len(shares))
         figure, axes = _rows_panel(400, 12 * len(shares) + 10, names=names)
         for position, (arm, estimates) in enumerate(shares.items()):
-            values = 100 * np.array([[found.value, found.low, found.high] for found in estimates]).reshape(-1, 3)
+            values = 100 * np.array([[estimate.value, estimate.low, estimate.high] for estimate in estimates]).reshape(
+                -1, 3
+            )
             rows = np.arange(len(names)) - 0.4 + (position + 0.5) * thickness
             axes.barh(rows, values[:, 0], height=0.86 * thickness, color=COLOURS[colour_of(arm)])
             axes.hlines(rows, *np.clip(values[:, 1:], 0, 100).T, color=COLOURS["ink"], linewidth=1.2)

@@ -134,8 +134,8 @@ def seed_pairs(metadata: pd.DataFrame) -> list[SeedPair]:
         identity.append("sample_index")  # the seed is the run's; the index tells its samples apart
     keys = [rows.set_index(identity)["key"].rename(sampler) for sampler, rows in drawn.items()]
     paired = pd.concat(keys, axis=1, join="inner").sort_index(kind="stable")
-    turn = paired.groupby(level="label").cumcount()
-    paired = paired.assign(turn=turn).sort_values("turn", kind="stable").iloc[:NUM_SEED_PAIRS].sort_index(kind="stable")
+    rank = paired.groupby(level="label").cumcount()
+    paired = paired.assign(turn=rank).sort_values("turn", kind="stable").iloc[:NUM_SEED_PAIRS].sort_index(kind="stable")
     names = metadata.drop_duplicates("label").set_index("label")["label_name"]
     return [
         SeedPair(

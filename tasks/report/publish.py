@@ -160,8 +160,8 @@ def _thresholds(run: PublishedRun) -> Mapping[str, float]:
     path = f"{_FOLDER}/{FIGURES_FILE}"
     if not run.store.exists(path):
         return {}
-    found: dict[str, float] = parse_checked_json(run.store.read(path), name=run.store.url(path))["thresholds"]
-    return found
+    content: dict[str, float] = parse_checked_json(run.store.read(path), name=run.store.url(path))["thresholds"]
+    return content
 
 
 def _reproduce(config: AugmentConfig | DownstreamConfig, *, elsewhere: Sequence[str] = ()) -> list[str]:
@@ -267,12 +267,12 @@ def _sampler_row(name: str, figures: dict[str, Any]) -> dict[str, str]:
     return {"sampler": name, "compared": str(figures["candidates"]), **shares, **costs}
 
 
-def _arm_row(name: str, found: dict[str, Any], *, order: Sequence[str]) -> dict[str, str]:
+def _arm_row(name: str, results: dict[str, Any], *, order: Sequence[str]) -> dict[str, str]:
     """Accuracies, the decisive one first, and what the recipe costs in multiply-adds."""
-    cost = {what: float("nan") if value is None else value for what, value in found["cost"].items()}
+    cost = {what: float("nan") if value is None else value for what, value in results["cost"].items()}
     return (
         {"recipe": name_of_arm(name)}
-        | {metric.replace("_", " "): _share(found["means"][metric]) for metric in order}
+        | {metric.replace("_", " "): _share(results["means"][metric]) for metric in order}
         | {"training + drawing": in_words(cost["training"] + cost["drawing"]), "an image": in_words(cost["image"])}
     )
 

@@ -108,8 +108,8 @@ def _evidence(downstream: Downstream) -> str:
         best = name_of_arm(downstream.rival or "")
         return f"No recipe with synthetic images was compared; {best} did best on validation."
     against = [name for name in dict.fromkeys((downstream.rival, BASE_ARM)) if name is not None]
-    found = [downstream.pairwise[name][downstream.metric] for name in against if name in downstream.pairwise]
-    claims = [verdict(found[0]), *(verdict(other, name_metric=False) for other in found[1:])]
+    differences = [downstream.pairwise[name][downstream.metric] for name in against if name in downstream.pairwise]
+    claims = [verdict(differences[0]), *(verdict(other, name_metric=False) for other in differences[1:])]
     text = f"{name_of_arm(downstream.main)}: {'; '.join(claims)}."
     for name in downstream.costlier:
         text += f" {_costlier(downstream, name)}"
@@ -119,8 +119,8 @@ def _evidence(downstream: Downstream) -> str:
 def _costlier(downstream: Downstream, name: str) -> str:
     """A better classifier that costs more to run: level, ahead or behind, and how much more."""
     assert downstream.main is not None, "there are costlier ones of it"
-    cost, own = downstream.arms[name].cost.image, downstream.arms[downstream.main].cost.image
-    times = f"{cost / own:,.0f} times as much" if own and np.isfinite(cost) else "more"
+    cost, of_main = downstream.arms[name].cost.image, downstream.arms[downstream.main].cost.image
+    times = f"{cost / of_main:,.0f} times as much" if of_main and np.isfinite(cost) else "more"
     words = {AHEAD: "is behind it", BEHIND: "is ahead of it", LEVEL: "is level with it"}[_stands(downstream, name)]
     gap = -downstream.pairwise[name][downstream.metric].mean
     distils = "" if _stands(downstream, name) == AHEAD else ": drawing distils it into a network that is cheaper to run"

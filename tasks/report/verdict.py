@@ -286,8 +286,8 @@ def _setting(outcome: Outcome, name: str) -> str:
     trial = outcome.chosen[name]
     if trial.arm.learner in ("linear_probe", "zero_shot"):
         return f"{(trial.arm.tuned or '').replace('_', ' ')} {_own(trial.arm):g}"
-    own = "" if trial.arm.tuned is None else f", {trial.arm.tuned.replace('_', ' ')} {_own(trial.arm):g}"
-    return f"learning rate {trial.learning_rate:g}, weight decay {trial.weight_decay:g}{own}"
+    strength = "" if trial.arm.tuned is None else f", {trial.arm.tuned.replace('_', ' ')} {_own(trial.arm):g}"
+    return f"learning rate {trial.learning_rate:g}, weight decay {trial.weight_decay:g}{strength}"
 
 
 def _own(arm: Arm) -> float:

@@ -4,29 +4,17 @@ import re
 import sys
 
 import pytest
-import torch
-from diffusers import UNet2DModel
 
 from benchmarks import samplers
 from minority.backbones import UNetSettings, save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from tasks.errors import InputError
+from tests.tiny_networks import tiny_unet
 
 
 @pytest.fixture
 def folder(tmp_path):
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-        num_class_embeds=10,
-    )
+    unet = tiny_unet(num_class_embeds=10)
     settings = UNetSettings(num_classes=10)
     return save_folder(tmp_path / "tiny", unet, schedule=NoiseSchedule.cosine(100), settings=settings)
 

@@ -5,11 +5,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 
-from minority.backbones import Backbone, UNetDenoiser, UNetSettings
 from minority.diffusion.denoiser import Prediction
 from minority.diffusion.schedule import NoiseSchedule
+from tests.tiny_networks import tiny_backbone
 
 
 class Mixture:
@@ -63,28 +62,6 @@ def mixture(trained):
 @pytest.fixture(scope="module")
 def make_mixture():
     return Mixture
-
-
-def tiny_backbone(*, frozen=True, no_label=False):
-    """A random U-Net with attention for 8x8 grey images of three classes; the same one at every call.
-
-    With `no_label` it knows one class more, which stands for none.
-    """
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=4 if no_label else 3,
-    )
-    schedule = NoiseSchedule.cosine(1000)
-    denoiser = UNetDenoiser(unet, schedule, settings=UNetSettings(num_classes=3)).eval().requires_grad_(not frozen)
-    return Backbone("tiny", denoiser, schedule, image_shape=(1, 8, 8), num_classes=3, sha256="0" * 64)
 
 
 @pytest.fixture(scope="module")

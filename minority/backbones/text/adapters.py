@@ -58,12 +58,12 @@ class Adapter:
     def describe(self) -> list[str]:
         """What was found, in words."""
         strength = f", times {self.settings.strength:g}" if self.settings.strength != 1 else ""
-        found = [
+        loras = [
             f"adapter: {lora.source.name}, LoRA of rank {lora.rank} on {len(lora.layers)} layers; scale: "
-            f"{_range([layer.scale for layer in lora.layers])} ({lora.told}){strength}"
+            f"{_range([layer.scale for layer in lora.layers])} ({lora.scale_source}){strength}"
             for lora in self.loras
         ]
-        return found + [
+        return loras + [
             f"adapter: {word.source.name}, textual inversion, the word {word.word} of {len(word.names)} tokens"
             for word in self.words
         ]

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from minority.backbones.backbone import BackboneError
 
-Place = Literal["start", "end"]
+Position = Literal["start", "end"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,13 @@ class ClipEncoder:
             raise ValueError(f"the word {word!r} is {len(numbers)} tokens here; choose a word of one token.")
         return int(numbers[0])
 
-    def ids(self, texts: Sequence[str], *, learnable: int = 0, place: Place = "end") -> Tensor:
+    def ids(self, texts: Sequence[str], *, learnable: int = 0, position: Position = "end") -> Tensor:
         """(B, L) token numbers of prompts, filled up to the encoder's length.
 
         Args:
             texts: B prompts.
             learnable: n tokens that each prompt gets in addition, sample by sample from the vocabulary's end on.
-            place: Where they stand.
+            position: Where they stand.
 
         Raises:
             BackboneError: Where a prompt is too long; it is not cut.
@@ -70,26 +70,31 @@ class ClipEncoder:
                     f"{length - 2}; shorten it."
                 )
             token_ids = [len(self.vocabulary) + sample * learnable + i for i in range(learnable)]
-            words = [*token_ids, *words] if place == "start" else [*words, *token_ids]
+            words = [*token_ids, *words] if position == "start" else [*words, *token_ids]
             row = [first, *words, last]
             rows.append(row + [self.tokenizer.pad_token_id] * (length - len(row)))
         return torch.tensor(rows, dtype=torch.int64, device=self.vocabulary.device)
 
     def __call__(
-        self, texts: Sequence[str], *, tokens: Tensor | None = None, place: Place = "end", hidden: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        tokens: Tensor | None = None,
+        position: Position = "end",
+        hidden: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encode prompts.
 
         Args:
             texts: B prompts.
             tokens: (B, n, D) embeddings of learnable tokens; gradients flow back to them.
-            place: Where they stand in the prompt.
+            position: Where they stand in the prompt.
             hidden: Which layer's states to give, such as -2; None the last ones, normalised.
 
         Returns:
             (B, L, D) the states, and (B, P) the model's pooled embedding of the whole text.
         """
-        ids = self.ids(texts, learnable=0 if tokens is None else tokens.shape[1], place=place)
+        ids = self.ids(texts, learnable=0 if tokens is None else tokens.shape[1], position=position)
         arguments: dict[str, Any] = {"input_ids": ids, "output_hidden_states": hidden is not None}
         if tokens is None:
             output = self.model(**arguments)

@@ -15,7 +15,7 @@ from minority.backbones.flow import FlowDenoiser
 from minority.backbones.network import NetworkDenoiser
 from minority.backbones.scheduler import TrainedNoise
 from minority.backbones.text.adapters import Adapter, adapt_text
-from minority.backbones.text.clip import ClipEncoder, Place
+from minority.backbones.text.clip import ClipEncoder, Position
 from minority.backbones.text.family import Family, load_parts
 from minority.backbones.text.lora import Lora
 from minority.diffusion.condition import Condition, Embedding
@@ -44,10 +44,10 @@ class TextEncoders:
         """The CLIP encoders that learnable tokens may go into; none where the family has others."""
         return self._family.clips(_parts_on(self._path, self._family, self._adapters, str(device)))
 
-    def embed(self, texts: list[str], tokens: list[Tensor], *, place: Place) -> Embedding:
+    def embed(self, texts: list[str], tokens: list[Tensor], *, position: Position) -> Embedding:
         """Prompts with learnable tokens, (B, n, D) for each CLIP encoder; differentiable by them."""
         parts = _parts_on(self._path, self._family, self._adapters, str(tokens[0].device))
-        return self._family.embed_with_tokens(parts, texts, tokens, place)
+        return self._family.embed_with_tokens(parts, texts, tokens, position)
 
 
 def load_adapted_parts(path: Path, family: Family, adapters: tuple[Adapter, ...]) -> tuple[Any, dict[Lora, set[str]]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minority.backbones.backbone import BackboneError
 from minority.backbones.component import read_json
-from minority.backbones.text.clip import ClipEncoder, Place
+from minority.backbones.text.clip import ClipEncoder, Position
 from minority.diffusion.condition import Embedding
 
 _LCM_SCALE = 8.5  # of diffusers' LatentConsistencyModelPipeline
@@ -90,7 +90,9 @@ class Family:
         """The CLIP encoders that learnable tokens may go into; none where the family has others."""
         return []
 
-    def embed_with_tokens(self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], place: Place) -> Embedding:
+    def embed_with_tokens(
+        self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], position: Position
+    ) -> Embedding:
         """Prompts with learnable tokens, (B, n, D) for each of `clips`; differentiable by them."""
         raise BackboneError(f"{self.pipelines[0]} has no CLIP encoder that learnable tokens could go into.")
 
@@ -120,11 +122,11 @@ class Family:
         Raises:
             BackboneError: With the prompt and the limit.
         """
-        for name, own in self.limits:
+        for name, largest in self.limits:
             tokenizer = getattr(parts, name, None)
             if tokenizer is None:
                 continue
-            limit = own or int(tokenizer.model_max_length)
+            limit = largest or int(tokenizer.model_max_length)
             for text in texts:
                 count = len(tokenizer(text, truncation=False).input_ids)
                 if count > limit:

@@ -86,9 +86,9 @@ class PackedFlux(nn.Module):
         batch, channels, height, width = x.shape
         rows, columns = height // 2, width // 2
         packed = x.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
-        places = torch.zeros(rows, columns, 3, dtype=x.dtype, device=x.device)
-        places[..., 1] += torch.arange(rows, device=x.device)[:, None]
-        places[..., 2] += torch.arange(columns, device=x.device)
+        coordinates = torch.zeros(rows, columns, 3, dtype=x.dtype, device=x.device)
+        coordinates[..., 1] += torch.arange(rows, device=x.device)[:, None]
+        coordinates[..., 2] += torch.arange(columns, device=x.device)
         output: Tensor = self.transformer(
             hidden_states=packed.reshape(batch, rows * columns, 4 * channels),
             timestep=time,
@@ -96,7 +96,7 @@ class PackedFlux(nn.Module):
             pooled_projections=pooled,
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, dtype=x.dtype, device=x.device),
-            img_ids=places.view(-1, 3),
+            img_ids=coordinates.view(-1, 3),
             return_dict=False,
         )[0]
         unpacked = output.view(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)

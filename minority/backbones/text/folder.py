@@ -100,10 +100,10 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         require_use(adapters, [*settings.prompts.flat, settings.prompts.negative or ""])
     table = _embedded(parts, family, texts, negative)
     del parts
-    found = [f"family: {kind.pipelines[0].removesuffix('Pipeline')}, {_noise_of(family, trained)}"]
-    network = load_component(kind.network_class, path / kind.part, config, found=found, keep_dtype=True)
+    facts = [f"family: {kind.pipelines[0].removesuffix('Pipeline')}, {_noise_of(family, trained)}"]
+    network = load_component(kind.network_class, path / kind.part, config, facts=facts, keep_dtype=True)
     adapt_network(adapters, network, of_text)
-    told: dict[str, Any] = {
+    scheduler_says: dict[str, Any] = {
         "table": table,
         "texts": (*texts, negative or ""),
         "encoders": TextEncoders(path, family, adapters),
@@ -111,12 +111,12 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         "num_classes": len(settings.prompts.texts),
     }
     if trained is not None:
-        denoiser: TextDenoiser | FlowTextDenoiser = TextDenoiser(network, family, trained, **told)
+        denoiser: TextDenoiser | FlowTextDenoiser = TextDenoiser(network, family, trained, **scheduler_says)
         schedule = trained.schedule
     else:
-        denoiser = FlowTextDenoiser(network, family, **told)
+        denoiser = FlowTextDenoiser(network, family, **scheduler_says)
         schedule = _flow_schedule(family, scheduler, state_shape, source=scheduler_file)
-    codec = load_autoencoder(path / "vae", state_shape=state_shape, found=found)
+    codec = load_autoencoder(path / "vae", state_shape=state_shape, facts=facts)
     return Backbone(
         name=name or path.resolve().name,
         denoiser=denoiser,
@@ -127,7 +127,7 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         settings_sha256=_settings_sha256(path, settings),
         bound=None if trained is None else trained.bound,
         codec=codec,
-        found=(*found, *(line for adapter in adapters for line in adapter.describe())),
+        facts=(*facts, *(line for adapter in adapters for line in adapter.describe())),
         prompts=settings.prompts,
         licence=licence_of(path),
         distilled=_distilled(family, scheduler, settings),

@@ -84,12 +84,12 @@ class Lora:
     Attributes:
         source: The file.
         layers: One for each adapted layer.
-        told: Where the scale came from, in words.
+        scale_source: Where the scale came from, in words.
     """
 
     source: Path
     layers: tuple[LowRank, ...]
-    told: str
+    scale_source: str
 
     @property
     def rank(self) -> str:
@@ -113,9 +113,9 @@ def read_lora(path: Path, *, layers_per_block: int | None = None) -> Lora:
     if layers_per_block is not None and any(name.startswith(_ORIGINAL) for name in tensors):
         tensors = _with_our_names(tensors, layers_per_block, source=path)
     pairs, alphas = _paired(tensors, source=path)
-    scales, told = _scales(path, pairs, alphas)
+    scales, scale_source = _scales(path, pairs, alphas)
     layers = [LowRank(key, _part_of(key), down, up, scales[key]) for key, (down, up) in pairs.items()]
-    return Lora(path, tuple(layers), told)
+    return Lora(path, tuple(layers), scale_source)
 
 
 def _with_our_names(tensors: dict[str, Tensor], layers_per_block: int, *, source: Path) -> dict[str, Tensor]:
@@ -253,9 +253,9 @@ def _scales(
         return {key: _of_config(key, stored[""], pairs) for key in pairs}, f"alpha / rank of {config.name}"
     if alphas:
         missing = [key for key in pairs if key not in alphas]
-        told = "alpha / rank, stored beside each layer"
-        told += f"; {len(missing)} layers without one take 1" if missing else ""
-        return {key: alphas.get(key, len(down)) / len(down) for key, (down, _) in pairs.items()}, told
+        scale_source = "alpha / rank, stored beside each layer"
+        scale_source += f"; {len(missing)} layers without one take 1" if missing else ""
+        return {key: alphas.get(key, len(down)) / len(down) for key, (down, _) in pairs.items()}, scale_source
     metadata = _metadata(path)
     if metadata:
         return {key: _of_metadata(key, metadata, pairs) for key in pairs}, "alpha / rank of the file's metadata"
@@ -264,8 +264,8 @@ def _scales(
 
 def _of_metadata(key: str, metadata: Mapping[str, Any], pairs: Mapping[str, tuple[Tensor, Tensor]]) -> float:
     part = key.partition(".")[0]
-    own = {name.removeprefix(f"{part}."): value for name, value in metadata.items() if name.startswith(f"{part}.")}
-    return _of_config(key, own, pairs)
+    of_part = {name.removeprefix(f"{part}."): value for name, value in metadata.items() if name.startswith(f"{part}.")}
+    return _of_config(key, of_part, pairs)
 
 
 def _of_config(key: str, config: Mapping[str, Any], pairs: Mapping[str, tuple[Tensor, Tensor]]) -> float:

@@ -34,8 +34,8 @@ class PixArtAlpha(Family):
     def run(self, network: nn.Module, x: Tensor, time: Tensor, embedding: Embedding) -> Tensor:
         """The transformer's prediction, its variance behind it."""
         sizes = None
-        told = self.config.get("use_additional_conditions")
-        if self.config.get("sample_size") == 128 if told is None else told:
+        takes_sizes = self.config.get("use_additional_conditions")
+        if self.config.get("sample_size") == 128 if takes_sizes is None else takes_sizes:
             side = float(x.shape[-1] * self.factor)
             sizes = torch.tensor([[x.shape[-2] * self.factor, side]], dtype=x.dtype, device=x.device)
             sizes = sizes.expand(len(x), -1)

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from minority.backbones.backbone import BackboneError
-from minority.backbones.text.clip import ClipEncoder, Place
+from minority.backbones.text.clip import ClipEncoder, Position
 from minority.backbones.text.family import Family, lcm_condition
 from minority.diffusion.condition import Embedding
 
@@ -38,8 +38,8 @@ class StableDiffusionXL(Family):
     @property
     def distilled(self) -> str | None:
         """Networks that are told a guidance scale have it distilled in, as LCM's."""
-        told = self.config.get("time_cond_proj_dim") is not None
-        return "it is told a guidance scale (time_cond_proj_dim)" if told else None
+        takes_scale = self.config.get("time_cond_proj_dim") is not None
+        return "it is told a guidance scale (time_cond_proj_dim)" if takes_scale else None
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The U-Net with its added conditions as arguments of their own."""
@@ -69,18 +69,22 @@ class StableDiffusionXL(Family):
             ClipEncoder(parts.tokenizer_2, parts.text_encoder_2),
         ]
 
-    def embed_with_tokens(self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], place: Place) -> Embedding:
+    def embed_with_tokens(
+        self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], position: Position
+    ) -> Embedding:
         """The same with learnable tokens in both encoders."""
         pairs = zip(self.clips(parts), tokens, strict=True)
-        return self._joined(parts, [clip(texts, tokens=words, place=place, hidden=_LAYER) for clip, words in pairs])
+        return self._joined(
+            parts, [clip(texts, tokens=words, position=position, hidden=_LAYER) for clip, words in pairs]
+        )
 
     def run(self, network: nn.Module, x: Tensor, time: Tensor, embedding: Embedding) -> Tensor:
         """The U-Net's prediction, for an image of its own size that was not cropped."""
         text, pooled = embedding.tensors["text"].to(x.dtype), embedding.tensors["pooled"].to(x.dtype)
         height, width = x.shape[-2] * self.factor, x.shape[-1] * self.factor
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=x.dtype, device=x.device)
-        told = lcm_condition(self.config, self.guidance, x)
-        output: Tensor = network(x, time, text, pooled, sizes.expand(len(x), -1), told)
+        condition = lcm_condition(self.config, self.guidance, x)
+        output: Tensor = network(x, time, text, pooled, sizes.expand(len(x), -1), condition)
         return output
 
     def _joined(self, parts: Any, encoded: list[tuple[Tensor, Tensor]]) -> Embedding:
@@ -108,11 +112,11 @@ class FlatUNet(nn.Module):
         self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def forward(
-        self, x: Tensor, time: Tensor, text: Tensor, pooled: Tensor, sizes: Tensor, told: Tensor | None = None
+        self, x: Tensor, time: Tensor, text: Tensor, pooled: Tensor, sizes: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """The U-Net's prediction, (B, C, H, W)."""
         added = {"text_embeds": pooled, "time_ids": sizes}
         output: Tensor = self.unet(
-            x, time, encoder_hidden_states=text, timestep_cond=told, added_cond_kwargs=added, return_dict=False
+            x, time, encoder_hidden_states=text, timestep_cond=condition, added_cond_kwargs=added, return_dict=False
         )[0]
         return output

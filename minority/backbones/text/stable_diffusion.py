@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from minority.backbones.text.clip import ClipEncoder, Place
+from minority.backbones.text.clip import ClipEncoder, Position
 from minority.backbones.text.family import Family, lcm_condition
 from minority.diffusion.condition import Embedding
 
@@ -33,8 +33,8 @@ class StableDiffusion(Family):
     @property
     def distilled(self) -> str | None:
         """Networks that are told a guidance scale have it distilled in, as LCM's."""
-        told = self.config.get("time_cond_proj_dim") is not None
-        return "it is told a guidance scale (time_cond_proj_dim)" if told else None
+        takes_scale = self.config.get("time_cond_proj_dim") is not None
+        return "it is told a guidance scale (time_cond_proj_dim)" if takes_scale else None
 
     def embed(self, parts: Any, texts: Sequence[str]) -> Embedding:
         """The last states of the encoder."""
@@ -44,13 +44,15 @@ class StableDiffusion(Family):
         """The one."""
         return [ClipEncoder(parts.tokenizer, parts.text_encoder)]
 
-    def embed_with_tokens(self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], place: Place) -> Embedding:
+    def embed_with_tokens(
+        self, parts: Any, texts: Sequence[str], tokens: Sequence[Tensor], position: Position
+    ) -> Embedding:
         """The same with learnable tokens."""
-        return Embedding({"text": self.clips(parts)[0](texts, tokens=tokens[0], place=place)[0]})
+        return Embedding({"text": self.clips(parts)[0](texts, tokens=tokens[0], position=position)[0]})
 
     def run(self, network: nn.Module, x: Tensor, time: Tensor, embedding: Embedding) -> Tensor:
         """The U-Net's prediction."""
         text = embedding.tensors["text"].to(x.dtype)
-        told = lcm_condition(self.config, self.guidance, x)
-        output: Tensor = network(x, time, encoder_hidden_states=text, timestep_cond=told, return_dict=False)[0]
+        condition = lcm_condition(self.config, self.guidance, x)
+        output: Tensor = network(x, time, encoder_hidden_states=text, timestep_cond=condition, return_dict=False)[0]
         return output

@@ -150,8 +150,8 @@ class _Run:
         rows = [
             self._empty if drop else self._embedded(text) for text, drop in zip(texts, dropped.tolist(), strict=True)
         ]
-        told = torch.from_numpy(schedule.timesteps)[steps].to(device)
-        said = self._denoiser(x_t, told, table_of(rows).to(device))
+        timesteps = torch.from_numpy(schedule.timesteps)[steps].to(device)
+        said = self._denoiser(x_t, timesteps, table_of(rows).to(device))
         if isinstance(self._denoiser, FlowTextDenoiser):  # its network predicts the velocity
             assert said.x0_hat is not None, "flows give their clean estimate"
             return functional.mse_loss(said.eps - said.x0_hat, eps - x_0)

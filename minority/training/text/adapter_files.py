@@ -38,9 +38,9 @@ def save_adapted(folder: Path, adapted: Adapted, *, part: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if adapted.lora_config is not None:
         plain = {key: sorted(value) if isinstance(value, set) else value for key, value in adapted.lora_config.items()}
-        told = json.dumps({f"{part}.{key}": value for key, value in plain.items()}, default=str)
+        config_text = json.dumps({f"{part}.{key}": value for key, value in plain.items()}, default=str)
         tensors = {f"{part}.{name}": value.contiguous() for name, value in adapted.lora.items()}
-        metadata = {"format": "pt", "lora_adapter_metadata": told}
+        metadata = {"format": "pt", "lora_adapter_metadata": config_text}
         save_file(tensors, folder / "pytorch_lora_weights.safetensors", metadata=metadata)
     for number, name in enumerate(WORD_FILES):
         words = {word: vectors[number] for word, vectors in adapted.words.items() if number < len(vectors)}

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, UNet2DModel
+from diffusers import DDPMPipeline
 from safetensors.torch import load_file, save_file
 
 from minority.backbones import BackboneError, UNetDenoiser, UNetSettings, convert, load_backbone, save_folder
@@ -13,22 +13,11 @@ from minority.backbones.adm_flags import AdmFlags
 from minority.backbones.adm_layout import expected_shapes
 from minority.backbones.unet import set_attention_heads
 from minority.diffusion.schedule import NoiseSchedule
+from tests.tiny_networks import tiny_unet
 
 
-def tiny_unet(in_channels=1, out_channels=1, num_class_embeds=None):
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=8,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=8,
-        num_class_embeds=num_class_embeds,
-    )
+def network(**further):
+    return tiny_unet(widths=(16, 32), attention=True, norm_num_groups=8, **further)
 
 
 def inputs(batch=2, channels=1):
@@ -38,7 +27,7 @@ def inputs(batch=2, channels=1):
 
 @torch.no_grad()
 def test_a_saved_backbone_loads_with_exactly_the_same_outputs(tmp_path):
-    unet = tiny_unet(out_channels=2, num_class_embeds=11)
+    unet = network(out_channels=2, num_class_embeds=11)
     settings = UNetSettings(num_classes=10)
     schedule = NoiseSchedule.cosine(1000)
     x_t, timestep = inputs()
@@ -104,7 +93,7 @@ def test_an_upsampler_keeps_its_heads_through_a_folder(tmp_path):
     ids=["cosine", "linear", "short linear", "other"],
 )
 def test_the_schedule_survives_a_folder(tmp_path, schedule):
-    save_folder(tmp_path / "model", tiny_unet(), schedule=schedule)
+    save_folder(tmp_path / "model", network(), schedule=schedule)
 
     loaded = load_backbone(tmp_path / "model").schedule
 
@@ -114,7 +103,7 @@ def test_the_schedule_survives_a_folder(tmp_path, schedule):
 
 
 def test_bare_diffusers_opens_the_folder(tmp_path):
-    unet = tiny_unet()
+    unet = network()
     save_folder(tmp_path / "model", unet, schedule=NoiseSchedule.cosine(1000))
 
     with warnings.catch_warnings():
@@ -131,7 +120,7 @@ def test_bare_diffusers_opens_the_folder(tmp_path):
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
 @torch.no_grad()
 def test_clean_image_and_v_predictions_become_the_noise_that_explains_x_t(tmp_path, prediction_type):
-    unet = tiny_unet()
+    unet = network()
     schedule = NoiseSchedule.linear(1000)
     save_folder(tmp_path / "model", unet, schedule=schedule, settings=UNetSettings(prediction_type=prediction_type))
     denoiser = load_backbone(tmp_path / "model").denoiser
@@ -150,7 +139,7 @@ def test_clean_image_and_v_predictions_become_the_noise_that_explains_x_t(tmp_pa
 @torch.no_grad()
 def test_no_label_means_the_last_embedding(tmp_path):
     denoiser = UNetDenoiser(
-        tiny_unet(num_class_embeds=11), NoiseSchedule.linear(1000), settings=UNetSettings(num_classes=10)
+        network(num_class_embeds=11), NoiseSchedule.linear(1000), settings=UNetSettings(num_classes=10)
     )
     x_t, timestep = inputs()
 
@@ -161,7 +150,7 @@ def test_no_label_means_the_last_embedding(tmp_path):
 
 
 def test_an_unconditional_backbone_refuses_labels():
-    denoiser = UNetDenoiser(tiny_unet(), NoiseSchedule.linear(1000))
+    denoiser = UNetDenoiser(network(), NoiseSchedule.linear(1000))
     x_t, timestep = inputs()
 
     with pytest.raises(ValueError, match="unconditional: it takes no labels"):
@@ -171,7 +160,7 @@ def test_an_unconditional_backbone_refuses_labels():
 
 
 def test_old_attention_names_and_bare_unet_folders_are_read(tmp_path):
-    unet = tiny_unet()
+    unet = network()
     save_folder(tmp_path / "new", unet, schedule=NoiseSchedule.linear(1000))
     old = tmp_path / "old"
     old.mkdir()
@@ -190,7 +179,7 @@ def test_old_attention_names_and_bare_unet_folders_are_read(tmp_path):
 
 
 def test_moving_a_backbone_leaves_the_shared_one_in_place(tmp_path):
-    save_folder(tmp_path / "model", tiny_unet(), schedule=NoiseSchedule.linear(1000))
+    save_folder(tmp_path / "model", network(), schedule=NoiseSchedule.linear(1000))
     backbone = load_backbone(tmp_path / "model")
 
     moved = backbone.to("meta")
@@ -201,20 +190,20 @@ def test_moving_a_backbone_leaves_the_shared_one_in_place(tmp_path):
 
 
 def test_saving_again_replaces_the_backbone_but_nothing_else(tmp_path):
-    save_folder(tmp_path / "model", tiny_unet(), schedule=NoiseSchedule.linear(1000), card="first")
-    save_folder(tmp_path / "model", tiny_unet(), schedule=NoiseSchedule.linear(1000), card="second")
+    save_folder(tmp_path / "model", network(), schedule=NoiseSchedule.linear(1000), card="first")
+    save_folder(tmp_path / "model", network(), schedule=NoiseSchedule.linear(1000), card="second")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
 
     with pytest.raises(BackboneError, match="mine exists and is not a backbone folder, so it is left alone"):
-        save_folder(tmp_path / "mine", tiny_unet(), schedule=NoiseSchedule.linear(1000))
+        save_folder(tmp_path / "mine", network(), schedule=NoiseSchedule.linear(1000))
 
     assert (tmp_path / "model" / "README.md").read_text() == "second"
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
 def test_saving_leaves_a_model_in_training(tmp_path):
-    unet = tiny_unet().train()
+    unet = network().train()
 
     save_folder(tmp_path / "model", unet, schedule=NoiseSchedule.linear(1000))
 
@@ -224,7 +213,7 @@ def test_saving_leaves_a_model_in_training(tmp_path):
 
 def test_a_respaced_schedule_is_not_saved(tmp_path):
     with pytest.raises(BackboneError, match="respaced schedule cannot be saved"):
-        save_folder(tmp_path / "model", tiny_unet(), schedule=NoiseSchedule.linear(1000).respaced("25"))
+        save_folder(tmp_path / "model", network(), schedule=NoiseSchedule.linear(1000).respaced("25"))
 
     assert not (tmp_path / "model").exists()
 
@@ -248,7 +237,7 @@ UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 
 
 def test_a_freely_learned_variance_is_read_as_diffusers_writes_it(tmp_path):
-    unet, settings = tiny_unet(out_channels=2), UNetSettings(variance_type="learned")
+    unet, settings = network(out_channels=2), UNetSettings(variance_type="learned")
     folder = save_folder(tmp_path / "model", unet, schedule=NoiseSchedule.linear(1000), settings=settings)
     (folder / "minority.json").unlink()
     x_t, timestep = torch.randn(2, 1, 8, 8), torch.tensor([3, 700])
@@ -282,7 +271,7 @@ def test_a_freely_learned_variance_is_read_as_diffusers_writes_it(tmp_path):
     ],
 )
 def test_a_damaged_folder_is_refused_in_one_line(tmp_path, file, damage, words):
-    folder = save_folder(tmp_path / "model", tiny_unet(), schedule=NoiseSchedule.linear(1000))
+    folder = save_folder(tmp_path / "model", network(), schedule=NoiseSchedule.linear(1000))
     damage(folder / file)
 
     with pytest.raises(BackboneError) as error:
@@ -294,7 +283,7 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path, file, damage, words):
 
 
 def test_a_folder_takes_no_flags(tmp_path):
-    save_folder(tmp_path / "model", tiny_unet(), schedule=NoiseSchedule.linear(1000))
+    save_folder(tmp_path / "model", network(), schedule=NoiseSchedule.linear(1000))
 
     with pytest.raises(BackboneError, match="brings its own settings; leave out preset"):
         load_backbone(tmp_path / "model", preset="celeba64")
@@ -302,4 +291,4 @@ def test_a_folder_takes_no_flags(tmp_path):
 
 def test_output_channels_that_are_neither_once_nor_twice_the_image_are_refused():
     with pytest.raises(BackboneError, match="as many output channels, or twice as many"):
-        UNetDenoiser(tiny_unet(in_channels=3, out_channels=4), NoiseSchedule.linear(1000))
+        UNetDenoiser(network(in_channels=3, out_channels=4), NoiseSchedule.linear(1000))

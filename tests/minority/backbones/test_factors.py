@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, UNet2DModel
+from diffusers import DDPMPipeline
 
 from minority.backbones import BackboneError, UNetDenoiser, UNetSettings, load_folder, save_folder
 from minority.backbones.factors import LEFT_OUT, Factor, Factors, with_factors
 from minority.diffusion.schedule import NoiseSchedule
 from minority.training import TrainingSettings, train_denoiser
 from minority.training.data import TrainingData
+from tests.tiny_networks import tiny_unet
 
 FACTORS = Factors((Factor("label", ("cat", "dog", "owl")), Factor("sex", ("f", "m")), Factor("age", ("a", "b", "c"))))
 SCHEDULE = NoiseSchedule.cosine(20)
@@ -20,19 +21,7 @@ SETTINGS = UNetSettings(num_classes=3, factors=FACTORS)
 
 
 def network():
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=4,
-        in_channels=1,
-        out_channels=1,
-        num_class_embeds=FACTORS.num_rows,
-        block_out_channels=(8,),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-    )
-    return with_factors(unet, FACTORS)
+    return with_factors(tiny_unet(side=4, num_class_embeds=FACTORS.num_rows), FACTORS)
 
 
 def every_value():
@@ -90,21 +79,11 @@ def test_a_saved_folder_predicts_as_the_network_in_training_did_and_is_plain_dif
         )
     assert backbone.factors == FACTORS
     assert backbone.num_classes == 3
-    assert backbone.found[-1] == "conditions: label (cat, dog, owl), sex (f, m), age (a, b, c)"
+    assert backbone.facts[-1] == "conditions: label (cat, dog, owl), sex (f, m), age (a, b, c)"
 
 
 def test_a_folder_without_conditions_says_nothing_of_them(tmp_path):
-    unet = UNet2DModel(
-        sample_size=4,
-        in_channels=1,
-        out_channels=1,
-        num_class_embeds=4,
-        block_out_channels=(8,),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-    )
+    unet = tiny_unet(side=4, num_class_embeds=4)
 
     save_folder(tmp_path / "bars", unet, schedule=SCHEDULE, settings=UNetSettings(num_classes=3))
 

@@ -67,7 +67,7 @@ def test_a_variant_alone_is_read_and_raised_to_fp32(folder, variant, ending):
 
     assert {p.dtype for p in backbone.denoiser.parameters()} == {torch.float32}
     torch.testing.assert_close(answers(backbone), expected, atol=0.05, rtol=0.05)  # what rounding to bf16 does
-    assert backbone.found[1] == f"weights: unet/{path.name}, variant {variant} raised to fp32"
+    assert backbone.facts[1] == f"weights: unet/{path.name}, variant {variant} raised to fp32"
 
 
 def test_plain_weights_go_before_every_variant(folder):
@@ -90,7 +90,7 @@ def test_of_several_variants_the_one_of_a_stated_order_is_read_and_told(folder, 
         backbone = load_backbone(folder)
 
     assert "variants bf16, fp16, non_ema; fp16 is read" in caplog.text
-    assert f"{STEM}.fp16.safetensors, variant fp16" in backbone.found[1]
+    assert f"{STEM}.fp16.safetensors, variant fp16" in backbone.facts[1]
 
 
 @pytest.mark.parametrize("index", [f"{STEM}.safetensors.index.fp16.json", f"{STEM}.safetensors.fp16.index.json"])
@@ -107,7 +107,7 @@ def test_a_variant_in_shards_is_read_and_a_missing_shard_is_named(folder, index)
     backbone = load_backbone(folder)
 
     torch.testing.assert_close(answers(backbone), expected, atol=0.01, rtol=0.01)
-    assert "and 1 more, variant fp16 raised to fp32" in backbone.found[1]
+    assert "and 1 more, variant fp16 raised to fp32" in backbone.facts[1]
     (folder / "unet" / list(shards)[1]).unlink()
     with pytest.raises(BackboneError, match=r"unet lacks .*fp16-00002-of-00002\.safetensors, which .* names; fetch"):
         load_backbone(folder)
@@ -129,7 +129,7 @@ def test_the_autoencoder_may_be_a_variant_too(latent_folder):
     backbone = load_backbone(latent_folder)
 
     torch.testing.assert_close(backbone.codec.decode(torch.ones(1, 4, 8, 8)), expected, atol=0.01, rtol=0.01)
-    assert any("vqvae" in line and "variant fp16" in line for line in backbone.found)
+    assert any("vqvae" in line and "variant fp16" in line for line in backbone.facts)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "diffusion_model."])
@@ -141,7 +141,7 @@ def test_a_prefix_is_taken_off_in_a_folder(folder, prefix):
     backbone = load_backbone(folder)
 
     assert torch.equal(answers(backbone), expected)
-    assert backbone.found[1] == f"weights: unet/{STEM}.safetensors, prefix {prefix} taken off"
+    assert backbone.facts[1] == f"weights: unet/{STEM}.safetensors, prefix {prefix} taken off"
 
 
 def test_a_folders_bin_with_two_models_says_what_to_do(folder):
@@ -168,7 +168,7 @@ def test_an_adm_checkpoint_is_read_out_of_what_wraps_it(adm, tmp_path, wrap):
     plain, wrapped = load_backbone(first, **flags["first"]), load_backbone(tmp_path / "wrapped.pt", **flags["first"])
 
     assert torch.equal(wrapped.denoiser(X_T, T, label).eps, plain.denoiser(X_T, T, label).eps)
-    assert "taken off" in wrapped.found[1]
+    assert "taken off" in wrapped.facts[1]
     assert wrapped.sha256 != plain.sha256
 
 

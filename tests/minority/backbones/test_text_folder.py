@@ -94,8 +94,8 @@ def test_a_folder_with_variants_alone_is_read_as_the_plain_one(backbone, folder)
     )
     assert np.array_equal(drawn, expected)
     # The network keeps its precision; the autoencoder is raised.
-    assert "weights: unet/diffusion_pytorch_model.fp16.safetensors, variant fp16" in read.found
-    assert "weights: vae/diffusion_pytorch_model.fp16.safetensors, variant fp16 raised to fp32" in read.found
+    assert "weights: unet/diffusion_pytorch_model.fp16.safetensors, variant fp16" in read.facts
+    assert "weights: vae/diffusion_pytorch_model.fp16.safetensors, variant fp16 raised to fp32" in read.facts
 
 
 def test_identity_changes_with_prompts_and_size():

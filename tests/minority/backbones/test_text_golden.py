@@ -91,7 +91,7 @@ def methods_of(config):
                 learning_rate=options["p_opt_lr"],
                 decay=options["lr_decay_rate"],
                 words=options["num_opt_tokens"],
-                place=options["placeholder_position"],
+                position=options["placeholder_position"],
                 initial="word" if options["init_type"] == "word" else "normal",
                 word=options["init_word"],
                 above=options["t_lo"],
@@ -177,7 +177,7 @@ def test_the_objective_and_its_gradient_are_the_recorded_ones(name):
                 for s in suffixes
             ]
             words = [own.view(batch, -1, own.shape[-1]).clone().requires_grad_(True) for own in before]
-            embedding = backbone.denoiser.encoders.embed(texts, words, place=method.place)
+            embedding = backbone.denoiser.encoders.embed(texts, words, position=method.position)
 
             x_t = recorded["x_step"][row]
             loss = -method._rarity(x_t, step, embedding, chain, noise.perturbation(step, draw)).sum()

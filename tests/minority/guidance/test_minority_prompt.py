@@ -45,7 +45,7 @@ def rarity(method, chain, noise, x_t, step):
     clips = chain.denoiser.encoders.clips(x_t.device)
     words = chain.kept.get("minority_prompt") or method.first_words(clips, len(x_t), noise)
     with torch.no_grad():
-        embedding = chain.denoiser.encoders.embed(["a photo of a dog"] * len(x_t), words, place=method.place)
+        embedding = chain.denoiser.encoders.embed(["a photo of a dog"] * len(x_t), words, position=method.position)
         draws = [
             method._rarity(x_t, step, embedding, chain, noise.perturbation(step, i)) for i in range(method.iterations)
         ]

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import nn
 
 from minority.backbones import Backbone, UNetDenoiser, UNetSettings
@@ -29,24 +28,14 @@ from minority.sampling.named_samplers import named_sampler
 from minority.sampling.sampler import sample
 from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
+from tests.tiny_networks import tiny_unet
 
 SHAPE = (1, 8, 8)
 TRAINED = NoiseSchedule.cosine(1000)
 
 
 def backbone(prediction_type="epsilon"):
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=8,
-    )
+    unet = tiny_unet(widths=(8, 16), attention=True)
     denoiser = UNetDenoiser(
         unet.eval().requires_grad_(False), TRAINED, settings=UNetSettings(prediction_type=prediction_type)
     )
@@ -208,16 +197,7 @@ def test_other_predictions_give_the_clean_image_without_losing_digits(prediction
 
 
 def test_classifier_free_guidance_of_a_backbone_that_always_had_labels_is_refused():
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        num_class_embeds=3,
-    )
+    unet = tiny_unet(num_class_embeds=3)
     denoiser = UNetDenoiser(unet, TRAINED, settings=UNetSettings(num_classes=3))
     labelled = Backbone("labelled", denoiser, TRAINED, image_shape=SHAPE, num_classes=3, sha256="0" * 64)
 

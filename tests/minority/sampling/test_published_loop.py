@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 
 from benchmarks.published_loop import PublishedGuidance, PublishedLoop
 from minority.backbones import UNetDenoiser, UNetSettings
@@ -11,25 +10,14 @@ from minority.diffusion.noise import SampleNoise
 from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampling.sampler import sample
+from tests.tiny_networks import tiny_unet
 
 SHAPE = (1, 8, 8)
 TRAINED = NoiseSchedule.linear(100)
 
 
-def tiny_unet(*, learns_variance, classes=None):
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=2 if learns_variance else 1,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=8,
-        num_class_embeds=classes,
-    )
+def network(*, learns_variance, classes=None):
+    unet = tiny_unet(widths=(8, 16), attention=True, out_channels=2 if learns_variance else 1, num_class_embeds=classes)
     return unet.eval().requires_grad_(False)
 
 
@@ -85,7 +73,7 @@ BASE = {
 def test_every_option_means_what_it_means_in_the_published_loop(changes, learns_variance, fixed, respacing):
     options = BASE | {"norm_for_mg": 2.0} | changes
     respaced = TRAINED.respaced(respacing)
-    unet = tiny_unet(learns_variance=bool(learns_variance))
+    unet = network(learns_variance=bool(learns_variance))
     learned = "log" if learns_variance == "freely" else "range"
     denoiser = UNetDenoiser(unet, TRAINED, settings=UNetSettings(variance_type=f"learned_{learned}"))
     noise = SampleNoise(0, range(3), shape=SHAPE)
@@ -108,7 +96,7 @@ def test_every_option_means_what_it_means_in_the_published_loop(changes, learns_
 def test_class_labels_reach_the_step_and_the_metric():
     options = BASE | {"norm_for_mg": 2.0}
     respaced = TRAINED.respaced(10)
-    unet = tiny_unet(learns_variance=True, classes=4)
+    unet = network(learns_variance=True, classes=4)
     noise, label = SampleNoise(0, range(3), shape=SHAPE), torch.tensor([0, 3, 1])
 
     denoiser = UNetDenoiser(unet, TRAINED, settings=UNetSettings(num_classes=4))

@@ -99,8 +99,8 @@ def test_what_is_written_is_what_was_trained(folder, tmp_path):
     assert [step for step, _ in looks] == [5]
     assert float((looks[0][1] - theirs).abs().max() / theirs.abs().max()) < 1e-5
     assert float((plain - theirs).abs().max()) > 0.05
-    assert any("scale: 2 (alpha / rank of the file's metadata)" in line for line in again.found)
-    assert any("the word <c> of 2 tokens" in line for line in again.found)
+    assert any("scale: 2 (alpha / rank of the file's metadata)" in line for line in again.facts)
+    assert any("the word <c> of 2 tokens" in line for line in again.facts)
 
 
 def test_diffusers_reads_what_is_written(tmp_path, undisturbed):

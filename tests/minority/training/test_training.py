@@ -9,33 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 from sklearn.datasets import load_digits
 
 from minority.diffusion.schedule import NoiseSchedule
 from minority.training import Evaluations, TrainingSettings, drawing_weights, train_denoiser
 from minority.training.augmentation import AffineAugmentation
 from minority.training.checkpoint import read_checkpoint, write_checkpoint
+from tests.tiny_networks import tiny_unet
 
 SCHEDULE = NoiseSchedule.cosine(100)
 SETTINGS = TrainingSettings(steps=300, batch_size=4, checkpoint_every=20, warmup=10)
 
 
-def tiny_network(seed=0):
-    torch.manual_seed(seed)
-    return UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-        num_class_embeds=10,
-        attention_head_dim=8,
-        dropout=0.1,
-    )
+def tiny_network(seed=0, **further):
+    return tiny_unet(seed, **{"num_class_embeds": 10, "dropout": 0.1} | further)
 
 
 def digits(count=64):
@@ -337,13 +324,9 @@ SHORT = TrainingSettings(steps=9, batch_size=4, checkpoint_every=2, warmup=2)
 
 
 def network_for(settings):
-    torch.manual_seed(0)
-    return UNet2DModel(
-        **{
-            **tiny_network().config,
-            "out_channels": 2 if settings.variance == "learned_range" else 1,
-            "num_class_embeds": 11 if settings.label_dropout else 10,
-        }
+    return tiny_network(
+        out_channels=2 if settings.variance == "learned_range" else 1,
+        num_class_embeds=11 if settings.label_dropout else 10,
     )
 
 
@@ -415,8 +398,7 @@ def test_a_report_after_a_resume_covers_the_steps_before_it_too(tmp_path):
 @pytest.mark.parametrize("options", [{"channels_last": True}, {"accumulate": 4}], ids=["channels-last", "accumulate"])
 def test_how_a_batch_goes_through_the_network_changes_weights_by_rounding_alone(options):
     def go(settings):
-        torch.manual_seed(0)
-        network = UNet2DModel(**{**tiny_network().config, "dropout": 0.0})
+        network = tiny_network(dropout=0.0)
         return weights(train_denoiser(network, *digits(), schedule=SCHEDULE, settings=settings))
 
     settings = replace(SHORT, steps=3, learning_rate=1e-4)
@@ -432,8 +414,7 @@ def test_half_precision_changes_little_and_something():
 
 
 def test_an_unconditional_network_is_balanced_by_labels_that_it_never_sees():
-    torch.manual_seed(0)
-    network = UNet2DModel(**{**tiny_network().config, "num_class_embeds": None})
+    network = tiny_network(num_class_embeds=None)
     images, _ = digits()
     labels = np.zeros(64, np.int64)
     labels[0] = 1
@@ -478,8 +459,7 @@ def test_evaluations_change_nothing_and_see_the_average():
 @pytest.mark.slow  # compiles for a minute
 def test_a_compiled_network_trains_to_the_same_weights_up_to_rounding():
     def go(settings):
-        torch.manual_seed(0)
-        network = UNet2DModel(**{**tiny_network().config, "dropout": 0.0})
+        network = tiny_network(dropout=0.0)
         return weights(train_denoiser(network, *digits(), schedule=SCHEDULE, settings=settings))
 
     settings = replace(SHORT, steps=3, learning_rate=1e-4)

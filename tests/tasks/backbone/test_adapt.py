@@ -55,7 +55,7 @@ def test_files_pictures_and_card_are_written_and_the_adapter_is_read_again(tmp_p
     overrides = {"backbone": section, "dataset": SETTINGS["dataset"]}
     augment = load_preset(AugmentConfig, "digits", overrides=overrides)
     backbone = open_fitting_backbone(augment.backbone, load_real_data(augment.dataset))
-    assert sum("textual inversion" in line for line in backbone.found) == 10
+    assert sum("textual inversion" in line for line in backbone.facts) == 10
 
 
 def test_bad_input_ends_in_one_line_before_anything_is_learned(tmp_path):
