@@ -214,6 +214,30 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
 
 @tools.command()
 @shared("json")
+def export(
+    run: Annotated[str, typer.Argument(help="A published run's folder or manifest.json, or a dataset's name.")],
+    to: Annotated[str, typer.Option(help="imagefolder, hf-parquet, fiftyone or coco.")],
+    out: Annotated[str, typer.Option(help="Folder to write; it must not be there yet.")],
+    store: Annotated[str, typer.Option(help="Folder or fsspec URL of the datasets, for a name.")] = "runs",
+) -> None:
+    """Copy a published run into a layout that other tools read, with scores and origin of every image as fields.
+
+    Example: `minority export digits --to hf-parquet --out digits-parquet`
+    """
+    with errors_in_one_line():
+        from datasets.export.layouts import export_run
+
+        exported = export_run(run, out, layout=to, store=store)
+        counts = ", ".join(f"{count:,} {source}" for source, count in exported.images.items())
+        document = {"folder": str(exported.folder), "layout": to, "manifest": exported.manifest}
+        result(
+            lambda: document | {"images": exported.images},
+            show=lambda: say(f"{counts} images of {exported.manifest}: {exported.folder}"),
+        )
+
+
+@tools.command()
+@shared("json")
 def clean(
     store: Annotated[str, typer.Option(help="Folder or fsspec URL of the datasets.")] = "runs",
     older_than: Annotated[str, typer.Option(metavar="AGE", help="Untouched for so long: 90s, 30m, 12h, 7d.")] = "7d",

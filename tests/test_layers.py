@@ -52,7 +52,7 @@ FLOORS = {
         {"readers"},
         {"splits"},
         {"runs", "describe", "survey"},
-        {"streaming"},
+        {"streaming", "export"},
     ),
 }
 #: The command line hands one library call through without a task, and escapes what it prints.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from datasets.runs.card_statement import FAIRNESS, front_matter, limits_text, origin_text, saw, use_text
 from datasets.runs.manifest import METADATA_FILE, Review, RunFacts, ShardEntry
 from datasets.storage.escaping import for_markdown
 
@@ -96,18 +97,26 @@ def card_text(
     """
     published = sum(shard.num_samples for shard in shards)
     meanings = _columns(facts) | (REVIEW_MEANINGS if facts.review else {})
+    licences = [facts.provenance, *([facts.backbone["licence"]] if "licence" in facts.backbone else [])]
     sections = [
+        front_matter(
+            name=f"{facts.dataset} ({facts.run_id})", licences=licences, images=published, data_files="shards/*.tar"
+        ),
         f"# {facts.dataset}, run {facts.run_id}",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
         f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
-        f"{for_markdown(str(facts.backbone.get('name', 'none')))}{_saw(facts)}. Trust only what `manifest.json` names.",
+        f"{for_markdown(str(facts.backbone.get('name', 'none')))}{saw(facts)}. Trust only what `manifest.json` names.",
+        "## What in it is synthetic, and how it was made\n\n" + origin_text(facts, counts),
+        "## May it be used, and what for\n\n" + use_text(facts),
+        "## Known limits\n\n" + limits_text(facts, quotas),
+        "## How to read it\n\n" + _how_to_read(shards),
+        "## What it does to classifiers\n\n" + FAIRNESS,
         "## Images by class and source\n\n" + _counts_table(counts),
         "## Quotas of synthetic images by group\n\n" + _quotas_table(quotas) if quotas else "",
         "## Where every real image is\n\n" + facts.real_images if facts.real_images else "",
         "## Review\n\n" + _review_text(facts.review) if facts.review else "",
         "## Columns of the table\n\n" + "\n".join(f"- `{name}`: {text}" for name, text in meanings.items()),
         "## Weights\n\n" + _WEIGHTS if weighted else "",
-        "## How to open\n\n" + _how_to_open(shards),
         "## Origin and licence\n\n" + for_markdown(facts.provenance.strip(), keep_lines=True),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -117,13 +126,6 @@ def _columns(facts: RunFacts) -> dict[str, str]:
     scores = facts.config.get("scores")
     asked = isinstance(scores, Mapping) and scores.get("zero_shot") is not None
     return COLUMN_MEANINGS | (OPTIONAL_MEANINGS if asked else {})
-
-
-def _saw(facts: RunFacts) -> str:
-    """What the backbone saw beside the real training images, where the config says so."""
-    backbone = facts.config.get("backbone")
-    seen = backbone.get("pretrained_on") if isinstance(backbone, Mapping) else None
-    return "" if not isinstance(seen, Mapping) else f", which saw {for_markdown(str(seen.get('what', '')))}"
 
 
 def _review_text(review: Review) -> str:
@@ -159,14 +161,20 @@ def _quotas_table(quotas: Mapping[str, Mapping[str, int]]) -> str:
     return "\n".join(lines)
 
 
-def _how_to_open(shards: Sequence[ShardEntry]) -> str:
+def _how_to_read(shards: Sequence[ShardEntry]) -> str:
     paths = ", ".join(repr(shard.path) for shard in shards[:3]) + (", ..." if len(shards) > 3 else "")
     return (
+        "In this folder, by pandas (with pyarrow) and webdataset (with Pillow):\n\n"
         "```python\n"
+        "from glob import glob\n\n"
         "import pandas as pd\n"
         "import webdataset as wds\n\n"
         f"table = pd.read_parquet({METADATA_FILE!r})\n"
-        f"shards = wds.WebDataset([{paths}], shardshuffle=False)\n"
-        "samples = shards.decode('pil').to_tuple('png;webp;jpg', 'cls', 'json')\n"
-        "```"
+        "published = table[table['kept']].set_index('key')\n"
+        "shards = wds.WebDataset(sorted(glob('shards/*.tar')), shardshuffle=False)\n"
+        "for key, image, label in shards.decode('pil').to_tuple('__key__', 'png;webp;jpg', 'cls'):\n"
+        "    row = published.loc[key]\n"
+        "    print(key, image.size, label, row['label_name'], row['group'], row['source'])\n"
+        "```\n\n"
+        f"The shards are {paths}. Any program that knows tar, PNG and Parquet reads them as well."
     )

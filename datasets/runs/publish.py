@@ -141,6 +141,14 @@ class _Writer:
         self.write(path, data)
         return MetadataEntry(path=path, num_rows=num_rows, bytes=len(data), sha256=sha256_hex(data))
 
+    def card(self, text: bytes) -> bytes:
+        """The card that is to be written: that of the published run where it is sound, whatever one would say now."""
+        promised = self._promised.get(CARD_FILE)
+        if promised is None or not self.store.exists(CARD_FILE):
+            return text
+        there = self.store.read(CARD_FILE)
+        return there if sha256_hex(there) == promised else text
+
     def remove_strays(self, named: set[str]) -> None:
         """Remove tars of an earlier attempt that this one does not have."""
         for path in self.store.list("shards"):
@@ -162,9 +170,9 @@ def _write_all(
     shards = _write_shards(writer, samples, facts=facts, rows=rows, samples_per_shard=samples_per_shard)
     writer.remove_strays({shard.path for shard in shards})
     counts, quotas = rows.counts(facts.class_names), _filled(facts.quotas, rows)
-    card = card_text(
+    text = card_text(
         facts, counts=counts, quotas=quotas, shards=shards, num_rows=rows.num_rows, weighted=weights is not None
-    ).encode()
+    )
     table = rows.to_parquet([shard.path for shard in shards])
     metadata_entry = writer.write_table(METADATA_FILE, table, num_rows=rows.num_rows)
     weights_entry = None
@@ -172,6 +180,7 @@ def _write_all(
         weights_entry = writer.write_table(WEIGHTS_FILE, table_bytes(weights), num_rows=weights.num_rows)
     elif writer.store.exists(WEIGHTS_FILE):
         writer.store.remove(WEIGHTS_FILE)
+    card = writer.card(text.encode())
     writer.write(CARD_FILE, card)
     return Manifest(
         dataset=facts.dataset,
