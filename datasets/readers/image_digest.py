@@ -89,7 +89,7 @@ def pixels_digest(images: ImageSet) -> Iterator[bytes]:
 
 
 def image_digest(parts: Mapping[str, ImageSet]) -> str:
-    """Digest over labels, class names, groups, ids and pixels of some parts of a set.
+    """Digest over labels, class names, groups, ids, pixels and masks of some parts of a set.
 
     Reads every image, one at a time; of sets from `remember_pixels` only those that have not been read yet.
 
@@ -109,7 +109,16 @@ def image_digest(parts: Mapping[str, ImageSet]) -> str:
         digest.update(images.labels.astype("<i8").tobytes())
         for pixels in pixels_digest(images):
             digest.update(pixels)
+        for mask in _masks(images):
+            digest.update(mask)
     return digest.hexdigest()
+
+
+def _masks(images: ImageSet) -> Iterator[bytes]:
+    """Position and mask of every image that has one; nothing of a set without masks."""
+    for index in np.flatnonzero(images.has_mask) if images.has_mask is not None else ():
+        yield f"mask {index}".encode()
+        yield np.packbits(images.mask(int(index))).tobytes()
 
 
 def digest_of_pixels(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,6 +1,6 @@
 """Any set of "folder or zip of images + CSV or Parquet table", read as its TableSettings say."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from datasets.readers.class_names import in_class_order
 from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
 from datasets.readers.image_files import open_image_files
+from datasets.readers.image_masks import TableMasks
 from datasets.readers.image_names import ImageNames, UnusableRowError
 from datasets.readers.imageset import ImageSet, Problem, first_of
 from datasets.readers.table_cells import read_cells
@@ -58,6 +59,8 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
     image_shape, mode = _shape(files, names=[row.image for row in rows], settings=settings)
     number = {name: label for label, name in enumerate(class_names)}
     columns = [group.column for group in settings.groups]
+    masks = TableMasks(files, [row.mask for row in rows], [row.image for row in rows], settings.image_size)
+    masked = settings.mask_column is not None
     return ImageSet(
         name=settings.name,
         labels=np.array([number[row.label] for row in rows], dtype=np.int64),
@@ -70,6 +73,8 @@ def read_image_table(folder: str | Path, settings: TableSettings) -> ImageSet:
         attributes={column: [row.values[position] for row in rows] for position, column in enumerate(columns)},
         parts=None if settings.split_column is None else [row.part for row in rows],
         problems=tuple(problems),
+        has_mask=np.array([row.mask != "" for row in rows]) if masked else None,
+        load_mask=masks if masked else None,
     )
 
 
@@ -80,6 +85,7 @@ class _Row:
     values: tuple[str | None, ...]
     identity: str
     part: str
+    mask: str
 
 
 @dataclass(frozen=True)
@@ -96,20 +102,25 @@ class _TableImages:
 
 
 def _usable_rows(path: Path, *, files: ImageNames, settings: TableSettings) -> tuple[list[_Row], list[Problem]]:
-    optional = [column for column in (settings.identity_column, settings.split_column) if column is not None]
+    used = (settings.identity_column, settings.mask_column, settings.split_column)
+    optional = [column for column in used if column is not None]
     groups = [group.column for group in settings.groups]
     columns = list(dict.fromkeys([settings.image_column, settings.label_column, *groups, *optional]))
     lines, problems = read_cells(path, columns=columns)
     row_of: dict[str, str] = {}
+    masks: set[str] = set()
     left_out: list[tuple[str, UnusableRowError, str]] = []
     rows = []
     for line, cells in lines:
         named = dict(zip(columns, cells, strict=True))
         name = named[settings.image_column]
         image = one_form(f"{settings.image_prefix}{name}{settings.image_suffix}") if name else ""
+        masks.add(_mask(named, settings))
         try:
             row = _row(named, image=image, settings=settings)
             files.require(image, source=settings.images)
+            if row.mask:
+                files.require(row.mask, source=settings.images)
             if image in row_of:
                 raise UnusableRowError("image named by an earlier row", f"names the image {image!r:.80} a second time")
         except UnusableRowError as error:
@@ -123,7 +134,13 @@ def _usable_rows(path: Path, *, files: ImageNames, settings: TableSettings) -> t
         if lost:
             row_of[image] = line
         problems.append(Problem(line, _sentence(unusable), kind=unusable.kind, on_disk=lost, is_row=True))
-    return rows, [*problems, *files.unnamed(row_of, table=path.name, source=settings.images)]
+    return rows, [*problems, *files.unnamed(masks.union(row_of), table=path.name, source=settings.images)]
+
+
+def _mask(cells: Mapping[str, str], settings: TableSettings) -> str:
+    """The name of a row's mask; "" where it has none."""
+    cell = "" if settings.mask_column is None else cells[settings.mask_column]
+    return "" if cell in settings.missing_values else one_form(cell)
 
 
 def _sentence(error: ValueError) -> str:
@@ -151,7 +168,7 @@ def _row(cells: dict[str, str], *, image: str, settings: TableSettings) -> _Row:
                 + _meant(value, settings.split_values),
             )
         part = settings.split_values[value]
-    return _Row(image=image, label=label, values=values, identity=identity, part=part)
+    return _Row(image=image, label=label, values=values, identity=identity, part=part, mask=_mask(cells, settings))
 
 
 def _label(label: str, settings: TableSettings) -> str:

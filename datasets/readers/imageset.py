@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 PARTS = ("train", "validation", "test")
 DAMAGED_IMAGE = "image that cannot be read"
+_Pixel = TypeVar("_Pixel", np.uint8, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class ImageSet:
             none of them), or None where they gave none.
         problems: Annotations that the reader left out, with the reason; they are not among the N.
         num_beyond_cap: Images on disk that a cap of the reader's (max_images) left aside; they are not among the N.
+        has_mask: (N,) which images have a mask; None where the set has no masks.
+        load_mask: Position in the original set -> (H, W) bool, True where an edit may redraw the image.
     """
 
     name: str
@@ -70,12 +74,15 @@ class ImageSet:
     parts: list[str] | None = None
     problems: tuple[Problem, ...] = ()
     num_beyond_cap: int = 0
+    has_mask: NDArray[np.bool_] | None = None
+    load_mask: Callable[[int], NDArray[np.bool_]] | None = None
 
     def __post_init__(self) -> None:
         counts = {"labels": len(self.labels), "groups": len(self.groups), "source_ids": len(self.source_ids)}
         counts |= {f"attribute {name}": len(values) for name, values in self.attributes.items()}
         counts |= {"identities": len(self.identities)} if self.identities is not None else {}
         counts |= {"parts": len(self.parts)} if self.parts is not None else {}
+        counts |= {"has_mask": len(self.has_mask)} if self.has_mask is not None else {}
         if len(set(counts.values())) != 1:
             raise ValueError(f"ImageSet {self.name} needs one label, group and source id an image, got {counts}.")
         odd = set(self.parts or ()) - {*PARTS, ""}
@@ -116,6 +123,19 @@ class ImageSet:
         for row, index in enumerate(indices):
             stack[row] = self.image(int(index))
         return stack
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Where an edit may redraw an image, (H, W) bool.
+
+        Raises:
+            ValueError: The image has no mask, or the mask cannot be used; the message names it.
+        """
+        if self.has_mask is None or self.load_mask is None or not self.has_mask[index]:
+            raise ValueError(f"{self.source_ids[index]} of {self.name} has no mask.")
+        mask = self.load_mask(int(index))
+        if mask.shape != self.image_shape[:2]:
+            raise ValueError(f"the mask of {self.source_ids[index]} is {mask.shape}, its image {self.image_shape[:2]}.")
+        return mask
 
     def decoded(
         self, indices: Sequence[int] | NDArray[np.int64] | None = None
@@ -177,8 +197,10 @@ class ImageSet:
             parts=None if self.parts is None else [self.parts[i] for i in chosen],
             problems=self.problems,
             num_beyond_cap=self.num_beyond_cap,
+            has_mask=None if self.has_mask is None else self.has_mask[chosen],
+            load_mask=None if self.load_mask is None else partial(_load_chosen, self.load_mask, chosen),
         )
 
 
-def _load_chosen(load: Callable[[int], NDArray[np.uint8]], chosen: NDArray[np.int64], index: int) -> NDArray[np.uint8]:
+def _load_chosen(load: Callable[[int], NDArray[_Pixel]], chosen: NDArray[np.int64], index: int) -> NDArray[_Pixel]:
     return load(int(chosen[index]))

@@ -82,6 +82,8 @@ class TableSettings:
             out with a reason. Empty: every value is its own class.
         groups: Columns whose values, with the class, make the groups. Missing values are a value of their own.
         identity_column: Column that tells what is shown (patient, lesion), so that it stays in one part of a split.
+        mask_column: Column that names each image's mask, a file among the images: white where an edit may redraw the
+            image (`edit.masked`). An image whose cell is empty has none.
         split_column: Column with the part each image officially belongs to.
         split_values: Value of that column -> "train", "validation" or "test".
         missing_values: Cells that count as empty.
@@ -102,6 +104,7 @@ class TableSettings:
     label_values: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[GroupColumn, ...] = ()
     identity_column: str | None = None
+    mask_column: str | None = None
     split_column: str | None = None
     split_values: Mapping[str, str] = field(default_factory=lambda: dict(_PART_NAMES))
     missing_values: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "None", "null", "unknown")
@@ -201,7 +204,7 @@ def _value(key: str, value: Any) -> Any:
         if written is not None and (not isinstance(written, int) or isinstance(written, bool)):
             raise ValueError(f"{key} must be a whole number, got {written!r:.60}.")
         return written
-    if key in {"identity_column", "split_column"} and written is None:
+    if key in {"identity_column", "mask_column", "split_column"} and written is None:
         return None
     return _text(key, value)
 

@@ -60,6 +60,8 @@ COLUMN_MEANINGS = {
     "labeller_confidence": "in 0..1, how sure the ensemble that recognised the group is of it",
     "prompt": "the text that it was drawn by; null where the backbone takes none",
 }
+#: Of the column that tables of runs have which move real images into other groups.
+EDIT_MEANINGS = {"edited_source_group": "the group of the training image that it is a variant of"}
 #: Of the columns that tables of reviewed runs have beside these.
 REVIEW_MEANINGS = {
     "decision": "good or bad where a person said so; null where nobody did",
@@ -125,7 +127,9 @@ def card_text(
 def _columns(facts: RunFacts) -> dict[str, str]:
     scores = facts.config.get("scores")
     asked = isinstance(scores, Mapping) and scores.get("zero_shot") is not None
-    return COLUMN_MEANINGS | (OPTIONAL_MEANINGS if asked else {})
+    edit = facts.config.get("edit")
+    moved = isinstance(edit, Mapping) and edit.get("sources") != "group"
+    return COLUMN_MEANINGS | (EDIT_MEANINGS if moved else {}) | (OPTIONAL_MEANINGS if asked else {})
 
 
 def _review_text(review: Review) -> str:

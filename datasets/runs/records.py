@@ -85,6 +85,8 @@ FACTOR_COLUMNS = (
     pa.field("shows_label", pa.bool_()),  # whether the label that was asked for is shown
     pa.field("shows_attributes", pa.bool_()),  # whether every attribute value that was asked for is
 )
+#: Of variants of real images that were moved into another group. Only tables of runs that do so have this column.
+EDIT_COLUMNS = (pa.field("edited_source_group", pa.string()),)  # the group of the training image that it varies
 #: What a person said of a candidate. Only tables of runs that were reviewed have these columns.
 REVIEW_FIELDS = (
     pa.field("decision", pa.string()),  # "good", "bad", or null where nobody said anything
@@ -101,7 +103,7 @@ OPTIONAL_SCHEMA = pa.schema(
     ]
 )
 #: Every column that a table may have.
-ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *REVIEW_FIELDS, *OPTIONAL_SCHEMA])
+ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *EDIT_COLUMNS, *REVIEW_FIELDS, *OPTIONAL_SCHEMA])
 
 #: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
 FORMER_COLUMNS = {
@@ -124,6 +126,6 @@ WEIGHTS_SCHEMA = pa.schema(
 
 def schema_for(columns: Collection[str]) -> pa.Schema:
     """The schema of a table with these columns: METADATA_SCHEMA, and the columns that only some runs have."""
-    kinds = (FACTOR_COLUMNS, REVIEW_FIELDS, tuple(OPTIONAL_SCHEMA))
+    kinds = (FACTOR_COLUMNS, EDIT_COLUMNS, REVIEW_FIELDS, tuple(OPTIONAL_SCHEMA))
     some = [parts for parts in kinds if {field.name for field in parts} & set(columns)]
     return pa.schema([*METADATA_SCHEMA, *(field for parts in some for field in parts)]) if some else METADATA_SCHEMA

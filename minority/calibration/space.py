@@ -104,38 +104,40 @@ class CalibrationSpace(_WithGrids):
         """The methods that are searched, with their grids."""
         return {key: grids for key in METHODS if (grids := getattr(self, key))}
 
-    def candidates(self, base: SamplerSettings) -> Sequence["Candidate"]:
+    def candidates(self, base: SamplerSettings, *, by_prompts: bool = False) -> Sequence["Candidate"]:
         """The baselines, and every combination of the space.
 
         Args:
             base: What is not searched is kept as it is there; the baselines have its solver and steps. Where it guides
                 or boosts, it is the settings in use, and the last of the baselines.
+            by_prompts: Of a text-to-image backbone: see `baselines`.
         """
-        return _candidates(self, base)
+        return _candidates(self, base, by_prompts)
 
-    def start(self, base: SamplerSettings, *, limit: int, seed: int) -> list[int]:
+    def start(self, base: SamplerSettings, *, limit: int, seed: int, by_prompts: bool = False) -> list[int]:
         """Where a search starts: the baselines, and combinations in which every value is about equally frequent.
 
         Args:
             base: What is not searched is kept as it is there.
             limit: How many, at least the baselines.
             seed: Decides the draw.
+            by_prompts: Of a text-to-image backbone.
 
         Returns:
             Positions among `candidates`, ascending; all of them where there are no more than `limit`.
         """
-        everything = self.candidates(base)
+        everything = self.candidates(base, by_prompts=by_prompts)
         if len(everything) <= limit:
             return list(range(len(everything)))
         at = {frozenset(self.grid_indices(candidate.sampler).items()): i for i, candidate in enumerate(everything)}
-        rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(baselines(base))))
+        rng, chosen = np.random.default_rng(seed), dict.fromkeys(range(len(baselines(base, by_prompts=by_prompts))))
         while len(chosen) < limit:
             drawn = (frozenset(row.items()) for row in self._hypercube(base, limit, rng))
             new = [i for i in dict.fromkeys(at[row] for row in drawn if row in at) if i not in chosen]
             chosen |= dict.fromkeys(new[: limit - len(chosen)])
         return sorted(chosen)
 
-    def neighbours(self, base: SamplerSettings, index: int, *, seed: int) -> list[int]:
+    def neighbours(self, base: SamplerSettings, index: int, *, seed: int, by_prompts: bool = False) -> list[int]:
         """Combinations that differ from one in a single respect, in an order drawn at random.
 
         In a single respect means: another solver or other steps; with or without a method; the next value of one
@@ -145,12 +147,13 @@ class CalibrationSpace(_WithGrids):
             base: What is not searched is kept as it is there.
             index: The position of the combination.
             seed: Decides the order, together with the position.
+            by_prompts: Of a text-to-image backbone.
         """
-        everything = self.candidates(base)
+        everything = self.candidates(base, by_prompts=by_prompts)
         sampler = everything[index].sampler
         neighbours = [
             i
-            for i in range(len(baselines(base)), len(everything))
+            for i in range(len(baselines(base, by_prompts=by_prompts)), len(everything))
             if i != index and self._in_one_respect(sampler, everything[i].sampler)
         ]
         order: list[int] = np.random.default_rng([seed, index]).permutation(neighbours).tolist()
@@ -238,9 +241,14 @@ class Candidate:
     sampler: SamplerSettings
 
 
-def baselines(base: SamplerSettings) -> list[Candidate]:
-    """Plain sampling, the settings that the papers publish, and those in use."""
-    plain = base.plain()
+def baselines(base: SamplerSettings, *, by_prompts: bool = False) -> list[Candidate]:
+    """Plain sampling, the settings that the papers publish, and those in use.
+
+    Args:
+        base: Those in use.
+        by_prompts: Of a text-to-image backbone, whose baselines keep what makes a prompt obeyed, as `base` has it.
+    """
+    plain = base.plain(by_prompts=by_prompts)
     candidates = [Candidate(PLAIN, plain)]
     candidates += [Candidate(name, plain.guided(method)) for name, method in PUBLISHED.items()]
     known = {candidate.sampler for candidate in candidates}
@@ -248,9 +256,9 @@ def baselines(base: SamplerSettings) -> list[Candidate]:
 
 
 @lru_cache(maxsize=4)
-def _candidates(space: CalibrationSpace, base: SamplerSettings) -> tuple[Candidate, ...]:
+def _candidates(space: CalibrationSpace, base: SamplerSettings, by_prompts: bool) -> tuple[Candidate, ...]:
     options = {key: [None, *combinations(key, grids, base.method(key))] for key, grids in space.grids.items()}
-    compared = baselines(base)
+    compared = baselines(base, by_prompts=by_prompts)
     known = {candidate.sampler for candidate in compared if candidate.name in (PLAIN, PRESENT)}
     samplers: dict[SamplerSettings, None] = {}
     for steps in space.solvers:

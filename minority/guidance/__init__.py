@@ -1,9 +1,9 @@
 """What turns a chain towards rare images: one file a method, one contract for all.
 
-A guidance method may do any of six things, and by default does none: choose where the chain starts, change what the
+A guidance method may do any of seven things, and by default does none: choose where the chain starts, change what the
 network is told before a step, change what the denoiser says, change the noise that is drawn, shift the state that a
-step arrives at, and let some chains die while others branch. The sampler knows no method by name; a new method is a new
-file here.
+step arrives at, replace it, and let some chains die while others branch. The sampler knows no method by name; a new
+method is a new file here.
 """
 
 from collections.abc import Sequence
@@ -98,6 +98,20 @@ class Guidance:
     def shift(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor:
         """How far to move the state that this step arrives at, (B, C, H, W)."""
         raise NotImplementedError(f"{type(self).__name__} acts at a step but does not say how it shifts it.")
+
+    def constrain(self, x: Tensor, step: int, schedule: NoiseSchedule, noise: NoiseSource) -> Tensor:
+        """Replace the state that a step arrived at, after all shifts and noise.
+
+        Args:
+            x: (B, C, H, W) the state, of step - 1; after step 0 the clean one.
+            step: The step that was left.
+            schedule: The chain.
+            noise: The batch's noise.
+
+        Returns:
+            (B, C, H, W); by default the same.
+        """
+        return x
 
     def resample(self, estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor | None:
         """Let chains replace one another.

@@ -1,15 +1,16 @@
 """Variants of labelled real images: noise an image partly, then denoise it under guidance.
 
 The image keeps its coarse content, and with it its label, as far as it is not noised away (SDEdit: Meng et al., ICLR
-2022). That gives an unconditional backbone labelled samples of groups that it hardly ever draws. Whether the label
-survived is for the filters to say, as with every candidate.
+2022). That gives an unconditional backbone labelled samples of groups that it hardly ever draws. Told another group
+than the image's, a backbone moves it there and keeps what it can of the rest (Diff-Mix: Wang et al., CVPR 2024).
+Whether the image shows its label is for the filters to say, as with every candidate.
 
 Shapes: B samples, C channels, H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import torch
@@ -25,89 +26,35 @@ from minority.engine.prepare import prepared
 from minority.guidance import Guidance
 from minority.guidance.materials import Materials, Parts
 from minority.sampling.draw import check_backbone
+from minority.sampling.edit_sources import Sources
 from minority.sampling.finite_states import finite_states
+from minority.sampling.inpainting import KeepOutsideMask, masks_of_states
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
-
-_SOURCES = 0xED17  # keeps the draw of sources apart from other draws by seed and index
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditSettings:
-    """Candidates are variants of labelled real training images, whose labels they inherit.
+    """Candidates are variants of labelled real training images.
 
     Attributes:
         fraction: How far up the chain the images are noised (t0 / T), in (0, 1). The higher, the more differs, the
             label at last.
-        sources: Which images are varied: "group", those of the sample's own group; or "label", those of its label's
-            other groups, which are moved into the sample's group: for backbones that are told the group.
+        sources: Which images are varied: "group", those of the sample's own group; "label", those of its label's
+            other groups; or "other_groups", those of all other groups, whatever their label. The latter two are moved
+            into the sample's group, for backbones that are told the group.
+        masked: Whether only what the set's masks mark is redrawn; images without a mask are then not varied.
     """
 
     fraction: float = 0.5
-    sources: Literal["group", "label"] = "group"
+    sources: Sources = "group"
+    masked: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise ValueError(f"EditSettings.fraction must lie in (0, 1), got {self.fraction}.")
-        if self.sources not in ("group", "label"):
-            raise ValueError(f"EditSettings.sources must be group or label, got {self.sources!r}.")
-
-
-def choose_sources(
-    seed: int, indices: Sequence[int], groups: Sequence[int], *, real_groups: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The real image that each sample varies: drawn among those of its group by seed and sample index alone.
-
-    Args:
-        seed: The run's seed.
-        indices: Sample indices.
-        groups: The group of each sample.
-        real_groups: (N,) the groups of the real images.
-
-    Returns:
-        Positions among the real images, one a sample.
-
-    Raises:
-        ValueError: For a group without real images.
-    """
-    chosen = []
-    for index, group in zip(indices, groups, strict=True):
-        of_group = np.flatnonzero(real_groups == group)
-        if len(of_group) == 0:
-            raise ValueError(f"group {group} has no real image that could be varied; leave edit out or add some.")
-        chosen.append(int(of_group[np.random.default_rng([seed, index, _SOURCES]).integers(len(of_group))]))
-    return np.array(chosen, dtype=np.int64)
-
-
-def choose_others(
-    seed: int,
-    indices: Sequence[int],
-    groups: Sequence[int],
-    *,
-    real_groups: NDArray[np.int64],
-    group_labels: Sequence[int],
-) -> NDArray[np.int64]:
-    """As `choose_sources`, but among the real images of the label's other groups, to be moved into the sample's.
-
-    Args:
-        seed: The run's seed.
-        indices: Sample indices.
-        groups: The group of each sample.
-        real_groups: (N,) the groups of the real images.
-        group_labels: The label of every group.
-
-    Raises:
-        ValueError: For a label that has no real image outside the sample's group.
-    """
-    labels, chosen = np.asarray(group_labels), []
-    for index, group in zip(indices, groups, strict=True):
-        others = np.flatnonzero((labels[real_groups] == labels[group]) & (real_groups != group))
-        if len(others) == 0:
-            raise ValueError(
-                f"label {labels[group]} has no real image outside group {group}; set edit.sources to group."
-            )
-        chosen.append(int(others[np.random.default_rng([seed, index, _SOURCES]).integers(len(others))]))
-    return np.array(chosen, dtype=np.int64)
+        if self.sources not in get_args(Sources):
+            raise ValueError(f"EditSettings.sources must be {', '.join(get_args(Sources))}, got {self.sources!r}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,6 +88,7 @@ def edit_images(
     labels: Sequence[int] | None,
     settings: SamplerSettings,
     fraction: float,
+    masks: NDArray[np.bool_] | None = None,
     parts: Mapping[str, Parts] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[NDArray[np.uint8], float]:
@@ -154,6 +102,8 @@ def edit_images(
         labels: One an image for a class-conditional backbone, None for an unconditional one.
         settings: How the chain is solved and guided; a boosted start does not go with this one, nor does pruning.
         fraction: How far up the chain the images are noised, in [0, 1).
+        masks: (B, H, W), True where an image is redrawn; None: everywhere. A backbone whose chain is one of images
+            keeps every other pixel exactly; of a latent one the rest is what its autoencoder makes of the image.
         parts: What methods with trained parts have learnt, by the method's key.
         device: Where to compute.
 
@@ -173,6 +123,8 @@ def edit_images(
     pruning = [method.key for method in settings.guidance if method.particle_group > 1]
     if pruning:
         raise ValueError(f"pruned chains take another image's place and label; leave {pruning[0]} out.")
+    if masks is not None and masks.shape != images.shape[:3]:
+        raise ValueError(f"images of {images.shape[:3]} (B, H, W) need masks of that shape, got {masks.shape}.")
     check_backbone(backbone, settings)
     backbone = prepared(backbone, device=device, precision=settings.precision, engine=settings.engine)
     schedule = backbone.schedule.respaced(settings.steps)
@@ -185,13 +137,17 @@ def edit_images(
             with torch.no_grad():
                 states = backbone.encode(from_pixels(images[part]).to(device))
             require_finite(states, "the encoded image")
+            kept: list[Guidance] = []
+            if masks is not None:
+                redrawn = masks_of_states(masks[part], backbone.state_shape).to(device)
+                kept = [KeepOutsideMask(states=states, redrawn=redrawn)]
             x, cost = sample(
                 backbone.denoiser,
                 schedule,
                 SampleNoise(seed, indices[part], shape=backbone.state_shape, device=device),
                 label=label,
                 condition=backbone.condition(seed, indices[part], label),
-                guidance=[*methods, StartFromImages(images=states, fraction=fraction)],
+                guidance=[*methods, StartFromImages(images=states, fraction=fraction), *kept],
                 variance=settings.variance,
                 solver=settings.chain_solver,
                 space=backbone.space,

@@ -6,6 +6,7 @@ Shapes: B samples, C channels, H x W pixels; images are in [-1, 1].
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,6 +78,7 @@ def sample(
             arrival = _land(move, step, shifts, parents, noise)
             if parents is not None:
                 chain.follow(parents)
+            arrival = replace(arrival, x=_constrained(arrival.x, step, schedule, guidance, noise))
         x_t = arrival.x
         if on_step is not None:
             on_step(arrival)
@@ -93,6 +95,14 @@ def _start(schedule: NoiseSchedule, noise: NoiseSource, guidance: Sequence[Guida
 def _parents(guidance: Sequence[Guidance], estimate: Estimate, chain: Chain, noise: NoiseSource) -> Tensor | None:
     choices = [method.resample(estimate, chain, noise) for method in guidance]
     return next((parents for parents in choices if parents is not None), None)
+
+
+def _constrained(
+    x: Tensor, step: int, schedule: NoiseSchedule, guidance: Sequence[Guidance], noise: NoiseSource
+) -> Tensor:
+    for method in guidance:
+        x = method.constrain(x, step, schedule, noise)
+    return x
 
 
 def _land(move: Move, step: int, shifts: Sequence[Tensor], parents: Tensor | None, noise: NoiseSource) -> Arrival:

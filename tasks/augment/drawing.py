@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.sampling.draw import draw
-from minority.sampling.edit import choose_others, choose_sources, edit_images
+from minority.sampling.edit import edit_images
+from minority.sampling.edit_sources import choose_sources
 from minority.sampling.settings import SamplerSettings
 from tasks.augment.planning import UnitPlan
 from tasks.inputs.guidance_parts import open_parts
@@ -58,12 +59,15 @@ def draw_candidates(
         )
         return DrawnUnit(drawn.images, drawn.evaluations, drawn.root_ancestors)
     real = workspace.real
-    if edit.sources == "label":
-        sources = choose_others(
-            seed, plan.indices, plan.groups, real_groups=real.train_groups, group_labels=real.group_labels
-        )
-    else:
-        sources = choose_sources(seed, plan.indices, plan.groups, real_groups=real.train_groups)
+    sources = choose_sources(
+        seed,
+        plan.indices,
+        plan.groups,
+        real_groups=real.train_groups,
+        group_labels=real.group_labels,
+        among=edit.sources,
+        has_mask=real.train.has_mask if edit.masked else None,
+    )
     images, evaluations = edit_images(
         backbone,
         workspace.train_images[sources],
@@ -72,6 +76,7 @@ def draw_candidates(
         labels=labels,
         settings=sampler,
         fraction=edit.fraction,
+        masks=np.stack([real.train.mask(position) for position in sources]) if edit.masked else None,
         parts=parts,
         device=device,
     )

@@ -74,6 +74,7 @@ def candidate_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uin
     if drawn.sources is not None and config.edit is not None:
         rows["edited_source_id"] = [real.train.source_ids[position] for position in drawn.sources]
         rows["edited_fraction"] = np.full(plan.num_samples, config.edit.fraction, dtype=np.float32)
+    rows |= _source_groups(workspace, plan.num_samples, drawn.sources)
     if workspace.backbone.prompts is not None and condition is not None:
         # A branch goes on with its root ancestor's prompt.
         rows["prompt"] = workspace.backbone.prompts.chosen(config.seed, drawn.root_ancestors.tolist(), condition)
@@ -103,6 +104,7 @@ def real_rows(plan: UnitPlan, workspace: Workspace) -> tuple[NDArray[np.uint8], 
         "reason": ["real"] * plan.num_samples,
     }
     rows |= _zero_shot_columns(workspace, images, indices=[TRAINING_INDEX + i for i in plan.indices], labels=labels)
+    rows |= _source_groups(workspace, plan.num_samples)
     if workspace.factor_filter is not None:  # so that all units of a run have the same columns
         rows |= dict.fromkeys(("shows_label", "shows_attributes"), pa.nulls(plan.num_samples, pa.bool_()))
     return images, pa.table(rows)
@@ -145,6 +147,17 @@ def _shared_columns(
         "minority_score": scores.minority_score.astype(np.float32),
         "negative_elbo": scores.negative_elbo.astype(np.float32),
     }
+
+
+def _source_groups(
+    workspace: Workspace, num_samples: int, sources: NDArray[np.int64] | None = None
+) -> dict[str, object]:
+    """The groups that images were moved from, in every unit of a run that moves any; null where one was not moved."""
+    edit, groups = workspace.config.edit, workspace.real.train.groups
+    if edit is None or edit.sources == "group":
+        return {}
+    moved = pa.nulls(num_samples, pa.string()) if sources is None else [groups[position] for position in sources]
+    return {"edited_source_group": moved}
 
 
 def _zero_shot_columns(

@@ -18,7 +18,7 @@ from minority.training.text.adapter_files import save_adapted
 from minority.training.text.loop import CaptionedImages
 from tasks.backbone.model_card import command
 from tasks.backbone.progress_folder import TrainingFolder
-from tasks.backbone.train_text import quality_table
+from tasks.backbone.train_text import quality_table, write_quality
 from tasks.config.paths import project_path
 from tasks.config.runs import AdaptConfig
 from tasks.config.sections import AdapterConfig
@@ -144,6 +144,7 @@ Used by `backbone.adapters: [{config.out}]`, with prompts of the same words.
 """,
         encoding="utf-8",
     )
+    write_quality(folder, figures, prompts)
     return card
 
 

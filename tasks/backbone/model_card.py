@@ -17,6 +17,9 @@ from tasks.config.runs import AdaptConfig, TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import RealData
 
+#: The figures of a model card, for programs.
+QUALITY_FILE = "quality.json"
+
 #: Settings that decide where things are done, not what comes out.
 _OF_THIS_MACHINE = ("out", "device", "processes")
 

@@ -25,7 +25,7 @@ from minority.runtime.image_arrays import choose_images
 from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
-from tasks.backbone.model_card import model_card
+from tasks.backbone.model_card import QUALITY_FILE, model_card
 from tasks.backbone.progress_folder import TrainingFolder
 from tasks.backbone.train_text import PICTURE, evaluate_text_backbone, train_text_backbone
 from tasks.backbone.training_processes import train_in_processes
@@ -40,8 +40,6 @@ from tasks.inputs.workspace import choose_device
 OnEvaluation = Callable[[Path], None]
 #: Of every combination of conditions, at least, for the card.
 _LEAST_SAMPLES = 16
-#: The figures of the model card, for programs.
-QUALITY_FILE = "quality.json"
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -55,6 +53,7 @@ def train(config: TrainBackboneConfig) -> str:
         with stage("training", unit="steps") as on_done:
             train_text_backbone(config, config.text, on_done=on_done)
         if config.quality is None:
+            (project_path(config.out) / QUALITY_FILE).unlink(missing_ok=True)
             return str(project_path(config.out))
         evaluate_text_backbone(config, config.text)
         picture = progress_folder(config) / PICTURE

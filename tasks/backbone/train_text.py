@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from datasets.contact_sheet import contact_sheet
+from datasets.storage.canonical import canonical_json
 from datasets.storage.escaping import for_markdown
 from minority.backbones import load_backbone
 from minority.backbones.text.folder import TextToImage
@@ -16,7 +18,7 @@ from minority.evaluation.prompt_quality import PromptQuality, PromptQualitySetti
 from minority.training import Progress
 from minority.training.text.loop import CaptionedImages, train_text_model
 from minority.training.text.networks import build_parts, save_parts
-from tasks.backbone.model_card import command
+from tasks.backbone.model_card import QUALITY_FILE, command
 from tasks.backbone.progress_folder import TrainingFolder
 from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
@@ -105,6 +107,7 @@ def evaluate_text_backbone(config: TrainBackboneConfig, text: TextModelConfig) -
     picture.write_bytes(contact_sheet(rows, image_shape=real.train.image_shape, columns=_A_ROW))
     card = folder / "README.md"
     card.write_text(_card(config, text, real, figures, prompts), encoding="utf-8")
+    write_quality(folder, figures, prompts)
     return card
 
 
@@ -112,6 +115,14 @@ def progress_folder(config: TrainBackboneConfig) -> Path:
     """What the run tells while it runs, its checkpoints included."""
     out = project_path(config.out)
     return out.with_name(f"{out.name}.progress")
+
+
+def write_quality(folder: Path, quality: PromptQuality, prompts: Prompts) -> None:
+    """Write the figures of the card for programs, the prompt that is obeyed least by its text."""
+    group, share = quality.worst
+    worst = {"prompt": prompts.texts[group][0], "obeyed": share}
+    figures = asdict(quality) | {"worst": worst, "memorised": quality.memorised}
+    (folder / QUALITY_FILE).write_bytes(canonical_json(figures))
 
 
 def quality_table(quality: PromptQuality, settings: PromptQualitySettings, prompts: Prompts) -> str:

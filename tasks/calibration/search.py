@@ -49,7 +49,7 @@ class Measurement:
 
 def candidates_of(config: CalibrateConfig) -> Sequence[Candidate]:
     """Every candidate that the search could try, the baselines first."""
-    return config.calibration.space.candidates(config.sampler)
+    return config.calibration.space.candidates(config.sampler, by_prompts=_by_prompts(config))
 
 
 def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int) -> list[Measurement]:
@@ -61,14 +61,14 @@ def plan_rung(config: CalibrateConfig, done: Sequence[Measurement], *, rung: int
         rung: 0, 1, ...
     """
     settings, candidates, measured = config.calibration, candidates_of(config), read_measured(config, done)
-    start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
+    start = _start(config)
     sizes = rung_sizes(settings, candidates=len(start))
     if rung >= len(sizes):
         return []
     most = max(counts.samples for counts in measured)
 
     def untried(parent: int) -> list[int]:
-        near = settings.space.neighbours(config.sampler, parent, seed=config.seed)
+        near = settings.space.neighbours(config.sampler, parent, seed=config.seed, by_prompts=_by_prompts(config))
         return [i for i in near if measured[i].samples == 0]
 
     survivors = [i for i, counts in enumerate(measured) if counts.samples == most]
@@ -98,7 +98,7 @@ def plan_verification(config: CalibrateConfig, done: Sequence[Measurement]) -> l
     candidates, measured = candidates_of(config), read_measured(config, done)
     costs = _costs(config, measured)
     winning = [i for i in winners(config, measured).values() if i is not None]
-    chosen = sorted({*range(len(baselines(config.sampler))), *winning})
+    chosen = sorted({*range(len(baselines(config.sampler, by_prompts=_by_prompts(config)))), *winning})
     budget = config.calibration.budget * config.calibration.verification
     if budget == 0:
         return []
@@ -115,7 +115,7 @@ def check_budget(config: CalibrateConfig) -> None:
         InputError: Naming the least budget.
     """
     settings, candidates = config.calibration, candidates_of(config)
-    start = settings.space.start(config.sampler, limit=settings.candidates, seed=config.seed)
+    start = _start(config)
     backbone = open_workspace(config.augment()).backbone
     costs = [expected_cost(candidates[i].sampler, backbone) for i in start]
     least = least_budget(settings, costs, particle_group=common_particle_group(candidates))
@@ -233,6 +233,19 @@ def calibration_store(workspace: Workspace, config: CalibrateConfig) -> Store:
     """Where one calibration keeps what it measures and finds."""
     recipe = config.recipe(backbone_identity=workspace.backbone.identity, real_digest=workspace.real.digest)
     return Store(config.store).child(config.name).child("calibrations").child(recipe)
+
+
+def _start(config: CalibrateConfig) -> list[int]:
+    """The candidates that the search starts with."""
+    settings = config.calibration
+    return settings.space.start(
+        config.sampler, limit=settings.candidates, seed=config.seed, by_prompts=_by_prompts(config)
+    )
+
+
+def _by_prompts(config: CalibrateConfig) -> bool:
+    """Whether a text-to-image backbone draws, whose plain samples keep classifier-free guidance."""
+    return config.backbone.prompts is not None
 
 
 def _costs(config: CalibrateConfig, measured: Sequence[Measured]) -> list[float]:

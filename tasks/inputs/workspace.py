@@ -20,6 +20,7 @@ from minority.backbones.text.adapters import AdapterSettings
 from minority.backbones.text.folder import TextToImage, family_of
 from minority.backbones.text.prompts import Prompts
 from minority.features import Extractor, build_extractor
+from minority.sampling.edit import EditSettings
 from minority.sampling.two_stage import join_stages
 from minority.selection.labelling import Labeller
 from minority.selection.verdicts import CandidateFilter
@@ -192,17 +193,35 @@ def _open_models(config_json: str) -> Models:
     device = prepare_device(config.device)
     real = planned_real_data(config)
     backbone = open_fitting_backbone(config.backbone, real)
-    if config.edit is not None and config.edit.sources == "label" and backbone.factors is None and not backbone.prompts:
-        raise InputError(
-            f"edit.sources is label, but backbone {backbone.name} is told no attributes, so it would move no image "
-            "into another group; set it to group, or train a backbone with conditions (train-backbone)."
-        )
+    if config.edit is not None:
+        _require_editable(config.edit, backbone, real)
     images = real.train_images
     backbone = backbone.to(device)
     recipe = config.recipe(backbone_identity=backbone.identity, real_digest=real.digest)
     run = RunIdentity(config, recipe, real_digest=real.digest)
     extract = _extractor(config, backbone, images, real.train.labels, device=device)
     return Models(run=run, real=real, backbone=backbone, extract=extract, train_images=images, device=device)
+
+
+def _require_editable(edit: EditSettings, backbone: Backbone, real: RealData) -> None:
+    """Refuse edits that the backbone could not tell from others, and masks that the set has not."""
+    knows_attributes = backbone.factors is not None or backbone.prompts is not None
+    knows_groups = knows_attributes or (backbone.num_classes is not None and real.has_one_group_a_label)
+    if edit.sources == "label" and not knows_attributes:
+        raise InputError(
+            f"edit.sources is label, but backbone {backbone.name} is told no attributes, so it would move no image "
+            "into another group; set it to group, or train a backbone with conditions (train-backbone)."
+        )
+    if edit.sources == "other_groups" and not knows_groups:
+        raise InputError(
+            f"edit.sources is other_groups, but backbone {backbone.name} is not told the group that it draws, so it "
+            "would move no image there; set it to group, or take a backbone with prompts or conditions."
+        )
+    if edit.masked and real.train.has_mask is None:
+        raise InputError(
+            "edit.masked is set, but the set has no masks; name the column of its table that has them "
+            "(dataset.table.mask_column)."
+        )
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """The search for sampler settings, on candidates whose yields are known."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -310,6 +311,25 @@ def test_settings_in_use_are_compared_with_what_is_found_and_may_win():
         assert start[:4] == [0, 1, 2, 3]
         assert samplers.count(base) == samplers.count(base.plain()) == 1
     assert 3 not in space.neighbours(declared, 4, seed=0)
+
+
+def test_the_baselines_of_a_text_to_image_backbone_keep_classifier_free_guidance():
+    space, guide, free = CalibrationSpace(), SelfGuidance(scale=6.0), ClassifierFree(scale=2.0)
+    base = SamplerSettings(steps="leading25", solver="ddim", classifier_free=free, self_guidance=guide)
+
+    by_prompts = space.candidates(base, by_prompts=True)
+    by_labels = space.candidates(base)
+
+    assert [candidate.name for candidate in by_prompts[:4]] == [*BASELINES, PRESENT]
+    assert by_prompts[0].sampler.guidance == [free]
+    assert all(candidate.sampler.classifier_free == free for candidate in by_prompts)
+    assert by_labels[0].sampler.guidance == []
+    plain = replace(base, self_guidance=None)
+    # Plain sampling is in use: nothing is compared twice.
+    assert [c.sampler for c in space.candidates(plain, by_prompts=True)].count(plain) == 1
+    start = space.start(plain, limit=12, seed=0, by_prompts=True)
+    assert start[:3] == [0, 1, 2]
+    assert not {0, 1, 2} & set(space.neighbours(plain, start[5], seed=0, by_prompts=True))
 
 
 def test_a_space_smaller_than_the_limit_is_searched_whole():

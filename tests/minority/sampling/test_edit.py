@@ -80,3 +80,23 @@ def test_fractions_and_labels_that_do_not_fit_are_refused(modes, tiny_backbone):
         edit(load_backbone(tiny_backbone), images, 0.5)
     with pytest.raises(ValueError, match="as many indices"):
         edit_images(backbone, images, seed=0, indices=[1], labels=None, settings=PLAIN, fraction=0.5)
+
+
+def test_outside_its_mask_an_image_keeps_every_pixel_and_inside_it_becomes_another(modes):
+    backbone, _ = modes
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+    masks = np.zeros((40, 4, 4), dtype=bool)
+    masks[:, 1:, :3] = True
+
+    made, _ = edit_images(
+        backbone, images, seed=0, indices=range(40), labels=None, settings=PLAIN, fraction=0.95, masks=masks
+    )
+
+    np.testing.assert_array_equal(made[~masks], images[~masks])
+    # What is redrawn is of either mode, 64 or 191, give or take the mixture's deviation.
+    near = np.minimum(np.abs(made[masks].astype(int) - 64), np.abs(made[masks].astype(int) - 191))
+    assert np.median(near) < 20
+    with pytest.raises(ValueError, match="need masks of that shape"):
+        edit_images(
+            backbone, images, seed=0, indices=range(40), labels=None, settings=PLAIN, fraction=0.5, masks=masks[:, 1:]
+        )

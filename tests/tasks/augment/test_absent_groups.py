@@ -1,6 +1,5 @@
 """A run that also fills a combination without real images: what its units hold, and what the gate makes of them."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -8,7 +7,6 @@ import torch
 from datasets.runs.units import read_unit_rows
 from minority.backbones import save_folder
 from minority.diffusion.schedule import NoiseSchedule
-from minority.sampling.edit import choose_others
 from tasks.augment.candidates import Candidates
 from tasks.augment.gate import REFUSED_GROUP
 from tasks.augment.planning import plan_real, plan_round, quotas
@@ -153,18 +151,6 @@ def test_an_edit_moves_images_of_the_labels_other_groups_and_names_them(settings
     assert {group_of[source] for source in drawn["edited_source_id"]} == {"shape=standing,colour=red"}
     assert drawn["edited_fraction"].to_numpy() == pytest.approx(0.4)
     assert drawn["edited_source_id"].nunique() > 5
-
-
-def test_sources_of_other_groups_are_a_function_of_seed_and_index():
-    real_groups, labels = np.repeat([0, 1, 2], 10), [0, 0, 1, 1]
-
-    whole = choose_others(3, range(40), [0] * 40, real_groups=real_groups, group_labels=labels)
-    part = choose_others(3, range(7, 9), [0] * 2, real_groups=real_groups, group_labels=labels)
-
-    assert set(real_groups[whole]) == {1}
-    np.testing.assert_array_equal(part, whole[7:9])
-    with pytest.raises(ValueError, match="no real image outside group 2"):
-        choose_others(3, [0], [2], real_groups=real_groups, group_labels=labels)
 
 
 @pytest.mark.parametrize(

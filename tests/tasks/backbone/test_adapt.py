@@ -43,7 +43,11 @@ def test_files_pictures_and_card_are_written_and_the_adapter_is_read_again(tmp_p
         "pytorch_lora_weights.safetensors",
         "learned_embeds.safetensors",
         "README.md",
+        "quality.json",
     }
+    figures = json.loads((folder / "quality.json").read_text())
+    assert figures["worst"]["prompt"].startswith("a <")
+    assert f"{figures['obeyed']:.1%} of {figures['samples']}" in card
     assert [picture.name for picture in pictures] == ["samples-00000002.png"]
     assert Image.open(pictures[0]).width > 8 * 48
     lines = (progress_folder(adapting) / "losses.jsonl").read_text().splitlines()
