@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STORE ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs bench clean
+.PHONY: help setup demo test test-slow check format docs notebooks bench clean
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ format: $(READY) ## Mend formatting and what lint can mend
 
 docs: $(READY) ## Build the documentation's pages into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: $(READY) ## Run the notebooks (2 min); one of them reads what `minority augment digits` left in STORE
+	STORE=$(abspath $(STORE)) $(BIN)/jupyter execute --startup_timeout=300 examples/notebooks/*.ipynb
 
 bench: $(READY) ## Print yield and downstream gain of the digits preset (20 min; benchmarks/README.md has the other tables)
 	$(BIN)/python -m benchmarks.digits --store $(STORE)/benchmark

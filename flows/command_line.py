@@ -1,5 +1,9 @@
 """The command line: `minority COMMAND`. Exits 0 when done, 1 when a run failed, 2 on bad input, with one clear line."""
 
+from flows.interruption import end_on_signals  # first: what follows takes a second
+
+# isort: split
+
 import importlib.metadata
 import os
 from pathlib import Path
@@ -14,7 +18,6 @@ from flows.shell import (  # sets Prefect up before anything imports it
     BACKBONE,
     Flags,
     Settings,
-    end_on_term,
     errors_in_one_line,
     fail_if_strict,
     require_plain_arguments,
@@ -58,7 +61,7 @@ def main() -> None:
     """Run the command line."""
     ready_streams()
     require_plain_arguments()
-    end_on_term()
+    end_on_signals()
     app()
 
 

@@ -3,17 +3,17 @@
 import linecache
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from datasets.storage.escaping import for_terminal
+from flows.interruption import EXIT_CODE, tell_interrupted
 from flows.output import WANTED, say
 
 # Set before anything imports Prefect. A user's own settings win.
@@ -63,6 +63,9 @@ def errors_in_one_line() -> Iterator[None]:
             typer.echo(for_terminal(traceback.format_exc()), err=True)
         typer.echo(f"error: {_visible(error)}", err=True)
         raise typer.Exit(2) from None
+    except (KeyboardInterrupt, typer.Abort):
+        tell_interrupted()
+        sys.exit(EXIT_CODE)
     except RuntimeError as error:
         server = str(error).removeprefix("Failed to reach API at ")  # Prefect has no type of its own for it
         if server != str(error):
@@ -77,9 +80,6 @@ def errors_in_one_line() -> Iterator[None]:
             raise typer.Exit(1) from None
         typer.echo(f"failed: {_visible(error)}", err=True)
         raise typer.Exit(2 if isinstance(error.__cause__, (ValueError, OSError)) else 1) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on.", err=True)
-        sys.exit(130)
     except Exception as error:
         if not type(error).__module__.startswith(("httpx", "httpcore", "prefect.exceptions")):
             raise
@@ -124,15 +124,6 @@ def require_plain_arguments() -> None:
         if for_terminal(text) != text:
             say(f"error: the argument {argument!r:.200} holds control characters; leave them out.", err=True)
             sys.exit(2)
-
-
-def end_on_term() -> None:
-    """A TERM ends a command as a Ctrl-C does."""
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 class _OneLine(logging.Formatter):
