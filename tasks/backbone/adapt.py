@@ -33,7 +33,7 @@ _MOST_ROWS = 12
 _CHECKPOINT = "adapter.pt"
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="adapt to {config.name}", cache_policy=NO_CACHE, persist_result=False)
 def adapt_backbone(config: AdaptConfig) -> str:
     """Learn from the last checkpoint on, or from the start; evaluate; write the card. Returns the adapter's folder.
 

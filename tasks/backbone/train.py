@@ -44,7 +44,7 @@ _LEAST_SAMPLES = 16
 QUALITY_FILE = "quality.json"
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="train {config.name}", cache_policy=NO_CACHE, persist_result=False)
 def train(config: TrainBackboneConfig) -> str:
     """Train, from the last checkpoint where there is one. Returns the backbone's folder.
 

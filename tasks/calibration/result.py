@@ -69,7 +69,7 @@ def real_reference(workspace: Workspace) -> Measured | None:
     )
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="result of {config.name}", **TRIED_AGAIN)
 def write_calibration(
     config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
 ) -> CalibrationSummary:

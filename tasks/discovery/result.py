@@ -44,7 +44,7 @@ class DiscoverySummary:
     sheets: str
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="result of {config.name}", **TRIED_AGAIN)
 def write_discovery(config: DiscoverConfig) -> DiscoverySummary:
     """Write table, contact sheets and summary, and show them as an artifact; see `write_result`."""
     summary = write_result(config)

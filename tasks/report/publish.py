@@ -80,7 +80,7 @@ class RunSummary:
         return not self.shortfall and not self.skipped
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="report on {config.name}", **TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
@@ -95,7 +95,7 @@ def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run), skipped=skipped))
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="report on {config.name}", **TRIED_AGAIN)
 def report_comparison(config: DownstreamConfig) -> RunSummary:
     """Render the report of a comparison on a published run, beside its results, and show its parts."""
     assert config.manifest is not None, "resolved"

@@ -117,7 +117,7 @@ def wait_for_approval(config: AugmentConfig, rounds: int) -> Decisions | Rejecti
     raise AssertionError("it is asked until there is an answer")
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="review of {config.name}", **TRIED_AGAIN)
 def write_review_page(config: AugmentConfig, rounds: int) -> ReviewPage:
     """Write the gallery of a run that is not published yet, and show it in Prefect."""
     rows, units = _rows(config, rounds)
