@@ -19,7 +19,8 @@ _FORM = ConfigForm(TrainBackboneConfig)
 
 @flow(name="backbone", flow_run_name="backbone {config.name}", task_runner=task_runner(), validate_parameters=True)
 def train_backbone(
-    config: Annotated[TrainBackboneConfig, _FORM], overrides: Annotated[dict[str, Any] | None, OverridesForm(_FORM)] = None
+    config: Annotated[TrainBackboneConfig, _FORM],
+    overrides: Annotated[dict[str, Any] | None, OverridesForm(_FORM)] = None,
 ) -> str:
     """Train a backbone on the training split alone, and write it with its model card.
 

@@ -187,9 +187,10 @@ def _below(section: _Schema) -> Iterator[_Schema]:
 
 def _limit(node: _Schema, setting: str) -> None:
     """Put the largest number that makes sense at every number of a setting."""
+    most = largest(setting)
     for option in [node, *node.get("anyOf", []), *_below(node)]:
-        if option.get("type") in ("integer", "number") and not {"maximum", "exclusiveMaximum"} & option.keys():
-            if (most := largest(setting)) is not None:
-                option["maximum"] = most
+        is_number = option.get("type") in ("integer", "number")
+        if is_number and most is not None and not {"maximum", "exclusiveMaximum"} & option.keys():
+            option["maximum"] = most
         if option is not node and ("items" in option or "anyOf" in option):
             _limit(option, setting)

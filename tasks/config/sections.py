@@ -450,9 +450,10 @@ class BackboneArchitecture(Section):
     down_block_types: Annotated[
         tuple[str, ...], Field(description="A diffusers block for each stage on the way down; Attn... has attention.")
     ] = ("DownBlock2D", "AttnDownBlock2D")
-    up_block_types: Annotated[
-        tuple[str, ...], Field(description="The same for the way up, in the opposite order.")
-    ] = ("AttnUpBlock2D", "UpBlock2D")
+    up_block_types: Annotated[tuple[str, ...], Field(description="The same for the way up, in the opposite order.")] = (
+        "AttnUpBlock2D",
+        "UpBlock2D",
+    )
     attention_head_dim: Annotated[int, Field(ge=1, description="Channels of an attention head.")] = 16
     norm_num_groups: Annotated[
         int, Field(ge=1, description="Groups of group normalisation; divides the channels of every stage.")

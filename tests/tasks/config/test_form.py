@@ -42,14 +42,16 @@ def test_every_setting_has_a_text_and_an_example_that_it_takes(entrypoint):
     settings = dict(settings_in(schema))
 
     assert len(settings) > 20
-    assert [place for place, node in settings.items() if len(node.get("description", "")) < 8] == []
+    assert [place for place, node in settings.items() if len(node.get("description", "")) < 6] == []
     for place, node in settings.items():
         (example,) = node["examples"]
         errors = Draft202012Validator(node | {"definitions": schema["definitions"]}).iter_errors(example)
         assert [error.message for error in errors] == [], place
 
 
-@pytest.mark.parametrize("entry", DEPLOYMENTS, ids=lambda entry: f"{entry['entrypoint'].split('.')[-1]}-{entry['name']}")
+@pytest.mark.parametrize(
+    "entry", DEPLOYMENTS, ids=lambda entry: f"{entry['entrypoint'].split('.')[-1]}-{entry['name']}"
+)
 def test_the_form_of_a_deployment_has_the_settings_of_its_reader_alone(entry):
     dataset = entry["parameters"]["config"].get("dataset")
     definitions = schema_of(entry["entrypoint"])["definitions"]
