@@ -2,7 +2,7 @@
 
 from functools import partial
 from logging import INFO, WARNING
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -19,12 +19,14 @@ from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_run
 from tasks.augment.units import generate_units
 from tasks.checks import account_of_images, check_inputs
+from tasks.config.form import ConfigForm, OverridesForm
 from tasks.config.presets import validate
 from tasks.config.runs import AugmentConfig, with_resolved_store
 from tasks.downstream.trainings import has_arms
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.execution.run_names import name_run
 from tasks.inputs.feature_parts import FeaturePart, feature_parts, make_features
 from tasks.inputs.fitting import fit_once
 from tasks.inputs.guidance_parts import methods_to_learn
@@ -33,9 +35,13 @@ from tasks.inputs.workspace import Workspace, open_workspace
 from tasks.report.publish import RunSummary, write_report
 from tasks.review.approval import Rejection, require_resumable, wait_for_approval
 
+_FORM = ConfigForm(AugmentConfig)
 
-@flow(name="augment", task_runner=task_runner(), validate_parameters=True)
-def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> RunSummary | State[Any]:
+
+@flow(name="augment", flow_run_name="augment {config.name}", task_runner=task_runner(), validate_parameters=True)
+def augment(
+    config: Annotated[AugmentConfig, _FORM], overrides: Annotated[dict[str, Any] | None, OverridesForm(_FORM)] = None
+) -> RunSummary | State[Any]:
     """Fill every group of a dataset up to its quota with rare, real-looking, new samples, and publish it.
 
     Args:
@@ -48,6 +54,7 @@ def augment(config: AugmentConfig, overrides: dict[str, Any] | None = None) -> R
     config = with_resolved_store(validate(AugmentConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     require_resumable(config)
     models = check_inputs(config)
+    name_run("augment", config.name, models.recipe)
     get_run_logger().info(account_of_images(config.dataset))
     with running(models.run):
         extract_features(feature_parts(models), config)

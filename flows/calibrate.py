@@ -1,7 +1,7 @@
 """The flow that finds sampler settings: most kept samples per unit of compute, as valid and diverse as demanded."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
@@ -17,17 +17,23 @@ from tasks.calibration.search import (
     plan_verification,
 )
 from tasks.checks import account_of_images, check_models
+from tasks.config.form import ConfigForm, OverridesForm
 from tasks.config.presets import validate
 from tasks.config.runs import CalibrateConfig, with_resolved_store
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.execution.run_names import name_run
 from tasks.inputs.feature_parts import feature_parts
 from tasks.inputs.fitting import fit_once
 
+_FORM = ConfigForm(CalibrateConfig)
 
-@flow(name="calibrate", task_runner=task_runner(), validate_parameters=True)
-def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) -> CalibrationSummary:
+
+@flow(name="calibrate", flow_run_name="calibrate {config.name}", task_runner=task_runner(), validate_parameters=True)
+def calibrate(
+    config: Annotated[CalibrateConfig, _FORM], overrides: Annotated[dict[str, Any] | None, OverridesForm(_FORM)] = None
+) -> CalibrationSummary:
     """Search sampler settings within a budget, and verify the best on fresh seeds against plain and published ones.
 
     Args:
@@ -37,6 +43,8 @@ def calibrate(config: CalibrateConfig, overrides: dict[str, Any] | None = None) 
     config = with_resolved_store(validate(CalibrateConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     models = check_models(config.augment())
     check_budget(config)
+    recipe = config.recipe(backbone_identity=models.backbone.identity, real_digest=models.real.digest)
+    name_run("calibrate", config.name, recipe)
     get_run_logger().info(account_of_images(config.dataset))
     extract_features(feature_parts(models), config.augment())
     fit_once(config.augment(), scores=False)

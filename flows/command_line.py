@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from flows.deployed import deployed
 from flows.options import Debug, Json, Quiet, Verbose, shared
 from flows.output import WANTED, note, progress, result, say
 from flows.own_data import own_data
@@ -32,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(own_data)
+app.add_typer(deployed)
 app.add_typer(tools)
 
 

@@ -1,12 +1,13 @@
 """The flow that looks for hidden groups: images that biased models get wrong."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
 
 from tasks.checks import account_of_images
+from tasks.config.form import ConfigForm, OverridesForm
 from tasks.config.presets import validate
 from tasks.config.runs import DiscoverConfig, with_resolved_store
 from tasks.discovery.result import DiscoverySummary, write_discovery
@@ -14,10 +15,15 @@ from tasks.discovery.search import draw_plain_samples, fit_biased_model, open_se
 from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
+from tasks.execution.run_names import name_run
+
+_FORM = ConfigForm(DiscoverConfig)
 
 
-@flow(name="discover", task_runner=task_runner(), validate_parameters=True)
-def discover(config: DiscoverConfig, overrides: dict[str, Any] | None = None) -> DiscoverySummary:
+@flow(name="discover", flow_run_name="discover {config.name}", task_runner=task_runner(), validate_parameters=True)
+def discover(
+    config: Annotated[DiscoverConfig, _FORM], overrides: Annotated[dict[str, Any] | None, OverridesForm(_FORM)] = None
+) -> DiscoverySummary:
     """Train biased models, collect what they get wrong, and write it as a table with contact sheets.
 
     Args:
@@ -26,7 +32,7 @@ def discover(config: DiscoverConfig, overrides: dict[str, Any] | None = None) ->
     """
     config = with_resolved_store(validate(DiscoverConfig, config.model_dump(mode="json"), overrides=overrides or {}))
     get_run_logger().info(account_of_images(config.dataset))
-    open_search(config)
+    name_run("discover", config.name, open_search(config).recipe)
     demand = Demand(workers=config.workers, device=config.device)
     if labels := plan_samples(config):
         with stage("drawing", unit="classes") as on_done:

@@ -1,7 +1,6 @@
-"""Commands for images of one's own: look at them, write presets, hand these to a Prefect server."""
+"""Commands for images of one's own: look at them, write presets, tell what runs of them cost."""
 
 import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -252,27 +251,3 @@ def _show_headroom(groups: "Sequence[Any]") -> None:
             low, high = found.interval
             points = f"{100 * found.gain:+.1f} points ({100 * low:+.1f} ... {100 * high:+.1f})"
             say(f"    twice as many: {points}")
-
-
-@own_data.command()
-@shared("config", "json")
-def deploy(
-    name: Annotated[str, typer.Argument(help="A preset's name; all flows of that name are deployed.")],
-) -> None:
-    """Hand the presets of one name to the Prefect server of PREFECT_API_URL.
-
-    Example: `minority deploy faces`
-    """
-    with errors_in_one_line():
-        from tasks.config.preset_files import deployments_of
-
-        file, flows = deployments_of(name)
-        command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", "deploy", "--prefect-file", str(file)]
-        for flow in flows:
-            command += ["--name", f"{flow}/{name}"]
-        ended = subprocess.run(command, check=False, stdout=sys.stderr)
-        if ended.returncode:
-            say(f"failed: prefect deploy ended with exit code {ended.returncode}.", err=True)
-            raise typer.Exit(1)
-        deployed = [f"{flow}/{name}" for flow in flows]
-        result(lambda: {"deployed": deployed}, show=lambda: say(f"deployed: {', '.join(deployed)}"))

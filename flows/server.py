@@ -59,6 +59,20 @@ def require_server() -> None:
         _start()
 
 
+def require_named_server() -> None:
+    """Find out whether the server of PREFECT_API_URL answers.
+
+    Raises:
+        ServerError: It does not, or none is named.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ServerError(
+            "PREFECT_API_URL is not set; name the server whose workers are meant, e.g. http://HOST:4200/api."
+        )
+    _ask(url)
+
+
 def _ask(url: str) -> None:
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:

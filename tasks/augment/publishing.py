@@ -30,7 +30,7 @@ _PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "scikit-learn", "torch")
 _CHOICE = ("kept", "reason", "near_duplicate_group")
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="publish {config.name}", **TRIED_AGAIN)
 def publish_run(config: AugmentConfig, rounds: int, decisions: Decisions | None = None) -> str:
     """Publish what the units of so many rounds hold. Returns the manifest's URL; the same again changes nothing.
 

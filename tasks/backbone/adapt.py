@@ -23,7 +23,8 @@ from tasks.config.paths import project_path
 from tasks.config.runs import AdaptConfig
 from tasks.config.sections import AdapterConfig
 from tasks.errors import InputError
-from tasks.execution.progress import show_picture, stage
+from tasks.execution.progress import stage
+from tasks.execution.showing import artifact_key, show_picture
 from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import open_fitting_backbone, prepare_device
@@ -33,7 +34,7 @@ _MOST_ROWS = 12
 _CHECKPOINT = "adapter.pt"
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="adapt to {config.name}", cache_policy=NO_CACHE, persist_result=False)
 def adapt_backbone(config: AdaptConfig) -> str:
     """Learn from the last checkpoint on, or from the start; evaluate; write the card. Returns the adapter's folder.
 
@@ -43,7 +44,11 @@ def adapt_backbone(config: AdaptConfig) -> str:
     with stage("adapting", unit="steps") as on_done:
 
         def show(picture: Path) -> None:
-            show_picture(picture, key=f"{config.name}-{picture.stem}", description="Plain samples while it adapts")
+            show_picture(
+                picture.read_bytes(),
+                key=artifact_key(config.name, picture.stem),
+                description="Plain samples while it adapts",
+            )
 
         folder = learn(config, on_done=on_done, on_picture=show)
     evaluate_adapter(config)

@@ -32,7 +32,8 @@ from tasks.backbone.training_processes import train_in_processes
 from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.errors import InputError
-from tasks.execution.progress import show_picture, stage
+from tasks.execution.progress import stage
+from tasks.execution.showing import artifact_key, show_picture
 from tasks.inputs.planned_groups import GroupValues
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
@@ -42,7 +43,7 @@ OnEvaluation = Callable[[Path], None]
 _LEAST_SAMPLES = 16
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="train {config.name}", cache_policy=NO_CACHE, persist_result=False)
 def train(config: TrainBackboneConfig) -> str:
     """Train, from the last checkpoint where there is one. Returns the backbone's folder.
 
@@ -57,7 +58,9 @@ def train(config: TrainBackboneConfig) -> str:
             return str(project_path(config.out))
         evaluate_text_backbone(config, config.text)
         picture = progress_folder(config) / PICTURE
-        show_picture(picture, key=f"{config.name}-samples", description="Plain samples by their prompts")
+        show_picture(
+            picture.read_bytes(), key=artifact_key(config.name, "samples"), description="Plain samples by their prompts"
+        )
         return str(project_path(config.out))
     check_data(config, load_real_data(config.dataset))
     with stage("training", unit="steps") as on_done:
@@ -66,7 +69,11 @@ def train(config: TrainBackboneConfig) -> str:
             on_done(step, config.training.steps)
 
         def show(picture: Path) -> None:
-            show_picture(picture, key=f"{config.name}-{picture.stem}", description="Plain samples while it trains")
+            show_picture(
+                picture.read_bytes(),
+                key=artifact_key(config.name, picture.stem),
+                description="Plain samples while it trains",
+            )
 
         if config.processes > 1:
             train_in_processes(config, folder=progress_folder(config), on_step=report, on_evaluation=show)

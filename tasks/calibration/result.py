@@ -19,7 +19,10 @@ from tasks.calibration.frontier_plot import Point, frontier_picture
 from tasks.calibration.search import Measurement, calibration_store, candidates_of, diversity_of, read_measured, winners
 from tasks.config.runs import CalibrateConfig
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.execution.showing import artifact_key, show_picture
 from tasks.inputs.workspace import Workspace, open_workspace
+
+_PICTURE = "frontier.png"
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,17 @@ def real_reference(workspace: Workspace) -> Measured | None:
     )
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="result of {config.name}", **TRIED_AGAIN)
 def write_calibration(
     config: CalibrateConfig, search: Sequence[Measurement], verification: Sequence[Measurement]
 ) -> CalibrationSummary:
     """Write result, picture and preset, and show them as an artifact; see `write_result`."""
     summary = write_result(config, search, verification)
     create_markdown_artifact(_markdown(summary), key="calibration", description="What the calibration found")
+    picture = calibration_store(open_workspace(config.augment()), config).read(_PICTURE)
+    show_picture(
+        picture, key=artifact_key(config.name, "frontier"), description="Valid and kept samples of every candidate"
+    )
     return summary
 
 
@@ -111,7 +118,7 @@ def write_result(
         for i, (candidate, found) in enumerate(zip(candidates, searched, strict=True))
         if found.samples
     ]
-    store.write("frontier.png", frontier_picture(points, validity_floor=config.calibration.validity_floor))
+    store.write(_PICTURE, frontier_picture(points, validity_floor=config.calibration.validity_floor))
     store.write("preset.yaml", summary.preset.encode())
     result = _result(config, candidates, searched, verified)
     told = {name: value for name, value in asdict(summary).items() if name != "figures"}

@@ -44,6 +44,11 @@ _BOUNDLESS = {"seed"}
 MOST_CANDIDATES = 10**8
 
 
+def largest(setting: str) -> int | None:
+    """The most that a setting of this name may be, wherever it stands; None where any number is allowed."""
+    return None if setting in _BOUNDLESS else _MOST_OF.get(setting, _MOST)
+
+
 def require_sane_numbers(settings: Any) -> None:
     """Refuse numbers that no machine could obey, and those that are none.
 
@@ -55,10 +60,10 @@ def require_sane_numbers(settings: Any) -> None:
     """
     for key, number in _numbers(settings):
         name = key.rsplit(".", 1)[-1]
-        most = _MOST_OF.get(name, _MOST)
+        most = largest(name)
         if not math.isfinite(number):
             raise ValueError(f"{key} must be a finite number, got {number}.")
-        if name not in _BOUNDLESS and abs(number) > most:
+        if most is not None and abs(number) > most:
             raise ValueError(f"{key} must be at most {most:,}, got {number:,}.")
 
 

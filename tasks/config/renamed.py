@@ -1,7 +1,8 @@
 """Settings that had another name before: read under both names, hashed under the former one, so that recipes stay."""
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -50,6 +51,19 @@ def new_name(path: str) -> str:
     for part in path.split("."):
         parts.append(_new_name(".".join([*parts, part])))
     return ".".join(parts)
+
+
+def names_of(path: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Every name by which a setting is read, as its parts: that of now, and those with former names in it.
+
+    Args:
+        path: The parts of its dotted name of now.
+    """
+    parts = [
+        (part, _FORMERLY[key]) if (key := ".".join(path[: i + 1])) in _FORMERLY else (part,)
+        for i, part in enumerate(path)
+    ]
+    return itertools.product(*parts)
 
 
 def _new_name(path: str) -> str:

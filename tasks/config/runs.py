@@ -43,6 +43,7 @@ from tasks.execution.capacity import Workers
 #: Raise it when a change of the code changes images or verdicts, so that no run mixes old and new ones.
 RECIPE_VERSION = 2
 
+Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -104,7 +105,7 @@ class AugmentConfig(_Run):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every sample is a function of seed and index.")] = 0
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the dataset.")] = "runs"
     run_id: Annotated[Name | None, Field(description="Name of the run; none: its recipe.")] = None
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one.")] = "auto"
+    device: Device = "auto"
     workers: Workers = Workers()
     units_a_task: Annotated[
         int | None, Field(ge=1, description="Work units a task run; none: one, or more where a round has very many.")
@@ -164,7 +165,7 @@ class DownstreamConfig(_Run):
     ] = None
     downstream: ArmsConfig = ArmsConfig()
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that holds the dataset.")] = "runs"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     workers: Workers = Workers()
 
 
@@ -178,7 +179,7 @@ class DiscoverConfig(_Run):
     ] = None
     discovery: DiscoverySettings = DiscoverySettings()
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     workers: Workers = Workers()
 
     @model_validator(mode="after")
@@ -214,7 +215,7 @@ class CalibrateConfig(_Run):
     unit_size: Annotated[int, Field(ge=1, description="Samples a task: the grain of retry and resume.")] = 256
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Decides all noise, and the draw from the space.")] = 0
     store: Annotated[str, Field(min_length=1, description="Folder or fsspec URL that receives the result.")] = "runs"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     workers: Workers = Workers()
 
     def augment(self) -> AugmentConfig:
@@ -299,7 +300,7 @@ class TrainBackboneConfig(_Run):
         ),
     ] = None
     out: Annotated[str, Field(min_length=1, description="Folder that receives the trained backbone.")]
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     processes: Annotated[
         int, Field(ge=1, description="GPUs that share every batch, or processes where there are none (accelerate).")
     ] = 1
@@ -364,7 +365,7 @@ class AdaptConfig(_Run):
         PromptQualitySettings()
     )
     out: Annotated[str, Field(min_length=1, description="Folder that receives the adapter, for backbone.adapters.")]
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     @model_validator(mode="after")
     def _draws_by_prompts(self) -> Self:

@@ -75,6 +75,11 @@ _USED: dict[Reader, set[str]] = {
 }
 
 
+def settings_of_reader(reader: Reader) -> set[str]:
+    """The settings of a set that have an effect on what one reader gives."""
+    return _USED[reader] | {"reader", "discovered", "discovered_column"}
+
+
 def _table(value: Any) -> Any:
     """Table settings as a run keeps them: whole, whether they were given as keys and values or as a YAML file."""
     if isinstance(value, str):
@@ -169,7 +174,7 @@ class DatasetConfig(Section):
         """A setting that changes nothing is refused, not passed over."""
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name in _USED[self.reader] | {"reader", "discovered", "discovered_column"} or value == field.default:
+            if name in settings_of_reader(self.reader) or value == field.default:
                 continue
             if isinstance(value, str) and holds_secret(value):  # refused with the run, without repeating it
                 continue
@@ -438,10 +443,19 @@ class TextModelConfig(Section):
 class BackboneArchitecture(Section):
     """A diffusers UNet2DModel: the arguments that are not the dataset's."""
 
-    block_out_channels: tuple[int, ...] = (32, 64)
-    layers_per_block: Annotated[int, Field(ge=1)] = 1
-    down_block_types: tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D")
-    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "UpBlock2D")
-    attention_head_dim: Annotated[int, Field(ge=1)] = 16
-    norm_num_groups: Annotated[int, Field(ge=1)] = 8
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    block_out_channels: Annotated[
+        tuple[int, ...], Field(description="Channels of each stage, from the image's size down.")
+    ] = (32, 64)
+    layers_per_block: Annotated[int, Field(ge=1, description="Residual blocks a stage.")] = 1
+    down_block_types: Annotated[
+        tuple[str, ...], Field(description="A diffusers block for each stage on the way down; Attn... has attention.")
+    ] = ("DownBlock2D", "AttnDownBlock2D")
+    up_block_types: Annotated[tuple[str, ...], Field(description="The same for the way up, in the opposite order.")] = (
+        "AttnUpBlock2D",
+        "UpBlock2D",
+    )
+    attention_head_dim: Annotated[int, Field(ge=1, description="Channels of an attention head.")] = 16
+    norm_num_groups: Annotated[
+        int, Field(ge=1, description="Groups of group normalisation; divides the channels of every stage.")
+    ] = 8
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of activations that training leaves out.")] = 0.15

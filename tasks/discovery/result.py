@@ -18,11 +18,14 @@ from minority.discovery.conflicts import TYPICAL, Conflicts, clusters_of, of_oth
 from tasks.config.runs import DiscoverConfig
 from tasks.discovery.search import Search, open_search, read_answers
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.execution.showing import artifact_key, show_picture
 
 TABLE = "discovered.parquet"
 _COLUMNS = 12  # images a row of a contact sheet
 #: Where more of a class conflict than this, biased models are wrong about more than a hidden minority.
 MANY = 0.05
+#: Contact sheets that are shown in Prefect, at most; all of them lie in the store.
+_MOST_SHEETS = 10
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,14 @@ class DiscoverySummary:
     sheets: str
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="result of {config.name}", **TRIED_AGAIN)
 def write_discovery(config: DiscoverConfig) -> DiscoverySummary:
     """Write table, contact sheets and summary, and show them as an artifact; see `write_result`."""
-    summary = write_result(config)
+    summary, store = write_result(config), open_search(config).store
     create_markdown_artifact(_markdown(summary), key="discover", description="Images that biased models get wrong")
+    for label, row in enumerate(summary.classes[:_MOST_SHEETS]):
+        key = artifact_key(config.name, f"sheet-{label:02d}")
+        show_picture(store.read(_sheet_file(label)), key=key, description=for_markdown(row["class"]))
     return summary
 
 
@@ -75,7 +81,7 @@ def write_result(config: DiscoverConfig) -> DiscoverySummary:
     clusters = list(table["cluster"][: len(real.train)])
     for label, name in enumerate(real.train.class_names):
         sheet = _sheet(search, conflicts, clusters, label=label, name=name)
-        store.write(f"sheets/class-{label:02d}.png", sheet)
+        store.write(_sheet_file(label), sheet)
     agreed = _agreement(real.train, conflicts)
     summary = DiscoverySummary(
         classes=_class_rows(real.train, conflicts, clusters),
@@ -88,6 +94,10 @@ def write_result(config: DiscoverConfig) -> DiscoverySummary:
     store.write("summary.json", canonical_json(result))
     store.write(TABLE, content.getvalue())
     return summary
+
+
+def _sheet_file(label: int) -> str:
+    return f"sheets/class-{label:02d}.png"
 
 
 def _part(conflicts: Conflicts, where: slice) -> Conflicts:

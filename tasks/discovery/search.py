@@ -37,6 +37,7 @@ class Search:
         real: The real images.
         train: The training images, by class.
         others: Validation, then test images, which no model is trained on.
+        recipe: What decides its result, 12 hex digits.
         store: Where the search keeps what it makes.
         device: Where models are trained.
     """
@@ -44,6 +45,7 @@ class Search:
     real: RealData
     train: LabelledImages
     others: LabelledImages
+    recipe: str
     store: Store
     device: str
 
@@ -77,6 +79,7 @@ def _open(config_json: str) -> Search:
         real=real,
         train=_by_class([real.train]),
         others=_by_class([real.validation, real.test]),
+        recipe=recipe,
         store=Store(config.store).child(config.name).child("discovered").child(recipe),
         device=prepare_device(config.device),
     )

@@ -1,13 +1,11 @@
 """Progress of a run's stages: on the terminal, in the log, and as Prefect artifacts."""
 
-import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from prometheus_client import Counter
@@ -65,17 +63,3 @@ def stage(name: str, *, unit: str) -> Iterator[Callable[[int, int], None]]:
             yield Stage(name, unit, artifact, show)
     finally:
         STAGE_SECONDS.labels(name).inc(time.monotonic() - started)
-
-
-def show_picture(picture: Path, *, key: str, description: str) -> None:
-    """Show a PNG as an artifact.
-
-    Args:
-        picture: The file.
-        key: The artifact's key; small letters, digits and dashes.
-        description: What it shows.
-    """
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    create_markdown_artifact(
-        key=key, markdown=f"![{description}](data:image/png;base64,{encoded})", description=description
-    )

@@ -4,6 +4,7 @@ It goes to standard error, and hears of every long loop of this process: of a ru
 and of what the libraries count (minority/runtime/progress.py). While a stage is shown, what its parts count is not.
 """
 
+import re
 import sys
 import threading
 import time
@@ -58,6 +59,12 @@ class Pace:
     def line(self, name: str, done: int, total: int, *, unit: str) -> str:
         """How far a loop is, in a line."""
         return f"{name}: {done} of {total} {unit}, {self.text(total, unit=unit) or 'no pace yet'}"
+
+
+def read_line(line: str) -> tuple[str, int, int, str] | None:
+    """Name, things done, things in total and what they are, of a line that `Pace.line` made; None of any other."""
+    found = re.fullmatch(r"(.*): (\d+) of (\d+) (.+?), .*", line)
+    return None if found is None else (found[1], int(found[2]), int(found[3]), found[4])
 
 
 class Board:

@@ -8,7 +8,7 @@ from tasks.inputs.scoring import validation_scores
 from tasks.inputs.workspace import open_workspace
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="fit what {config.name} needs", **TRIED_AGAIN)
 def fit_once(config: AugmentConfig, *, scores: bool) -> None:
     """Fit discriminator, labeller and label floor as far as the run has them; what lies in the store already stays.
 

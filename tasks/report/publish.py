@@ -1,6 +1,5 @@
 """The report of a run: written beside the data, shown in Prefect as artifacts."""
 
-import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,11 +9,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from datasets.storage.canonical import parse_json
 from datasets.storage.checked import checked_json, parse_checked_json
-from datasets.storage.escaping import for_markdown
 from minority.downstream.cost import in_words
 from minority.downstream.metrics import results_table
 from tasks.augment.gate import GATE_COLUMNS, GroupGate, gates_of
@@ -29,6 +26,7 @@ from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
+from tasks.report.artifacts import show_run
 from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
 from tasks.report.verdict import ArmResults, name_of_arm
 
@@ -80,7 +78,7 @@ class RunSummary:
         return not self.shortfall and not self.skipped
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="report on {config.name}", **TRIED_AGAIN)
 def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     """Render the report of a published run, with its comparison of arms where there was one, and show its parts."""
     run, comparison = open_published(manifest), config.comparison(manifest)
@@ -92,10 +90,12 @@ def write_report(config: AugmentConfig, manifest: str) -> RunSummary:
     inputs = _inputs(run, results, thresholds=workspace.thresholds, config=shown, reproduce=_reproduce(config))
     inputs = replace(inputs, neighbours=workspace.candidate_filter.reference.index.accuracy)
     skipped = {} if comparison is None else skipped_arms(comparison)
-    return _shown(*_publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run), skipped=skipped))
+    summary, picture = _publish(run, inputs, folder=_FOLDER, gallery=_write_gallery(run), skipped=skipped)
+    show_run(summary, picture, store=config.store)
+    return summary
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="report on {config.name}", **TRIED_AGAIN)
 def report_comparison(config: DownstreamConfig) -> RunSummary:
     """Render the report of a comparison on a published run, beside its results, and show its parts."""
     assert config.manifest is not None, "resolved"
@@ -108,7 +108,9 @@ def report_comparison(config: DownstreamConfig) -> RunSummary:
         config=shown,
         reproduce=[*_reproduce(run.config, elsewhere=["downstream"]), *_reproduce(config)],
     )
-    return _shown(*_publish(run, inputs, folder=results_folder(config), skipped=skipped_arms(config)))
+    summary, picture = _publish(run, inputs, folder=results_folder(config), skipped=skipped_arms(config))
+    show_run(summary, picture, store=config.store)
+    return summary
 
 
 def report_version(manifest: str, *, source: PublishedRun) -> RunSummary:
@@ -286,36 +288,3 @@ def _shortfall(run: PublishedRun) -> dict[str, int]:
     kept: pd.Series[int] = rows[rows["kept"] & (rows["source"] == "synthetic")]["group"].value_counts()
     missing = {group: count - int(kept.get(group, 0)) for group, count in zip(groups, wanted, strict=True)}
     return {group: count for group, count in missing.items() if count > 0}
-
-
-def _as_text(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows of an artifact, whose cells Prefect shows as Markdown."""
-    return [{for_markdown(key): for_markdown(value) for key, value in row.items()} for row in rows]
-
-
-def _shown(summary: RunSummary, picture: bytes) -> RunSummary:
-    """Show a report's parts in Prefect."""
-    create_table_artifact(
-        key=f"{summary.dataset}-samplers", table=_as_text(summary.samplers), description="Samplers compared"
-    )
-    if summary.arms:
-        create_table_artifact(
-            key=f"{summary.dataset}-arms", table=_as_text(summary.arms), description=for_markdown(summary.verdict)
-        )
-    encoded = base64.b64encode(picture).decode()
-    create_markdown_artifact(
-        key=f"{summary.dataset}-samples",
-        markdown=f"![plain and minority samples of the same seeds](data:image/png;base64,{encoded})",
-        description="The same seeds, plain and guided",
-    )
-    create_link_artifact(key=f"{summary.dataset}-report", link=as_link(summary.report), description="The report")
-    if summary.gallery is not None:
-        create_link_artifact(
-            key=f"{summary.dataset}-gallery", link=as_link(summary.gallery), description="Every candidate"
-        )
-    return summary
-
-
-def as_link(url: str) -> str:
-    """The URL, or the file name as one."""
-    return url if "://" in url else f"file://{url}"

@@ -14,13 +14,14 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from datasets.contact_sheet import contact_sheet
 from datasets.runs.units import read_unit
 from datasets.storage.escaping import for_markdown
 from datasets.storage.store import Store, StoreError
@@ -29,12 +30,14 @@ from tasks.augment.publishing import chosen_candidates, run_rows
 from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.execution.showing import artifact_key, show_picture, show_place, web_url
 from tasks.inputs.run_store import open_run_store
 from tasks.inputs.workspace import open_workspace
 from tasks.report.gallery import GalleryInputs, write_gallery
-from tasks.report.publish import as_link
 
 _FOLDER = "report"
+#: Of the contact sheet: images a group, and groups.
+_A_ROW, _MOST_ROWS = 12, 40
 
 
 class Approval(RunInput):
@@ -117,7 +120,7 @@ def wait_for_approval(config: AugmentConfig, rounds: int) -> Decisions | Rejecti
     raise AssertionError("it is asked until there is an answer")
 
 
-@task(**TRIED_AGAIN)
+@task(task_run_name="review of {config.name}", **TRIED_AGAIN)
 def write_review_page(config: AugmentConfig, rounds: int) -> ReviewPage:
     """Write the gallery of a run that is not published yet, and show it in Prefect."""
     rows, units = _rows(config, rounds)
@@ -131,9 +134,27 @@ def write_review_page(config: AugmentConfig, rounds: int) -> ReviewPage:
         read_unit=lambda unit: _unit_images(units, unit),
     )
     page = ReviewPage(write_gallery(inputs, units, folder=_FOLDER), len(candidates), int(candidates["kept"].sum()))
-    create_link_artifact(key=f"{config.name}-gallery", link=as_link(page.url), description="Every candidate")
-    create_markdown_artifact(key=f"{config.name}-review", markdown=_instructions(page, ""), description="Review")
+    address = web_url(page.url, store=config.store)
+    show_place(page.url, key=artifact_key(config.name, "gallery"), description="Every candidate", url=address)
+    if page.kept:
+        sheet = _kept_sheet(candidates[candidates["kept"]], inputs)
+        show_picture(
+            sheet, key=artifact_key(config.name, "kept"), description="Some of the images that would be published"
+        )
+    create_markdown_artifact(
+        key=artifact_key(config.name, "review"), markdown=_instructions(page, ""), description="Review"
+    )
     return page
+
+
+def _kept_sheet(kept: pd.DataFrame, inputs: GalleryInputs) -> bytes:
+    """The first images of each group that would be published, as PNG."""
+    rows = []
+    for group, members in list(kept.groupby("group", sort=True))[:_MOST_ROWS]:
+        chosen = members.head(_A_ROW)
+        images = [inputs.read_unit(unit)[key] for key, unit in zip(chosen["key"], chosen["unit"], strict=True)]
+        rows.append((f"{group} ({len(members)})", images))
+    return contact_sheet(rows, image_shape=rows[0][1][0].shape, columns=_A_ROW)
 
 
 def _rows(config: AugmentConfig, rounds: int) -> tuple[Iterator[pa.Table], Store]:

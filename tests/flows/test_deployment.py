@@ -26,12 +26,17 @@ def test_its_artifacts_are_visible(digits_run, ask_api):
     stages = {"real-images", "baseline", "round-0", "round-1", "tuning", "testing"}
     assert all(artifacts[key]["type"] == "progress" for key in stages)
     assert all(artifacts[key]["data"] == 100.0 for key in stages)
-    names = ("samplers", "arms", "samples", "report")
-    samplers, arms, picture, link = (artifacts[f"digits-{name}"]["data"] for name in names)
+    names = ("samplers", "arms", "samples", "report", "verdict")
+    samplers, arms, picture, report, verdict = (artifacts[f"digits-{name}"]["data"] for name in names)
     assert "minority" in str(samplers)
     assert "real + minority" in str(arms)
     assert "data:image/png;base64," in picture
-    assert f"file://{store}/digits/runs/" in link
+    # All of it is read where neither the store nor the worker's disk is at hand.
+    assert "file://" not in json.dumps(list(artifacts.values()))
+    assert all(len(json.dumps(artifact["data"])) < 500_000 for artifact in artifacts.values())
+    assert f"{store}/digits/runs/" in report
+    assert "| real + minority |" in verdict
+    assert "| minority |" in verdict
 
 
 def test_its_dataset_is_announced_by_an_event(digits_run, ask_api):
@@ -97,7 +102,17 @@ def test_its_tasks_carry_the_names_of_their_units(digits_run, ask_api):
         "minority-00-00000",
         "minority-01-00000",
         "real+minority-test-0",
+        "fit what digits needs",
+        "publish digits",
+        "report on digits",
     } <= names
+
+
+def test_it_is_named_by_its_dataset_and_recipe(digits_run, ask_api):
+    store, _, flow_run = digits_run
+    (manifest,) = store.rglob("manifest.json")
+
+    assert ask_api(f"flow_runs/{flow_run['id']}")["name"] == f"augment digits {manifest.parent.name}"
 
 
 def test_a_run_that_lacks_its_inputs_ends_failed_and_says_so_in_one_line(run_deployment, tmp_path):

@@ -38,6 +38,7 @@ BAD = [
     "score nope --backbone nope --out scores.parquet",
     "train-backbone nope",
     "review nope --decisions nope.json",
+    "submit nope --set seed",
     "verify nope",
     "verify nope/manifest.json",
 ]

@@ -60,7 +60,7 @@ def test_the_form_of_a_run_is_made_from_the_config_and_filled_in_by_the_preset(v
     assert {"digits", "backbones/digits", "0.42"} <= set(filled)
 
 
-def test_a_runs_tables_picture_and_link_are_shown(visit, digits_run, ask_api):
+def test_a_runs_verdict_tables_and_picture_are_shown(visit, digits_run, ask_api):
     store, _, flow_run = digits_run
     mine = {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}}
     ids = {artifact["key"]: artifact["id"] for artifact in ask_api("artifacts/filter", mine)}
@@ -74,4 +74,8 @@ def test_a_runs_tables_picture_and_link_are_shown(visit, digits_run, ask_api):
     assert image.evaluate("image => image.complete && image.naturalWidth") > 100
 
     report = visit(f"artifacts/artifact/{ids['digits-report']}", until="The report")
-    assert report.locator(f"a[href^='file://{store}/digits/runs/']").count() == 1
+    assert f"{store}/digits/runs/" in report.inner_text("body")
+    assert report.locator("a[href^='file://']").count() == 0
+
+    verdict = visit(f"artifacts/artifact/{ids['digits-verdict']}", until="Samplers on the same seeds")
+    assert "real + minority" in verdict.inner_text("body")
