@@ -241,12 +241,20 @@ selection: {{diverse: true}}
 
 
 def _augmentation(choices: Choices, backbone: str, *, on_gpu: bool) -> str:
+    scores = (
+        "# The tighter bound where the backbone does not learn its variance.\nscores: {variance: fixed_large}\n"
+        if on_gpu
+        else (
+            "# The tighter bound where the backbone does not learn its variance; without a GPU a random sample of the real\n"
+            "# images says how rare they are.\n"
+            "scores: {variance: fixed_large, real_images: 1000}\n"
+        )
+    )
     return f"""
 dataset: *images
 backbone: {{path: {_text(backbone)}}}
 {_sampler(on_gpu=on_gpu)}\
-# The tighter bound where the backbone does not learn its variance.
-scores: {{variance: fixed_large}}
+{scores}\
 {_filtering(choices)}\
 plan:
   # Images a group, real and synthetic together.
