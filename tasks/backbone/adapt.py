@@ -24,7 +24,7 @@ from tasks.config.runs import AdaptConfig
 from tasks.config.sections import AdapterConfig
 from tasks.errors import InputError
 from tasks.execution.progress import show_picture, stage
-from tasks.inputs.prompts import prompts_for
+from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import open_fitting_backbone, prepare_device
 

@@ -22,7 +22,7 @@ from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.config.sections import TextModelConfig
 from tasks.errors import InputError
-from tasks.inputs.prompts import prompts_for
+from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import prepare_device
 
