@@ -167,10 +167,10 @@ class ApproximateIndex:
         distances, indices = np.empty(len(points)), np.empty(len(points), dtype=np.int64)
         for rows, part in chunks(points):
             if leave_out_self:
-                gaps, found = self._others(part, np.arange(rows.start, rows.stop), 1)
+                gaps, nearest_ones = self._others(part, np.arange(rows.start, rows.stop), 1)
             else:
-                gaps, found = self._search(part, 1)
-            distances[rows], indices[rows] = gaps[:, 0], found[:, 0]
+                gaps, nearest_ones = self._search(part, 1)
+            distances[rows], indices[rows] = gaps[:, 0], nearest_ones[:, 0]
         return distances, indices
 
     def nearest_among(self, points: Features, members: Bool) -> Float64:
@@ -265,7 +265,7 @@ class ApproximateIndex:
         self._quantizer = faiss.IndexFlatL2(dimensions)  # the lists do not own it
         self._quantizer.add(np.ascontiguousarray(clusters.centroids))
         held = max(1, _HELD_BYTES // (4 * dimensions))  # points
-        found = []
+        filled = []
         for start in range(0, len(self.features), held):
             index = faiss.IndexIVFFlat(self._quantizer, dimensions, len(clusters.centroids), faiss.METRIC_L2)
             index.is_trained = True
@@ -277,8 +277,8 @@ class ApproximateIndex:
                 with tempfile.TemporaryDirectory(dir=folder, prefix="neighbours-") as files:
                     faiss.write_index(index, str(Path(files, "lists")))
                     index = faiss.read_index(str(Path(files, "lists")), faiss.IO_FLAG_MMAP)
-            found.append(index)
-        return found
+            filled.append(index)
+        return filled
 
 
 def _recall(exact: Int64, approximate: NDArray[np.integer]) -> float:
