@@ -21,6 +21,7 @@ TORCH_TASKS = {
     "tasks/inputs/workspace.py",
     "tasks/execution/capacity.py",
     "tasks/commands/doctor.py",
+    "tasks/backbone/network.py",
     "tasks/backbone/train.py",
 }
 #: The rooms inside the libraries, floor by floor from the ground: a room imports from the floors below it alone.

@@ -228,7 +228,9 @@ def _named_timesteps(name: str, num_trained: int, *, offset: int) -> list[int]:
     elif name.startswith("lcm"):
         count, distilled = _count(name, "lcm"), np.arange(1, _LCM_STEPS + 1) * (num_trained // _LCM_STEPS) - 1
         taken = np.floor(np.linspace(0, _LCM_STEPS, count, endpoint=False)).astype(np.int64)
-        timesteps = distilled[::-1][taken][::-1].tolist() if count <= _LCM_STEPS else []
+        if count > _LCM_STEPS:
+            raise ValueError(f"cannot keep {count} of the {_LCM_STEPS} steps that such models are distilled to.")
+        timesteps = distilled[::-1][taken][::-1].tolist()
     else:
         count = _count(name, "trailing")
         stride_up = num_trained / max(1, count)

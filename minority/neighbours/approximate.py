@@ -10,36 +10,31 @@ everything.
 
 What can be missed, and which way it errs: a missed neighbour makes distances too large, of the training images and of
 the candidates alike (`Accuracy.overestimate`). Ratios and balls are asked of the nearest `_CANDIDATES` found and of the
-`_WIDEST` reference points with the largest radii, which are compared exactly: realism can only come out too small, and
+`WIDEST` reference points with the largest radii, which are compared exactly: realism can only come out too small, and
 a smallest ball no smaller than the farthest candidate is exact unless a neighbour was missed.
 
 Shapes: M points, N reference points, D features.
 """
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from minority.neighbours.index import Accuracy, Bool, Surroundings
 from minority.neighbours.pairwise import Features, Float64, Int64, nearest
+from minority.neighbours.widest_balls import QUERIES, SPARSE, WIDEST, WidestBalls, as_float32, chunks, ratios_and_balls
 
 Search = Literal["auto", "exact", "faiss"]
 #: Reference points up to which every pair is compared.
 EXACT_LIMIT = 50_000
 _CANDIDATES = 32  # neighbours that ratios and balls are asked of
-_WIDEST = 1024  # reference points with the largest radii, which are always asked
-_CHUNK = 65_536  # reference points that are read at once
-_QUERIES = 4096  # points that are looked up at once
 _TRAINED_ON = 64  # reference points a cluster that the clustering sees
 _SAMPLE = 512  # reference points whose neighbours are looked up exactly
 _RECALL = 0.99
-_SPARSE = 0.9  # quantile of the radii beyond which a point is looked up again
 _MORE = 8  # times as many clusters as the first time
 _HELD_BYTES = 2**29  # lists up to this size are held in memory; larger ones are mapped from files of this size
 
@@ -94,11 +89,11 @@ def cluster(features: Features, *, k: int, seed: int = 0, folder: Path | None = 
         min_points_per_centroid=1,
         max_points_per_centroid=_TRAINED_ON,
     )
-    kmeans.train(_float32(features[seen]))
+    kmeans.train(as_float32(features[seen]))
     centroids: NDArray[np.float32] = kmeans.centroids
     quantizer = faiss.IndexFlatL2(dimensions)
     quantizer.add(centroids)
-    parts = [quantizer.search(part, 1)[1][:, 0].astype(np.int32) for _, part in _chunks(features)]
+    parts = [quantizer.search(part, 1)[1][:, 0].astype(np.int32) for _, part in chunks(features)]
     index = ApproximateIndex(features, Clusters(centroids, np.concatenate(parts), 1), folder=folder)
     sample = np.sort(rng.choice(count, size=min(_SAMPLE, count), replace=False))
     return replace(index.clusters, probes=index.enough_probes(sample, k=k))
@@ -132,24 +127,24 @@ class ApproximateIndex:
         self._faiss.cvar.distance_compute_blas_threshold = 2**30
         self._num_lists = len(clusters.centroids)
         self._lists = self._filled(clusters, folder)
-        self._edge: tuple[Float64, _Edge] | None = None
+        self._edge: tuple[Float64, WidestBalls] | None = None
 
     def of_training(self, k: int) -> tuple[Surroundings, Float64]:
         """See `Index`."""
         count = len(self.features)
         candidates = np.empty((count, min(_CANDIDATES, count - 1)), dtype=np.int32)
         gaps = np.empty(candidates.shape, dtype=np.float32)
-        for rows, part in _chunks(self.features):
+        for rows, part in chunks(self.features):
             gaps[rows], candidates[rows] = self._others(part, np.arange(rows.start, rows.stop), candidates.shape[1])
-        sparse = np.flatnonzero(gaps[:, k - 1] > np.quantile(gaps[:, k - 1], _SPARSE))
+        sparse = np.flatnonzero(gaps[:, k - 1] > np.quantile(gaps[:, k - 1], SPARSE))
         self._look_again(sparse, gaps, candidates, probes=_MORE * self.clusters.probes)
-        sparsest = np.sort(sparse[np.argsort(-gaps[sparse, k - 1], kind="stable")[:_WIDEST]])
+        sparsest = np.sort(sparse[np.argsort(-gaps[sparse, k - 1], kind="stable")[:WIDEST]])
         self._look_again(sparsest, gaps, candidates, probes=self._num_lists)
         radii = gaps[:, k - 1].astype(np.float64)
         edge = self._edge_of(radii)
         ratios, smallest = np.empty(count), np.empty(count)
-        for rows, part in _chunks(self.features):
-            ratios[rows], smallest[rows] = _ratios_and_balls(gaps[rows], radii[candidates[rows]])
+        for rows, part in chunks(self.features):
+            ratios[rows], smallest[rows] = ratios_and_balls(gaps[rows], radii[candidates[rows]])
             edge.improve(part, ratios[rows], smallest[rows], first=rows.start)
         near = Surroundings(gaps[:, :k].astype(np.float64), candidates[:, :k].astype(np.int64), ratios, smallest)
         self.accuracy = self._measured(near, sparse)
@@ -157,32 +152,32 @@ class ApproximateIndex:
 
     def around(self, points: Features, radii: Float64, *, k: int) -> Surroundings:
         """See `Index`."""
-        asked, edge = _float32(points), self._edge_of(radii)
+        asked, edge = as_float32(points), self._edge_of(radii)
         count = max(k, min(_CANDIDATES, len(self.features)))
         gaps, indices = self._search(asked, count)
         again = np.flatnonzero(gaps[:, k - 1] > edge.sparse)
         if len(again):
             gaps[again], indices[again] = self._search(asked[again], count, probes=_MORE * self.clusters.probes)
-        ratios, smallest = _ratios_and_balls(gaps, radii[indices])
+        ratios, smallest = ratios_and_balls(gaps, radii[indices])
         edge.improve(asked, ratios, smallest)
         return Surroundings(gaps[:, :k].astype(np.float64), indices[:, :k], ratios, smallest)
 
     def nearest(self, points: Features, *, leave_out_self: bool = False) -> tuple[Float64, Int64]:
         """See `Index`."""
         distances, indices = np.empty(len(points)), np.empty(len(points), dtype=np.int64)
-        for rows, part in _chunks(points):
+        for rows, part in chunks(points):
             if leave_out_self:
-                gaps, found = self._others(part, np.arange(rows.start, rows.stop), 1)
+                gaps, nearest_ones = self._others(part, np.arange(rows.start, rows.stop), 1)
             else:
-                gaps, found = self._search(part, 1)
-            distances[rows], indices[rows] = gaps[:, 0], found[:, 0]
+                gaps, nearest_ones = self._search(part, 1)
+            distances[rows], indices[rows] = gaps[:, 0], nearest_ones[:, 0]
         return distances, indices
 
     def nearest_among(self, points: Features, members: Bool) -> Float64:
         """See `Index`. Looks at all clusters for points that have no member in the nearest ones."""
         if not members.any():
             return np.full(len(points), np.inf)
-        asked = _float32(points)
+        asked = as_float32(points)
         bitmap = np.packbits(members, bitorder="little")
         selector = self._faiss.IDSelectorBitmap(len(members), self._faiss.swig_ptr(bitmap))
         gaps, indices = self._search(asked, 1, selector=selector)
@@ -198,7 +193,7 @@ class ApproximateIndex:
             sample: (S,) positions of reference points.
             k: Neighbours.
         """
-        points, exact = _float32(self.features[sample]), _exact_own(self.features, sample, k=k)[1]
+        points, exact = as_float32(self.features[sample]), _exact_own(self.features, sample, k=k)[1]
         probes, most = 8, self._num_lists
         while probes < most and _recall(exact, self._others(points, sample, k, probes=probes)[1]) < _RECALL:
             probes = min(2 * probes, most)
@@ -226,15 +221,15 @@ class ApproximateIndex:
         self, positions: Int64, gaps: NDArray[np.float32], indices: NDArray[np.int32], *, probes: int
     ) -> None:
         """Look reference points up in more clusters, in place."""
-        for start in range(0, len(positions), _QUERIES):
-            some = positions[start : start + _QUERIES]
-            points = _float32(self.features[some])
+        for start in range(0, len(positions), QUERIES):
+            some = positions[start : start + QUERIES]
+            points = as_float32(self.features[some])
             gaps[some], indices[some] = self._others(points, some, gaps.shape[1], probes=probes)
 
-    def _edge_of(self, radii: Float64) -> "_Edge":
+    def _edge_of(self, radii: Float64) -> "WidestBalls":
         """The edge of the reference, which is the same whenever the radii are."""
         if self._edge is None or self._edge[0] is not radii:
-            self._edge = (radii, _Edge(self.features, radii))
+            self._edge = (radii, WidestBalls(self.features, radii))
         return self._edge[1]
 
     def _search(
@@ -270,11 +265,11 @@ class ApproximateIndex:
         self._quantizer = faiss.IndexFlatL2(dimensions)  # the lists do not own it
         self._quantizer.add(np.ascontiguousarray(clusters.centroids))
         held = max(1, _HELD_BYTES // (4 * dimensions))  # points
-        found = []
+        filled = []
         for start in range(0, len(self.features), held):
             index = faiss.IndexIVFFlat(self._quantizer, dimensions, len(clusters.centroids), faiss.METRIC_L2)
             index.is_trained = True
-            for rows, part in _chunks(self.features, start, start + held):
+            for rows, part in chunks(self.features, start, start + held):
                 ids = np.arange(rows.start, rows.stop, dtype=np.int64)
                 lists = clusters.assignments[rows].astype(np.int64)
                 index.add_core(len(part), *(faiss.swig_ptr(array) for array in (part, ids, lists)))
@@ -282,48 +277,8 @@ class ApproximateIndex:
                 with tempfile.TemporaryDirectory(dir=folder, prefix="neighbours-") as files:
                     faiss.write_index(index, str(Path(files, "lists")))
                     index = faiss.read_index(str(Path(files, "lists")), faiss.IO_FLAG_MMAP)
-            found.append(index)
-        return found
-
-
-class _Edge:
-    """The reference points with the largest radii, which looking at near ones alone could miss."""
-
-    def __init__(self, features: Features, radii: Float64) -> None:
-        self.positions = np.sort(np.argpartition(-radii, min(_WIDEST, len(radii)) - 1)[:_WIDEST])
-        self.points = _float32(features[self.positions]).astype(np.float64)
-        self.radii = radii[self.positions]
-        self.sparse = float(np.quantile(radii, _SPARSE))
-
-    def improve(self, points: Features, ratios: Float64, smallest: Float64, *, first: int | None = None) -> None:
-        """Take them into account, in place.
-
-        Args:
-            points: (M, D).
-            ratios: (M,) largest ratios so far.
-            smallest: (M,) smallest balls so far.
-            first: Position of the first point in the reference, where the points are of it: none is its own neighbour.
-        """
-        for start in range(0, len(points), _QUERIES):
-            rows = slice(start, min(start + _QUERIES, len(points)))
-            part = np.asarray(points[rows], dtype=np.float64)
-            if first is None:  # plain differences, whose rounding does not depend on the number of points
-                gap = cdist(part, self.points)
-            else:
-                squared = (part**2).sum(axis=1)[:, None] + (self.points**2).sum(axis=1) - 2 * part @ self.points.T
-                gap = np.sqrt(np.maximum(squared, 0))
-                gap[np.arange(first + rows.start, first + rows.stop)[:, None] == self.positions] = np.inf
-            found = _ratios_and_balls(gap, np.broadcast_to(self.radii, gap.shape))
-            ratios[rows] = np.maximum(ratios[rows], found[0])
-            smallest[rows] = np.minimum(smallest[rows], found[1])
-
-
-def _ratios_and_balls(gaps: NDArray[np.floating], radii: Float64) -> tuple[Float64, Float64]:
-    """(M,) largest ratio of radius to distance, and (M,) smallest radius that reaches, for (M, m) of each."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(gaps > 0, radii / gaps, np.inf)
-    ball = np.where(gaps <= radii, radii, np.inf)
-    return ratio.max(axis=1).astype(np.float64), ball.min(axis=1).astype(np.float64)
+            filled.append(index)
+        return filled
 
 
 def _recall(exact: Int64, approximate: NDArray[np.integer]) -> float:
@@ -336,7 +291,7 @@ def _exact_own(features: Features, sample: Int64, *, k: int) -> tuple[Float64, I
     """(S, k) distances of some reference points to their nearest others, and (S, k) which those are."""
     points = np.asarray(features[sample])
     kept = np.full((len(sample), k), np.inf), np.full((len(sample), k), -1, dtype=np.int64)
-    for rows, part in _chunks(features):
+    for rows, part in chunks(features):
         distances, indices = nearest(points, part, k=min(k + 1, len(part)))
         indices += rows.start
         distances = np.where(indices == sample[:, None], np.inf, distances)
@@ -344,17 +299,6 @@ def _exact_own(features: Features, sample: Int64, *, k: int) -> tuple[Float64, I
         order = np.argsort(both[0], axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(both[0], order, axis=1), np.take_along_axis(both[1], order, axis=1)
     return kept
-
-
-def _chunks(features: Features, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    end = len(features) if last is None else min(last, len(features))
-    for start in range(first, end, _CHUNK):
-        rows = slice(start, min(start + _CHUNK, end))
-        yield rows, _float32(features[rows])
-
-
-def _float32(features: Features) -> NDArray[np.float32]:
-    return np.ascontiguousarray(features, dtype=np.float32)
 
 
 def _faiss() -> Any:

@@ -1,6 +1,6 @@
 """What is asked of two large sets of features: exact nearest neighbours, ratios and balls, in bounded memory.
 
-Distances are screened tile by tile (minority/neighbours/screening.py), and those that can matter are computed exactly.
+Distances are screened tile by tile (minority/neighbours/tiles.py), and those that can matter are computed exactly.
 So a result depends neither on tiles and batches nor on how the features are shifted, and an exact copy has distance 0.
 What is asked of the same two sets is asked in one pass (`ask`).
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minority.neighbours.screening import Best, Features, Float64, Space
+from minority.neighbours.tiles import Best, Features, Float64, Space
 
 Int64 = NDArray[np.int64]
 

@@ -22,12 +22,12 @@ _OF_TRAINING = "of_training."
 
 def index_arrays(index: ApproximateIndex) -> Arrays:
     """An index as arrays by name; the features are not among them."""
-    clusters, found = index.clusters, index.accuracy
+    clusters, measured = index.clusters, index.accuracy
     return {
         "centroids": clusters.centroids,
         "assignments": clusters.assignments,
-        "counts": np.array([clusters.probes, found.sample]),
-        "accuracy": np.array([found.recall, found.rare_recall, found.overestimate, found.worst]),
+        "counts": np.array([clusters.probes, measured.sample]),
+        "accuracy": np.array([measured.recall, measured.rare_recall, measured.overestimate, measured.worst]),
     }
 
 

@@ -3,8 +3,8 @@
 Low likelihood alone is also what garbage has, so every candidate is evaluated against the real training split in
 feature space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate;
 only the choice does (minority/selection/choice.py). There are two filters behind one contract
-(minority/selection/verdicts.py): one with fixed floors, and one whose floors come from rare real images; the settings
-say which.
+(minority/selection/verdicts.py), and the settings say which: one with fixed floors (fixed_floors.py), and one whose
+floors come from rare real images (held_out_floors.py). Where a candidate is rare, a copy, ... is decided there.
 
 Shapes: N training images, M candidates, D features, K classes.
 """

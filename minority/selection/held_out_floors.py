@@ -132,12 +132,12 @@ class HeldOutFloorFilter:
 
 def _also_mirrored(neighbourhood: Neighbourhood, nearest: tuple[Float64, Int64]) -> Neighbourhood:
     """The same with mirrored training images among those that may be copied: (M,) distances and (M,) indices."""
-    mirrored, found = nearest
+    mirrored, index = nearest
     mean, closer = neighbourhood.knn_distance, mirrored < neighbourhood.nearest_distance
     distance = np.where(closer, mirrored, neighbourhood.nearest_distance)
     return neighbourhood._replace(
         nearest_distance=distance,
-        nearest=np.where(closer, found, neighbourhood.nearest),
+        nearest=np.where(closer, index, neighbourhood.nearest),
         copy_ratio=np.where(mean > 0, distance / np.where(mean > 0, mean, 1.0), neighbourhood.copy_ratio),
     )
 

@@ -25,7 +25,7 @@ from tasks.config.sections import AdapterConfig
 from tasks.errors import InputError
 from tasks.execution.progress import stage
 from tasks.execution.showing import artifact_key, show_picture
-from tasks.inputs.prompts import prompts_for
+from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import open_fitting_backbone, prepare_device
 
@@ -72,14 +72,14 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
     assert backbone.prompts is not None, "checked"
     images = real.train.images(range(len(real.train)))
     data = CaptionedImages(images, [backbone.prompts.texts[group] for group in real.train_groups])
-    told = TrainingFolder(progress_folder(config))
+    training_folder = TrainingFolder(progress_folder(config))
 
     def report(progress: Progress) -> None:
-        told.add_losses(progress)
+        training_folder.add_losses(progress)
         on_done(progress.step, progress.steps)
 
     def evaluate(step: int, adapted: Backbone) -> None:
-        picture = told.path / f"samples-{step:08d}.png"
+        picture = training_folder.path / f"samples-{step:08d}.png"
         picture.write_bytes(_picture(config, adapted, real))
         on_picture(picture)
 
@@ -90,7 +90,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
             denoiser.encoders.load(),  # type: ignore[attr-defined]
             data,
             settings=config.adaptation,
-            checkpoint=told.path / _CHECKPOINT,
+            checkpoint=training_folder.path / _CHECKPOINT,
             on_progress=report,
             on_evaluation=evaluate,
         )

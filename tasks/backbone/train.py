@@ -1,7 +1,7 @@
 """Training a backbone: reads the training split, trains, evaluates the result, writes it with a model card."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from prefect.cache_policies import NO_CACHE
 
 from datasets.storage.canonical import canonical_json, parse_json
 from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
-from minority.backbones.factors import Factor, Factors, with_factors
 from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import QualitySettings, bound_of, check_quality, measure_quality
 from minority.evaluation.backbone_quality_figures import BackboneQuality
@@ -26,6 +25,7 @@ from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
 from tasks.backbone.model_card import QUALITY_FILE, model_card
+from tasks.backbone.network import build_network, condition_rows, condition_values
 from tasks.backbone.progress_folder import TrainingFolder
 from tasks.backbone.train_text import PICTURE, evaluate_text_backbone, train_text_backbone
 from tasks.backbone.training_processes import train_in_processes
@@ -34,7 +34,6 @@ from tasks.config.runs import TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.execution.progress import stage
 from tasks.execution.showing import artifact_key, show_picture
-from tasks.inputs.planned_groups import GroupValues
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import choose_device
 
@@ -127,7 +126,7 @@ def train_here(
         train_denoiser(
             unet,
             real.train_images,
-            told_of(config, real.train.groups, real),
+            condition_rows(config, real.train.groups, real),
             schedule=schedule,
             settings=config.training,
             checkpoint=_checkpoint(config),
@@ -196,9 +195,9 @@ def evaluate(config: TrainBackboneConfig) -> Path:
             fidelity = measure_fidelity(
                 backbone,
                 train=real.train.images(range(len(real.train))),
-                train_values=values_told(backbone.factors, real.train.groups, real),
+                train_values=condition_values(backbone.factors, real.train.groups, real),
                 held_out=held_out,
-                held_out_values=values_told(backbone.factors, real.validation.groups, real),
+                held_out_values=condition_values(backbone.factors, real.validation.groups, real),
                 samples=max(_LEAST_SAMPLES, config.quality.samples // combinations),
                 steps=config.quality.sampling_steps,
                 seed=config.quality.seed,
@@ -321,69 +320,3 @@ def _evaluations(
         on_evaluation(training_log.add_evaluation(step, watch.evaluate(network), class_names=real.train.class_names))
 
     return Evaluations(every=config.watch.every, call=evaluate)
-
-
-def build_network(config: TrainBackboneConfig, real: RealData) -> tuple[UNet2DModel, UNetSettings]:
-    """The network with its initial weights, and what its folder says of it.
-
-    Raises:
-        InputError: The architecture does not fit the images.
-    """
-    height, width, channels = real.train.image_shape
-    if height != width:
-        raise InputError(f"the backbone needs square images, {real.train.name} has {height} x {width} pixels.")
-    classes = len(real.train.class_names) if config.conditional else None
-    no_label = 1 if config.training.label_dropout > 0 else 0
-    factors = factors_of(config, real)
-    rows = factors.num_rows if factors is not None else None if classes is None else classes + no_label
-    with torch.random.fork_rng():
-        torch.manual_seed(config.training.seed)
-        try:
-            unet = UNet2DModel(
-                sample_size=height,
-                in_channels=channels,
-                out_channels=channels * (2 if config.training.variance == "learned_range" else 1),
-                num_class_embeds=rows,
-                **config.architecture.model_dump(),
-            )
-        except ValueError as error:
-            raise InputError(f"architecture: {error}") from error
-        if factors is not None:
-            unet = with_factors(unet, factors)
-    return unet, UNetSettings(num_classes=classes, prediction_type=config.training.prediction, factors=factors)
-
-
-def factors_of(config: TrainBackboneConfig, real: RealData) -> Factors | None:
-    """The conditions of a config with their values in the training split; None where there is the label alone.
-
-    Raises:
-        InputError: An attribute is no column of the set's groups, or has one value.
-    """
-    if not config.conditions:
-        return None
-    attributes = GroupValues(real).attributes
-    for name in config.conditions[1:]:
-        if len(attributes.get(name, ())) < 2:
-            raise InputError(
-                f"conditions name {name!r}, of which the training images have {len(attributes.get(name, ()))} values; "
-                f"those with two or more are {', '.join(n for n, v in attributes.items() if len(v) > 1) or 'none'}."
-            )
-    try:
-        label = Factor("label", tuple(real.train.class_names))
-        return Factors((label, *(Factor(name, attributes[name]) for name in config.conditions[1:])))
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-def told_of(config: TrainBackboneConfig, groups: Sequence[str], real: RealData) -> NDArray[np.int64]:
-    """What the network is told of training images: their labels, or the rows of all their conditions."""
-    factors = factors_of(config, real)
-    return real.train.labels if factors is None else factors.rows(values_told(factors, groups, real))
-
-
-def values_told(factors: Factors, groups: Sequence[str], real: RealData) -> NDArray[np.int64]:
-    """(N, F) the values of images by their groups, -1 where one is missing or was never seen in training."""
-    values = GroupValues(real)
-    numbers = values.numbers(groups)
-    columns = [0, *(1 + list(values.attributes).index(name) for name in factors.names[1:])]
-    return numbers[:, columns]

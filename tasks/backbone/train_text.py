@@ -24,7 +24,7 @@ from tasks.config.paths import project_path
 from tasks.config.runs import TrainBackboneConfig
 from tasks.config.sections import TextModelConfig
 from tasks.errors import InputError
-from tasks.inputs.prompts import prompts_for
+from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
 from tasks.inputs.workspace import prepare_device
 
@@ -50,12 +50,12 @@ def train_text_backbone(
     prompts = prompts_for(text.prompts, real)
     captions = [prompts.texts[group] for group in real.train_groups]
     images = real.train.images(range(len(real.train)))
-    out, told = project_path(config.out), TrainingFolder(progress_folder(config))
+    out, training_folder = project_path(config.out), TrainingFolder(progress_folder(config))
     total = text.model.autoencoder_steps + text.model.steps
 
     def report(name: str, progress: Progress) -> None:
         before = 0 if name == "autoencoder" else text.model.autoencoder_steps
-        told.add_losses(Progress(before + progress.step, total, progress.loss))
+        training_folder.add_losses(Progress(before + progress.step, total, progress.loss))
         on_done(before + progress.step, total)
 
     try:
@@ -64,7 +64,7 @@ def train_text_backbone(
             parts,
             CaptionedImages(images if images.shape[3] == 3 else np.repeat(images, 3, axis=3), captions),
             settings=text.model,
-            folder=told.path,
+            folder=training_folder.path,
             on_progress=report,
             device=device,
         )

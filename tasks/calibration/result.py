@@ -99,30 +99,30 @@ def write_result(
     workspace = open_workspace(config.augment())
     store, candidates = calibration_store(workspace, config), candidates_of(config)
     searched, fresh = read_measured(config, search), read_measured(config, verification)
-    found = winners(config, searched)
-    best = found[config.calibration.objective]
+    chosen = winners(config, searched)
+    best = chosen[config.calibration.objective]
     verified = {i: measured for i, measured in enumerate(fresh) if measured.samples}
     everything = [*searched, *verified.values()]
     summary = CalibrationSummary(
         winner=None if best is None else candidates[best].name,
-        winners={objective: None if i is None else candidates[i].name for objective, i in found.items()},
+        winners={objective: None if i is None else candidates[i].name for objective, i in chosen.items()},
         confirmed=best is not None and reaches_floors(config.calibration.floors, fresh[best]),
         preset="" if best is None else _preset(candidates[best].sampler),
-        rows=_rows(workspace, candidates, verified, found),
+        rows=_rows(workspace, candidates, verified, chosen),
         spent=sum(measured.evaluations for measured in everything),
         samples=sum(measured.samples for measured in everything),
         folder=store.url(),
     )
     points = [
-        Point(candidate.name, found.valid_share, found.kept_share, found.per_1000_evaluations, i == best)
-        for i, (candidate, found) in enumerate(zip(candidates, searched, strict=True))
-        if found.samples
+        Point(candidate.name, measured.valid_share, measured.kept_share, measured.per_1000_evaluations, i == best)
+        for i, (candidate, measured) in enumerate(zip(candidates, searched, strict=True))
+        if measured.samples
     ]
     store.write(_PICTURE, frontier_picture(points, validity_floor=config.calibration.validity_floor))
     store.write("preset.yaml", summary.preset.encode())
     result = _result(config, candidates, searched, verified)
-    told = {name: value for name, value in asdict(summary).items() if name != "figures"}
-    store.write("result.json", canonical_json(result | {"summary": told}))
+    shown = {name: value for name, value in asdict(summary).items() if name != "figures"}
+    store.write("result.json", canonical_json(result | {"summary": shown}))
     return replace(summary, figures={name: result[name] for name in ("candidates", "verified")})
 
 
@@ -209,12 +209,12 @@ def _result(
     return {
         "config": config.model_dump(mode="json", exclude={"store", "device", "workers"}),
         "candidates": [
-            {"name": candidate.name, "sampler": candidate.sampler.to_dict(), "measured": asdict(found)}
-            | {"floors_probability": floors_probability(config.calibration.floors, found)}
-            for candidate, found in zip(candidates, searched, strict=True)
-            if found.samples
+            {"name": candidate.name, "sampler": candidate.sampler.to_dict(), "measured": asdict(measured)}
+            | {"floors_probability": floors_probability(config.calibration.floors, measured)}
+            for candidate, measured in zip(candidates, searched, strict=True)
+            if measured.samples
         ],
-        "verified": {candidates[i].name: asdict(found) for i, found in verified.items()},
+        "verified": {candidates[i].name: asdict(measured) for i, measured in verified.items()},
     }
 
 

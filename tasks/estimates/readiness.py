@@ -2,7 +2,8 @@
 
 from datasets.runs.latest import read_latest
 from datasets.storage.store import Store
-from tasks.backbone.train import build_network, check_data
+from tasks.backbone.network import build_network
+from tasks.backbone.train import check_data
 from tasks.commands.doctor import problems_of
 from tasks.config.paths import project_path
 from tasks.config.preset_files import list_presets, options

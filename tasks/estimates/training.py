@@ -1,7 +1,7 @@
 """How long a preset's backbone trains on this machine."""
 
 from minority.training.pace import seconds_a_step
-from tasks.backbone.train import build_network
+from tasks.backbone.network import build_network
 from tasks.config.runs import TrainBackboneConfig
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.workspace import prepare_device

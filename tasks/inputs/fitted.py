@@ -142,8 +142,8 @@ def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
 
     def fit() -> bytes:
         index = ApproximateIndex(features, cluster(features, k=1, folder=folder), folder=folder)
-        distances, found = Mirrored.fit(features, reference, index=index).of_training
-        return array_bytes(index_arrays(index) | {"distances": distances, "nearest": found})
+        distances, neighbours = Mirrored.fit(features, reference, index=index).of_training
+        return array_bytes(index_arrays(index) | {"distances": distances, "nearest": neighbours})
 
     decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True)}
     data = fitted(models.run.dataset_store, "mirrored", decided_by=decided_by, fit=fit, suffix="safetensors")

@@ -103,13 +103,13 @@ class GroupValues:
         values = np.full((len(self.real.groups), len(factors.names)), LEFT_OUT, dtype=np.int64)
         values[:, 0] = self.real.group_labels
         for row, group in enumerate(self.real.groups):
-            told = values_of(group)
+            of_group = values_of(group)
             for position, factor in enumerate(factors.factors[1:], start=1):
-                if told[factor.name] in factor.values:
-                    values[row, position] = factor.values.index(told[factor.name])
-                elif told[factor.name] != UNKNOWN:
+                if of_group[factor.name] in factor.values:
+                    values[row, position] = factor.values.index(of_group[factor.name])
+                elif of_group[factor.name] != UNKNOWN:
                     raise InputError(
-                        f"group {group!r} has the {factor.name} {told[factor.name]!r}, the backbone knows "
+                        f"group {group!r} has the {factor.name} {of_group[factor.name]!r}, the backbone knows "
                         f"{', '.join(factor.values)}; train one on all of them, or leave the group out."
                     )
         rows: list[int] = factors.rows(values).tolist()

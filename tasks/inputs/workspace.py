@@ -32,8 +32,8 @@ from tasks.errors import InputError
 from tasks.inputs.backbone_files import load_stage
 from tasks.inputs.factor_filter import FactorFilter, fitted_factor_filter
 from tasks.inputs.fitted import fitted_filter, fitted_label_floor, fitted_labeller
+from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.planned_groups import GroupValues, planned_real_data
-from tasks.inputs.prompts import prompts_for
 from tasks.inputs.real_data import RealData
 from tasks.inputs.real_features import check_features, real_features
 from tasks.inputs.real_images import RealImages

@@ -147,7 +147,9 @@ def _write_gallery(run: PublishedRun) -> str:
 def save_results(config: DownstreamConfig) -> ArmResults:
     """Measure what every tested classifier predicted, and keep the figures as results.parquet."""
     opened, outcome = open_arms(config), read_outcome(config)
-    runs = {(arm, seed): found for arm, by_seed in outcome.tested.items() for seed, found in by_seed.items()}
+    runs = {
+        (arm, seed): predictions for arm, by_seed in outcome.tested.items() for seed, predictions in by_seed.items()
+    }
     figures = results_table(runs, opened.comparison.data)
     content = io.BytesIO()
     figures.to_parquet(content)

@@ -152,7 +152,7 @@ def evaluate_results(results: ArmResults | None) -> Downstream | None:
     dear = [] if main is None else [name for name in others if costs[name].image > MOST_TIMES * costs[main].image]
     rival = best([name for name in others if name not in dear])
     costlier = best(dear)
-    num_seeds = min(len(found) for found in runs.values())
+    num_seeds = min(len(by_seed) for by_seed in runs.values())
 
     def against(arm: str, baseline: str) -> dict[str, Difference]:
         return {m: paired_difference(runs, arm, baseline=baseline, truth=data.test, metric=m) for m in metrics}

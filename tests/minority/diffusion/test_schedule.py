@@ -1,6 +1,10 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, LCMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +83,109 @@ def test_ddim_spacing_has_one_whole_stride():
 def test_impossible_respacing_is_refused(sections, message):
     with pytest.raises(ValueError, match=message):
         NoiseSchedule.linear(1000).respaced(sections)
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 50, 999])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_named_timesteps_are_those_of_diffusers(spacing, count):
+    scheduler = DDIMScheduler(num_train_timesteps=1000, timestep_spacing=spacing)
+    scheduler.set_timesteps(count)
+
+    kept = NoiseSchedule.linear(1000).respaced(f"{spacing}{count}")
+
+    assert kept.timesteps.tolist() == scheduler.timesteps.tolist()[::-1]
+    np.testing.assert_array_equal(kept.abar, NoiseSchedule.linear(1000).abar[kept.timesteps])
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 50])
+def test_the_steps_of_latent_consistency_models_are_those_of_diffusers(count):
+    scheduler = LCMScheduler(num_train_timesteps=1000, original_inference_steps=50)
+    scheduler.set_timesteps(count)
+
+    assert NoiseSchedule.linear(1000).respaced(f"lcm{count}").timesteps.tolist() == scheduler.timesteps.tolist()[::-1]
+
+
+def half_log_snr(schedule):
+    return 0.5 * np.log(schedule.abar / (1 - schedule.abar))
+
+
+@pytest.mark.parametrize("count", [2, 10, 20])
+def test_steps_even_in_log_snr_lie_as_near_as_levels_allow(count, schedule):
+    kept = schedule.respaced(f"logsnr{count}")
+
+    levels, ends = half_log_snr(schedule), (kept.timesteps[0], kept.timesteps[-1])
+    wanted = np.linspace(levels[0], max(levels[-1], -5.1), count)
+    off = np.abs(half_log_snr(kept) - wanted)[:-1]  # the last one goes to nothing but noise
+    nearest = np.abs(levels[:, None] - wanted[None]).min(axis=0)[:-1]
+    assert ends == (0, 999)
+    np.testing.assert_allclose(off, nearest, atol=1e-12)
+
+
+def test_steps_that_would_coincide_are_spread(schedule):
+    assert schedule.respaced("logsnr1000").timesteps.tolist() == list(range(1000))
+    assert np.all(np.diff(schedule.respaced("logsnr600").timesteps) >= 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ("leading0", "cannot keep 0 of 1000"),
+        ("leading1001", "cannot keep"),
+        ("trailing0", "cannot keep 0 of 1000"),
+        ("lcm51", "cannot keep 51 of the 50 steps"),
+        ("lcm0", "cannot keep 0 of 1000"),
+        ("logsnr1", "keep 2 ... 1000"),
+        ("logsnr1001", "keep 2 ... 1000"),
+        ("trailingX", "steps must be a number"),
+    ],
+)
+def test_named_spacings_that_cannot_be_are_refused(sections, message):
+    with pytest.raises(ValueError, match=message):
+        NoiseSchedule.linear(1000).respaced(sections)
+
+
+def test_a_shifted_schedule_tells_the_next_noisier_level_at_the_same_levels():
+    full = replace(NoiseSchedule.linear(1000), steps_offset=1)  # as Stable Diffusion's scheduler has it
+
+    late = full.respaced("late-leading10")
+
+    assert late.timesteps.tolist() == full.respaced("leading10").timesteps.tolist()
+    np.testing.assert_array_equal(late.abar, full.abar[late.timesteps - 1])
+    assert late.trained.num_steps == 1000
+
+
+def test_the_first_steps_of_a_chain_can_be_kept_alone(schedule):
+    kept = schedule.truncated(3)
+
+    assert kept.timesteps.tolist() == [0, 1, 2]
+    assert schedule.truncated(1000).num_steps == 1000
+    for count in (0, 1001):
+        with pytest.raises(ValueError, match=f"cannot keep {count} of 1000"):
+            schedule.truncated(count)
+
+
+def test_the_first_log_variance_is_borrowed_from_the_second(schedule):
+    logs = schedule.posterior_log_variance
+
+    np.testing.assert_allclose(logs[1:], np.log(schedule.posterior_variance[1:]))
+    assert logs[0] == logs[1]
+    assert len(logs) == 1000
+    np.testing.assert_allclose(schedule.respaced(1).posterior_log_variance, np.log(schedule.beta[:1]))
+
+
+def test_a_network_is_told_its_own_timesteps_once_for_every_sample():
+    told = NoiseSchedule.linear(1000).respaced("ddim25").timestep(3, 5)
+
+    assert told.tolist() == [120] * 5
+    assert told.dtype == torch.int64
+
+
+def test_where_no_signal_is_left_the_noise_is_the_state():
+    nothing = NoiseSchedule(abar=np.array([0.5, 0.0]), timesteps=np.arange(2))
+    x_t = torch.randn(2, 1, 4, 4)
+
+    assert torch.equal(nothing.eps_from_x0(x_t, 1, torch.zeros_like(x_t)), x_t)
+    torch.testing.assert_close(nothing.eps_from_x0(x_t, 0, torch.zeros_like(x_t)), x_t * math.sqrt(2))
 
 
 def test_noising_and_both_estimates_are_inverse(schedule):

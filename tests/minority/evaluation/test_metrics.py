@@ -192,6 +192,35 @@ def test_a_copy_of_the_real_set_scores_as_the_real_set(sets):
     assert set(result.as_dict()) >= {"avg_knn", "lof", "rarity_score", "density"}
 
 
+def test_all_metrics_at_once_are_those_that_each_function_gives(sets):
+    real, generated = sets
+
+    result = metrics.set_metrics(real, generated, k=K)
+
+    inside, rarity = metrics.rarity_score(real, generated, k=K)
+    precision, recall = metrics.precision_recall(real, generated, k=K)
+    density, coverage = metrics.density_coverage(real, generated, k=K)
+    rarest = metrics.rarest(real, share=0.1, k=K)
+    expected = {
+        "avg_knn": metrics.avg_knn(real, generated, k=K).mean(),
+        "lof": metrics.local_outlier_factor(real, generated, k=K).mean(),
+        "rarity_score": rarity[inside].mean(),
+        "inside": inside.mean(),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "fid": metrics.frechet_distance(real, generated),
+        "fid_rare": metrics.frechet_distance(real[rarest], generated),
+    }
+    assert result.as_dict() == pytest.approx(expected)
+
+
+def test_at_least_two_images_are_the_rarest(sets):
+    assert len(metrics.rarest(sets[0], share=0.01, k=K)) == 2
+    assert len(metrics.rarest(sets[0], share=1, k=K)) == 40
+
+
 def test_images_far_outside_have_no_rarity_score(sets):
     real, generated = sets
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minority.selection.choice import KEPT, LOOK_ALIKE, QUOTA_FULL, Spread, choose
+from minority.selection.choice import KEPT, LOOK_ALIKE, QUOTA_FULL, REFUSED, Reviewed, Spread, choose
 from minority.selection.diversity import k_centre, look_alikes, mean_nearest_distance, projected
 from minority.selection.quantiles import lower_limit, quantile_among
 
@@ -78,6 +78,50 @@ def test_candidates_of_another_label_are_never_look_alikes():
     kept, _ = choose(passing(2), np.array([0, 1]), quotas={0: 1, 1: 1}, spread=spread)
 
     assert kept.all()
+
+
+def test_a_group_without_a_quota_gets_nothing():
+    kept, reasons = choose(passing(3), np.array([0, 1, 1]), quotas={1: 1})
+
+    assert kept.tolist() == [False, True, False]
+    assert reasons == [QUOTA_FULL, KEPT, QUOTA_FULL]
+
+
+def test_what_people_refuse_is_never_kept_and_a_filter_s_reason_stays():
+    rows = passing(4) | {"new": np.array([False, True, True, True])}
+    reviewed = Reviewed(refused=np.array([True, True, False, False]), stages=np.zeros(4, dtype=np.int64))
+
+    kept, reasons = choose(rows, np.zeros(4, dtype=int), quotas={0: 1}, reviewed=reviewed)
+
+    assert kept.tolist() == [False, False, True, False]
+    assert reasons == ["copy of a training image", REFUSED, KEPT, QUOTA_FULL]
+
+
+def test_a_lower_stage_is_chosen_before_a_higher_one_in_the_order_given():
+    reviewed = Reviewed(refused=np.zeros(5, dtype=bool), stages=np.array([2, 0, 1, 0, 1]))
+
+    kept, _ = choose(passing(5), np.zeros(5, dtype=int), quotas={0: 3}, reviewed=reviewed)
+
+    assert kept.tolist() == [False, True, True, True, False]
+
+
+def test_stages_come_before_rounds_where_samples_are_to_differ():
+    features = np.array([[0.0], [50.0], [1.0], [2.0]])
+    spread = Spread(features, rounds=np.array([0, 0, 1, 1]))
+    reviewed = Reviewed(refused=np.zeros(4, dtype=bool), stages=np.array([1, 1, 0, 0]))
+
+    kept, _ = choose(passing(4), np.zeros(4, dtype=int), quotas={0: 2}, spread=spread, reviewed=reviewed)
+
+    assert kept.tolist() == [False, False, True, True]
+
+
+def test_only_the_gap_to_the_nearest_kept_one_makes_a_look_alike():
+    spread = Spread(np.array([[0.0], [10.0], [4.0], [9.5]]), rounds=np.array([0, 0, 1, 1]), spacing=1.0)
+
+    kept, reasons = choose(passing(4), np.zeros(4, dtype=int), quotas={0: 4}, spread=spread)
+
+    assert kept.tolist() == [True, True, True, False]
+    assert reasons[3] == LOOK_ALIKE
 
 
 @settings(max_examples=40, deadline=None)

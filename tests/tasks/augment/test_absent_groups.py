@@ -13,7 +13,7 @@ from tasks.augment.planning import plan_real, plan_round, quotas
 from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_rounds
 from tasks.augment.units import make_unit
-from tasks.backbone.train import build_network
+from tasks.backbone.network import build_network
 from tasks.config.runs import AugmentConfig, TrainBackboneConfig
 from tasks.errors import InputError
 from tasks.inputs.published_run import open_published

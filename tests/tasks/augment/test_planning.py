@@ -53,6 +53,31 @@ def test_the_first_round_asks_what_the_expected_yield_needs():
     assert Counter(group for _, group in samples(units)) == {1: 10, 2: 40}
 
 
+def test_only_the_groups_that_are_named_are_filled(digits):
+    counts, chosen = Counter(digits.train.groups), digits.groups[7:]
+
+    wanted = quotas(digits, PlanConfig(quota=200, groups=tuple(chosen)))
+
+    assert wanted == [200 - counts[group] if group in chosen else 0 for group in digits.groups]
+
+
+def test_a_spent_budget_is_shared_by_what_groups_would_have_asked_for():
+    config = PlanConfig(expected_yield=0.1, unit_size=10, candidates_per_image=5)
+
+    units = plan_round(config, fresh([3, 9]), round_number=0, first_index=0, wanted=[3, 9])
+
+    assert Counter(group for _, group in samples(units)) == {0: 15, 1: 45}  # of 120 candidates, 60 are allowed
+
+
+def test_what_earlier_rounds_drew_is_taken_off_the_budget():
+    config = PlanConfig(expected_yield=0.1, unit_size=10, candidates_per_image=5, max_rounds=9)
+    seen = [Tally(missing=10, candidates=37, accepted=0)]
+
+    units = plan_round(config, seen, round_number=1, first_index=37, wanted=[10])
+
+    assert units.num_samples == 50 - 37
+
+
 def test_units_have_the_set_size_and_own_names_and_number_samples_without_gaps():
     units = plan_round(CONFIG, fresh([3, 9]), round_number=1, first_index=100, wanted=[3, 9])
 
