@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from datasets.runs.card_statement import FAIRNESS, front_matter, limits_text, origin_text, saw, use_text
+from datasets.runs.card_statement import FAIRNESS, front_matter, limits_text, origin_text, saw, says_itself, use_text
 from datasets.runs.manifest import METADATA_FILE, Review, RunFacts, ShardEntry
 from datasets.storage.escaping import for_markdown
 
@@ -74,6 +74,12 @@ OPTIONAL_MEANINGS = {
     "zero_shot_probability": "that the backbone gives to the label that the image was drawn for",
     "zero_shot_kept": "whether zero_shot_label is that label",
 }
+#: Of the columns of runs with publish.provenance, in their order.
+PROVENANCE_MEANINGS = {
+    "backbone": "the diffusion model that drew it",
+    "backbone_sha256": "SHA-256 of its weights",
+    "recipe": "hash over everything that decides the run's images",
+}
 
 
 def card_text(
@@ -125,7 +131,8 @@ def card_text(
 def _columns(facts: RunFacts) -> dict[str, str]:
     scores = facts.config.get("scores")
     asked = isinstance(scores, Mapping) and scores.get("zero_shot") is not None
-    return COLUMN_MEANINGS | (OPTIONAL_MEANINGS if asked else {})
+    named = COLUMN_MEANINGS | (OPTIONAL_MEANINGS if asked else {})
+    return named | (PROVENANCE_MEANINGS if says_itself(facts) else {})
 
 
 def _review_text(review: Review) -> str:

@@ -29,6 +29,7 @@ from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
+from tasks.report.card_fairness import FAIRNESS_FILE, fairness_card
 from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
 from tasks.report.verdict import ArmResults, name_of_arm
 
@@ -232,6 +233,9 @@ def _publish(
     files = render_report(inputs)
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
+    fairness = fairness_card(figures, command=inputs.reproduce[-1], figures_file=f"{folder}/{FIGURES_FILE}")
+    if fairness is not None:  # where the run's own card looks for it, whichever comparison was the last
+        run.store.write(f"{_FOLDER}/{FAIRNESS_FILE}", fairness.encode())
     for name, data in files.items():
         run.store.write(f"{folder}/{name}", data)
     order = list(inputs.results.outcome.tested) if inputs.results is not None else []
