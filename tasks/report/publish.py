@@ -31,6 +31,7 @@ from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
 from tasks.report.card_fairness import FAIRNESS_FILE, fairness_card
 from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
+from tasks.report.tracked_comparison import track_comparison
 from tasks.report.verdict import ArmResults, name_of_arm
 
 REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
@@ -238,6 +239,7 @@ def _publish(
         run.store.write(f"{_FOLDER}/{FAIRNESS_FILE}", fairness.encode())
     for name, data in files.items():
         run.store.write(f"{folder}/{name}", data)
+    track_comparison(figures, manifest=run.url, folder=folder)
     order = list(inputs.results.outcome.tested) if inputs.results is not None else []
     summary = RunSummary(
         dataset=run.manifest.dataset,
