@@ -57,8 +57,8 @@ def origin_text(facts: RunFacts | Manifest, counts: Mapping[str, Mapping[str, in
     """What is synthetic, how it can be told, and how it was made."""
     real, synthetic = (sum(row.get(source, 0) for row in counts.values()) for source in ("real", "synthetic"))
     lines = [
-        f"- **{real} images are real, {synthetic} are synthetic**: drawn by a diffusion model, of nothing that was "
-        "ever photographed or scanned. `source` says which, in the table and in the `.json` beside every image.",
+        f"- **{real} images are real, {synthetic} are synthetic**: a diffusion model drew them, nobody took them. "
+        "`source` says which, in the table and in the `.json` beside every image.",
         f"- Drawn by the backbone {_backbone(facts.backbone)}{saw(facts)}; `seed` and `sample_index` give each "
         "image's noise, `guidance` the sampler's settings. All settings are `config` in `manifest.json`; the recipe "
         f"`{facts.recipe}` is a hash over what decides the images.",
@@ -116,7 +116,7 @@ def limits_text(facts: RunFacts | Manifest, quotas: Mapping[str, Mapping[str, in
     short = {group: row["shortfall"] for group, row in quotas.items() if row["shortfall"]}
     looked = facts.review is not None
     lines = [
-        "- A synthetic image's label and group are those that it was drawn for. "
+        "- A synthetic image's label and group are those that it was drawn for, or that classifiers saw in it. "
         + ("People looked at candidates, see below." if looked else "No person has looked at the images."),
         "- Synthetic images are chosen for being rare: they are no fair sample of their class, and shares of classes "
         "and groups here are not those of the world.",

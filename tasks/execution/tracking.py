@@ -51,7 +51,8 @@ class Tracking:
     def __init__(
         self, experiment: str, name: str, *, key: str, params: Mapping[str, Any], tags: Mapping[str, str]
     ) -> None:
-        self._client, self._run = None, ""
+        self._client: Any = None
+        self._run = ""
         if not os.environ.get(VARIABLE):
             return
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
