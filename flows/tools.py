@@ -214,6 +214,36 @@ def verify(manifest: Annotated[str, typer.Argument(help="Path or URL of a manife
 
 @tools.command()
 @shared("json")
+def provenance(image: Annotated[Path, typer.Argument(help="A PNG, wherever it came from.")]) -> None:
+    """Tell whether a picture says that it is synthetic, and what drew it. Exits 1 where it says nothing.
+
+    Images of runs with `publish.provenance` say so. One that says nothing may be synthetic all the same.
+
+    Example: `minority provenance picture.png`
+    """
+    with errors_in_one_line():
+        from dataclasses import asdict
+
+        from datasets.runs.provenance import provenance_of_png
+
+        found = provenance_of_png(image.read_bytes(), name=str(image))
+        said = {} if found is None else {name: value for name, value in asdict(found).items() if value is not None}
+
+        def show() -> None:
+            if not said:
+                say(f"{image} does not say what made it; it may be synthetic all the same.")
+            else:
+                say(f"{image} says that it is synthetic:")
+            for name, value in said.items():
+                say(f"  {name.replace('_', ' ')}: {value}")
+
+        result(lambda: {"image": str(image), "synthetic": True if said else None, **said}, show=show)
+    if found is None:
+        raise typer.Exit(1)
+
+
+@tools.command()
+@shared("json")
 def export(
     run: Annotated[str, typer.Argument(help="A published run's folder or manifest.json, or a dataset's name.")],
     to: Annotated[str, typer.Option(help="imagefolder, hf-parquet, fiftyone or coco.")],

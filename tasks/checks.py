@@ -13,6 +13,7 @@ from tasks.downstream.data import sources_of
 from tasks.downstream.reading import pretrained_kind
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
+from tasks.execution.tracking import require_tracking
 from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.pretrained_on import check_pretrained
 from tasks.inputs.real_data import load_real_data
@@ -115,6 +116,7 @@ def _check_downstream(config: AugmentConfig) -> str | None:
     if config.downstream is None or config.downstream.seeds == 0 or _check_data(config) is not None:
         return None
     try:
+        require_tracking()
         sources = sources_of(config, policies=config.downstream.policies)
         real = planned_real_data(config)
         check_arms(config.downstream, real, sources=sources, pretrained=pretrained_kind(config, real))

@@ -36,9 +36,7 @@ def write_coco(run: OpenedRun, folder: Path) -> None:
         "description": f"{manifest.dataset}, run {manifest.run_id}: see README.md",
         "version": manifest.recipe,
     }
-    categories = [
-        {"id": label + 1, "name": name, "supercategory": ""} for label, name in enumerate(run.class_names)
-    ]
+    categories = [{"id": label + 1, "name": name, "supercategory": ""} for label, name in enumerate(run.class_names)]
     licences = [{"id": 1, "name": "see README.md", "url": ""}]
     with (folder / ANNOTATIONS_FILE).open("w", encoding="utf-8") as file:
         file.write(f'{{"info": {json_text(head)},\n"licenses": {json_text(licences)},\n')

@@ -44,7 +44,12 @@ def write_fiftyone(run: OpenedRun, folder: Path) -> None:
 def _sample(name: str, image: ExportImage) -> dict[str, Any]:
     fields = {column: json_value(value) for column, value in image.fields.items() if column not in _OF_GROUND_TRUTH}
     label = {"_cls": "Classification", "label": image.fields["label_name"]}
-    return {"filepath": name, "tags": [image.fields["source"]], "ground_truth": label, "label_index": image.label} | fields
+    return {
+        "filepath": name,
+        "tags": [image.fields["source"]],
+        "ground_truth": label,
+        "label_index": image.label,
+    } | fields
 
 
 def _fields(schema: pa.Schema) -> dict[str, str]:

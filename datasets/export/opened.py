@@ -73,7 +73,7 @@ class OpenedRun:
             if sha256_hex(data) != shard.sha256:
                 raise ValueError(f"{name} is not the shard that the manifest names; verify the run.")
             for sample in read_tar(data, name=name):
-                fields = next(rows, {})
+                fields: dict[str, Any] = next(rows, {})
                 encoded = sample.encoded()
                 if fields.get("key") != sample.key or fields["image_sha256"] != sha256_hex(encoded):
                     raise ValueError(f"{name}: {sample.key} is not the image that the table names; verify the run.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from datasets.runs.card_statement import FAIRNESS, front_matter, limits_text, origin_text, saw, use_text
+from datasets.runs.card_statement import FAIRNESS, front_matter, limits_text, origin_text, saw, says_itself, use_text
 from datasets.runs.manifest import METADATA_FILE, Review, RunFacts, ShardEntry
 from datasets.storage.escaping import for_markdown
 
@@ -76,6 +76,12 @@ OPTIONAL_MEANINGS = {
     "zero_shot_probability": "that the backbone gives to the label that the image was drawn for",
     "zero_shot_kept": "whether zero_shot_label is that label",
 }
+#: Of the columns of runs with publish.provenance, in their order.
+PROVENANCE_MEANINGS = {
+    "backbone": "the diffusion model that drew it",
+    "backbone_sha256": "SHA-256 of its weights",
+    "recipe": "hash over everything that decides the run's images",
+}
 
 
 def card_text(
@@ -129,7 +135,8 @@ def _columns(facts: RunFacts) -> dict[str, str]:
     asked = isinstance(scores, Mapping) and scores.get("zero_shot") is not None
     edit = facts.config.get("edit")
     moved = isinstance(edit, Mapping) and edit.get("sources") != "group"
-    return COLUMN_MEANINGS | (EDIT_MEANINGS if moved else {}) | (OPTIONAL_MEANINGS if asked else {})
+    named = COLUMN_MEANINGS | (EDIT_MEANINGS if moved else {}) | (OPTIONAL_MEANINGS if asked else {})
+    return named | (PROVENANCE_MEANINGS if says_itself(facts) else {})
 
 
 def _review_text(review: Review) -> str:

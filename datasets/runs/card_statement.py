@@ -1,4 +1,4 @@
-"""What a card says beyond the figures: the Hub's front matter, what is synthetic and how it was made, use and limits."""
+"""What a card says beyond figures: the Hub's front matter, what is synthetic and how it was made, use and limits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,7 @@ _LARGEST = "10M<n<100M"
 _TAGS = ["synthetic", "diffusion", "class-imbalance", "fairness", "minority-augment"]
 
 
-def front_matter(
-    *, name: str, licences: Sequence[str], images: int, data_files: str, tags: Sequence[str] = ()
-) -> str:
+def front_matter(*, name: str, licences: Sequence[str], images: int, data_files: str, tags: Sequence[str] = ()) -> str:
     """YAML at the beginning of a card, by which the Hugging Face Hub lists and loads a dataset.
 
     Args:
@@ -59,8 +57,8 @@ def origin_text(facts: RunFacts | Manifest, counts: Mapping[str, Mapping[str, in
     """What is synthetic, how it can be told, and how it was made."""
     real, synthetic = (sum(row.get(source, 0) for row in counts.values()) for source in ("real", "synthetic"))
     lines = [
-        f"- **{real} images are real, {synthetic} are synthetic**: drawn by a diffusion model, of nothing that was "
-        "ever photographed or scanned. `source` says which, in the table and in the `.json` beside every image.",
+        f"- **{real} images are real, {synthetic} are synthetic**: a diffusion model drew them, nobody took them. "
+        "`source` says which, in the table and in the `.json` beside every image.",
         f"- Drawn by the backbone {_backbone(facts.backbone)}{saw(facts)}; `seed` and `sample_index` give each "
         "image's noise, `guidance` the sampler's settings. All settings are `config` in `manifest.json`; the recipe "
         f"`{facts.recipe}` is a hash over what decides the images.",
@@ -69,6 +67,12 @@ def origin_text(facts: RunFacts | Manifest, counts: Mapping[str, Mapping[str, in
         "table has every candidate with its scores, verdicts and `reason`; `kept` ones are the images here.",
         "- All images are for training. Real images that were held out to choose and to test are not among them.",
     ]
+    if says_itself(facts):
+        lines.append(
+            "- Each synthetic PNG says so in its own bytes: XMP with the IPTC's `DigitalSourceType`, and a text "
+            "`minority-augment` with dataset, recipe, backbone, seed and index. Programs that write an image anew "
+            "drop both."
+        )
     if facts.config.get("edit") is not None:
         lines.append("- Synthetic images with an `edited_source_id` are variants of that real image.")
     return "\n".join(lines)
@@ -84,6 +88,12 @@ def saw(facts: RunFacts | Manifest) -> str:
     backbone = facts.config.get("backbone")
     told = backbone.get("pretrained_on") if isinstance(backbone, Mapping) else None
     return "" if not isinstance(told, Mapping) else f", which saw {for_markdown(str(told.get('what', '')))}"
+
+
+def says_itself(facts: RunFacts | Manifest) -> bool:
+    """Whether the run's synthetic images and rows name what made them (publish.provenance)."""
+    publish = facts.config.get("publish")
+    return isinstance(publish, Mapping) and bool(publish.get("provenance"))
 
 
 def use_text(facts: RunFacts | Manifest) -> str:
@@ -106,7 +116,7 @@ def limits_text(facts: RunFacts | Manifest, quotas: Mapping[str, Mapping[str, in
     short = {group: row["shortfall"] for group, row in quotas.items() if row["shortfall"]}
     looked = facts.review is not None
     lines = [
-        "- A synthetic image's label and group are those that it was drawn for. "
+        "- A synthetic image's label and group are those that it was drawn for, or that classifiers saw in it. "
         + ("People looked at candidates, see below." if looked else "No person has looked at the images."),
         "- Synthetic images are chosen for being rare: they are no fair sample of their class, and shares of classes "
         "and groups here are not those of the world.",

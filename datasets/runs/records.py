@@ -102,8 +102,17 @@ OPTIONAL_SCHEMA = pa.schema(
         pa.field("zero_shot_kept", pa.bool_()),  # whether zero_shot_label is that label
     ]
 )
+#: What made a synthetic image, beside `seed` and `sample_index`. Only tables of runs that ask for it
+#: (publish.provenance) have these columns; the manifest says the same of every run as a whole.
+PROVENANCE_FIELDS = (
+    pa.field("backbone", pa.string()),
+    pa.field("backbone_sha256", pa.string()),  # of its weights
+    pa.field("recipe", pa.string()),
+)
 #: Every column that a table may have.
-ALL_COLUMNS = pa.schema([*METADATA_SCHEMA, *FACTOR_COLUMNS, *EDIT_COLUMNS, *REVIEW_FIELDS, *OPTIONAL_SCHEMA])
+ALL_COLUMNS = pa.schema(
+    [*METADATA_SCHEMA, *FACTOR_COLUMNS, *EDIT_COLUMNS, *REVIEW_FIELDS, *OPTIONAL_SCHEMA, *PROVENANCE_FIELDS]
+)
 
 #: Names that columns had before -> those of now. Tables are read under both (datasets/runs/tables.py).
 FORMER_COLUMNS = {
@@ -126,6 +135,6 @@ WEIGHTS_SCHEMA = pa.schema(
 
 def schema_for(columns: Collection[str]) -> pa.Schema:
     """The schema of a table with these columns: METADATA_SCHEMA, and the columns that only some runs have."""
-    kinds = (FACTOR_COLUMNS, EDIT_COLUMNS, REVIEW_FIELDS, tuple(OPTIONAL_SCHEMA))
+    kinds = (FACTOR_COLUMNS, EDIT_COLUMNS, REVIEW_FIELDS, tuple(OPTIONAL_SCHEMA), PROVENANCE_FIELDS)
     some = [parts for parts in kinds if {field.name for field in parts} & set(columns)]
     return pa.schema([*METADATA_SCHEMA, *(field for parts in some for field in parts)]) if some else METADATA_SCHEMA

@@ -8,6 +8,7 @@ from itertools import compress
 from datasets.runs.shards import Sample
 from datasets.runs.units import read_unit
 from datasets.storage.store import Store
+from tasks.augment.made_by import MadeBy
 
 _RECORD = ("source", "sampler", "source_id", "sample_index", "seed", "label_name", "group")
 
@@ -25,15 +26,18 @@ class UnitImages:
     kept: Sequence[bool]
 
 
-def kept_samples(store: Store, streams: Sequence[Sequence[UnitImages]]) -> Iterator[Sample]:
+def kept_samples(
+    store: Store, streams: Sequence[Sequence[UnitImages]], *, made_by: MadeBy | None = None
+) -> Iterator[Sample]:
     """Read the published images unit by unit, each stream in its order, evenly interleaved.
 
     Args:
         store: The store of the run that has the units.
         streams: Units of one kind each: real images, candidates.
+        made_by: What synthetic images say of themselves; None: nothing.
     """
     counts = [sum(sum(unit.kept) for unit in stream) for stream in streams]
-    samples = [_stream(store, stream) for stream in streams]
+    samples = [_stream(store, stream, made_by) for stream in streams]
     for _, which in heapq.merge(*(_positions(count, which) for which, count in enumerate(counts))):
         yield next(samples[which])
 
@@ -42,17 +46,17 @@ def _positions(count: int, which: int) -> Iterator[tuple[float, int]]:
     return (((i + 0.5) / count, which) for i in range(count))
 
 
-def _stream(store: Store, units: Sequence[UnitImages]) -> Iterator[Sample]:
+def _stream(store: Store, units: Sequence[UnitImages], made_by: MadeBy | None) -> Iterator[Sample]:
     """The kept images; units without any are not read."""
     for unit in units:
         if not any(unit.kept):
             continue
         images, rows = read_unit(store, unit.unit)
-        records = rows.select(["key", "label", *_RECORD]).to_pylist()
+        records = rows.select(["key", "label", "edited_source_id", *_RECORD]).to_pylist()
         for image, record in compress(zip(images, records, strict=True), unit.kept):
             yield Sample(
                 key=record["key"],
-                image=image,
+                image=made_by.png(image, record) if made_by and record["source"] == "synthetic" else image,
                 label=record["label"],
                 record=_in_tar({name: record[name] for name in _RECORD if record[name] is not None}),
             )

@@ -19,6 +19,7 @@ from tasks.augment.announcement import announce_dataset
 from tasks.augment.candidates import Candidates
 from tasks.augment.decisions import Decisions
 from tasks.augment.kept_images import UnitImages, kept_samples
+from tasks.augment.made_by import MadeBy
 from tasks.augment.planning import RoundPlan, UnitPlan, quotas
 from tasks.augment.plans import run_plans
 from tasks.config.runs import AugmentConfig
@@ -75,11 +76,12 @@ def publish_rounds(workspace: Workspace, store: Store, *, rounds: int, decisions
         review=None if decisions is None else _review(decisions, workspace.run.run_id),
     )
     plans, choice = chosen_candidates(workspace, store, rounds=rounds, decisions=decisions)
+    made_by = MadeBy.told(config, recipe=facts.recipe, backbone=facts.backbone)
     return publish(
         store,
         facts=facts,
-        samples=kept_samples(store, _streams(plans, choice, with_real=config.publish.real)),
-        metadata=lambda: run_rows(store, plans, choice, decisions=decisions),
+        samples=kept_samples(store, _streams(plans, choice, with_real=config.publish.real), made_by=made_by),
+        metadata=lambda: run_rows(store, plans, choice, decisions=decisions, made_by=made_by),
         samples_per_shard=config.publish.samples_per_shard,
     )
 
@@ -140,7 +142,12 @@ def _require_units(store: Store, plans: Sequence[RoundPlan], *, recipe: str) -> 
 
 
 def run_rows(
-    store: Store, plans: Sequence[RoundPlan], choice: pa.Table | None, *, decisions: Decisions | None = None
+    store: Store,
+    plans: Sequence[RoundPlan],
+    choice: pa.Table | None,
+    *,
+    decisions: Decisions | None = None,
+    made_by: MadeBy | None = None,
 ) -> Iterator[pa.Table]:
     """The rows of every unit with the final choice: real images, candidates, baseline."""
     for unit, chosen in _with_choice(plans, choice, samplers=("real", "minority", "plain")):
@@ -148,7 +155,8 @@ def run_rows(
         if chosen is not None:
             for name in _CHOICE:
                 rows = replace_column(rows, name, values=chosen[name])
-        yield rows if decisions is None else decisions.add_columns(rows)
+        rows = rows if decisions is None else decisions.add_columns(rows)
+        yield rows if made_by is None else made_by.add_columns(rows)
 
 
 def _with_choice(

@@ -20,6 +20,7 @@ from tasks.augment.announcement import announce_dataset
 from tasks.augment.candidates import choose_candidates, review_of
 from tasks.augment.decisions import Decisions
 from tasks.augment.kept_images import UnitImages, kept_samples
+from tasks.augment.made_by import MadeBy
 from tasks.augment.publishing import provenance_of
 from tasks.errors import InputError
 from tasks.inputs.published_run import PublishedRun
@@ -84,7 +85,11 @@ def publish_version(run: PublishedRun, decisions: Decisions, *, store: Store) ->
     published = publish(
         version_store,
         facts=facts,
-        samples=kept_samples(run.unit_store, [_units(rows, "real"), _units(rows, "minority")]),
+        samples=kept_samples(
+            run.unit_store,
+            [_units(rows, "real"), _units(rows, "minority")],
+            made_by=MadeBy.told(run.config, recipe=manifest.recipe, backbone=manifest.backbone),
+        ),
         metadata=rows,
         samples_per_shard=run.config.publish.samples_per_shard,
     )

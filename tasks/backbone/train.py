@@ -27,6 +27,7 @@ from minority.training.watch import Watch
 from tasks.backbone.model_card import QUALITY_FILE, model_card
 from tasks.backbone.network import build_network, condition_rows, condition_values
 from tasks.backbone.progress_folder import TrainingFolder
+from tasks.backbone.tracked import TrackedTraining
 from tasks.backbone.train_text import PICTURE, evaluate_text_backbone, train_text_backbone
 from tasks.backbone.training_processes import train_in_processes
 from tasks.config.paths import project_path
@@ -47,11 +48,24 @@ def train(config: TrainBackboneConfig) -> str:
     """Train, from the last checkpoint where there is one. Returns the backbone's folder.
 
     Raises:
-        InputError: The data cannot be read, or the architecture does not fit them.
+        InputError: The data cannot be read, the architecture does not fit them, or MLflow is asked for and cannot be
+            used.
     """
+    tracked = TrackedTraining(config, TrainingFolder(progress_folder(config)))
+    folder = _train(config, tracked)
+    tracked.finish(quality_figures(config) if config.quality is not None else None)
+    return folder
+
+
+def _train(config: TrainBackboneConfig, tracked: TrackedTraining) -> str:
     if config.text is not None:
         with stage("training", unit="steps") as on_done:
-            train_text_backbone(config, config.text, on_done=on_done)
+
+            def tell(done: int, total: int) -> None:
+                on_done(done, total)
+                tracked.tell()
+
+            train_text_backbone(config, config.text, on_done=tell)
         if config.quality is None:
             (project_path(config.out) / QUALITY_FILE).unlink(missing_ok=True)
             return str(project_path(config.out))
@@ -66,6 +80,7 @@ def train(config: TrainBackboneConfig) -> str:
 
         def report(step: int) -> None:
             on_done(step, config.training.steps)
+            tracked.tell()
 
         def show(picture: Path) -> None:
             show_picture(

@@ -406,6 +406,13 @@ class PublishConfig(Section):
             exclude_if=_is_false,
         ),
     ] = False
+    provenance: Annotated[
+        bool,
+        Field(
+            description="Whether synthetic PNGs say so themselves, and synthetic rows name backbone and recipe.",
+            exclude_if=_is_false,
+        ),
+    ] = False
 
 
 class ArmsConfig(Section):

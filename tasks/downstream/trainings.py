@@ -29,6 +29,7 @@ from tasks.downstream.data import PLAIN, images_of_run, sources_of
 from tasks.downstream.reading import Pretrained, lacking_classes, pretrained_kind, with_reading
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.execution.tracking import require_tracking
 from tasks.inputs.published_run import PublishedRun, latest_manifest, open_published
 from tasks.inputs.real_data import RealData
 from tasks.inputs.workspace import prepare_device
@@ -163,8 +164,10 @@ def resolved(config: DownstreamConfig) -> DownstreamConfig:
     """The same comparison with the manifest named: whatever is published meanwhile, it stays with one run.
 
     Raises:
-        InputError: Nothing is published, or what is published cannot be compared on as asked.
+        InputError: Nothing is published, or what is published cannot be compared on as asked; MLflow is asked for and
+            cannot be used.
     """
+    require_tracking()
     if config.manifest is None:
         config = config.model_copy(update={"manifest": latest_manifest(config.store, config.name)})
     open_arms(config)

@@ -27,7 +27,9 @@ from tasks.inputs.run_store import published_config
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
 from tasks.report.artifacts import show_run
+from tasks.report.card_fairness import FAIRNESS_FILE, fairness_card
 from tasks.report.gallery import GALLERY_FILE, GalleryInputs, write_gallery
+from tasks.report.tracked_comparison import track_comparison
 from tasks.report.verdict import ArmResults, name_of_arm
 
 REPORT_FILE, FIGURES_FILE, RESULTS_FILE = "report.html", "metrics.json", "results.parquet"
@@ -236,8 +238,12 @@ def _publish(
     files = render_report(inputs)
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
+    fairness = fairness_card(figures, command=inputs.reproduce[-1], figures_file=f"{folder}/{FIGURES_FILE}")
+    if fairness is not None:  # where the run's own card looks for it, whichever comparison was the last
+        run.store.write(f"{_FOLDER}/{FAIRNESS_FILE}", fairness.encode())
     for name, data in files.items():
         run.store.write(f"{folder}/{name}", data)
+    track_comparison(figures, manifest=run.url, folder=folder)
     order = list(inputs.results.outcome.tested) if inputs.results is not None else []
     summary = RunSummary(
         dataset=run.manifest.dataset,

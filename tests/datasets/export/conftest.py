@@ -63,7 +63,9 @@ def publish_odd(folder, *, channels=3, extra=None):
     ]
     refused = rows.slice(0, 2).set_column(0, "key", pa.array(["x1", "x2"]))
     refused = refused.set_column(refused.schema.get_field_index("kept"), "kept", pa.array([False, False]))
-    facts = replace(FACTS, class_names=CLASSES, quotas={}, backbone={"name": "toy", "sha256": "ab" * 32}, **(extra or {}))
+    facts = replace(
+        FACTS, class_names=CLASSES, quotas={}, backbone={"name": "toy", "sha256": "ab" * 32}, **(extra or {})
+    )
     publish(
         Store(folder),
         facts=facts,
@@ -97,7 +99,9 @@ def read_elsewhere(tmp_path):
     def run(variable, script, *arguments, install):
         python = os.environ.get(variable)
         if not python:
-            pytest.skip(f"{variable} is not set: python -m venv ENV && ENV/bin/pip install {install}; then ENV/bin/python")
+            pytest.skip(
+                f"{variable} is not set: python -m venv ENV && ENV/bin/pip install {install}; then ENV/bin/python"
+            )
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path / "home"),

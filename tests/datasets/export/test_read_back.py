@@ -5,14 +5,11 @@ test says which variable names an environment's Python, and how to make it.
 """
 
 import hashlib
-import json
 import math
 
 import pytest
-from typer.testing import CliRunner
 
 from datasets.export.layouts import export_run
-from flows.command_line import app
 from tests.datasets.export.conftest import CLASSES, rows_of
 
 HUGGING_FACE = {"variable": "MINORITY_HF_PYTHON", "script": "hugging_face.py", "install": "datasets pillow"}
@@ -101,19 +98,3 @@ def test_fiftyone_reads_its_samples(tmp_path, odd_run, read_elsewhere):
     assert {row["key"] for row in read["rows"] if "synthetic" in row["fields"]["tags"]} == {
         row["key"] for row in rows_of().to_pylist() if row["source"] == "synthetic"
     }
-
-
-def test_the_command_exports_by_a_dataset_s_name(tmp_path, odd_run, monkeypatch):
-    folder, _ = odd_run
-    store = folder.parents[2]
-    from datasets.runs.latest import move_latest
-    from datasets.storage.store import Store
-
-    move_latest(Store(store), "pets", "first")
-    command = ["export", "pets", "--to", "coco", "--out", str(tmp_path / "out"), "--store", str(store), "--json"]
-    done = CliRunner().invoke(app, command)
-
-    assert done.exit_code == 0, done.output
-    document = json.loads(done.stdout)
-    assert document["images"] == {"real": 8, "synthetic": 16}
-    assert (tmp_path / "out" / "annotations.json").exists()

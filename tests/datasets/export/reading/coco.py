@@ -27,4 +27,6 @@ for number in coco.getImgIds():
             "fields": entry | {"label": category["id"] - 1, "label_name": category["name"]},
         }
     )
-print(json.dumps({"rows": rows, "names": [category["name"] for category in coco.loadCats(coco.getCatIds())]}))
+sys.stdout.write(
+    json.dumps({"rows": rows, "names": [category["name"] for category in coco.loadCats(coco.getCatIds())]})
+)

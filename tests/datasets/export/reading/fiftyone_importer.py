@@ -1,7 +1,7 @@
 """Reads an export by FiftyOne, and prints every row: fiftyone_importer.py FOLDER
 
 FiftyOne keeps datasets in MongoDB. Where FIFTYONE_DATABASE_URI names a server, the export becomes a dataset there and
-is read from it; else FiftyOne's own importer gives its samples, and the types of their fields are resolved.
+is read from it; else FiftyOne's own importer gives its samples, and its own fields validate their values.
 """
 
 import hashlib
@@ -18,24 +18,27 @@ if not has_server:
     os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
 
 import fiftyone as fo  # noqa: E402
-import fiftyone.core.fields as fields  # noqa: E402
+import fiftyone.core.odm as odm  # noqa: E402
 from fiftyone.utils.data.importers import LegacyFiftyOneDatasetImporter  # noqa: E402
 
 folder = sys.argv[1]
 if has_server:
     samples = fo.Dataset.from_dir(dataset_dir=folder, dataset_type=fo.types.LegacyFiftyOneDataset)
     names = samples.info["classes"]
-    columns = [name for name in samples.get_field_schema()]
+    columns = list(samples.get_field_schema())
 else:
     importer = LegacyFiftyOneDatasetImporter(folder)
     importer.setup()
     samples, names = importer, importer.get_dataset_info()["classes"]
     columns = list(importer.get_sample_field_schema())
-    for kind in importer.get_sample_field_schema().values():
-        fields.parse_field_str(kind)
+    kinds = importer.get_sample_field_schema().items()
+    fields = {name: odm.create_field(name, **odm.get_field_kwargs(kind)) for name, kind in kinds}
 rows = []
 for sample in samples:
     pixels = np.asarray(Image.open(sample.filepath))
+    for name in () if has_server else columns:
+        if sample[name] is not None:
+            fields[name].validate(sample[name])
     values = {name: sample[name] for name in columns if name not in ("id", "filepath", "ground_truth", "metadata")}
     rows.append(
         {
@@ -45,4 +48,4 @@ for sample in samples:
             "fields": values | {"label": sample.label_index, "label_name": sample.ground_truth.label},
         }
     )
-print(json.dumps({"rows": rows, "names": names, "server": has_server}, default=str))
+sys.stdout.write(json.dumps({"rows": rows, "names": names, "server": has_server}, default=str))

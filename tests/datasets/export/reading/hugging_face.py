@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from datasets import ClassLabel, Features, Image, Value, load_dataset
 
 builder, place = sys.argv[1:3]
@@ -18,7 +19,9 @@ if sys.argv[3:]:
     record = {"source": Value("string"), "group": Value("string")}
     record |= {"seed": Value("int64"), "sample_index": Value("int64")}
     where["features"] = Features({"__key__": Value("string"), "cls": Value("int64"), "png": Image(), "json": record})
-read = load_dataset(place if builder == "folder" else builder, split="train", cache_dir=str(Path("cache").absolute()), **where)
+read = load_dataset(
+    place if builder == "folder" else builder, split="train", cache_dir=str(Path("cache").absolute()), **where
+)
 label = read.features.get("label")
 rows = []
 for row in read:
@@ -33,4 +36,4 @@ for row in read:
         }
     )
 names = label.names if isinstance(label, ClassLabel) else None
-print(json.dumps({"rows": rows, "names": names}, default=str))
+sys.stdout.write(json.dumps({"rows": rows, "names": names}, default=str))
