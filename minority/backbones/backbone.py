@@ -21,6 +21,8 @@ from minority.diffusion.space import StateSpace
 from minority.weights import WeightsError, joint_sha256
 
 Precision = Literal["fp32", "bf16", "fp16"]
+#: What of a text-to-image backbone is on the device at a time: one model, or one layer.
+Offload = Literal["model", "sequential"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -49,6 +51,8 @@ class Backbone:
         licence: As the model's card states it; None where it states none.
         factors: Label and attributes where they are separate conditions: its labels are then rows of
             minority/backbones/factors.py, of which the first `num_classes` tell the label alone. None of others.
+        offload: How a text-to-image backbone's weights are moved to the device while they compute and back to the CPU;
+            None where they stay on the device.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Backbone:
     distilled: str | None = None
     licence: str | None = None
     factors: Factors | None = None
+    offload: Offload | None = None
 
     @property
     def identity(self) -> str:
@@ -125,8 +130,12 @@ class Backbone:
         return 0.0 if self.codec is None else self.codec.finish_evaluations
 
     def to(self, device: torch.device | str) -> "Backbone":
-        """The same backbone on a device. This one stays where it is, so that workers can share it."""
-        if not isinstance(self.denoiser, nn.Module):
+        """The same backbone on a device. This one stays where it is, so that workers can share it.
+
+        One that is offloaded stays on the CPU; `minority.engine.prepare.prepared` has its weights moved as they are
+        needed.
+        """
+        if not isinstance(self.denoiser, nn.Module) or self.offload is not None:
             return self
         device = torch.device(device)
         tensors = (*self.denoiser.parameters(), *self.denoiser.buffers())

@@ -15,6 +15,7 @@ from torch import nn
 
 from minority.backbones import Backbone
 from minority.backbones.backbone import Precision
+from minority.backbones.text.offload import offloaded
 from minority.engine.cuda_graphs import Recorded
 from minority.engine.static_shapes import StaticShapes
 
@@ -67,11 +68,22 @@ def prepared(
     with _preparing:
         of_backbone = _kept.setdefault(backbone, {})
         if key not in of_backbone:
-            made = _prepare(backbone.to(device).in_precision(precision), engine, original=backbone)
+            made = _made(backbone, torch.device(device), precision, engine)
             if made is backbone:  # which must not keep itself alive
                 return backbone
             of_backbone[key] = made
         return of_backbone[key]
+
+
+def _made(backbone: Backbone, device: torch.device, precision: Precision, engine: EngineSettings) -> Backbone:
+    if backbone.offload is None or device.type == "cpu":
+        return _prepare(backbone.to(device).in_precision(precision), engine, original=backbone)
+    if engine != EngineSettings():
+        raise ValueError(
+            f"backbone {backbone.name} is offloaded, and sampler.engine takes weights to stay where they are; leave "
+            "backbone.offload or sampler.engine out."
+        )
+    return offloaded(backbone.in_precision(precision), device)
 
 
 def _prepare(backbone: Backbone, engine: EngineSettings, *, original: Backbone) -> Backbone:

@@ -87,6 +87,14 @@ class Guidance:
         """Change what the denoiser says, everywhere in the chain."""
         return denoiser
 
+    def wrap_chain(self, chain: Chain) -> Denoiser:
+        """The same for methods that must know the chain, as where they act on some of its steps alone.
+
+        Args:
+            chain: `chain.predict` is the denoiser; its schedule tells the steps.
+        """
+        return self.wrap_denoiser(chain.predict)
+
     def wrap_noise(self, noise: NoiseSource) -> NoiseSource:
         """Change the noise that is drawn, everywhere in the chain."""
         return noise

@@ -6,6 +6,7 @@ Shapes: B samples, C channels, H x W pixels.
 import torch
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 
 
@@ -19,6 +20,23 @@ def unit_peak(gradient: Tensor) -> Tensor:
 def finite(gradient: Tensor) -> Tensor:
     """Zero where a gradient is not finite: no push rather than a wrong one."""
     return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def refusal_where_offloaded(backbone: Backbone, *, network: bool, decoder: bool) -> str | None:
+    """Why an offloaded backbone cannot be guided by such gradients: their weights have left the device by then.
+
+    Args:
+        backbone: Of any kind.
+        network: Whether the denoising network is differentiated.
+        decoder: Whether the decoder of latents is.
+    """
+    if backbone.offload is None or not (decoder or (network and backbone.offload == "sequential")):
+        return None
+    return (
+        f"backbone {backbone.name} is offloaded ({backbone.offload}), so its "
+        f"{'decoder' if decoder else 'network'} cannot be differentiated; leave backbone.offload out, or guide "
+        "without (self_guidance: {jacobian: false, space: state})."
+    )
 
 
 def through_denoiser(gradient: Tensor, estimate: Estimate, chain: Chain) -> Tensor:

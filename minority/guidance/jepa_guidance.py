@@ -23,7 +23,7 @@ from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.noise import NoiseSource
 from minority.features.encoders import load_encoder
 from minority.guidance import Guidance
-from minority.guidance.gradients import finite, through_denoiser, unit_peak
+from minority.guidance.gradients import finite, refusal_where_offloaded, through_denoiser, unit_peak
 from minority.guidance.materials import Lessons, Materials, Parts, Tensors
 from minority.guidance.method import TrainedMethod
 from minority.guidance.noise_aware_network import NoiseAwareSettings, load_network, train_on_states
@@ -143,6 +143,10 @@ class JepaGuidanceSettings(TrainedMethod):
 
     def __post_init__(self) -> None:
         self._guidance(_no_encoder)  # refuses what cannot work
+
+    def refusal(self, backbone: Backbone) -> str | None:
+        """Needs the decoder, through which its encoder looks, to stay on the device."""
+        return refusal_where_offloaded(backbone, network=self.jacobian, decoder=True)
 
     @classmethod
     def samplers(cls) -> Mapping[str, Self]:

@@ -27,6 +27,7 @@ from minority.diffusion.condition import Condition, Embedding
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.schedule import NoiseSchedule
 from minority.guidance import Guidance
+from minority.guidance.gradients import refusal_where_offloaded
 from minority.guidance.method import Method
 from minority.solvers import Solver
 
@@ -89,10 +90,10 @@ class MinorityPrompt(Method):
             raise ValueError('MinorityPrompt.word is not set; name the word to start from, or set initial to "normal".')
 
     def refusal(self, backbone: Backbone) -> str | None:
-        """Needs a backbone that is told prompts."""
+        """Needs a backbone that is told prompts, and whose network stays on the device."""
         if backbone.prompts is None:
             return f"backbone {backbone.name} draws by no prompts, so it learns no word; leave minority_prompt out."
-        return None
+        return refusal_where_offloaded(backbone, network=True, decoder=False)
 
     def extra_evaluations(self, step: int, num_steps: int) -> float:
         """Two predictions and two backward passes an iteration of a guided step, on evenly spaced chains."""

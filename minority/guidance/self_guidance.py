@@ -18,12 +18,13 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.metric import Distance, renoise_and_denoise
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.space import PIXELS
 from minority.guidance.distances import DistanceName, distance_by_name
-from minority.guidance.gradients import finite, through_denoiser, unit_peak
+from minority.guidance.gradients import finite, refusal_where_offloaded, through_denoiser, unit_peak
 from minority.guidance.method import Method
 
 
@@ -114,6 +115,10 @@ class SelfGuidance(Method):
     def published(cls) -> Self | None:
         """The paper's, for CelebA-64."""
         return cls(scale=0.4, interval=5, perturbation=0.8)
+
+    def refusal(self, backbone: Backbone) -> str | None:
+        """Needs what it differentiates to stay on the device."""
+        return refusal_where_offloaded(backbone, network=self.jacobian, decoder=self.space == "image")
 
     def describe(self) -> str:
         """The settings that a calibration searches."""

@@ -302,6 +302,11 @@ def check_backbone(backbone: Backbone, settings: SamplerSettings) -> None:
     Raises:
         ValueError: Naming the backbone and why.
     """
+    if backbone.offload is not None and settings.engine != EngineSettings():
+        raise ValueError(
+            f"backbone {backbone.name} is offloaded, and sampler.engine takes weights to stay where they are; leave "
+            "backbone.offload or sampler.engine out."
+        )
     for method in settings.guidance:
         reason = method.refusal(backbone)
         if reason is not None:

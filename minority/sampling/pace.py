@@ -3,6 +3,7 @@
 import torch
 
 from minority.backbones import Backbone
+from minority.engine.prepare import prepared
 from minority.runtime.timing import seconds_of
 from minority.sampling.draw import ScoreSettings
 
@@ -15,7 +16,7 @@ def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device 
         batch_size: Samples in the batch.
         device: Where to compute.
     """
-    denoiser = backbone.to(device).denoiser
+    denoiser = prepared(backbone, device=device).denoiser
     x = torch.randn(batch_size, *backbone.state_shape, device=device)
     timestep = torch.full((batch_size,), len(backbone.schedule.abar) // 2, dtype=torch.int64, device=device)
     label = None if backbone.num_classes is None else torch.zeros(batch_size, dtype=torch.int64, device=device)

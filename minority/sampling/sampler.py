@@ -60,7 +60,7 @@ def sample(
     check_combination(guidance, solver)
     chain = Chain(denoiser, schedule, label, variance=variance, space=space, condition=condition)
     for method in guidance:
-        chain.predict, noise = method.wrap_denoiser(chain.predict), method.wrap_noise(noise)
+        chain.predict, noise = method.wrap_chain(chain), method.wrap_noise(noise)
     x_t, first = _start(schedule, noise, guidance)
     arrival: Arrival | None = None
     for step in range(first, -1, -1):

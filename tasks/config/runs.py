@@ -373,6 +373,10 @@ class AdaptConfig(_Run):
             raise ValueError("backbone.prompts is not set; they are the captions that the model is adapted by.")
         if self.backbone.upsampler is not None:
             raise ValueError("backbone.upsampler has no effect on an adaptation; leave it out.")
+        if self.backbone.offload is not None:
+            raise ValueError(
+                "backbone.offload has no effect on an adaptation, whose weights are trained; leave it out."
+            )
         return self
 
 

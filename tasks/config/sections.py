@@ -22,6 +22,7 @@ from datasets.splits.pool import PoolSettings
 from datasets.splits.stratified import SplitSettings
 from datasets.storage.store_url import holds_secret
 from datasets.storage.yaml_text import load_yaml, plain
+from minority.backbones.backbone import Offload
 from minority.calibration.search import CalibrationSettings
 from minority.calibration.space import without_empty_grids
 from minority.downstream.settings import DownstreamSettings
@@ -272,6 +273,10 @@ class BackboneConfig(StageConfig):
     embedded_guidance: Annotated[
         float | None, Field(ge=0, description="Guidance scale told to FLUX.1-dev (none: 3.5) or LCM (8.5).")
     ] = None
+    offload: Annotated[
+        Offload | None,
+        Field(description="Keep a text-to-image model's weights off the GPU while they rest: model, or sequential."),
+    ] = None
     adapters: Annotated[
         tuple[_Adapter, ...], Field(description="LoRA and textual inversions of a text-to-image model.")
     ] = ()
@@ -283,8 +288,9 @@ class BackboneConfig(StageConfig):
     @property
     def decisive(self) -> dict[str, Any]:
         """What decides its images beside its files, in both stages."""
-        # Adapters count by their checksums, which are in the backbone's.
-        settings = {key: value for key, value in super().decisive.items() if key not in ("pretrained_on", "adapters")}
+        # Adapters count by their checksums, which are in the backbone's; offloading changes no image.
+        beside = ("pretrained_on", "adapters", "offload")
+        settings = {key: value for key, value in super().decisive.items() if key not in beside}
         return settings | ({} if self.upsampler is None else {"upsampler": self.upsampler.decisive})
 
     @model_serializer(mode="wrap")
@@ -292,7 +298,7 @@ class BackboneConfig(StageConfig):
         """What came later is shown where it is set, so that others' recipes stay as they were."""
         content: dict[str, Any] = serialise(self)
         defaults: dict[str, Any] = {"pretrained_on": None, "prompts": None, "size": None, "fit": False}
-        defaults |= {"distilled": None, "embedded_guidance": None, "adapters": []}
+        defaults |= {"distilled": None, "embedded_guidance": None, "adapters": [], "offload": None}
         return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 

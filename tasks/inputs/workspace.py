@@ -393,7 +393,9 @@ class _Named(BaseModel):
 def _text_settings(config: BackboneConfig, real: RealData | None, *, without_prompts: bool) -> TextToImage | None:
     unprompted = config.prompts is None and without_prompts and family_of(project_path(config.path)) is not None
     if config.prompts is None and not unprompted:
-        lost = [name for name in ("size", "distilled", "embedded_guidance") if getattr(config, name) is not None]
+        lost = [
+            name for name in ("size", "distilled", "embedded_guidance", "offload") if getattr(config, name) is not None
+        ]
         lost += ["adapters"] if config.adapters else []
         if lost:
             raise InputError(f"backbone.{lost[0]} is of text-to-image models; set backbone.prompts, too.")
@@ -403,6 +405,7 @@ def _text_settings(config: BackboneConfig, real: RealData | None, *, without_pro
         size=config.size,
         distilled=config.distilled,
         guidance=config.embedded_guidance,
+        offload=config.offload,
         adapters=tuple(
             AdapterSettings(path=project_path(adapter.path), strength=adapter.strength, token=adapter.token)
             for adapter in config.adapters

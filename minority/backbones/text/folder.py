@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import torch
 
-from minority.backbones.backbone import Backbone, BackboneError
+from minority.backbones.backbone import Backbone, BackboneError, Offload
 from minority.backbones.component import load_component, read_json, weights_sha256
 from minority.backbones.flow import FlowSchedule, shifted
 from minority.backbones.latent import load_autoencoder, reduction_of
@@ -27,6 +27,7 @@ from minority.backbones.text.adapters import (
 from minority.backbones.text.denoiser import FlowTextDenoiser, TextDenoiser, TextEncoders, load_adapted_parts, table_of
 from minority.backbones.text.families import FAMILIES
 from minority.backbones.text.family import Family
+from minority.backbones.text.offload import require_accelerate
 from minority.backbones.text.prompts import Prompts
 from minority.diffusion.condition import Embedding
 from minority.weights import file_sha256, joint_sha256
@@ -46,6 +47,7 @@ class TextToImage:
             None takes what the folder tells: LCM and FLUX.1-schnell are.
         guidance: The guidance scale that FLUX.1-dev is told as an input; None is its pipeline's own, 3.5.
         adapters: LoRA and textual inversion, brought in in this order.
+        offload: How weights are moved to the device while they compute; None leaves them there. Changes no image.
     """
 
     prompts: Prompts
@@ -53,6 +55,7 @@ class TextToImage:
     distilled: bool | None = None
     guidance: float | None = None
     adapters: tuple[AdapterSettings, ...] = ()
+    offload: Offload | None = None
 
 
 def family_of(path: Path) -> type[Family] | None:
@@ -76,9 +79,11 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         The backbone on the CPU, its network in the precision it is stored in, its parameters without gradients.
 
     Raises:
-        BackboneError: Where a file is missing, broken or of a kind that is not supported, transformers is missing, a
-            prompt is too long, or the size does not fit.
+        BackboneError: Where a file is missing, broken or of a kind that is not supported, transformers is missing (or
+            accelerate, to offload), a prompt is too long, or the size does not fit.
     """
+    if settings.offload is not None:
+        require_accelerate()
     path = Path(path)
     kind = family_of(path)
     if kind is None:
@@ -131,6 +136,7 @@ def load_text_to_image(path: Path | str, settings: TextToImage, *, name: str | N
         prompts=settings.prompts,
         licence=licence_of(path),
         distilled=_distilled(family, scheduler, settings),
+        offload=settings.offload,
     )
 
 

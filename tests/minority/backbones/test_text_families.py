@@ -68,13 +68,14 @@ def start_of(backbone, batch=2):
     return torch.randn(batch, *backbone.state_shape, generator=torch.Generator().manual_seed(0))
 
 
-def drawn_by_diffusers(pipeline, name, x, steps, scale):
+def drawn_by_diffusers(pipeline, name, x, steps, scale, **more):
     _, _, guidance, spacing = FAMILIES[name]
     arguments = {"negative_prompt": [NEGATIVE] * len(x), guidance: scale}
     known = inspect.signature(pipeline.__call__).parameters
     arguments |= {"use_resolution_binning": False} if "use_resolution_binning" in known else {}
     arguments |= {"clean_caption": False} if "clean_caption" in known else {}
     arguments |= {"cfg_normalization": False} if "cfg_normalization" in known else {}
+    arguments |= more
     if scale == 1 and guidance == "true_cfg_scale":
         del arguments["negative_prompt"]
     side = x.shape[-1] * 2
@@ -122,6 +123,36 @@ def test_a_family_draws_what_diffusers_draws(opened, name, steps, scale):
     assert cost.evaluations() == steps * (1 if scale == 1 else 2)
     assert x.std() > 0.5
     assert (found - x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("share", [1.0, 0.55, 0.3, 0.0])
+@pytest.mark.parametrize("steps", [7, 10])
+def test_guidance_of_kept_length_and_of_early_steps_is_that_of_lumina(opened, steps, share, normalized):
+    pipeline, backbone = opened("lumina2")
+    x = start_of(backbone)
+    told = {"cfg_normalization": normalized, "cfg_trunc_ratio": share}
+    expected = drawn_by_diffusers(pipeline, "lumina2", x, steps, 4.0, **told)
+
+    found, cost = sample(
+        backbone.denoiser,
+        backbone.schedule.respaced(steps),
+        Start(x),
+        label=torch.arange(len(x)),
+        guidance=[ClassifierFree(scale=4.0, normalized=normalized, share=share)],
+        solver=Ddim(),
+        space=backbone.space,
+    )
+
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert cost.evaluations() == steps + int(steps * share)
+    plain = drawn_by_diffusers(pipeline, "lumina2", x, steps, 4.0)
+    assert ((found - plain).abs().max() > 1e-3) == ((normalized and share > 0) or share < 1)
+
+
+def test_lengths_are_kept_of_flows_alone(opened):
+    assert ClassifierFree(normalized=True).refusal(opened("sd3")[1]) is None
+    assert "is no flow" in ClassifierFree(normalized=True).refusal(opened("sd")[1])
 
 
 @pytest.mark.parametrize("name", FAMILIES)

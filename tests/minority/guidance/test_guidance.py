@@ -140,6 +140,21 @@ def test_classifier_free_guidance_costs_twice_as_much(mixture, schedule):
     assert (cost.forwards, cost.backwards) == (2 * (schedule.num_steps + guided), 2 * guided)
 
 
+def test_a_part_of_the_steps_takes_the_labelled_prediction_alone(mixture, schedule):
+    def drawn(share):
+        noise = SampleNoise(0, range(4), shape=SHAPE)
+        labels = torch.ones(4, dtype=torch.int64)
+        return sample(mixture, schedule, noise, label=labels, guidance=[ClassifierFree(scale=3.0, share=share)])
+
+    half, cost = drawn(0.5)
+
+    assert cost.forwards == schedule.num_steps + schedule.num_steps // 2
+    assert not torch.equal(half, drawn(1.0)[0])
+    assert not torch.equal(half, drawn(0.0)[0])
+    with pytest.raises(ValueError, match=r"ClassifierFree.share must lie in \[0, 1\], got 1.5"):
+        ClassifierFree(share=1.5)
+
+
 def test_classifier_free_guidance_without_labels_is_refused(mixture, schedule):
     with pytest.raises(ValueError, match="needs a label for every sample"):
         draw(mixture, schedule, [ClassifierFree()], indices=[0])

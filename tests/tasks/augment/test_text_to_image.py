@@ -94,6 +94,7 @@ def test_prompts_size_and_fit_are_part_of_the_recipe(open_text):
     recipes = {open_text(backbone=base | change).recipe for change in changes}
 
     assert len(recipes) == len(changes)
+    assert open_text(backbone=base | {"offload": "model"}).recipe == open_text().recipe
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,7 @@ def test_prompts_size_and_fit_are_part_of_the_recipe(open_text):
         ({"prompts": {"templates": [" ".join(["dog"] * 40)]}}, "has 42 tokens, tokenizer takes 16 at most; shorten it"),
         ({"prompts": None}, "is a text-to-image pipeline, which draws by prompts; set backbone.prompts"),
         ({"prompts": None, "size": 32}, "backbone.size is of text-to-image models"),
+        ({"prompts": None, "offload": "model"}, "backbone.offload is of text-to-image models"),
         ({"size": 33}, "a multiple of 2 pixels, not of 33"),
         ({"fit": False}, "the dataset has (1, 8, 8); choose a backbone of that shape"),
     ],
