@@ -215,21 +215,24 @@ def headroom(
     recipe: Annotated[
         str, typer.Option(help="How classifiers are trained; without synthetic images.")
     ] = "oversampling",
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL where reports look for the result.")] = None,
 ) -> None:
     """Tell what more images of each group could bring a classifier, from the real ones alone, before any are drawn.
 
     A classifier is trained on a quarter, a half and all of the images, several times. The upper end of the interval for
-    twice as many real images is an upper end for synthetic ones. Test images are not looked at.
+    twice as many real images is an upper end for synthetic ones. Test images are not looked at. Reports of runs on the
+    same images repeat it beside what was reached.
 
     Example: `minority headroom digits --seeds 5`
     """
     with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig
+        from tasks.config.runs import AugmentConfig, with_resolved_store
         from tasks.estimates.headroom import measure_headroom
         from tasks.execution.terminal import stage_shown
 
-        config = load_preset(AugmentConfig, name, overrides=parse_overrides(assignments or []))
+        overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
+        config = with_resolved_store(load_preset(AugmentConfig, name, overrides=overrides))
         with stage_shown("headroom", unit="trainings") as on_done:
             found = measure_headroom(config, seeds=seeds, arm=recipe, on_done=on_done)
         document = {"preset": f"augment/{name}", "recipe": recipe, "seeds": seeds}
