@@ -22,16 +22,16 @@ _MEASURED_IMAGES = 256
 _BLOCK = 512
 #: A sample is three members with a header each; class and record take a block each.
 _BLOCKS_BESIDE_THE_IMAGE = 5
-#: Of a unit's table: its footer names every column. Of a row in it, and in the run's table.
-_UNIT_TABLE, _UNIT_ROW = 14_500, 300
-_RUN_TABLE, _RUN_ROW = 30_000, 255
+#: Of a unit's table, whose footer names every column, and of a row in it; of a row in the run's table.
+_UNIT_TABLE, _UNIT_ROW = 15_500, 294
+_RUN_ROW = 263
 #: Of the gallery's page, and of a candidate in it.
 _GALLERY, _GALLERY_ROW = 22_000, 140
 #: Of the report with its figures and pictures, and of what a comparison of classifiers adds to it.
-_REPORT, _COMPARISON = 260_000, 140_000
+_REPORT, _COMPARISON = 216_000, 190_000
 #: Of a training's predictions: the file, and an image that it predicts.
-_PREDICTIONS, _PREDICTION = 1_000, 2
-_MANIFEST_AND_PLANS = 25_000
+_PREDICTIONS, _PREDICTION = 600, 1.5
+_MANIFEST_AND_PLANS = 19_000
 _BYTES_A_WEIGHT = 4
 _LABELLER_MEMBERS = 3
 
@@ -70,7 +70,7 @@ def bytes_on_disk(config: AugmentConfig, real: RealData, amounts: Amounts) -> in
     parts = [
         *(_tar(size, sample) + _UNIT_TABLE + _UNIT_ROW * size for size in units),
         *(_tar(size, sample) for size in shards),
-        _RUN_TABLE + _RUN_ROW * sum(units),
+        _RUN_ROW * sum(units),
         _report(some, amounts),
         amounts.trainings * (_PREDICTIONS + _PREDICTION * len(real.test)),
         _fitted(config, real, labelled=amounts.labelled),
@@ -115,7 +115,7 @@ def _fitted(config: AugmentConfig, real: RealData, *, labelled: bool) -> int:
 
     def network(outputs: int, first: int) -> int:
         model = SmallCNN((height, width), num_channels=channels, num_classes=outputs, width=first)
-        return _BYTES_A_WEIGHT * sum(tensor.numel() for tensor in model.state_dict().values())
+        return _BYTES_A_WEIGHT * sum(int(tensor.numel()) for tensor in model.state_dict().values())
 
     total = 0
     if config.selection.held_out is not None:

@@ -34,8 +34,11 @@ def wait_for_files(store, pid, *, files):
 
 @pytest.mark.parametrize(
     ("number", "share"),
-    [(signal.SIGINT, 0.02), (signal.SIGTERM, 0.4), (signal.SIGINT, 0.9)],
-    ids=["filters", "drawing", "classifiers"],
+    [
+        pytest.param(signal.SIGINT, 0.02, marks=pytest.mark.slow, id="filters"),
+        pytest.param(signal.SIGTERM, 0.4, id="drawing"),
+        pytest.param(signal.SIGINT, 0.9, marks=pytest.mark.slow, id="classifiers"),
+    ],
 )
 def test_an_interrupted_run_says_one_line_and_goes_on(
     minority, tiny_overrides, as_options, undisturbed, contents, tmp_path, number, share
