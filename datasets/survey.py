@@ -5,6 +5,7 @@ A look, not a reading: nothing is kept in memory but what is counted, and of ver
 
 import hashlib
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ class Survey:
         images: The folder or archive.
         table: The table beside it, or None.
         num_images: Image files.
-        others: Files that are no images, by ending.
+        others: Files that are no images, by ending; "hidden" are those whose names begin with a dot, and what systems
+            put into folders of their own.
         folders: Images in each sub-folder; "" for those that lie in none. Of tars, images of each class.
         tars: Where the tars are and what tells classes in them; None for a folder or a zip archive.
         opened: Images whose headers were looked at.
@@ -93,6 +95,12 @@ class Survey:
         return match
 
     @property
+    def has_test_folder(self) -> bool:
+        """Whether the makers divided the set by folders: train/ and test/ (or val/) around the class folders."""
+        first = {folder.split("/")[0].lower() for folder in self.folders if "/" in folder}
+        return bool(first & (_PART_NAMES | {"testing"}) - {"train", "training"})
+
+    @property
     def label_column(self) -> str | None:
         """The column that looks like the label."""
         wanted = [c for c in self.columns if 2 <= len(c.counts) <= min(_MOST_CLASSES, self.num_images // 2)]
@@ -121,7 +129,7 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
 
     Args:
         images: A folder, a zip archive, a tar, a folder of tars, or a pattern of tars such as DIR/train-{000..127}.tar.
-        table: A .csv, .tsv or .parquet file with a row an image, for a folder or an archive.
+        table: A .csv, .tsv, .jsonl or .parquet file with a row an image, for a folder or an archive.
 
     Raises:
         FileNotFoundError: One of them is missing.
@@ -137,11 +145,13 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
         raise ValueError(f"{path} names tars, whose samples hold their classes; leave the table {table} out.")
     else:
         files, tars = look_at_tars(*where)
-    names = sorted(name for name in files.names() if not _is_hidden(name))
+    everything = _all_names(path) if where is None and path.is_dir() else files.names()
+    names = sorted(name for name in everything if not _is_hidden(name))
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES]
     if not pictures:
         raise ValueError(f"{path} holds no image ({len(names)} other files); name a folder or zip archive of images.")
     others = Counter(PurePosixPath(name).suffix.lower() or name for name in set(names) - set(pictures))
+    others += Counter({"hidden": len(everything) - len(names)})
     columns = [] if table is None else _columns(Path(table))
     opened = pictures[:: -(-len(pictures) // MOST_OPENED)]
     sizes, grey, unreadable, duplicates = _headers(files, opened)
@@ -160,6 +170,13 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
         columns=columns,
         image_column=_image_column(columns, pictures),
     )
+
+
+def _all_names(folder: Path) -> set[str]:
+    """Every file below a folder, hidden ones, too."""
+    return {
+        (Path(below) / name).relative_to(folder).as_posix() for below, _, files in os.walk(folder) for name in files
+    }
 
 
 def _folders(folder: Path, pictures: Sequence[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.options import shared
-from flows.output import progress, result, say
+from flows.output import WANTED, progress, result, say
 from flows.shell import Settings, errors_in_one_line
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ _UNMEASURED = "too few to measure"
 
 
 @own_data.command()
-@shared()
+@shared("json")
 def init(
     name: Annotated[str, typer.Argument(help="The new preset's name: small letters, digits, dot, _ and -.")],
     images: Annotated[
         Path,
         typer.Option(help="Folder or zip archive with one folder a class, or with a table; tars (DIR/train-*.tar)."),
     ],
-    table: Annotated[Path | None, typer.Option(help="CSV, TSV or Parquet table with a row an image.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV, TSV, JSONL or Parquet table with a row an image.")] = None,
     backbone: Annotated[str | None, typer.Option(help="A pretrained backbone.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Train a backbone; what is done without --backbone.")] = False,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
@@ -65,8 +65,9 @@ def init(
         if not dry_run and preset_path(name).exists():
             raise InputError(f"{preset_path(name)} exists, and is not overwritten; edit it, or choose another name.")
         seen = look(images, table)
+        aside = dry_run or WANTED.json
         for line in described(seen):
-            say(line, err=dry_run)
+            say(line, err=aside)
         on_gpu = choose_device("auto") == "cuda"
         wishes = Wishes(
             label=label,
@@ -80,18 +81,34 @@ def init(
             store=store,
             backbone=backbone,
         )
-        ask = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+        ask = sys.stdin.isatty() and sys.stdout.isatty() and not (yes or WANTED.json)
         choices = _asked(name, seen, wishes, on_gpu=on_gpu) if ask else choose(name, seen, wishes, on_gpu=on_gpu)
         text = checked_text(choices, on_gpu=on_gpu)
         for line in [*_chosen(choices), parts(text)]:
-            say(line, err=dry_run)
+            say(line, err=aside)
+        document: dict[str, Any] = {
+            "preset": name,
+            "images": seen.num_images,
+            "left_out": {"unreadable": seen.unreadable, "others": seen.others},
+            "classes": choices.class_counts,
+            "columns": {"label": choices.label_column, "groups": list(choices.groups)}
+            | {"identity": choices.identity_column, "split": choices.split_column},
+            "image_size": choices.image_size,
+            "quota": choices.quota,
+            "commands": [f"minority {command} {name}" for command in commands_of(choices)],
+        }
         if dry_run:
-            say(text)
+            result(lambda: document | {"file": None, "text": text}, show=lambda: say(text))
             return
-        say(f"written: {write_preset(name, text)}")
-        minutes = _training_minutes(name) if backbone is None else ""
-        for command in commands_of(choices):
-            say(f"  minority {command} {name}{minutes if command == 'train-backbone' else ''}")
+        written = write_preset(name, text)
+
+        def show() -> None:
+            say(f"written: {written}")
+            minutes = _training_minutes(name) if backbone is None else ""
+            for command in commands_of(choices):
+                say(f"  minority {command} {name}{minutes if command == 'train-backbone' else ''}")
+
+        result(lambda: document | {"file": str(written)}, show=show)
 
 
 def _asked(name: str, seen: "Survey", wishes: "Wishes", *, on_gpu: bool) -> "Choices":
@@ -118,7 +135,7 @@ def _asked(name: str, seen: "Survey", wishes: "Wishes", *, on_gpu: bool) -> "Cho
     usual = choose(name, seen, wishes, on_gpu=on_gpu)
     if wishes.image_size is None:
         wishes = replace(wishes, image_size=typer.prompt("Side in pixels", default=usual.image_size, type=int))
-    if wishes.test_fraction is None and usual.split_column is None:
+    if wishes.test_fraction is None and usual.split_column is None and not seen.has_test_folder:
         wishes = replace(wishes, test_fraction=typer.prompt("Share that tests", default=0.2, type=float))
     if wishes.quota is None:
         wishes = replace(
@@ -214,21 +231,24 @@ def headroom(
     recipe: Annotated[
         str, typer.Option(help="How classifiers are trained; without synthetic images.")
     ] = "oversampling",
+    store: Annotated[str | None, typer.Option(help="Folder or fsspec URL where reports look for the result.")] = None,
 ) -> None:
     """Tell what more images of each group could bring a classifier, from the real ones alone, before any are drawn.
 
     A classifier is trained on a quarter, a half and all of the images, several times. The upper end of the interval for
-    twice as many real images is an upper end for synthetic ones. Test images are not looked at.
+    twice as many real images is an upper end for synthetic ones. Test images are not looked at. Reports of runs on the
+    same images repeat it beside what was reached.
 
     Example: `minority headroom digits --seeds 5`
     """
     with errors_in_one_line(), progress():
         from tasks.config.presets import load_preset, parse_overrides
-        from tasks.config.runs import AugmentConfig
+        from tasks.config.runs import AugmentConfig, with_resolved_store
         from tasks.estimates.headroom import measure_headroom
         from tasks.execution.terminal import stage_shown
 
-        config = load_preset(AugmentConfig, name, overrides=parse_overrides(assignments or []))
+        overrides = parse_overrides(assignments or []) | ({"store": store} if store else {})
+        config = with_resolved_store(load_preset(AugmentConfig, name, overrides=overrides))
         with stage_shown("headroom", unit="trainings") as on_done:
             found = measure_headroom(config, seeds=seeds, arm=recipe, on_done=on_done)
         document = {"preset": f"augment/{name}", "recipe": recipe, "seeds": seeds}

@@ -43,9 +43,9 @@ FLOORS = {
         {"config"},
         {"inputs"},
         {"augment", "backbone", "downstream", "commands", "discovery"},
-        {"calibration", "checks", "estimates"},
+        {"calibration", "checks"},
         {"report"},
-        {"review"},
+        {"estimates", "review"},
     ),
     "datasets": (
         {"_exports"},

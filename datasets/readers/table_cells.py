@@ -1,4 +1,4 @@
-"""Columns of a CSV or Parquet file as plain text cells, with the rows that cannot be read set aside."""
+"""Columns of a CSV, Parquet or JSON lines file as plain text cells, with the rows that cannot be read set aside."""
 
 import csv
 import difflib
@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets.readers import json_lines
 from datasets.readers.imageset import Problem
 from datasets.readers.text_forms import one_form
 
@@ -25,9 +26,9 @@ def read_cells(path: Path, *, columns: Sequence[str]) -> tuple[list[tuple[str, l
     """Read some columns of a table.
 
     Args:
-        path: A .csv or .parquet file. A CSV is UTF-8, its first line names the columns, and cells are separated by
-            commas, or by semicolons, tabs or bars where the columns are found so. Spaces around names and cells do not
-            count.
+        path: A .csv, .parquet or .jsonl file. A CSV is UTF-8, its first line names the columns, and cells are separated
+            by commas, or by semicolons, tabs or bars where the columns are found so. Spaces around names and cells do
+            not count.
         columns: The columns that are wanted.
 
     Returns:
@@ -41,6 +42,8 @@ def read_cells(path: Path, *, columns: Sequence[str]) -> tuple[list[tuple[str, l
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; put the set's table there or correct the settings.")
+    if path.suffix in json_lines.SUFFIXES:
+        return _json_lines(path, columns)
     return _parquet(path, columns) if path.suffix == ".parquet" else _csv(path, columns)
 
 
@@ -52,7 +55,9 @@ def column_names(path: Path) -> list[str]:
         ValueError: It is damaged, no table, in another encoding, or has a column twice.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; name the set's table, a .csv, .tsv or .parquet file.")
+        raise FileNotFoundError(f"{path} does not exist; name the set's table, a .csv, .tsv, .jsonl or .parquet file.")
+    if path.suffix in json_lines.SUFFIXES:
+        return [name for name in json_lines.columns_of_lines(path) if name]
     if path.suffix == ".parquet":
         try:
             names = [one_form(name).strip() for name in pq.read_schema(path).names]
@@ -162,6 +167,15 @@ def _records(
             if cells:
                 yield at + 1, cells
             at = base + reader.line_num
+
+
+def _json_lines(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[Problem]]:
+    header = json_lines.columns_of_lines(path)
+    wanted = [header[position] for position in _positions(path, header, columns)]
+    rows = [
+        (f"{path.name}:{number}", [row.get(name, "") for name in wanted]) for number, row in json_lines.objects(path)
+    ]
+    return rows, []
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[Problem]]:

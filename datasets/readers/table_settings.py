@@ -116,8 +116,8 @@ class TableSettings:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _composed(entry.name, getattr(self, entry.name)))
         require_name("TableSettings.name", self.name)
-        if not self.table.endswith((".csv", ".tsv", ".parquet")):
-            raise ValueError(f"TableSettings.table must be a .csv, .tsv or .parquet file, got {self.table!r}.")
+        if not self.table.endswith((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")):
+            raise ValueError(f"TableSettings.table must be a .csv, .tsv, .jsonl or .parquet file, got {self.table!r}.")
         if not self.image_column or not self.label_column:
             raise ValueError("TableSettings.image_column and label_column must name columns of the table.")
         if self.image_size is not None and self.image_size < 1:

@@ -23,12 +23,14 @@ class LeftOut:
         reason: What they are counted under.
         images: Images on disk.
         rows: Rows of the set's table; 0 for a set without one.
+        others: Files that are passed over and are no images of the set.
         example: One of them, in words; "" where there is nothing to say.
     """
 
     reason: str
     images: int
     rows: int = 0
+    others: int = 0
     example: str = ""
 
 
@@ -78,14 +80,16 @@ class Account:
         """
         with_rows = any(entry.rows for entry in self.left_out)
         lines = ["| where | images |" + " rows |" * with_rows, "|---|---|" + "---|" * with_rows]
+        counted = [entry for entry in self.left_out if entry.images or entry.rows]
         entries = [
             *((part, count, count) for part, count in self.parts.items()),
-            *((f"left out: {entry.reason}", entry.images, entry.rows) for entry in self.left_out),
+            *((f"left out: {entry.reason}", entry.images, entry.rows) for entry in counted),
             ("all", self.num_images, self.num_rows),
         ]
         lines += [f"| {for_markdown(where)} | {images} |" + f" {rows} |" * with_rows for where, images, rows in entries]
         named = [
-            f"- {for_markdown(entry.reason)}: {for_markdown(entry.example)}"
+            f"- {for_markdown(entry.reason)}{'' if entry in counted else f' ({_number(entry)})'}: "
+            f"{for_markdown(entry.example)}"
             for entry in self.left_out
             if entry.example and examples
         ]
@@ -141,6 +145,7 @@ def _entries(problems: Iterable[Problem]) -> list[LeftOut]:
             reason=kind,
             images=sum(problem.on_disk for problem in problems_of_kind),
             rows=sum(problem.is_row for problem in problems_of_kind),
+            others=sum(not problem.on_disk and not problem.is_row for problem in problems_of_kind),
             example=for_terminal(f"{problems_of_kind[0].source_id} {problems_of_kind[0].reason}", keep_lines=False)[
                 :_LONGEST_EXAMPLE
             ],
@@ -175,7 +180,9 @@ def _notes(parts: Mapping[str, ImageSet]) -> Iterator[str]:
 def _number(entry: LeftOut) -> str:
     if entry.images:
         return f"{entry.images:,} images"
-    return f"{entry.rows:,} rows" if entry.rows else "0 images"
+    if entry.rows:
+        return f"{entry.rows:,} rows"
+    return f"{entry.others:,} passed over"
 
 
 def _example(entry: LeftOut) -> str:

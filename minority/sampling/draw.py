@@ -4,6 +4,7 @@ Shapes: B samples, C channels, H x W pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,13 @@ from minority.guidance.particle_groups import whole_particle_groups
 from minority.neighbours.reference import RealReference
 from minority.runtime.device_lock import device_lock
 from minority.runtime.memory import in_batches
+from minority.runtime.progress import counted
 from minority.sampling.diffusion_classifier import ZeroShotSettings
 from minority.sampling.finite_states import finite_states
 from minority.sampling.noise_prefetch import sample_noise
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
+from minority.solvers import Arrival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +152,18 @@ def draw(
     particle_group = particle_group_of(methods)
     members, member_labels, positions = whole_particle_groups(indices, labels, particle_group=particle_group)
     size = max(1, settings.batch_size // particle_group) * particle_group
+    num_steps = len(schedule.abar)
+    steps_shown = counted("drawing", unit="steps") if len(members) <= size else nullcontext(lambda done, total: None)
 
     def draw_batch(batch: slice) -> tuple[NDArray[np.uint8], NDArray[np.int64], float]:
         part = members[batch]
         label = _labels_of(member_labels, batch, device=device)
         parents: list[Tensor | None] = []
+
+        def after_step(arrival: Arrival) -> None:
+            parents.append(arrival.parents)
+            show(num_steps - arrival.step, num_steps)
+
         with device_lock(device), sample_noise(seed, part, shape=backbone.state_shape, device=device) as noise:
             x, cost = sample(
                 backbone.denoiser,
@@ -165,7 +175,7 @@ def draw(
                 variance=settings.variance,
                 solver=settings.chain_solver,
                 space=backbone.space,
-                on_step=lambda arrival: parents.append(arrival.parents),
+                on_step=after_step,
             )
             require_finite(x, "the end of a chain")
             with torch.no_grad():
@@ -175,7 +185,7 @@ def draw(
         origins = np.array(part, dtype=np.uint64)[root_ancestors_of(parents, len(part)).numpy()]
         return images, origins.astype(np.int64), cost.evaluations() + extra
 
-    with finite_states(backbone, precision=settings.precision):
+    with finite_states(backbone, precision=settings.precision), steps_shown as show:
         batches = in_batches(len(members), size=size, work=draw_batch, smallest=particle_group)
     return Drawn(
         images=np.concatenate([images for images, _, _ in batches])[positions],

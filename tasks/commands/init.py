@@ -111,6 +111,10 @@ def choose(name: str, seen: Survey, wishes: Wishes, *, on_gpu: bool) -> Choices:
     if len(counts) < 2:
         raise InputError(f"there is one class only ({', '.join(counts)}), so there is nothing to balance.")
     split = seen.split_column if wishes.split is None else wishes.split or None
+    if wishes.test_fraction is not None and (split is not None or seen.has_test_folder):
+        whose = f"column {split} of {seen.table} tells" if split is not None else f"folders of {seen.images} tell"
+        instead = ', or say --split "" to divide the images anew' if split is not None else ""
+        raise InputError(f"the {whose} which images test, so there is no --test-share; leave it out{instead}.")
     test_fraction = 0.2 if wishes.test_fraction is None else wishes.test_fraction
     quota = wishes.quota or default_quota(counts, train_share=0.9 * (1 - test_fraction))
     for column in (*wishes.groups, *filter(None, (wishes.identity, split))):

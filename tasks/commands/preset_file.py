@@ -104,7 +104,7 @@ def _images(choices: Choices) -> str:
         f"# {choices.test_fraction:.0%} of each class test; nothing is thinned out.\n"
         f"split: {{test_fraction: {choices.test_fraction:g}, {shares}}}"
     )
-    if choices.split_column is not None:
+    if choices.split_column is not None or choices.survey.has_test_folder:
         split = (
             "# The makers' parts; where they gave no validation part, it is taken from the training part.\n"
             f"split: {{{shares}}}"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from datasets.storage.store import Store
 from minority.downstream.data import LabelledImages
 from minority.downstream.learning_curve import GroupHeadroom, headroom, measure_curves
 from minority.downstream.settings import DownstreamSettings
@@ -13,6 +14,7 @@ from tasks.config.runs import AugmentConfig
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data
 from tasks.inputs.real_images import images_of
+from tasks.inputs.stored_headroom import StoredHeadroom, keep_headroom
 from tasks.inputs.workspace import prepare_device
 
 
@@ -21,6 +23,8 @@ def measure_headroom(
 ) -> list[GroupHeadroom]:
     """Learning curves of every group on training and validation images; the test images are not looked at.
 
+    What is found is kept in the store of `config`, where the reports of runs on the same images find it.
+
     Args:
         config: The images, and the budget of a training (`downstream.budget`).
         seeds: At least 2.
@@ -28,7 +32,8 @@ def measure_headroom(
         on_done: Told how many trainings of all are done.
 
     Raises:
-        InputError: The images cannot be read, or the recipe or the number of seeds is not possible.
+        InputError: The images cannot be read, the recipe or the number of seeds is not possible, or the store cannot be
+            written.
     """
     device = prepare_device(config.device)
     real = load_real_data(config.dataset)
@@ -58,4 +63,7 @@ def measure_headroom(
     except ValueError as error:
         raise InputError(str(error)) from error
     counts = np.bincount(images.groups, minlength=len(real.groups)).tolist()
-    return headroom(accuracy, held_out, group_names=real.groups, images=counts)
+    found = headroom(accuracy, held_out, group_names=real.groups, images=counts)
+    stored = StoredHeadroom(recipe=arm, seeds=seeds, groups=found)
+    keep_headroom(stored, Store(config.store).child(config.name), digest=real.digest)
+    return found

@@ -46,6 +46,11 @@ class PublishedRun:
     real: RealData
     unit_store: Store
 
+    @property
+    def dataset_store(self) -> Store:
+        """The dataset's own part of the store: a run lies in `runs/<run id>` of it."""
+        return Store(self.store.root.rsplit("/", 2)[0])
+
     @cached_property
     def metadata(self) -> pd.DataFrame:
         """A row for every real image and candidate.

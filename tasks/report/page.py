@@ -21,9 +21,11 @@ from minority.downstream.accuracy import METRIC_PHRASES
 from minority.downstream.cost import in_words
 from minority.neighbours.index import Accuracy
 from tasks.augment.gate import GroupGate
+from tasks.inputs.stored_headroom import StoredHeadroom
 from tasks.report import figures, findings, pictures, recommendation, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings
 from tasks.report.page_parts import content_hash, page_part
+from tasks.report.reached import beside_headroom
 from tasks.report.scores import SCORE_NAMES
 from tasks.report.sprites import LARGEST_PIXELATED
 from tasks.report.verdict import ArmResults, Downstream
@@ -67,6 +69,7 @@ class ReportInputs:
         gates: What the first round of every group with few or no real images showed.
         gallery: The page beside this one that shows every candidate; "" where there is none.
         neighbours: How well the neighbours among the real images were found; None where it is not known.
+        headroom: What `minority headroom` found on these real images; None where it was not asked.
     """
 
     dataset: str
@@ -87,6 +90,7 @@ class ReportInputs:
     gates: Sequence[GroupGate] = ()
     gallery: str = ""
     neighbours: Accuracy | None = None
+    headroom: StoredHeadroom | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,7 @@ def _measure(inputs: ReportInputs) -> dict[str, Any]:
         "same_first_round": findings.share_first_round(inputs.metadata),
         "classes": findings.fill_of_classes(inputs.metadata, inputs.class_names, quotas=inputs.quotas),
         "downstream": downstream,
+        "headroom": beside_headroom(inputs.headroom, downstream),
         "reasons": findings.count_reasons(inputs.metadata),
         "fates": findings.count_fates(inputs.metadata),
         "scores": findings.summarise_scores(findings.score_columns(inputs.metadata)),
@@ -173,6 +178,8 @@ def _published(metrics: Mapping[str, Any], inputs: ReportInputs) -> dict[str, ob
     shown: dict[str, object] = dict(gated) if inputs.gates else {}
     if inputs.neighbours is not None and inputs.neighbours.sample:
         shown |= {"neighbours": asdict(inputs.neighbours)}
+    if inputs.headroom is None:
+        metrics = {name: found for name, found in metrics.items() if name != "headroom"}
     return {**metrics, **origin, **shown, "thresholds": inputs.thresholds, "confidence": findings.CONFIDENCE}
 
 

@@ -24,6 +24,7 @@ from tasks.execution.failures import TRIED_AGAIN
 from tasks.inputs.planned_groups import sparse_groups
 from tasks.inputs.published_run import PublishedRun, open_published
 from tasks.inputs.run_store import published_config
+from tasks.inputs.stored_headroom import read_headroom
 from tasks.inputs.workspace import open_workspace
 from tasks.report import ReportInputs, render_report
 from tasks.report.artifacts import show_run
@@ -208,6 +209,7 @@ def _inputs(
         licence=real.licence,
         account=real.account.to_text(examples=False),
         gates=_gates(run),
+        headroom=read_headroom(run.dataset_store, digest=real.digest),
     )
 
 

@@ -44,7 +44,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("command", BAD + [f"{command} --json -q" for command in BAD if not command.startswith("init")])
+@pytest.mark.parametrize("command", BAD + [f"{command} --json -q" for command in BAD])
 def test_bad_input_ends_with_two_and_one_line(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

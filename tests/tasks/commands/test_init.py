@@ -1,5 +1,6 @@
 """From a folder of pictures to a file of presets, and from there to a run."""
 
+import json
 import tarfile
 import zipfile
 
@@ -9,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from tasks.commands.init import Wishes, checked_text, choose, look
+from tasks.commands.init import Wishes, checked_text, choose, described, look, parts
 from tasks.config.preset_files import list_presets
 from tasks.config.presets import load_preset, presets_in
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
@@ -227,3 +228,62 @@ def test_columns_that_may_be_the_label_are_named_where_none_is_called_so(scans):
 
     with pytest.raises(InputError, match=r"name it, e\.g\. --label kind"):
         choose("scans", look(scans / "files", table), Wishes(), on_gpu=False)
+
+
+def test_json_lines_are_a_table(scans):
+    rows = [line.split(",") for line in (scans / "labels.csv").read_text().splitlines()]
+    header, cells = rows[0], rows[1:]
+    lines = [json.dumps(dict(zip(header, row, strict=True))) for row in cells]
+    (scans / "labels.jsonl").write_text("\n".join([*lines, ""]))
+
+    by_lines, by_commas = (
+        choose("scans", look(scans / "files", scans / f"labels.{kind}"), Wishes(), on_gpu=False)
+        for kind in ("jsonl", "csv")
+    )
+
+    assert by_lines.class_counts == by_commas.class_counts
+    text = checked_text(by_lines, on_gpu=False)
+    assert "labels.jsonl" in text
+    assert parts(text) == parts(checked_text(by_commas, on_gpu=False))
+
+
+def test_what_systems_leave_beside_images_is_told_and_not_counted(pictures, presets):
+    for name in (".DS_Store", "yes/._000.png", "__MACOSX/yes/000.png", "no/Thumbs.db"):
+        path = pictures / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"none of yours")
+
+    seen = look(pictures, None)
+
+    assert seen.num_images == 48
+    assert seen.others == {"hidden": 3, ".db": 1}
+    assert "4 other files, which are left out: 3 hidden, 1 .db" in described(seen)
+    assert run("init", "pets", "--images", pictures, "--yes", "--dry-run").exit_code == 0
+
+
+def test_a_test_share_beside_the_makers_own_parts_is_refused(scans, tmp_path):
+    table = scans / "labels.csv"
+    first, *rest = table.read_text().splitlines()
+    divided = [f"{row},{'test' if i % 5 == 0 else 'train'}" for i, row in enumerate(rest)]
+    table.write_text("\n".join([f"{first},split", *divided]))
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "parted" / part / name).mkdir(parents=True)
+            Image.new("L", (8, 8)).save(tmp_path / "parted" / part / name / "0.png")
+
+    with pytest.raises(InputError, match=r"column split of .* tells which images test, so there is no --test-share"):
+        choose("scans", look(scans / "files", table), Wishes(test_fraction=0.3), on_gpu=False)
+    with pytest.raises(InputError, match=r"folders of .* tell which images test, so there is no --test-share"):
+        choose("parted", look(tmp_path / "parted", None), Wishes(test_fraction=0.3), on_gpu=False)
+    assert choose("scans", look(scans / "files", table), Wishes(test_fraction=0.3, split=""), on_gpu=False)
+
+
+def test_init_is_a_document_where_one_is_asked_for(presets, pictures):
+    result = run("init", "pets", "--images", pictures, "--yes", "--json")
+
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["classes"] == {"no": 40, "yes": 8}
+    assert told["file"] == str(presets / "pets.yaml")
+    assert "minority augment pets" in told["commands"]
+    assert "48 images in" in result.stderr
