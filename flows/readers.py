@@ -4,6 +4,7 @@ A deployment names one by its entrypoint, e.g. `flows.readers:celeba.augment`. W
 """
 
 import inspect
+from functools import lru_cache
 from importlib import import_module
 from typing import Annotated, Any, get_args
 
@@ -22,20 +23,25 @@ class _Flows:
     def __getattr__(self, name: str) -> Flow[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        flow: Flow[..., Any] = getattr(import_module(f"flows.{name}"), name)
-        signature = inspect.signature(flow)
-        config, overrides = (signature.parameters[parameter].annotation for parameter in ("config", "overrides"))
-        form = ConfigForm(get_args(config)[0], self._reader)
-        narrowed = flow.with_options()
-        narrowed.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[
-                signature.parameters["config"].replace(annotation=Annotated[get_args(config)[0], form]),
-                signature.parameters["overrides"].replace(
-                    annotation=Annotated[get_args(overrides)[0], OverridesForm(form)]
-                ),
-            ]
-        )
-        return narrowed
+        return _narrowed(name, self._reader)
+
+
+@lru_cache
+def _narrowed(name: str, reader: str) -> Flow[..., Any]:
+    """The flow of a module of its name, its form narrowed to a reader."""
+    flow: Flow[..., Any] = getattr(import_module(f"flows.{name}"), name)
+    signature = inspect.signature(flow)
+    config, overrides = (signature.parameters[parameter] for parameter in ("config", "overrides"))
+    kind, free = get_args(config.annotation)[0], get_args(overrides.annotation)[0]
+    form = ConfigForm(kind, reader)
+    narrowed = flow.with_options()
+    narrowed.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            config.replace(annotation=Annotated[kind, form]),
+            overrides.replace(annotation=Annotated[free, OverridesForm(form)]),
+        ]
+    )
+    return narrowed
 
 
 def __getattr__(name: str) -> _Flows:
