@@ -85,9 +85,9 @@ def commands_of(choices: Choices) -> list[str]:
 
 
 _ENTRYPOINTS = {
-    "backbone": "flows.readers:{reader}.train_backbone",
-    "calibrate": "flows.readers:{reader}.calibrate",
-    "augment": "flows.readers:{reader}.augment",
+    "backbone": "flows.readers.{reader}:backbone",
+    "calibrate": "flows.readers.{reader}:calibrate",
+    "augment": "flows.readers.{reader}:augment",
     "downstream": "flows.downstream:downstream",
 }
 _DESCRIPTIONS = {
