@@ -12,6 +12,8 @@ from prefect.settings import Settings
 from prefect.settings.legacy import _get_valid_setting_names
 from yaml import safe_load
 
+from tasks.augment.announcement import DATASET_PUBLISHED, DATASET_SHORT
+
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 PAGE = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
@@ -67,6 +69,21 @@ def test_a_suspended_run_is_reminded_of_and_ended(name, days, action):
     # A run that goes on is left alone: these are the states that a resumed one takes.
     assert {f"prefect.flow-run.{state}" for state in ("Resuming", "Pending", "Running", "Cancelled")} <= trigger.expect
     assert automation.actions[0].type == action
+
+
+@pytest.mark.parametrize(
+    ("name", "events"),
+    [
+        ("tell-of-failure", {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}),
+        ("tell-of-shortfall", {DATASET_SHORT}),
+        ("tell-of-publishing", {DATASET_PUBLISHED}),
+    ],
+)
+def test_somebody_is_told_of_what_happened(name, events):
+    automation = AutomationCore.model_validate(safe_load((DEPLOY / "automations" / f"{name}.yaml").read_text()))
+
+    assert automation.trigger.expect == events
+    assert [action.type for action in automation.actions] == ["send-notification"]
 
 
 def test_the_image_is_built_by_the_rules_and_copies_what_runs_need():

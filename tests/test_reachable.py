@@ -8,8 +8,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("flows", "tasks", "minority", "datasets")
-#: Folders whose every module is imported by the one that looks through them.
-SCANNED = {"minority.guidance.registry": "minority.guidance"}
+#: Folders whose every module is imported by the one that looks through them, or by entrypoints of people's presets.
+SCANNED = {"minority.guidance.registry": "minority.guidance", "flows.readers": "flows.readers"}
 
 
 def module_name(file: Path) -> str:

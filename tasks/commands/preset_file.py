@@ -70,7 +70,7 @@ def preset_text(choices: Choices, *, on_gpu: bool) -> str:
     return head + "\n".join(
         _DEPLOYMENT.format(
             name=_text(choices.name),
-            entrypoint=_ENTRYPOINTS[flow],
+            entrypoint=_ENTRYPOINTS[flow].format(reader=_reader(choices)),
             description=_text(_DESCRIPTIONS[flow].format(name=choices.name)),
             tag=flow,
             config=indent(config.strip("\n"), " " * 8),
@@ -85,9 +85,9 @@ def commands_of(choices: Choices) -> list[str]:
 
 
 _ENTRYPOINTS = {
-    "backbone": "flows.train_backbone:train_backbone",
-    "calibrate": "flows.calibrate:calibrate",
-    "augment": "flows.augment:augment",
+    "backbone": "flows.readers.{reader}:backbone",
+    "calibrate": "flows.readers.{reader}:calibrate",
+    "augment": "flows.readers.{reader}:augment",
     "downstream": "flows.downstream:downstream",
 }
 _DESCRIPTIONS = {
@@ -96,6 +96,12 @@ _DESCRIPTIONS = {
     "augment": "Fill up the rare groups of {name} with guided samples, and publish the balanced set.",
     "downstream": "Compare training recipes on the latest published {name}.",
 }
+
+
+def _reader(choices: Choices) -> str:
+    if choices.survey.tars is not None:
+        return "image_tars"
+    return "folder" if choices.label_column is None else "image_table"
 
 
 def _images(choices: Choices) -> str:
@@ -245,8 +251,8 @@ def _augmentation(choices: Choices, backbone: str, *, on_gpu: bool) -> str:
         "# The tighter bound where the backbone does not learn its variance.\nscores: {variance: fixed_large}\n"
         if on_gpu
         else (
-            "# The tighter bound where the backbone does not learn its variance; without a GPU a random sample of the real\n"
-            "# images says how rare they are.\n"
+            "# The tighter bound where the backbone does not learn its variance; without a GPU a random sample of\n"
+            "# the real images says how rare they are.\n"
             "scores: {variance: fixed_large, real_images: 1000}\n"
         )
     )

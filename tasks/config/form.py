@@ -13,6 +13,7 @@ from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from minority.sampling.named_samplers import NAMED_SAMPLERS
+from tasks.config.form_bounds import bounds_of
 from tasks.config.form_examples import example_of, example_of_grid
 from tasks.config.form_texts import sections_of, text_of_section, texts_of_settings
 from tasks.config.limits import largest
@@ -23,6 +24,8 @@ _Schema = dict[str, Any]
 #: What a schema says for people alone.
 _FOR_PEOPLE = ("title", "description", "default", "examples", "position")
 _GRID = "Grid"
+#: How the schema of a number tells its range.
+_ENDS = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 #: Pattern of a name that people choose, e.g. of a flag.
 _ANY_NAME = "[^.]+"
 
@@ -126,10 +129,19 @@ class _Editor:
             example = example_of_grid(method, setting) if method else example_of(name, setting, node, self.least)
             if example is not None:
                 node.setdefault("examples", [example])
+            if method is None:
+                self._bound(kind, setting, node, section)
             _limit(node, setting)
             _close(node)
         if name == "SamplerSettings":
             self._take_names(section)
+
+    def _bound(self, kind: type, setting: str, node: _Schema, section: _Schema) -> None:
+        """Put the ends of its range at a number that has none yet."""
+        for option in [node, *node.get("anyOf", [])]:
+            if option.get("type") in ("integer", "number") and not _ENDS & option.keys():
+                given = {name: section["properties"][name]["examples"][0] for name in section.get("required", [])}
+                option |= bounds_of(kind, setting, given=given, whole=option["type"] == "integer")
 
     def _sections_at(self, node: _Schema) -> Iterator[type]:
         """The sections that a setting may hold, by itself or in a list."""

@@ -118,7 +118,7 @@ def entries_in(text: str, *, source: str) -> list[dict[str, Any]]:
 
 def flow_of(entry: Mapping[str, Any]) -> str:
     """The flow that a deployment runs, by its name in commands."""
-    return str(entry["entrypoint"]).rsplit(":", 1)[-1].rsplit(".", 1)[-1].replace("train_backbone", "backbone")
+    return str(entry["entrypoint"]).rsplit(":", 1)[-1].replace("train_backbone", "backbone")
 
 
 def worded(entry: Mapping[str, Any], key: str) -> str:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows.command_line import app
 from tasks.commands.init import Wishes, checked_text, choose, described, look, parts
-from tasks.config.preset_files import list_presets
+from tasks.config.preset_files import entries, list_presets, worded
 from tasks.config.presets import load_preset, presets_in
 from tasks.config.runs import AugmentConfig, CalibrateConfig, DownstreamConfig, TrainBackboneConfig
 from tasks.errors import InputError
@@ -58,6 +58,10 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def entrypoints_of(name):
+    return {worded(entry, "entrypoint") for entry in entries() if worded(entry, "name") == name}
+
+
 def test_a_folder_of_classes_becomes_four_presets_that_every_command_finds(pictures, presets):
     result = run("init", "pets", "--images", pictures, "--yes")
 
@@ -75,6 +79,9 @@ def test_a_folder_of_classes_becomes_four_presets_that_every_command_finds(pictu
     assert load_preset(TrainBackboneConfig, "pets").out == config.backbone.path == "models/pets"
     assert load_preset(CalibrateConfig, "pets").sampler == config.sampler
     assert load_preset(DownstreamConfig, "pets").store == "runs"
+    # Their forms in Prefect have the settings of this reader alone.
+    of_reader = {f"flows.readers.folder:{flow}" for flow in ("backbone", "calibrate", "augment")}
+    assert entrypoints_of("pets") == of_reader | {"flows.downstream:downstream"}
 
 
 def test_texts_stay_texts_and_columns_become_settings(scans, presets):
@@ -93,6 +100,7 @@ def test_texts_stay_texts_and_columns_become_settings(scans, presets):
     assert config.labeller.flip
     assert config.plan.quota == 33
     assert config.store == "/tmp/somewhere"
+    assert "flows.readers.image_table:augment" in entrypoints_of("lesions")
 
 
 def test_a_dry_run_shows_the_file_and_writes_nothing(pictures, presets):
@@ -210,6 +218,7 @@ def test_tars_become_presets_that_are_read(pictures, presets, tmp_path):
     real = load_real_data(load_preset(AugmentConfig, "pets").dataset)
     assert real.train.class_names == ["0", "1"]
     assert len(real.train) + len(real.validation) + len(real.test) == 48
+    assert "flows.readers.image_tars:augment" in entrypoints_of("pets")
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_these(scans):

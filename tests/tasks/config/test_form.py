@@ -50,7 +50,7 @@ def test_every_setting_has_a_text_and_an_example_that_it_takes(entrypoint):
 
 
 @pytest.mark.parametrize(
-    "entry", DEPLOYMENTS, ids=lambda entry: f"{entry['entrypoint'].split('.')[-1]}-{entry['name']}"
+    "entry", DEPLOYMENTS, ids=lambda entry: f"{entry['entrypoint'].split(':')[-1]}-{entry['name']}"
 )
 def test_the_form_of_a_deployment_has_the_settings_of_its_reader_alone(entry):
     dataset = entry["parameters"]["config"].get("dataset")
@@ -70,13 +70,22 @@ def test_a_form_of_no_reader_has_the_settings_of_all():
 
     assert set().union(*map(settings_of_reader, get_args(Reader))) == set(shown)
     with pytest.raises(MissingFlowError):
-        load_flow_from_entrypoint("flows.readers:no_such_reader.augment")
+        load_flow_from_entrypoint("flows.readers.celeba:downstream")
 
 
-@pytest.mark.parametrize("flow", ["augment", "train_backbone", "adapt", "calibrate", "discover"])
+@pytest.mark.parametrize("reader", get_args(Reader))
+def test_every_reader_has_its_flows(reader):
+    shown = schema_of(f"flows.readers.{reader}:adapt")["definitions"]["DatasetConfig"]["properties"]
+
+    assert shown["reader"]["enum"] == [reader]
+    assert set(shown) == settings_of_reader(reader)
+
+
+@pytest.mark.parametrize("flow", ["augment", "backbone", "adapt", "calibrate", "discover"])
 def test_a_flow_of_a_reader_is_the_flow(flow):
-    general = load_flow_from_entrypoint(f"flows.{flow}:{flow}")
-    narrowed = load_flow_from_entrypoint(f"flows.readers:celeba.{flow}")
+    function = flow.replace("backbone", "train_backbone")
+    general = load_flow_from_entrypoint(f"flows.{function}:{function}")
+    narrowed = load_flow_from_entrypoint(f"flows.readers.celeba:{flow}")
 
     assert narrowed.fn is general.fn
     assert (narrowed.name, narrowed.flow_run_name) == (general.name, general.flow_run_name)
@@ -90,6 +99,7 @@ def test_a_flow_of_a_reader_is_the_flow(flow):
         {"seed": 3, "sampler.self_guidance.scale": 2, "plan.quota": None, "store": "s3://bucket/prefix"},
         {"sampler": "sgms", "downstream.arms": ["real", "dfr"]},
         {"sampler": {"name": "sgms", "self_guidance": {"perturbation": 0.4}}},
+        {"workers.gpus": 2, "plan.gate": 1, "labeller.weight_decay": 0, "dataset.split.validation_fraction": 0},
         {"scores.zero_shot": {}, "plan.groups": "all", "publish.review": True},
         {"plan": {"quota": 20}, "backbone": "backbones/digits", "backbone.flags.preset": "celeba64"},
         {"backbone.prompts.words.colour.red": "crimson", "dataset.split.imbalance": 10.5},
@@ -109,6 +119,9 @@ def test_overrides_that_a_worker_takes_pass(overrides):
         ({"seed": -1}, "-1 is less than the minimum of 0"),
         ({"plan.expected_yield": 1.5}, "1.5 is greater than the maximum of 1"),
         ({"plan.quota": 10**9}, "is greater than the maximum of 10000000"),
+        ({"sampler.self_guidance.perturbation": 1.5}, "1.5 is greater than or equal to the maximum of 1"),
+        ({"downstream.budget.steps": 0}, "0 is less than the minimum of 1"),
+        ({"labeller.learning_rate": 0}, "0 is less than or equal to the minimum of 0"),
         ({"device": "tpu"}, "'tpu' is not one of"),
         ({"sampler.solver": "magic"}, "'magic' is not one of"),
         ({"sampler": "no-such"}, "'no-such' is not one of"),
