@@ -54,7 +54,8 @@ def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
     lines = inspect.cleandoc(docstring).splitlines()
     if _HEADING not in lines:
         return
-    name, words = "", []
+    name = ""
+    words: list[str] = []
     for line in [*lines[lines.index(_HEADING) + 1 :], "end"]:
         entry = re.match(r"    (\w+): (.*)", line)
         if (entry or not line.startswith("  ")) and name:
