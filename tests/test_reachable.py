@@ -106,4 +106,6 @@ def test_a_module_that_nothing_imports_is_named():
 def test_what_is_started_by_name_counts():
     modules = all_modules()
 
-    assert {"flows.command_line", "flows.augment", "tasks.backbone.train_process", "datasets"} <= started(modules)
+    assert {"flows.command_line", "flows.readers.digits", "tasks.backbone.train_process", "datasets"} <= started(
+        modules
+    )

@@ -286,7 +286,7 @@ def change_api(server_url):
 def deployed(prefect, ask_api, change_api):
     """A work pool, every deployment of prefect.yaml, and a worker that takes their runs. Automations are off."""
     for command in (["work-pool", "create", "gpu", "--type", "process", "--overwrite"], ["deploy", "--all"]):
-        done = prefect(*command)
+        done = prefect(*command, seconds=900)
         assert done.returncode == 0, done.stdout + done.stderr
     for automation in ask_api("automations/filter", {}):
         change_api(f"automations/{automation['id']}", {"enabled": False})
