@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minority.neighbours import approximate
+from minority.neighbours import approximate, widest_balls
 from minority.neighbours.approximate import ApproximateIndex, cluster
 from minority.neighbours.index import ExactIndex
 from minority.neighbours.reference import RealReference
@@ -102,7 +102,7 @@ def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, clusters):
 def test_lists_in_a_file_give_the_same_as_lists_in_memory(points, clusters, monkeypatch, tmp_path):
     held = ApproximateIndex(points, clusters)
     monkeypatch.setattr(approximate, "_HELD_BYTES", 4 * 24 * 2500)
-    monkeypatch.setattr(approximate, "_CHUNK", 1000)
+    monkeypatch.setattr(widest_balls, "_CHUNK", 1000)
 
     mapped = ApproximateIndex(points, clusters, folder=tmp_path)
 

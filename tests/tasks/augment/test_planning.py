@@ -69,6 +69,23 @@ def test_a_spent_budget_is_shared_by_what_groups_would_have_asked_for():
     assert Counter(group for _, group in samples(units)) == {0: 15, 1: 45}  # of 120 candidates, 60 are allowed
 
 
+@pytest.mark.parametrize(("particle_group", "candidates"), [(1, 20), (3, 21), (8, 24)])
+def test_a_sparse_group_gets_whole_particle_groups_enough_to_decide(particle_group, candidates):
+    config = PlanConfig(expected_yield=0.5, unit_size=10, candidates_per_image=8)
+
+    units = plan_round(
+        config,
+        fresh([2, 30]),
+        round_number=0,
+        first_index=0,
+        wanted=[2, 30],
+        particle_group=particle_group,
+        sparse=[True, False],
+    )
+
+    assert Counter(group for _, group in samples(units))[0] == candidates
+
+
 def test_what_earlier_rounds_drew_is_taken_off_the_budget():
     config = PlanConfig(expected_yield=0.1, unit_size=10, candidates_per_image=5, max_rounds=9)
     seen = [Tally(missing=10, candidates=37, accepted=0)]
