@@ -48,6 +48,7 @@ class ClassifierFree(Method):
     stage: ClassVar[Stage] = "prediction"
     obeys_prompts: ClassVar[bool] = True
     shown_when_absent: ClassVar[bool] = True
+    shown_where_set: ClassVar[tuple[str, ...]] = ("normalized", "share")
 
     scale: float = 1.5
     normalized: bool = False

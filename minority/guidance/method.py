@@ -36,6 +36,8 @@ class Method(Guidance):
         solver: The solver of its named samplers.
         shown_when_absent: Whether settings without this method say so. A recipe covers what is shown, so that a new
             method must leave this alone: no run is named anew then.
+        shown_where_set: Settings that are shown where they differ from their defaults alone, as those must be that a
+            method gets later.
         obeys_prompts: Whether it makes a prompt obeyed, so that plain samples of text-to-image models have it, too.
     """
 
@@ -47,6 +49,7 @@ class Method(Guidance):
     needs_prompts: ClassVar[bool] = False
     solver: ClassVar[SolverName] = "ancestral"
     shown_when_absent: ClassVar[bool] = False
+    shown_where_set: ClassVar[tuple[str, ...]] = ()
     obeys_prompts: ClassVar[bool] = False
 
     @classmethod

@@ -11,7 +11,7 @@ from minority.backbones.backbone import Precision
 from minority.diffusion.chain import Variance
 from minority.engine.prepare import EngineSettings
 from minority.guidance import check_combination, particle_group_of
-from minority.guidance.method import Method
+from minority.guidance.method import Method, default_of
 from minority.guidance.registry import METHODS
 from minority.solvers import Solver, SolverName
 from minority.solvers.ancestral import Ancestral
@@ -116,12 +116,17 @@ class SamplerSettings(_WithMethods):
 
 
 def without_absent_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as plain values, less the methods that are not used and need not be shown.
+    """Settings as plain values, less the methods that are not used and need not be shown, and their settings likewise.
 
-    So a method that is added to the registry changes no recipe that does without it.
+    So a method that is added to the registry, or a setting to a method, changes no recipe that does without it.
     """
     return {
-        name: value
+        name: _without_defaults(METHODS[name], value) if name in METHODS and isinstance(value, Mapping) else value
         for name, value in settings.items()
         if value is not None or name not in METHODS or METHODS[name].shown_when_absent
     }
+
+
+def _without_defaults(kind: type[Method], settings: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = {name for name in kind.shown_where_set if settings.get(name) == default_of(kind, name)}
+    return {name: value for name, value in settings.items() if name not in hidden}

@@ -22,6 +22,7 @@ from minority.guidance.prune_and_branch import PruneAndBranch
 from minority.guidance.self_guidance import SelfGuidance
 from minority.guidance.shaped_noise import ShapedNoise, truncated
 from minority.sampling.sampler import sample
+from minority.sampling.settings import SamplerSettings
 from minority.solvers.ddim import Ddim
 
 SHAPE = (1, 4, 4)
@@ -153,6 +154,14 @@ def test_a_part_of_the_steps_takes_the_labelled_prediction_alone(mixture, schedu
     assert not torch.equal(half, drawn(0.0)[0])
     with pytest.raises(ValueError, match=r"ClassifierFree.share must lie in \[0, 1\], got 1.5"):
         ClassifierFree(share=1.5)
+
+
+def test_settings_that_a_method_got_later_are_shown_where_they_are_set():
+    def shown(**settings):
+        return SamplerSettings(classifier_free=ClassifierFree(scale=2.0, **settings)).to_dict()["classifier_free"]
+
+    assert shown() == {"scale": 2.0}
+    assert shown(share=0.5) == {"scale": 2.0, "share": 0.5}
 
 
 def test_classifier_free_guidance_without_labels_is_refused(mixture, schedule):

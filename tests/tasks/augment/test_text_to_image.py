@@ -128,7 +128,7 @@ def test_the_baseline_is_drawn_by_prompts_with_classifier_free_guidance_alone(op
     _, rows = candidate_rows(plan, workspace)
 
     settings = json.loads(rows["guidance"][0].as_py())
-    assert settings["classifier_free"] == {"scale": 3.0}
+    assert settings["classifier_free"] == {"scale": 3.0}  # what it got later is shown where it is set alone
     assert settings["self_guidance"] is None
 
 
