@@ -111,6 +111,8 @@ def card_text(
             name=f"{facts.dataset} ({facts.run_id})", licences=licences, images=published, data_files="shards/*.tar"
         ),
         f"# {facts.dataset}, run {facts.run_id}",
+        f"A training set for classifiers of {len(facts.class_names)} classes, made by minority-augment: real images, "
+        "and synthetic ones that fill up its rare groups.",
         f"{published} labelled images in {len(shards)} WebDataset shards, and one row for each of {num_rows} "
         f"candidates, published or not, in `{METADATA_FILE}`. Recipe `{facts.recipe}`; backbone "
         f"{for_markdown(str(facts.backbone.get('name', 'none')))}{saw(facts)}. Trust only what `manifest.json` names.",

@@ -57,8 +57,8 @@ def origin_text(facts: RunFacts | Manifest, counts: Mapping[str, Mapping[str, in
     """What is synthetic, how it can be told, and how it was made."""
     real, synthetic = (sum(row.get(source, 0) for row in counts.values()) for source in ("real", "synthetic"))
     lines = [
-        f"- **{real} images are real, {synthetic} are synthetic**: a diffusion model drew them, nobody took them. "
-        "`source` says which, in the table and in the `.json` beside every image.",
+        f"- **{real} images are real, {synthetic} are synthetic**: a diffusion model drew them, and they "
+        "show nothing that exists. `source` says which, in the table and in the `.json` beside every image.",
         f"- Drawn by the backbone {_backbone(facts.backbone)}{saw(facts)}; `seed` and `sample_index` give each "
         "image's noise, `guidance` the sampler's settings. All settings are `config` in `manifest.json`; the recipe "
         f"`{facts.recipe}` is a hash over what decides the images.",

@@ -51,7 +51,7 @@ def fairness_card(figures: Mapping[str, Any], *, command: str, figures_file: str
 def _cell(figure: Mapping[str, float | None]) -> str:
     value, low, high = (figure[name] for name in ("value", "low", "high"))
     if value is None:
-        return "-"
+        return "n/a"
     between = "" if low is None or high is None else f" ({low:.1%} ... {min(high, 1):.1%})"
     return f"{value:.1%}{between}"
 

@@ -238,12 +238,35 @@ def test_a_damaged_run_leaves_no_export(odd_run, tmp_path, damaged):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
 
 
-def test_a_run_on_s3_like_stores_is_exported(tmp_path):
-    store = Store(f"memory://{tmp_path.name}-export")
-    publish_odd(store.root)
-    done = export_run(store.root, str(tmp_path / "out"), layout="imagefolder")
+@pytest.fixture
+def bucket(monkeypatch):
+    """The URL of an empty folder in a bucket of a real S3 endpoint."""
+    s3fs = pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("exported")
+    yield "s3://exported/store"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
 
-    assert done.images == {"real": 8, "synthetic": 16}
+
+def test_a_run_on_s3_is_exported_by_folder_and_by_name(bucket, tmp_path):
+    publish_odd(f"{bucket}/pets/runs/first")
+    move_latest(Store(bucket), "pets", "first")
+
+    for number, run in enumerate((f"{bucket}/pets/runs/first", f"{bucket}/pets/runs/first/manifest.json", "pets")):
+        done = export_run(run, str(tmp_path / str(number)), layout="imagefolder", store=bucket)
+        assert done.images == {"real": 8, "synthetic": 16}
+        assert len(list((tmp_path / str(number)).rglob("*.png"))) == COUNT
 
 
 def test_the_card_of_a_run_can_be_followed_without_this_project(odd_run, tmp_path):

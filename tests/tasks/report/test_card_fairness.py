@@ -33,7 +33,7 @@ def test_every_recipe_and_every_group_has_its_accuracy():
     text = fairness_card(FIGURES, command="minority augment pets", figures_file="report/metrics.json")
 
     assert "| real only | 50.0% (40.0% ... 60.0%) |" in text
-    assert "| DFR | - |" in text
+    assert "| DFR | n/a |" in text
     assert "(70.0% ... 100.0%)" in text
     assert "| sex=f\\|m | 25.0% | 37.5% |" in text
     assert "719 real test images" in text
