@@ -33,16 +33,20 @@ def conform_rows(table: pa.Table, *, name: str) -> pa.Table:
         ValueError: A column is unknown, lacks where it may not, cannot be converted or holds nulls it may not; a key is
             doubled or has other characters than letters, digits, _ and -.
     """
-    schema = schema_for(table.column_names)
-    unknown = [column for column in table.column_names if column not in schema.names]
+    given = dict(zip(table.column_names, table.columns, strict=True))
+    if len(given) < table.num_columns:
+        raise ValueError(f"{name} has two columns of one name; make it again.")
+    schema = schema_for(given)
+    known = set(schema.names)
+    unknown = [column for column in given if column not in known]
     if unknown:
         raise ValueError(f"{name} has the unknown columns {', '.join(unknown)}; declare them in METADATA_SCHEMA.")
     columns = []
     for field in schema:
-        if field.name not in table.column_names and field.nullable:
+        if field.name not in given and field.nullable:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
-        columns.append(_conform_column(table, field=field, name=name))
+        columns.append(_conform_column(given.get(field.name), field=field, name=name))
     conformed = pa.Table.from_arrays(columns, schema=schema)
     _require_keys(conformed["key"].to_pylist(), name=name)
     return conformed
@@ -90,10 +94,11 @@ def parse_table(data: bytes, *, name: str) -> pa.Table:
         ValueError: The bytes are no readable Parquet file; the message gives `name`.
     """
     try:
-        rows = pq.read_metadata(io.BytesIO(data)).num_rows
-        if rows > _MOST_ROWS_A_BYTE * len(data):
-            raise ValueError(f"{rows} rows in {len(data)} bytes")
-        table = pq.read_table(io.BytesIO(data))
+        with pq.ParquetFile(io.BytesIO(data)) as file:
+            rows = file.metadata.num_rows
+            if rows > _MOST_ROWS_A_BYTE * len(data):
+                raise ValueError(f"{rows} rows in {len(data)} bytes")
+            table = file.read()
         table.validate(full=True)
         table = _under_new_names(table)
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
@@ -140,15 +145,14 @@ def _under_new_names(table: pa.Table) -> pa.Table:
     return table.set_column(position, table.schema.field(position), pc.if_else(of_real, "real", table["sampler"]))
 
 
-def _conform_column(table: pa.Table, *, field: pa.Field, name: str) -> pa.ChunkedArray:
-    if field.name not in table.column_names:
+def _conform_column(column: pa.ChunkedArray | None, *, field: pa.Field, name: str) -> pa.ChunkedArray:
+    if column is None:
         raise ValueError(f"{name} lacks the column {field.name}; every row needs it.")
-    try:
-        column = table[field.name].cast(field.type)
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"{name} column {field.name} is {table[field.name].type}, expected {field.type}: {error}."
-        ) from error
+    if column.type != field.type:
+        try:
+            column = column.cast(field.type)
+        except pa.ArrowException as error:
+            raise ValueError(f"{name} column {field.name} is {column.type}, expected {field.type}: {error}.") from error
     if column.null_count and not field.nullable:
         raise ValueError(f"{name} column {field.name} has {column.null_count} nulls; every row needs a value.")
     return column

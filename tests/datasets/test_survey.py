@@ -33,7 +33,7 @@ def test_counts_folders_sizes_and_what_is_no_image(tmp_path):
     assert seen.num_images == seen.opened == 4
     assert seen.folders == {"cat": 3, "dog": 1}
     assert seen.sizes == {(8, 8): 3, (16, 16): 1}
-    assert seen.others == {".txt": 1}
+    assert seen.others == {".txt": 1, "hidden": 1}
     assert seen.grey
     assert seen.duplicates == 0
 

@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_from_the_start(augment_tiny, small_disk):
     nothing_published(small_disk)
 
 
-@pytest.mark.parametrize("part", [0.3, 0.8])
+@pytest.mark.parametrize("part", [pytest.param(0.3, marks=pytest.mark.slow), 0.8])
 def test_a_disk_that_fills_up_on_the_way_and_is_freed_again(augment_tiny, small_disk, undisturbed, contents, part):
     store = small_disk / "store"
     needed = sum(4096 * -(-len(data) // 4096) for data in contents(undisturbed.store).values())

@@ -1,7 +1,7 @@
 """One random bit in one random file of a store, flipped; then readers, and the same command again.
 
-No dataset is ever different without a word, and no refusal without the file's name. By default a dozen flips; as many
-as MINORITY_FLIPS says, whose table is in docs/faults.md:
+No dataset is ever different without a word, and no refusal without the file's name. By default half a dozen flips; as
+many as MINORITY_FLIPS says, whose table is in docs/faults.md:
 
     MINORITY_FLIPS=300 .venv/bin/python -m pytest tests/flows/test_bit_flips.py -s
 """
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-FLIPS = int(os.environ.get("MINORITY_FLIPS", "12"))
+FLIPS = int(os.environ.get("MINORITY_FLIPS", "6"))
 
 
 def load(path):

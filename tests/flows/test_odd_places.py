@@ -67,7 +67,11 @@ DISCRIMINATOR = {"folds": 2, "classifier": {"steps": 5, "width": 8}}
 
 
 @pytest.mark.parametrize(
-    "rules", [{}, {"selection__held_out": {"discriminator": DISCRIMINATOR}}], ids=["fixed", "held out"]
+    "rules",
+    [
+        pytest.param({}, marks=pytest.mark.slow, id="fixed"),
+        pytest.param({"selection__held_out": {"discriminator": DISCRIMINATOR}}, id="held out"),
+    ],
 )
 def test_black_and_constant_images_give_numbers_and_no_copies(augment_folder, tmp_path, rules):
     black, grey = np.zeros((30, 8, 8), np.uint8), np.full((30, 8, 8), 128, np.uint8)

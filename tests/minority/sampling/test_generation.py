@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from minority.diffusion.score import minority_score
 from minority.guidance.boost_and_skip import BoostAndSkip
 from minority.guidance.classifier_free import ClassifierFree
 from minority.guidance.self_guidance import SelfGuidance
+from minority.runtime.progress import heard_by
 from minority.sampling.draw import SamplerSettings, ScoreSettings, draw_images, from_pixels, score_images, to_pixels
 from minority.sampling.sampler import sample
 from minority.selection.labelling import Labeller
@@ -34,6 +36,22 @@ def test_a_sample_does_not_depend_on_its_batch(backbone):
     # A U-Net's last bits may differ by batch size, so that a pixel may round the other way.
     assert np.abs(together[3].astype(int) - alone[0]).max() <= 1
     assert np.abs(together[::-1].astype(int) - in_pairs).max() <= 1
+
+
+def test_one_batch_is_counted_by_its_steps_and_several_by_their_samples(backbone):
+    counts = []
+
+    @contextmanager
+    def listen(name, unit):
+        yield lambda done, total: counts.append((unit, done, total))
+
+    with heard_by(listen):
+        draw(backbone, [0, 1], [0, 1], settings=SamplerSettings(steps=4))
+        in_one, counts[:] = list(counts), []
+        draw(backbone, [0, 1], [0, 1], settings=SamplerSettings(steps=4, batch_size=1))
+
+    assert in_one == [("steps", step, 4) for step in (1, 2, 3, 4)] + [("samples", 2, 2)]
+    assert counts == [("samples", 1, 2), ("samples", 2, 2)]
 
 
 def test_seed_index_and_label_each_change_the_sample(backbone):
