@@ -58,6 +58,7 @@ _OF_SETTING: dict[str, Any] = {
     "TableSettings.groups": [{"column": "sex"}],
     "TableSettings.identity_column": "lesion_id",
     "TableSettings.image_column": "image_id",
+    "TableSettings.mask_column": "mask",
     "TableSettings.image_prefix": "images/",
     "TableSettings.image_size": 64,
     "TableSettings.image_suffix": ".jpg",
