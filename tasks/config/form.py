@@ -72,7 +72,8 @@ class OverridesForm:
                 settings["^" + r"\.".join(name) + "$"] = kept
         # By patterns, so that the form has one field for it, and no second copy of all the others.
         taken = {"type": "object", "patternProperties": settings, "unevaluatedProperties": False}
-        return {"anyOf": [taken, {"type": "null"}], "examples": [{"seed": 3}]}
+        example = {"seed": 3} if "seed" in self.config.kind.model_fields else {"device": "cpu"}
+        return {"anyOf": [taken, {"type": "null"}], "examples": [example]}
 
 
 class _Editor:

@@ -54,6 +54,7 @@ def server_url(tmp_path_factory):
     environment = os.environ | {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
