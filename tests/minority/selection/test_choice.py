@@ -115,6 +115,17 @@ def test_stages_come_before_rounds_where_samples_are_to_differ():
     assert kept.tolist() == [False, False, True, True]
 
 
+def test_a_later_round_fills_what_earlier_ones_left_of_the_quota():
+    features = np.array([[0.0], [10.0], [20.0], [30.0], [40.0], [50.0]])
+    spread = Spread(features, rounds=np.array([0, 0, 1, 1, 1, 1]))
+
+    kept, reasons = choose(passing(6), np.zeros(6, dtype=int), quotas={0: 5}, spread=spread)
+
+    assert kept[:2].all()
+    assert kept.sum() == 5
+    assert reasons.count(QUOTA_FULL) == 1
+
+
 def test_only_the_gap_to_the_nearest_kept_one_makes_a_look_alike():
     spread = Spread(np.array([[0.0], [10.0], [4.0], [9.5]]), rounds=np.array([0, 0, 1, 1]), spacing=1.0)
 
