@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ["PREFECT_API_URL"] = ""
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # a busy machine starts it slowly
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 # A developer's own presets are no part of the project.
 os.environ["MINORITY_PRESETS"] = os.devnull
