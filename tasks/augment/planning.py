@@ -21,6 +21,8 @@ from tasks.inputs.real_data import RealData
 MOST_TASKS = 128
 #: Candidates by which a group with few or no real images is let through or refused (plan.gate).
 GATE_CANDIDATES = 20
+#: Candidates that a pilot round (plan.pilot) has at least, as far as the budget goes.
+PILOT_CANDIDATES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +173,17 @@ def plan_round(
             then has `GATE_CANDIDATES` of each at least, as far as the budget goes; empty: none.
 
     Returns:
-        The units; None where quotas are full, the rounds are over or the budget is spent.
+        The units; None where quotas are full, the rounds are over, the budget is spent, or a pilot kept nothing.
     """
-    if round_number >= config.max_rounds:
+    if round_number >= config.max_rounds or (round_number and pilot_failed(config, tallies)):
         return None
     budget = int(config.candidates_per_image * sum(wanted)) - sum(tally.candidates for tally in tallies)
-    particle_groups = [math.ceil(tally.missing / _expected_yield(tally, config) / particle_group) for tally in tallies]
+    if config.pilot and round_number == 0:
+        larger = max(1.0, PILOT_CANDIDATES / max(1, sum(wanted)))
+        candidates = [larger * tally.missing for tally in tallies]
+    else:
+        candidates = [tally.missing / _expected_yield(tally, config) for tally in tallies]
+    particle_groups = [math.ceil(count / particle_group) for count in candidates]
     if round_number == 0 and any(sparse):
         least = math.ceil(GATE_CANDIDATES / particle_group)
         particle_groups = [
@@ -195,6 +202,11 @@ def plan_round(
         indices=np.arange(first_index, first_index + sum(particle_groups) * particle_group),
         groups=np.repeat(_interleave(particle_groups), particle_group),
     )
+
+
+def pilot_failed(config: PlanConfig, tallies: Sequence[Tally]) -> bool:
+    """Whether a pilot was drawn and nothing of it passed: more of the same would be refused, too."""
+    return config.pilot and any(tally.candidates for tally in tallies) and not any(tally.accepted for tally in tallies)
 
 
 def plan_baseline(config: PlanConfig, first_round: RoundPlan, wanted: Sequence[int]) -> RoundPlan:

@@ -268,6 +268,8 @@ plan:
   # Share of the candidates that is kept, a guess: a round that keeps less is followed by another.
   expected_yield: 0.1
   candidates_per_image: 12
+  # A first round of one candidate an image that is wanted; where nothing of it is kept, the run ends there and says so.
+  pilot: true
   unit_size: {512 if on_gpu else 64}
 # Recipes that are compared at the end of the run; downstream/{choices.name} compares all of them.
 downstream:

@@ -376,6 +376,13 @@ class PlanConfig(Section):
         float, Field(gt=0, le=1, description="Share of candidates expected to be kept in the first round.")
     ] = 0.3
     max_rounds: Annotated[int, Field(ge=1, description="Rounds of drawing before quotas are given up.")] = 4
+    pilot: Annotated[
+        bool,
+        Field(
+            description="Whether the first round draws no more than is wanted, and the run ends where nothing is kept.",
+            exclude_if=_is_false,
+        ),
+    ] = False
     candidates_per_image: Annotated[
         float, Field(ge=1, description="Candidate budget: at most so many a missing image.")
     ] = 8.0

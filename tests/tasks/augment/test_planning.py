@@ -30,6 +30,37 @@ def samples(units):
     return [(index, group) for unit in units for index, group in zip(unit.indices, unit.groups, strict=True)]
 
 
+PILOT = PlanConfig(expected_yield=0.1, unit_size=10, candidates_per_image=12, pilot=True)
+
+
+def test_a_pilot_draws_one_candidate_an_image_that_is_wanted_whatever_yield_is_expected():
+    assert Counter(first_round([70, 0, 30], PILOT).groups.tolist()) == {0: 70, 2: 30}
+
+
+def test_a_pilot_of_few_images_has_enough_candidates_to_tell_and_no_more_than_the_budget():
+    assert first_round([6, 2], PILOT).num_samples == 64
+    assert first_round([2, 0], PILOT).num_samples == 24
+
+
+def test_a_run_goes_on_from_a_pilot_by_what_it_kept():
+    after = [Tally(missing=60, candidates=70, accepted=10), Tally(missing=30, candidates=30, accepted=0)]
+
+    planned = plan_round(PILOT, after, round_number=1, first_index=100, wanted=[70, 30])
+
+    # 60 at a yield of (10 + 10 x 0.1) of (70 + 10) and 30 at (0 + 1) of (30 + 10) are 437 + 1,200; 1,100 are left.
+    assert Counter(planned.groups.tolist()) == {0: 437 * 1100 // 1637, 1: 1200 * 1100 // 1637}
+
+
+@pytest.mark.parametrize(("pilot", "goes_on"), [(True, False), (False, True)])
+def test_a_run_ends_where_a_pilot_kept_nothing(pilot, goes_on):
+    config = PILOT.model_copy(update={"pilot": pilot})
+    nothing = [Tally(missing=70, candidates=70), Tally(missing=30, candidates=30)]
+
+    planned = plan_round(config, nothing, round_number=1, first_index=100, wanted=[70, 30])
+
+    assert (planned is not None) == goes_on
+
+
 def test_quotas_fill_every_group_up_to_the_commonest(digits):
     counts = Counter(digits.train.groups)
 
