@@ -50,7 +50,7 @@ def test_a_thousand_folders_are_all_read_and_all_filled_up(imagenet, backbone, m
         "dataset.folder": str(imagenet),
         "dataset.image_size": SIDE,
         "backbone.path": str(backbone),
-        "backbone.flags": "null",
+        "backbone.flags": {},
         "sampler.steps": 2,
         "sampler.self_guidance.interval": 1,
         "sampler.precision": "fp32",
@@ -60,7 +60,7 @@ def test_a_thousand_folders_are_all_read_and_all_filled_up(imagenet, backbone, m
         "plan.quota": 6,
         "plan.expected_yield": 0.5,
         "plan.candidates_per_image": 4,
-        "plan.baseline": "false",
+        "plan.baseline": False,
     }
 
     ended = minority("augment", "imagenet", "--store", tmp_path, *as_options(settings), "--json", "--quiet")
