@@ -222,9 +222,9 @@ out: models/{choices.name}
 def _sampler(*, on_gpu: bool) -> str:
     return f"""\
 sampler:
-  # A starting point that suited the backbones tried so far; minority calibrate searches for yours.
+  # A gentle start: small backbones of photographs bear no more. minority calibrate searches for yours.
   steps: 50
-  self_guidance: {{scale: 4.0, interval: 5, perturbation: 0.5, above: 0.3, jacobian: false}}
+  self_guidance: {{scale: 1.0, interval: 5, perturbation: 0.5, above: 0.3, jacobian: false}}
   batch_size: {256 if on_gpu else 64}
 """
 
