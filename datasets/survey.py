@@ -150,7 +150,7 @@ def survey(images: str | Path, *, table: str | Path | None = None) -> Survey:
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES]
     if not pictures:
         raise ValueError(f"{path} holds no image ({len(names)} other files); name a folder or zip archive of images.")
-    others = Counter(PurePosixPath(name).suffix.lower() or name for name in set(names) - set(pictures))
+    others = Counter(PurePosixPath(name).suffix.lower() or name for name in sorted(set(names) - set(pictures)))
     others += Counter({"hidden": len(everything) - len(names)})
     columns = [] if table is None else _columns(Path(table))
     opened = pictures[:: -(-len(pictures) // MOST_OPENED)]
