@@ -133,5 +133,6 @@ def limits_text(facts: RunFacts | Manifest, quotas: Mapping[str, Mapping[str, in
 
 FAIRNESS = (
     "Where classifiers were trained with and without the synthetic images, `report/fairness.md` has their accuracy on "
-    "real test images, for every group; where that file is not there, nothing is known of what the images do to one."
+    "real test images, for every group; comparisons that were made later lie in `downstream/`, each in a folder. Where "
+    "neither is there, nothing is known of what the images do to a classifier."
 )

@@ -241,8 +241,8 @@ def _publish(
     figures = parse_json(files[FIGURES_FILE], name=FIGURES_FILE)
     files[FIGURES_FILE] = checked_json(figures)  # its thresholds are read back
     fairness = fairness_card(figures, command=inputs.reproduce[-1], figures_file=f"{folder}/{FIGURES_FILE}")
-    if fairness is not None:  # where the run's own card looks for it, whichever comparison was the last
-        run.store.write(f"{_FOLDER}/{FAIRNESS_FILE}", fairness.encode())
+    if fairness is not None:
+        run.store.write(f"{folder}/{FAIRNESS_FILE}", fairness.encode())
     for name, data in files.items():
         run.store.write(f"{folder}/{name}", data)
     track_comparison(figures, manifest=run.url, folder=folder)

@@ -231,7 +231,10 @@ def test_settings_can_be_written_in_yaml(tmp_path):
         (YAML.replace("- sex", "- [7]"), r"a group must be a column's name, or column and edges, got \[7\]"),
         (YAML + "label_values: {nevus: [1]}", r"label_values must hold text, got \[1\]"),
         (YAML + "name: other", r"is not readable YAML: it names the key 'name' twice"),
-        (YAML.replace("labels.csv", "labels.xlsx"), r"must be a \.csv, \.tsv or \.parquet file, got 'labels\.xlsx'"),
+        (
+            YAML.replace("labels.csv", "labels.xlsx"),
+            r"must be a \.csv, \.tsv, \.jsonl or \.parquet file, got 'labels\.xlsx'",
+        ),
         (YAML.replace("name: skin", "name: Skin Set"), "'Skin Set' is not allowed"),
         ("- 1", "must hold keys and values, got list"),
         ("{", "is not readable YAML"),

@@ -10,7 +10,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from minority.evaluation import metrics
 from minority.evaluation.set_report import report_set
-from minority.neighbours import pairwise, screening
+from minority.neighbours import pairwise, tiles
 from minority.neighbours.pairwise import Balls, LargestRatio, Nearest, Pairs, Reached, ask, in_balls, nearest
 from minority.neighbours.reference import RealReference
 
@@ -20,11 +20,11 @@ RTOL = 1e-6
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles and spare candidates so small that every seam is crossed."""
-    monkeypatch.setattr(screening, "_ROWS", 7)
-    monkeypatch.setattr(screening, "_COLUMNS", 11)
+    monkeypatch.setattr(tiles, "_ROWS", 7)
+    monkeypatch.setattr(tiles, "_COLUMNS", 11)
     monkeypatch.setattr(pairwise, "_SPARE", 2)
-    monkeypatch.setattr(screening, "_PAIRS", 5)
-    monkeypatch.setattr(screening, "_EXACT_VALUES", 30)
+    monkeypatch.setattr(tiles, "_PAIRS", 5)
+    monkeypatch.setattr(tiles, "_EXACT_VALUES", 30)
 
 
 def _random(rng):
