@@ -14,6 +14,7 @@ from tasks.augment.candidates import Candidates
 from tasks.augment.counters import count_units
 from tasks.augment.learning import TrainedMethod, learn_guidance
 from tasks.augment.lease import running
+from tasks.augment.pilot import tell_of_failed_pilot
 from tasks.augment.planning import RoundPlan, batches, pilot_failed, plan_baseline, plan_real, plan_round, quotas
 from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_run
@@ -98,11 +99,7 @@ def generate(workspace: Workspace) -> int:
                 get_run_logger().log(INFO if gate.is_open else WARNING, "%s", gate.advice)
         round_number += 1
     if pilot_failed(config.plan, candidates.tallies()):
-        get_run_logger().warning(
-            "None of the first %d candidates passed the filters; no more are drawn (plan.pilot). The report says why; "
-            "a weaker sampler (minority calibrate finds it) or a backbone that is trained longer may help.",
-            candidates.num_samples,
-        )
+        tell_of_failed_pilot(candidates.num_samples)
     return round_number
 
 

@@ -43,3 +43,13 @@ def test_a_run_whose_only_recipe_is_empty_is_reported_without_a_comparison(barre
     printed = json.loads(ended.stdout)
     assert list(printed["skipped"]) == ["real+minority"]
     assert printed["verdict"].endswith("what they are worth to a classifier was not measured.")
+
+
+def test_a_run_whose_pilot_kept_nothing_ends_there_and_says_so(barren):
+    ended = barren("--set", "plan.pilot=true", "--set", "plan.max_rounds=4", "--set", "downstream.seeds=0", "--json")
+
+    assert ended.code == 0, ended.stderr
+    printed = json.loads(ended.stdout)
+    assert printed["kept"] == 0
+    # 64, rounded up in every group.
+    assert "None of the first 68 candidates passed the filters; no more are drawn (plan.pilot)." in ended.stderr
