@@ -216,3 +216,25 @@ def mounted_tmpfs(tmp_path):
         pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
     yield Path(folder)
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The URL of an empty folder in a bucket of a real S3 endpoint."""
+    s3fs = pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"bucket-{uuid4().hex}"  # moto keeps what is in its buckets as long as the process lives
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}/store"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()

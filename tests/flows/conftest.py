@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,16 +285,28 @@ def change_api(server_url):
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect, ask_api, change_api):
-    """A work pool, every deployment of prefect.yaml, and a worker that takes their runs. Automations are off."""
-    for command in (["work-pool", "create", "gpu", "--type", "process", "--overwrite"], ["deploy", "--all"]):
-        done = prefect(*command, seconds=900)
-        assert done.returncode == 0, done.stdout + done.stderr
-    for automation in ask_api("automations/filter", {}):
-        change_api(f"automations/{automation['id']}", {"enabled": False})
-    worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
-    yield
-    stop(worker)
+def at_work(prefect, ask_api, change_api):
+    """A context with a work pool, deployments of prefect.yaml, and a worker that takes their runs; no automations."""
+
+    @contextmanager
+    def working(*which):
+        for command in (["work-pool", "create", "gpu", "--type", "process", "--overwrite"], ["deploy", *which]):
+            done = prefect(*command, seconds=900)
+            assert done.returncode == 0, done.stdout + done.stderr
+        for automation in ask_api("automations/filter", {}):
+            change_api(f"automations/{automation['id']}", {"enabled": False})
+        worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
+        yield
+        stop(worker)
+
+    return working
+
+
+@pytest.fixture(scope="module")
+def deployed(at_work):
+    """Every deployment, and a worker. Automations are off."""
+    with at_work("--all"):
+        yield
 
 
 @pytest.fixture(scope="module")

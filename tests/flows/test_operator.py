@@ -1,8 +1,6 @@
 """What an operator has in Prefect: forms, refusals before a run is created, runs followed from here, notifications."""
 
 import json
-import signal
-import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -30,22 +28,10 @@ DEPLOYED = (
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect, ask_api, change_api):
-    """A work pool, some deployments of prefect.yaml, and a worker that takes their runs. Automations are off."""
-    names = [part for name in DEPLOYED for part in ("--name", name)]
-    for command in (["work-pool", "create", "gpu", "--type", "process", "--overwrite"], ["deploy", *names]):
-        done = prefect(*command, seconds=900)
-        assert done.returncode == 0, done.stdout + done.stderr
-    for automation in ask_api("automations/filter", {}):
-        change_api(f"automations/{automation['id']}", {"enabled": False})
-    worker = prefect("worker", "start", "--pool", "gpu", "--limit", "1", start=True)
-    yield
-    worker.send_signal(signal.SIGINT)
-    try:
-        worker.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
+def deployed(at_work):
+    """Some deployments of prefect.yaml, and a worker. Automations are off."""
+    with at_work(*(part for name in DEPLOYED for part in ("--name", name))):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from diffusers import UNet2DModel
 from PIL import Image
 
-from minority.backbones import UNetSettings, save_folder
-from minority.diffusion.schedule import NoiseSchedule
+from tests.tiny_networks import save_tiny_backbone
 
 CLASSES, SIDE = 1000, 16
 
@@ -31,17 +29,7 @@ def imagenet(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    unet = UNet2DModel(
-        sample_size=SIDE,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        num_class_embeds=CLASSES,
-    )
-    folder = tmp_path_factory.mktemp("backbone") / "unet"
-    return save_folder(folder, unet, schedule=NoiseSchedule.cosine(100), settings=UNetSettings(num_classes=CLASSES))
+    return save_tiny_backbone(tmp_path_factory.mktemp("backbone") / "unet", side=SIDE, channels=3, num_classes=CLASSES)
 
 
 @pytest.mark.slow
@@ -49,7 +37,7 @@ def test_a_thousand_folders_are_all_read_and_all_filled_up(imagenet, backbone, m
     settings = {
         "dataset.folder": str(imagenet),
         "dataset.image_size": SIDE,
-        "backbone.path": str(backbone),
+        "backbone.path": backbone,
         "backbone.flags": {},
         "sampler.steps": 2,
         "sampler.self_guidance.interval": 1,

@@ -238,27 +238,6 @@ def test_a_damaged_run_leaves_no_export(odd_run, tmp_path, damaged):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
 
 
-@pytest.fixture
-def bucket(monkeypatch):
-    """The URL of an empty folder in a bucket of a real S3 endpoint."""
-    s3fs = pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("exported")
-    yield "s3://exported/store"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
 def test_a_run_on_s3_is_exported_by_folder_and_by_name(bucket, tmp_path):
     publish_odd(f"{bucket}/pets/runs/first")
     move_latest(Store(bucket), "pets", "first")

@@ -44,19 +44,13 @@ def require_same(read, pixels, *, strict=True):
     assert read["names"] == CLASSES
 
 
-@pytest.mark.parametrize("builder", ["imagefolder", "folder"])
-def test_hugging_face_reads_an_image_folder(tmp_path, odd_run, read_elsewhere, builder):
+@pytest.mark.parametrize(
+    ("layout", "builder"),
+    [("imagefolder", "imagefolder"), ("imagefolder", "folder"), ("hf-parquet", "parquet"), ("hf-parquet", "folder")],
+)
+def test_hugging_face_reads_what_is_exported_for_it(tmp_path, odd_run, read_elsewhere, layout, builder):
     folder, pixels = odd_run
-    export_run(str(folder), str(tmp_path / "out"), layout="imagefolder")
-
-    arguments = (HUGGING_FACE["variable"], HUGGING_FACE["script"], builder, tmp_path / "out")
-    require_same(read_elsewhere(*arguments, install=HUGGING_FACE["install"]), pixels)
-
-
-@pytest.mark.parametrize("builder", ["parquet", "folder"])
-def test_hugging_face_reads_parquet(tmp_path, odd_run, read_elsewhere, builder):
-    folder, pixels = odd_run
-    export_run(str(folder), str(tmp_path / "out"), layout="hf-parquet")
+    export_run(str(folder), str(tmp_path / "out"), layout=layout)
 
     arguments = (HUGGING_FACE["variable"], HUGGING_FACE["script"], builder, tmp_path / "out")
     require_same(read_elsewhere(*arguments, install=HUGGING_FACE["install"]), pixels)

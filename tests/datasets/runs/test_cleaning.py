@@ -51,27 +51,6 @@ def published(small_run):
     return make
 
 
-@pytest.fixture
-def bucket(monkeypatch):
-    """The URL of an empty folder in a bucket of a real S3 endpoint."""
-    s3fs = pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("cleaned")
-    yield "s3://cleaned/store"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
 def clean(store, *, older_than):
     return [
         left

@@ -14,20 +14,11 @@ from minority.sampling.inpainting import KeepOutsideMask, masks_of_states
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
 from minority.solvers.ddim import Ddim
+from tests.known_noise import Start
 
 PROMPTS = ("a photo of a dog", "a cat in the white coat")
 NEGATIVE = "old red coat"
 STEPS = 10
-
-
-class Start:
-    """Noise that known states are noised with."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def start(self):
-        return self.x
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from minority.guidance.classifier_free import ClassifierFree
 from minority.sampling.sampler import sample
 from minority.solvers.ddim import Ddim
 from minority.solvers.renoise import Renoise
+from tests.known_noise import Start
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
 PROMPTS = ("a photo of a dog", "a cat in the white coat")
@@ -35,16 +36,6 @@ FAMILIES = {
     "lumina2": ("lumina2", {}, "guidance_scale", ""),
 }
 SIZES = {"flux-dev": 32, "flux-schnell": 32, "pixart-sizes": 32}
-
-
-class Start:
-    """Noise that a chain starts from, the same for every draw."""
-
-    def __init__(self, x):
-        self.x = x
-
-    def start(self):
-        return self.x
 
 
 @pytest.fixture(scope="module")

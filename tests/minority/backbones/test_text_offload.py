@@ -21,6 +21,7 @@ from minority.sampling.draw import check_backbone
 from minority.sampling.sampler import sample
 from minority.sampling.settings import SamplerSettings
 from minority.solvers.ddim import Ddim
+from tests.known_noise import Start
 
 pytest.importorskip("transformers")
 GOLDEN = Path(__file__).parents[1] / "golden" / "t2i"
@@ -33,16 +34,11 @@ def open_backbone(how, name="sd"):
 
 def images_of(backbone):
     x = torch.randn(2, *backbone.state_shape, generator=torch.Generator().manual_seed(0))
-
-    class Start:
-        def start(self):
-            return x
-
     with torch.no_grad():
         states, _ = sample(
             backbone.denoiser,
             backbone.schedule.respaced("leading4"),
-            Start(),
+            Start(x),
             label=torch.tensor([0, 1]),
             guidance=[ClassifierFree(scale=3.0)],
             solver=Ddim(),

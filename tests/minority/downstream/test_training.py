@@ -12,6 +12,7 @@ from minority.downstream.mixing import RANDAUGMENT_DRAWS, jitter, mixup, randaug
 from minority.downstream.sampling import draw, odds_of
 from minority.downstream.settings import DownstreamSettings, Jitter, NetworkSettings
 from minority.downstream.training import one_cycle, probabilities_and_features, train
+from tests.images_on_disk import OnDisk
 
 TINY = DownstreamSettings(network=NetworkSettings(width=4), steps=8, batch_size=8)
 
@@ -188,23 +189,6 @@ def test_recorded_steps_give_what_launched_ones_give(name, tiny):
 
     # Convolutions add up in an order that may change from launch to launch; 30 steps let it grow.
     torch.testing.assert_close(recorded, launched, atol=2e-2, rtol=0)
-
-
-class OnDisk:
-    """Images that are read where they are indexed; the most that were asked for at once are noted."""
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, pixels):
-        self._pixels, self.shape, self.most = pixels, pixels.shape, 0
-
-    def __len__(self):
-        return len(self._pixels)
-
-    def __getitem__(self, indices):
-        found = self._pixels[indices]
-        self.most = max(self.most, len(found))
-        return found
 
 
 @pytest.mark.parametrize("arm", [arm for arm in arms_for(["plain"]) if not arm.uses_backbone], ids=lambda arm: arm.name)

@@ -2,23 +2,7 @@ import numpy as np
 import pytest
 
 from minority.runtime.image_arrays import ChosenImages, JoinedImages, choose, content_digest, content_key, join
-
-
-class OnDisk:
-    """Images that are read where they are indexed, and count how many."""
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, pixels):
-        self._pixels, self.shape, self.read = pixels, pixels.shape, 0
-
-    def __len__(self):
-        return len(self._pixels)
-
-    def __getitem__(self, indices):
-        found = self._pixels[indices]
-        self.read += len(found)
-        return found
+from tests.images_on_disk import OnDisk
 
 
 @pytest.fixture
