@@ -1,7 +1,6 @@
 """The main flow: from a preset to a published, balanced, verified dataset with a report."""
 
 from functools import partial
-from logging import INFO, WARNING
 from typing import Annotated, Any
 
 from prefect import flow
@@ -14,7 +13,6 @@ from tasks.augment.candidates import Candidates
 from tasks.augment.counters import count_units
 from tasks.augment.learning import TrainedMethod, learn_guidance
 from tasks.augment.lease import running
-from tasks.augment.pilot import tell_of_failed_pilot
 from tasks.augment.planning import RoundPlan, batches, pilot_failed, plan_baseline, plan_real, plan_round, quotas
 from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_run
@@ -28,6 +26,7 @@ from tasks.execution.capacity import Demand
 from tasks.execution.fan_out import fan_out, task_runner
 from tasks.execution.progress import stage
 from tasks.execution.run_names import name_run
+from tasks.execution.warning import warn
 from tasks.inputs.feature_parts import FeaturePart, feature_parts, make_features
 from tasks.inputs.fitting import fit_once
 from tasks.inputs.guidance_parts import methods_to_learn
@@ -96,10 +95,15 @@ def generate(workspace: Workspace) -> int:
         candidates.add(plan)
         if round_number == 0:
             for gate in candidates.gates():
-                get_run_logger().log(INFO if gate.is_open else WARNING, "%s", gate.advice)
+                tell = get_run_logger().info if gate.is_open else warn
+                tell("%s", gate.advice)
         round_number += 1
     if pilot_failed(config.plan, candidates.tallies()):
-        tell_of_failed_pilot(candidates.num_samples)
+        warn(
+            "None of the first %d candidates passed the filters; no more are drawn (plan.pilot). The report says why; "
+            "a weaker sampler (minority calibrate finds it) or a backbone that is trained longer may help.",
+            candidates.num_samples,
+        )
     return round_number
 
 

@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.urls import url_for
 
+from flows.interruption import EXIT_CODE
 from flows.output import note, say
 from tasks.config.preset_files import options
 from tasks.config.presets import FLOWS, validate
@@ -97,7 +98,7 @@ def follow(run: FlowRun) -> FlowRun:
             f"interrupted; the run goes on: {address(run)}; prefect flow-run cancel {run.id} ends it.",
             err=True,
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_CODE) from None
     state = ended.state
     assert state is not None, "it has ended"
     if not state.is_completed():

@@ -24,6 +24,7 @@ from tasks.augment.planning import RoundPlan, UnitPlan, quotas
 from tasks.augment.plans import run_plans
 from tasks.config.runs import AugmentConfig
 from tasks.execution.failures import TRIED_AGAIN
+from tasks.execution.warning import warn
 from tasks.inputs.run_store import open_run_store, published_config
 from tasks.inputs.workspace import Workspace, open_workspace
 
@@ -46,7 +47,7 @@ def publish_run(config: AugmentConfig, rounds: int, decisions: Decisions | None 
     latest = move_latest(workspace.run.store, config.name, workspace.run.run_id)
     url = store.url(MANIFEST_FILE)
     if (terms := training_terms(workspace.backbone.licence)) is not None:
-        get_run_logger().warning(
+        warn(
             "the licence of %s, %s, %s; read it before you train on these images",
             workspace.backbone.name,
             workspace.backbone.licence,
