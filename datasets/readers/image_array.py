@@ -31,6 +31,7 @@ class ImageArray:
     Attributes:
         shape: (N, H, W, C).
         dtype: uint8.
+        is_held: Whether the set is small enough to be held once it has been read.
 
     Example:
         >>> from datasets.readers.digits import read_digits
@@ -45,7 +46,7 @@ class ImageArray:
     def __init__(self, images: ImageSet, *, held_bytes: int = HELD_BYTES) -> None:
         self.images = images
         self.shape = (len(images), *images.image_shape)
-        self._is_held = int(np.prod(self.shape, dtype=np.int64)) <= held_bytes
+        self.is_held = int(np.prod(self.shape, dtype=np.int64)) <= held_bytes
         self._pixels: NDArray[np.uint8] | None = None
         self._reading = threading.Lock()
 
@@ -65,7 +66,7 @@ class ImageArray:
             IndexError: An index is not in [-N, N).
             ValueError: An image cannot be decoded or has changed; the message names it.
         """
-        if self._is_held:
+        if self.is_held:
             return self._all()[indices]
         return self._read(np.arange(len(self))[indices])
 
@@ -76,11 +77,6 @@ class ImageArray:
         for pixels in pixels_digest(self.images):
             digest.update(pixels)
         return digest.hexdigest()
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the set is small enough to be held once it has been read."""
-        return self._is_held
 
     def _all(self) -> NDArray[np.uint8]:
         with self._reading:

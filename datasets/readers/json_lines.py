@@ -1,7 +1,7 @@
 """Tables of JSON lines: an object a line, whose keys are the columns."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,9 @@ from datasets.readers.text_forms import one_form
 SUFFIXES = (".jsonl", ".ndjson")
 
 
-def columns_of_lines(path: Path) -> list[str]:
-    """All keys of all lines, in the order in which they first come.
-
-    Raises:
-        ValueError: A line is no JSON object; the message names it.
-    """
-    return list(dict.fromkeys(key for _, row in objects(path) for key in row))
+def columns_of(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """All keys of all objects, in the order in which they first come."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

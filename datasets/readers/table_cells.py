@@ -57,7 +57,7 @@ def column_names(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name the set's table, a .csv, .tsv, .jsonl or .parquet file.")
     if path.suffix in json_lines.SUFFIXES:
-        return [name for name in json_lines.columns_of_lines(path) if name]
+        return [name for name in json_lines.columns_of(row for _, row in json_lines.objects(path)) if name]
     if path.suffix == ".parquet":
         try:
             names = [one_form(name).strip() for name in pq.read_schema(path).names]
@@ -170,12 +170,10 @@ def _records(
 
 
 def _json_lines(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[Problem]]:
-    header = json_lines.columns_of_lines(path)
+    lines = list(json_lines.objects(path))
+    header = json_lines.columns_of(row for _, row in lines)
     wanted = [header[position] for position in _positions(path, header, columns)]
-    rows = [
-        (f"{path.name}:{number}", [row.get(name, "") for name in wanted]) for number, row in json_lines.objects(path)
-    ]
-    return rows, []
+    return [(f"{path.name}:{number}", [row.get(name, "") for name in wanted]) for number, row in lines], []
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[Problem]]:

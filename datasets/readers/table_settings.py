@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from datasets.readers import json_lines
 from datasets.readers.text_forms import one_form
 from datasets.storage.names import require_name
 from datasets.storage.yaml_text import Written, load_yaml, plain
@@ -116,7 +117,7 @@ class TableSettings:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _composed(entry.name, getattr(self, entry.name)))
         require_name("TableSettings.name", self.name)
-        if not self.table.endswith((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")):
+        if not self.table.endswith((".csv", ".tsv", ".parquet", *json_lines.SUFFIXES)):
             raise ValueError(f"TableSettings.table must be a .csv, .tsv, .jsonl or .parquet file, got {self.table!r}.")
         if not self.image_column or not self.label_column:
             raise ValueError("TableSettings.image_column and label_column must name columns of the table.")

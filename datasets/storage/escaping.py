@@ -6,6 +6,7 @@ HTML is escaped by the report's templates themselves.
 import html
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 #: Format characters that turn or hide what stands beside them (bidirectional control, and zero-width ones).
 _HIDING = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -44,6 +45,23 @@ def for_markdown(text: str, *, keep_lines: bool = False) -> str:
     """
     shown = for_terminal(text if keep_lines else " ".join(text.split("\n")))
     return html.escape(_MARKDOWN.sub(_escaped, shown), quote=False)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""A table in Markdown whose cells are shown as they are.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells of each row, as many as titles.
+
+    Example:
+        >>> print(markdown_table(["class", "images"], [["a|b", "3"]]))
+        | class | images |
+        | --- | --- |
+        | a\|b | 3 |
+    """
+    lines = ["| " + " | ".join(map(for_markdown, cells)) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(head), *lines[1:]])
 
 
 def _escaped(match: re.Match[str]) -> str:

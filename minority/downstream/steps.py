@@ -220,8 +220,12 @@ class _Pixels:
 
     def __init__(self, images: Images, *, device: torch.device) -> None:
         self._images, self._device = images, device
-        self.are_held = isinstance(images, np.ndarray)
         self._held = torch.as_tensor(images, device=device) if isinstance(images, np.ndarray) else None
+
+    @property
+    def are_held(self) -> bool:
+        """Whether no step reads any."""
+        return self._held is not None
 
     def __getitem__(self, chosen: Tensor) -> Tensor:
         if self._held is not None:

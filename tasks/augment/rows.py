@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -117,9 +118,7 @@ def _scores_of_real(
     most, count = workspace.config.scores.real_images, len(workspace.real.train)
     chosen = np.arange(len(positions))
     if most is not None and most < count:
-        chosen = np.flatnonzero(
-            np.isin(positions, choose_images(count, most=most, seed=[workspace.config.seed, count]))
-        )
+        chosen = np.flatnonzero(np.isin(positions, _scored_images(count, most, seed=workspace.config.seed)))
     scores = Scores(*(np.full(len(positions), np.nan, dtype=np.float32) for _ in fields(Scores)))
     if len(chosen):
         scored = score(
@@ -131,6 +130,12 @@ def _scores_of_real(
         for field in fields(Scores):
             getattr(scores, field.name)[chosen] = getattr(scored, field.name)
     return scores
+
+
+@lru_cache(maxsize=2)
+def _scored_images(count: int, most: int, *, seed: int) -> NDArray[np.int64]:
+    """Positions of those that are scored of so many real images: drawn once, and not anew for every unit."""
+    return choose_images(count, most=most, seed=[seed, count])
 
 
 def _shared_columns(

@@ -12,7 +12,7 @@ import re
 from PIL import Image
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 
-from datasets.storage.escaping import for_markdown
+from datasets.storage.escaping import for_markdown, markdown_table
 
 #: Bytes of a picture in an artifact, at most; the database keeps each twice.
 MOST_BYTES = 300_000
@@ -83,11 +83,7 @@ def data_uri(picture: bytes) -> str:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Rows as a table in Markdown; empty where there are none."""
-    if not rows:
-        return ""
-    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    lines = ["| " + " | ".join(map(for_markdown, line)) + " |" for line in cells]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
 
 
 def _jpeg(image: Image.Image) -> bytes:

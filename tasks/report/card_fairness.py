@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from datasets.storage.escaping import for_markdown
+from datasets.storage.escaping import for_markdown, markdown_table
 from tasks.report.verdict import BASE_ARM, name_of_arm
 
 FAIRNESS_FILE = "fairness.md"
@@ -32,7 +32,7 @@ def fairness_card(figures: Mapping[str, Any], *, command: str, figures_file: str
         f"Measured on {found['test_images']} real test images, which are not in this folder and chose nothing; "
         f"settings were chosen on {found['validation_images']} validation images. Accuracies are means over "
         f"{found['num_seeds']} trainings, in brackets their 95 % interval.",
-        _table(
+        markdown_table(
             ["trained on", *(metric.replace("_", " ") for metric in metrics)],
             [[name_of_arm(name), *(_cell(arm["means"][metric]) for metric in metrics)] for name, arm in arms.items()],
         ),
@@ -40,7 +40,7 @@ def fairness_card(figures: Mapping[str, Any], *, command: str, figures_file: str
     if groups:
         parts += [
             "## Accuracy by group",
-            _table(
+            markdown_table(
                 ["group", *(name_of_arm(name) for name in shown)],
                 [[group, *(_cell(arms[name]["groups"][group]) for name in shown)] for group in groups],
             ),
@@ -54,10 +54,3 @@ def _cell(figure: Mapping[str, float | None]) -> str:
         return "n/a"
     between = "" if low is None or high is None else f" ({low:.1%} ... {min(high, 1):.1%})"
     return f"{value:.1%}{between}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        f"| {' | '.join(for_markdown(cell) if cell != '---' else cell for cell in row)} |" for row in lines
-    )
