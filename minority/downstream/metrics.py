@@ -9,12 +9,10 @@ of these the worst; with two classes both say the same.
 Shapes: N images, K classes, G groups.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import MetricFrame
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
@@ -137,34 +135,37 @@ def _fairness_rows(
 
 def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_], evaluated: Sequence[int]) -> dict[str, float]:
     """Parity and odds between values of an attribute, each for the class that is worst off."""
-    if not evaluated:
+    if not len(evaluated):
         return {}
-    rates: dict[str, Callable[..., float]] = {}
-    for c in evaluated:
-        rates[f"selected {c}"] = partial(_rate, of=c)
-        rates[f"found {c}"] = partial(_rate, of=c, among=c)
-        rates[f"mistaken {c}"] = partial(_rate, of=c, outside=c)
-    # One frame for all rates: fairlearn's own functions make one a rate, class by class.
-    frame = MetricFrame(metrics=rates, y_true=labels, y_pred=said, sensitive_features=kinds)
-    apart, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
+    values, value_of = np.unique(kinds, return_inverse=True)
+    num_classes = int(max(said.max(), labels.max())) + 1
+    counts = np.zeros((len(values), num_classes, num_classes))  # by value, true class and class that it was said to be
+    np.add.at(counts, (value_of, labels, said), 1)
+    called, hit = counts.sum(1)[:, evaluated], counts.diagonal(axis1=1, axis2=2)[:, evaluated]
+    of_class = counts.sum(2)[:, evaluated]
+    total = counts.sum((1, 2))[:, None]
+    selected, found, mistaken = called / total, hit / of_class, (called - hit) / (total - of_class)
+    odds = np.where(np.isnan(_ratio(found)), np.nan, np.fmin(_ratio(found), _ratio(mistaken)))
     gaps = {
-        "demographic_parity_difference": (max, [apart[f"selected {c}"] for c in evaluated]),
-        "demographic_parity_ratio": (min, [ratio[f"selected {c}"] for c in evaluated]),
-        "equalized_odds_difference": (max, [max(apart[f"found {c}"], apart[f"mistaken {c}"]) for c in evaluated]),
+        "demographic_parity_difference": (np.max, _difference(selected)),
+        "demographic_parity_ratio": (np.min, _ratio(selected)),
+        "equalized_odds_difference": (np.max, np.maximum(_difference(found), _difference(mistaken))),
         # No rate above 0 anywhere has no ratio; fairlearn leaves it out only where it is that of the mistaken.
-        "equalized_odds_ratio": (min, [min(ratio[f"found {c}"], ratio[f"mistaken {c}"]) for c in evaluated]),
+        "equalized_odds_ratio": (np.min, odds),
     }
-    known = {metric: (worst, [v for v in values if not np.isnan(v)]) for metric, (worst, values) in gaps.items()}
-    return {metric: float(worst(values)) for metric, (worst, values) in known.items() if values}
+    known = {metric: (worst, gap[~np.isnan(gap)]) for metric, (worst, gap) in gaps.items()}
+    return {metric: float(worst(gap)) for metric, (worst, gap) in known.items() if len(gap)}
 
 
-def _rate(truth: Int64, said: Int64, *, of: int, among: int | None = None, outside: int | None = None) -> float:
-    """Share said to be `of`: of all, of those that are `among`, or of those that are not `outside`."""
-    if among is not None:
-        said = said[truth == among]
-    if outside is not None:
-        said = said[truth != outside]
-    return float((said == of).mean())
+def _difference(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Highest less lowest rate of the values (rows), by class."""
+    return rates.max(0) - rates.min(0)
+
+
+def _ratio(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lowest by highest rate of the values (rows), by class; NaN where no rate is above 0."""
+    highest = rates.max(0)
+    return np.divide(rates.min(0), highest, out=np.full_like(highest, np.nan), where=highest > 0)
 
 
 def _in_all(member: Bool, kinds: NDArray[np.str_]) -> bool:

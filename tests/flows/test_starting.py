@@ -1,4 +1,4 @@
-"""Commands that need no model start without one, and say who they are."""
+"""Commands that need no model start without one, and say who they are (`benchmarks.starting` measures the time)."""
 
 import importlib.metadata
 import json
@@ -14,7 +14,7 @@ from flows.command_line import app
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "diffusers", "prefect", "pandas", "sklearn", "matplotlib", "transformers"}
 RUN = """
-import json, sys, time
+import json, sys
 sys.argv = ["minority", *json.loads(sys.argv[1])]
 from flows.command_line import main
 try:
@@ -24,12 +24,12 @@ except SystemExit as ended:
 with open("/proc/self/status") as status:  # the peak since this program began, not that of who forked it
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 modules = sorted({name.split(".")[0] for name in sys.modules})
-print(json.dumps([code, modules, time.process_time(), peak / 1024]), file=sys.stderr)
+print(json.dumps([code, modules, peak / 1024]), file=sys.stderr)
 """
 
 
 def run(*arguments):
-    """Runs the command in a process of its own: exit code, what it printed, modules, CPU seconds, megabytes."""
+    """Runs the command in a process of its own: exit code, what it printed, modules, megabytes."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps([str(argument) for argument in arguments])],
         capture_output=True,
@@ -37,8 +37,8 @@ def run(*arguments):
         check=True,
         cwd=ROOT,
     )
-    code, modules, seconds, megabytes = json.loads(done.stderr.strip().splitlines()[-1])
-    return code or 0, done.stdout, set(modules), seconds, megabytes
+    code, modules, megabytes = json.loads(done.stderr.strip().splitlines()[-1])
+    return code or 0, done.stdout, set(modules), megabytes
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,22 @@ def run(*arguments):
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_a_command_without_a_model_imports_none(arguments, code):
-    ended, _, modules, seconds, megabytes = run(*arguments)
+    ended, _, modules, megabytes = run(*arguments)
 
     assert ended == code
     assert HEAVY & modules == set()
-    assert seconds <= 1.0
     assert megabytes <= 200
 
 
-def test_a_sound_set_is_verified_and_its_store_cleaned_in_a_second_and_little_memory(undisturbed):
+def test_a_sound_set_is_verified_and_its_store_cleaned_without_a_model_and_in_little_memory(undisturbed):
     verified = run("verify", undisturbed.folder / "manifest.json")
     cleaned = run("clean", "--store", undisturbed.store, "--older-than", "0s")
 
     assert verified[:2] == (0, f"sound: {undisturbed.folder / 'manifest.json'}\n")
     assert cleaned[0] == 0
     assert "nothing was touched" in cleaned[1]
-    for _, _, modules, seconds, megabytes in (verified, cleaned):
+    for _, _, modules, megabytes in (verified, cleaned):
         assert modules.isdisjoint(HEAVY - {"pandas"})
-        assert seconds <= 1.0
         assert megabytes <= 200
 
 
