@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= runs
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs notebooks bench clean
+.PHONY: help setup demo test test-system test-slow check format docs notebooks bench clean
 
 help: ## Print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,9 +18,12 @@ demo: $(READY) ## Fill up a few long-tailed digits by a backbone that knows more
 	$(BIN)/minority augment digits-pretrained --store $(STORE)
 
 test: $(READY) ## Run the tests (some minutes); coverage of minority/ and datasets/ must be 90 %
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow and not system" $(PARALLEL) --cov --cov-report=term --cov-fail-under=90
 
-test-slow: $(READY) ## Run the long tests too
+test-system: $(READY) ## Run the tests of whole runs, with servers, workers and clusters (half an hour)
+	$(BIN)/python -m pytest -m "system and not slow" $(PARALLEL)
+
+test-slow: $(READY) ## Run all tests, the long ones too
 	$(BIN)/python -m pytest
 
 check: $(READY) ## Lint, formatting, spelling and types

@@ -11,6 +11,8 @@ from tasks.config.runs import AugmentConfig, TrainBackboneConfig
 from tasks.inputs.published_run import open_published
 from tests.marked_set import make_marked_set
 
+pytestmark = pytest.mark.system
+
 ABSENT = "shape=standing,colour=blue"
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.system
+
 HERE = Path(__file__).parent
 FLIPS = int(os.environ.get("MINORITY_FLIPS", "6"))
 

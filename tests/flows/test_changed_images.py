@@ -13,6 +13,8 @@ from datasets.runs.verify import verify
 from datasets.storage.store import Store
 from datasets.streaming.published import read_published
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def pictures(tmp_path):

@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.system
 
 TINY = {
     "discovery.models": 1,

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.system
+
 TINY = {
     "downstream.arms": ["real", "dfr", "real+minority", "real+unselected", "real+plain"],
     "downstream.seeds": 2,

@@ -10,6 +10,8 @@ from tasks.execution.capacity import Demand, Workers
 from tasks.execution.failures import is_transient
 from tasks.execution.fan_out import fan_out, task_runner
 
+pytestmark = pytest.mark.system
+
 done = []
 
 

@@ -1,5 +1,9 @@
 """What is fitted once a recipe, seen from the command line: found by the next run, and mended where it is damaged."""
 
+import pytest
+
+pytestmark = pytest.mark.system
+
 DISCRIMINATOR = {"folds": 2, "classifier": {"steps": 2, "width": 4}}
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from datasets.storage.store import Store
 
+pytestmark = pytest.mark.system
+
 MINORITY = Path(sys.executable).with_name("minority")
 SAID = "interrupted; run the same command again to go on."
 

@@ -11,6 +11,8 @@ import pytest
 from datasets.runs.verify import verify
 from datasets.storage.store import Store
 
+pytestmark = pytest.mark.system
+
 KILLS_A_STORE = 7
 
 

@@ -3,6 +3,9 @@
 import json
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.system
 
 SHORT = {"training": {"width": 8, "steps": 2, "batch_size": 8}}
 SAMPLER = {

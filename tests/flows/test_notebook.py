@@ -2,11 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from flows.augment import augment
 from flows.downstream import downstream
 from flows.train_backbone import train_backbone
 from tasks.config.presets import load_preset
 from tasks.config.runs import AugmentConfig, DownstreamConfig, TrainBackboneConfig
+
+pytestmark = pytest.mark.system
 
 
 def test_flows_run_while_an_event_loop_runs(prefect_api, tiny_overrides, tmp_path):

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[2]
 # What no column of numbers may hold where it holds a number at all.
 SCORES = ["knn_distance", "nearest_distance", "realism", "lof", "copy_ratio", "minority_score", "negative_elbo"]

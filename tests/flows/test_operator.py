@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from yaml import safe_dump, safe_load
 
+pytestmark = pytest.mark.system
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 #: No sample of the tiny backbone is real enough for it.
 BARREN = {"selection.realism_floor": 1e9, "plan.max_rounds": 1, "plan.quota": 12, "downstream.seeds": 0}

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_name("own_method.py")
 

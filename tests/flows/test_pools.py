@@ -11,6 +11,8 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from yaml import safe_load_all
 
+pytestmark = pytest.mark.system
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 VALUES = {"env": {"PYTHONUNBUFFERED": "1"}}  # what prefect.yaml sets for every deployment
 

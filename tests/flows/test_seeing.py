@@ -15,7 +15,10 @@ from prometheus_client import generate_latest
 from flows.augment import augment
 
 # Prefect stops its metrics server without closing the socket.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")

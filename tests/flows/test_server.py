@@ -16,6 +16,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.server import ServerError, keep_local_requests_local, require_server
 
+pytestmark = pytest.mark.system
+
 MINORITY = str(Path(sys.executable).with_name("minority"))
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 #: No sample of the tiny backbone is real enough for it.
 BARREN = {"selection.realism_floor": 1e9, "plan.max_rounds": 1, "plan.quota": 12}
 

@@ -3,9 +3,12 @@
 import json
 
 import pandas as pd
+import pytest
 
 from benchmarks.study import StudySettings, markdown, run
 from tasks.report.verdict import PUBLISHED_SOURCE
+
+pytestmark = pytest.mark.system
 
 
 def test_the_study_says_of_each_sampler_what_its_own_run_says(prefect_api, tiny_overrides, tmp_path):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from tests.tiny_networks import save_tiny_backbone
 
+pytestmark = pytest.mark.system
+
 CLASSES, SIDE = 1000, 16
 
 

@@ -12,6 +12,8 @@ import torch
 
 from tasks.backbone.progress_folder import EVALUATIONS, LOSSES
 
+pytestmark = pytest.mark.system
+
 STEPS = 60
 TINY = {
     "architecture.block_out_channels": [8, 8],
