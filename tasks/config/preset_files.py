@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def entries_in(text: str, *, source: str) -> list[dict[str, Any]]:
         InputError: It is no such YAML.
     """
     try:
-        content = load_yaml(text)
+        content = _parse(text)
     except ValueError as error:
         raise InputError(f"{source} is not readable YAML ({error}); repair it.") from error
     deployments = content.get("deployments") if isinstance(content, Mapping) else None
@@ -114,6 +115,12 @@ def entries_in(text: str, *, source: str) -> list[dict[str, Any]]:
             known = ", ".join(f"flows.{flow}" for flow in FLOW_NAMES)
             raise InputError(f"deployment {number} of {source} runs {entry['entrypoint']}, which is none of {known}.")
     return [{"description": "", **entry} for entry in deployments]
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str) -> Any:
+    """The document of a file that commands read several times; nobody changes it."""
+    return load_yaml(text)
 
 
 def flow_of(entry: Mapping[str, Any]) -> str:

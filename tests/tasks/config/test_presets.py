@@ -1,5 +1,6 @@
 import asyncio
 import re
+from functools import lru_cache
 import shlex
 
 import pytest
@@ -43,12 +44,17 @@ def test_every_preset_is_a_valid_config_under_its_own_name(flow, name):
     assert config.name == name
 
 
+@lru_cache(maxsize=None)
+def schema_of(entrypoint):
+    return parameter_schema(load_flow_from_entrypoint(entrypoint)).model_dump_for_openapi()
+
+
 @pytest.mark.parametrize("entry", DEPLOYMENTS, ids=lambda entry: entry["name"])
 def test_every_deployment_names_a_flow_that_takes_its_parameters_and_has_no_active_schedule(entry):
     flow = load_flow_from_entrypoint(entry["entrypoint"])
 
     flow.validate_parameters(entry["parameters"])
-    check_schema(entry["parameters"], parameter_schema(flow).model_dump_for_openapi(), raise_on_error=True)
+    check_schema(entry["parameters"], schema_of(entry["entrypoint"]), raise_on_error=True)
     assert all(schedule["active"] is False for schedule in entry.get("schedules", []))
     assert entry["work_pool"]["name"] == "gpu"
 
