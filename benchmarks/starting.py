@@ -17,7 +17,12 @@ from collections.abc import Sequence
 from benchmarks.tables import markdown
 
 _COMMANDS = (["--help"], ["--version"], ["presets"], ["augment", "--help"], ["clean", "--store", "nowhere"])
-_MAIN = "import json, sys; sys.argv = ['minority', *json.loads(sys.argv[1])]; from flows.command_line import main; main()"
+_MAIN = """
+import json, sys
+sys.argv = ["minority", *json.loads(sys.argv[1])]
+from flows.command_line import main
+main()
+"""
 
 
 def cost(code: str, arguments: Sequence[str]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 import asyncio
 import re
-from functools import lru_cache
 import shlex
+from functools import cache
 
 import pytest
 from prefect.deployments.steps.core import run_step
@@ -44,7 +44,7 @@ def test_every_preset_is_a_valid_config_under_its_own_name(flow, name):
     assert config.name == name
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema_of(entrypoint):
     return parameter_schema(load_flow_from_entrypoint(entrypoint)).model_dump_for_openapi()
 
