@@ -186,7 +186,7 @@ def test_every_floor_names_rooms_that_are_there(library):
         ),
         (
             "minority/guidance/new.py",
-            "def f():\n    import minority.selection.candidate_filter",
+            "def f():\n    import minority.selection.filter_building",
             "minority/guidance/new.py:2: minority/guidance may not import minority/selection",
         ),
         (

@@ -3,8 +3,8 @@
 Low likelihood alone is also what garbage has, so every candidate is evaluated against the real training split in
 feature space, and where asked by a discriminator. The verdicts of one candidate do not depend on any other candidate;
 only the choice does (minority/selection/choice.py). There are two filters behind one contract
-(minority/selection/verdicts.py), and the settings say which: one with fixed floors (fixed_floors.py), and one whose
-floors come from rare real images (held_out_floors.py). Where a candidate is rare, a copy, ... is decided there.
+(minority/selection/verdicts.py), and the settings say which: one with fixed floors (fixed_filter.py), and one whose
+floors come from rare real images (held_out_filter.py). Where a candidate is rare, a copy, ... is decided there.
 
 Shapes: N training images, M candidates, D features, K classes.
 """
@@ -20,8 +20,8 @@ from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
 from minority.runtime.image_arrays import Images
 from minority.selection.discriminator import Discriminator
-from minority.selection.fixed_floors import FixedFloorFilter
-from minority.selection.held_out_floors import HeldOutFloorFilter, Mirrored
+from minority.selection.fixed_filter import FixedFloorFilter
+from minority.selection.held_out_filter import HeldOutFloorFilter, Mirrored
 from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import CandidateFilter, Verdicts
 
