@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
+from minority.selection.near_copies import no_near_copy
 from minority.selection.quantiles import quantile_among
 from minority.selection.settings import SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
@@ -48,7 +49,7 @@ class FixedFloorFilter:
             label_agreement=agreement,
             rare=neighbourhood.knn_distance > limits["knn_distance"],
             valid=neighbourhood.realism >= limits["realism"],
-            new=neighbourhood.nearest_distance > limits["nearest_distance"],
+            new=no_near_copy(neighbourhood, limits),
             label_kept=agreement >= limits["label_agreement"],
             quantiles={
                 name: quantile_among(neighbourhood._asdict()[name], known) for name, known in self._of_training.items()

@@ -15,6 +15,7 @@ from minority.neighbours.index import ExactIndex, Index
 from minority.neighbours.pairwise import Features, Float64, Int64
 from minority.neighbours.reference import Neighbourhood, RealReference
 from minority.selection.discriminator import Discriminator, DiscriminatorOutput
+from minority.selection.near_copies import no_near_copy
 from minority.selection.quantiles import lower_limit, quantile_among
 from minority.selection.settings import HeldOutRules, SelectionSettings
 from minority.selection.verdicts import Verdicts, label_agreement
@@ -120,8 +121,7 @@ class HeldOutFloorFilter:
             label_agreement=label_agreement(self.reference, self._labels, features, labels),
             rare=neighbourhood.knn_distance > limits["knn_distance"],
             valid=(neighbourhood.realism >= limits["realism"]) & (output.p_real >= limits["p_real"]),
-            new=(neighbourhood.nearest_distance > limits["nearest_distance"])
-            & (neighbourhood.copy_ratio >= limits["copy_ratio"]),
+            new=no_near_copy(neighbourhood, limits),
             label_kept=probability >= limits["label_probability"],
             output=output,
             label_probability=probability,
