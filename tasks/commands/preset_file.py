@@ -85,9 +85,9 @@ def commands_of(choices: Choices) -> list[str]:
 
 
 _ENTRYPOINTS = {
-    "backbone": "flows.readers.{reader}:backbone",
-    "calibrate": "flows.readers.{reader}:calibrate",
-    "augment": "flows.readers.{reader}:augment",
+    "backbone": "flows.reader_forms.{reader}:backbone",
+    "calibrate": "flows.reader_forms.{reader}:calibrate",
+    "augment": "flows.reader_forms.{reader}:augment",
     "downstream": "flows.downstream:downstream",
 }
 _DESCRIPTIONS = {

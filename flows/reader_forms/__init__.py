@@ -1,6 +1,6 @@
 """The flows for sets of one reader, a module each: their form in Prefect has the settings of this reader alone.
 
-A deployment names one by its entrypoint, e.g. `flows.readers.celeba:augment`. What runs is the flow itself.
+A deployment names one by its entrypoint, e.g. `flows.reader_forms.celeba:augment`. What runs is the flow itself.
 """
 
 import inspect
