@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import IO
 
 BLOCK = 512
+#: Extensions of the members that are images, where nobody names others.
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _REGULAR = {b"0", b"\0"}
 _EXTENDED = {b"x", b"g", b"L", b"K"}
 _MOST_EXTENDED_BYTES = 1 << 20

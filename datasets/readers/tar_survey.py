@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.readers.class_names import in_class_order
-from datasets.readers.image_tars import IMAGE_EXTENSIONS
-from datasets.readers.tar_index import Member, walk_members
+from datasets.readers.tar_index import IMAGE_EXTENSIONS, Member, walk_members
 from datasets.readers.tar_pattern import divided, files_of
 from datasets.readers.text_forms import one_form
 
