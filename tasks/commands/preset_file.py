@@ -3,7 +3,7 @@
 import json
 from textwrap import indent
 
-from datasets.readers.class_names import in_class_order, whole_numbers
+from datasets.readers.names.class_names import in_class_order, whole_numbers
 from tasks.commands.preset_choices import Choices, beside
 
 _HEAD = """\

@@ -7,10 +7,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.added_column import with_column
-from datasets.readers.image_digest import image_digest, remember_pixels
+from datasets.readers.images.image_digest import image_digest, remember_pixels
+from datasets.readers.images.screening import Screening
 from datasets.readers.imageset import PARTS, ImageSet, Problem
-from datasets.readers.screening import Screening
+from datasets.readers.tables.added_column import with_column
 from datasets.splits.account import Account, take_account
 from tasks.config.paths import data_path
 from tasks.config.sections import DatasetConfig

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.readers.text_forms import one_form
+from datasets.readers.names.text_forms import one_form
 
 SUFFIXES = (".jsonl", ".ndjson")
 

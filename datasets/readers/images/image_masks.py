@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import decode_bytes, fit_square, read_header
-from datasets.readers.image_names import ImageNames
+from datasets.readers.images.decoding import decode_bytes, fit_square, read_header
+from datasets.readers.images.image_names import ImageNames
 
 _WHITE = 128
 

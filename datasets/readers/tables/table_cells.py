@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.readers import json_lines
 from datasets.readers.imageset import Problem
-from datasets.readers.text_forms import one_form
+from datasets.readers.names.text_forms import one_form
+from datasets.readers.tables import json_lines
 
 # Why a row is left out, as it is counted.
 STRAY_QUOTE = "row with a stray quote"

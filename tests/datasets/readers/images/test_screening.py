@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datasets.readers.screening import Screening, screen
+from datasets.readers.images.screening import Screening, screen
 
 
 @pytest.fixture

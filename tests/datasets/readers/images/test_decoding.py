@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from datasets.readers.decoding import MAX_PIXELS, decode_bytes, decode_file, read_file_header, read_header
+from datasets.readers.images.decoding import MAX_PIXELS, decode_bytes, decode_file, read_file_header, read_header
 
 RAMP = (np.arange(24, dtype=np.uint16) * 2700).reshape(4, 6)  # 0 ... 62100
 SHADES = (RAMP.astype(float) / 257).round().astype(np.uint8)

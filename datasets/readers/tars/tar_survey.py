@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.readers.class_names import in_class_order
-from datasets.readers.tar_index import IMAGE_EXTENSIONS, Member, walk_members
-from datasets.readers.tar_pattern import divided, files_of
-from datasets.readers.text_forms import one_form
+from datasets.readers.names.class_names import in_class_order
+from datasets.readers.names.text_forms import one_form
+from datasets.readers.tars.tar_index import IMAGE_EXTENSIONS, Member, walk_members
+from datasets.readers.tars.tar_pattern import divided, files_of
 
 _LABELS = ("cls", "label", "class", "txt")  # the likeliest first
 _MOST_LABEL_BYTES = 1024

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.image_digest import pixels_digest
+from datasets.readers.images.image_digest import pixels_digest
 from datasets.readers.imageset import ImageSet
 
 #: Bytes of pixels up to which a set is held in memory once it has been read.

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from datasets.readers.colour_profiles import in_srgb
-from datasets.readers.image_files import open_plain
-from datasets.readers.png_chunks import PNG, has_late_exif, without_long_text
+from datasets.readers.images.colour_profiles import in_srgb
+from datasets.readers.images.image_files import open_plain
+from datasets.readers.images.png_chunks import PNG, has_late_exif, without_long_text
 
 # What PIL raises for files that are cut short, garbled, or no images at all.
 DECODING_ERRORS = (

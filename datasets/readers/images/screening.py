@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.image_digest import DIGEST_BYTES, digest_of_pixels
+from datasets.readers.images.image_digest import DIGEST_BYTES, digest_of_pixels
 from datasets.readers.imageset import ImageSet
 
 _AT_ONCE = 512

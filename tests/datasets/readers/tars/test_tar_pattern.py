@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.readers.tar_pattern import divided, expanded, files_of
+from datasets.readers.tars.tar_pattern import divided, expanded, files_of
 
 
 def test_braces_count_and_choose():

@@ -3,9 +3,9 @@
 from collections.abc import Container
 from pathlib import PurePosixPath
 
-from datasets.readers.image_files import ImageFiles
+from datasets.readers.images.image_files import ImageFiles
 from datasets.readers.imageset import Problem
-from datasets.readers.text_forms import loose_form, one_form
+from datasets.readers.names.text_forms import loose_form, one_form
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

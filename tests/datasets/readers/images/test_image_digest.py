@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datasets.readers.image_digest import image_digest, remember_pixels
+from datasets.readers.images.image_digest import image_digest, remember_pixels
 from datasets.readers.imageset import ImageSet
 
 

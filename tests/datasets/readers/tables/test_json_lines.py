@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.readers.table_cells import column_names, read_cells
+from datasets.readers.tables.table_cells import column_names, read_cells
 
 
 def written(folder, text):

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from datasets.readers import json_lines
-from datasets.readers.text_forms import one_form
+from datasets.readers.names.text_forms import one_form
+from datasets.readers.tables import json_lines
 from datasets.storage.names import require_name
 from datasets.storage.yaml_text import Written, load_yaml, plain
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.readers.decoding import DECODING_ERRORS
+from datasets.readers.images.decoding import DECODING_ERRORS
 
 EXTENSIONS = ("jpg", "png", "webp")
 LOSSLESS = ("png", "webp")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.readers.table_cells import OTHER_LENGTH, STRAY_QUOTE, read_cells
+from datasets.readers.tables.table_cells import OTHER_LENGTH, STRAY_QUOTE, read_cells
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datasets.readers.image_array import ImageArray
-from datasets.readers.image_digest import digest_of_pixels, remember_pixels
+from datasets.readers.images.image_array import ImageArray
+from datasets.readers.images.image_digest import digest_of_pixels, remember_pixels
 from datasets.readers.imageset import ImageSet
 from minority.runtime.image_arrays import content_digest
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasets.readers.added_column import with_column
 from datasets.readers.imageset import ImageSet
+from datasets.readers.tables.added_column import with_column
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.readers.image_digest import image_digest
 from datasets.readers.image_table import read_image_table
-from datasets.readers.table_settings import TableSettings, table_settings
+from datasets.readers.images.image_digest import image_digest
+from datasets.readers.tables.table_settings import TableSettings, table_settings
 
 SETTINGS = TableSettings(
     name="skin", table="labels.csv", image_column="file", label_column="dx", mask_column="mask", images="images"
