@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.augment.gate import gates_of
+from tasks.augment.group_gate import gates_of
 from tasks.augment.planning import GATE_CANDIDATES, Tally, plan_round, quotas
 from tasks.config.sections import PlanConfig
 
