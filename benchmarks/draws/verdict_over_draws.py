@@ -24,6 +24,8 @@ Verdict = Literal["pays", "does not", "not decided"]
 
 #: The smallest gain that is worth a generator: one point.
 WORTH = 0.01
+#: Fewer draws decide nothing.
+FEWEST_DRAWS = 5
 _REPLICATES = 4000
 _CHUNK = 500
 
@@ -59,16 +61,27 @@ class DrawDifference:
 
     @property
     def verdict(self) -> Verdict:
-        """By the rule of docs/draws.md, which was written before the runs.
+        """Whether it pays, by `verdict_of`."""
+        return verdict_of(self.low, self.high, draws=len(self.by_draw))
 
-        "pays": the whole interval lies above 0. "does not": it lies below the smallest gain that is worth it, one
-        point. "not decided": neither, or fewer than 5 draws.
-        """
-        if len(self.by_draw) < 5 or np.isnan(self.low):
-            return "not decided"
-        if self.low > 0:
-            return "pays"
-        return "does not" if self.high < WORTH else "not decided"
+
+def verdict_of(low: float, high: float, *, draws: int, worth: float = WORTH) -> Verdict:
+    """By the rule of docs/draws.md, which was written before the runs.
+
+    "pays": the whole interval lies above 0. "does not": it lies below the smallest gain that is worth it, one point.
+    "not decided": neither, or fewer than 5 draws.
+
+    Args:
+        low: Lower end of the interval of a gain; NaN where it is not known.
+        high: Upper end.
+        draws: Over how many draws.
+        worth: The smallest gain that is worth it, in the unit of the interval.
+    """
+    if draws < FEWEST_DRAWS or np.isnan(low):
+        return "not decided"
+    if low > 0:
+        return "pays"
+    return "does not" if high < worth else "not decided"
 
 
 def figure(tested: DrawAnswers, metric: DrawMetric = "balanced_accuracy") -> float:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.absent_cells_tables import verdict as verdict_in_points
 from benchmarks.draws.verdict_over_draws import DrawAnswers, DrawDifference, best_on_validation, figure, over_draws
 
 PARTS = np.repeat([0, 1, 2], 40)
@@ -81,6 +82,12 @@ def test_the_interval_covers_the_spread_between_draws_as_students_t_would():
 )
 def test_the_verdict_follows_from_the_interval_alone(low, high, verdict):
     assert DrawDifference(mean=0.0, low=low, high=high, by_draw=(0.0,) * 5).verdict == verdict
+    assert verdict_in_points(100 * low, 100 * high, draws=5) == verdict
+
+
+def test_fewer_than_five_draws_decide_nothing():
+    assert DrawDifference(mean=0.1, low=0.05, high=0.2, by_draw=(0.1,) * 4).verdict == "not decided"
+    assert verdict_in_points(5.0, 20.0, draws=4) == "not decided (fewer than 5 draws)"
 
 
 def test_the_best_on_validation_is_the_first_of_equals():
