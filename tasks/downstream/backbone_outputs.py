@@ -10,8 +10,8 @@ import numpy as np
 from datasets.storage.canonical import canonical_json, sha256_hex
 from datasets.storage.checked import DamagedError, read_checked, write_checked
 from minority.downstream.arms import Arm
+from minority.downstream.backbone_outputs import BackboneReading
 from minority.downstream.data import DownstreamData
-from minority.downstream.reading import BackboneReading
 from minority.evaluation.backbone_reading import encoder_of, read_backbone
 from minority.runtime.image_arrays import content_key
 from tasks.config.runs import AugmentConfig
