@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.absent_cells_data import ABSENT, Draw
+from benchmarks.draws.verdict_over_draws import FEWEST_DRAWS, verdict_of
 
 _WORTH = 1.0  # points
 _FLOOR = 0.5
@@ -55,12 +56,9 @@ def over_draws(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def verdict(low: float, high: float, *, draws: int) -> str:
-    """By the rule of benchmarks.absent_cells, written before the runs."""
-    if draws < 5:
-        return "not decided (fewer than 5 draws)"
-    if low > 0:
-        return "pays"
-    return "does not" if high < _WORTH else "not decided"
+    """By the rule of `verdict_of`, for an interval in points; says so where there are too few draws."""
+    said = verdict_of(low, high, draws=draws, worth=_WORTH)
+    return said if draws >= FEWEST_DRAWS else f"{said} (fewer than {FEWEST_DRAWS} draws)"
 
 
 def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int, names: Sequence[str], real: Sequence[str]) -> str:

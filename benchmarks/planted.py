@@ -20,7 +20,7 @@ from datasets.readers.fashion_mnist import read_fashion_mnist
 from datasets.readers.imageset import ImageSet
 from minority.evaluation.intervals import wilson
 from minority.features import Pixels
-from minority.selection.candidate_filter import HeldOutRules, SelectionSettings, build_filter
+from minority.selection.filter_building import HeldOutRules, SelectionSettings, build_filter
 from minority.selection.negatives import blends
 
 POLICIES = {"fixed floors": None, "held-out floors and discriminator": HeldOutRules()}

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from datasets.readers.folder_zip import archived_images
-from datasets.readers.image_files import ImageFiles, open_image_files
-from datasets.readers.table_cells import column_names, read_cells
-from datasets.readers.tar_survey import TarSet, look_at_tars, tars_at
+from datasets.readers.images.image_files import ImageFiles, open_image_files
+from datasets.readers.tables.table_cells import column_names, read_cells
+from datasets.readers.tars.tar_survey import TarSet, look_at_tars, tars_at
 
 #: Of more images than this, so many are opened, evenly spread over the names.
 MOST_OPENED = 2000

@@ -11,8 +11,8 @@ from prefect.states import Cancelled
 from flows.downstream import train_arms
 from tasks.augment.candidates import Candidates
 from tasks.augment.counters import count_units
+from tasks.augment.in_use import running
 from tasks.augment.learning import TrainedMethod, learn_guidance
-from tasks.augment.lease import running
 from tasks.augment.planning import RoundPlan, batches, pilot_failed, plan_baseline, plan_real, plan_round, quotas
 from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_run

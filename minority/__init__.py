@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from minority.sampling.named_samplers import NAMED_SAMPLERS, named_sampler
     from minority.sampling.sampler import sample
     from minority.sampling.settings import SamplerSettings
-    from minority.selection.candidate_filter import build_filter
     from minority.selection.choice import choose
+    from minority.selection.filter_building import build_filter
     from minority.selection.settings import HeldOutRules, SelectionSettings
     from minority.selection.verdicts import CandidateFilter, Verdicts
     from minority.training.loop import train_denoiser

@@ -9,8 +9,8 @@ from tasks.augment.planning import quotas
 from tasks.config.limits import MOST_CANDIDATES
 from tasks.config.runs import AugmentConfig
 from tasks.config.sections import DatasetConfig
+from tasks.downstream.backbone_outputs import pretrained_kind
 from tasks.downstream.data import sources_of
-from tasks.downstream.reading import pretrained_kind
 from tasks.downstream.trainings import check_arms
 from tasks.errors import InputError
 from tasks.execution.tracking import require_tracking

@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("flows", "tasks", "minority", "datasets")
 #: Folders whose every module is imported by the one that looks through them, or by entrypoints of people's presets.
-SCANNED = {"minority.guidance.registry": "minority.guidance", "flows.readers": "flows.readers"}
+SCANNED = {"minority.guidance.registry": "minority.guidance", "flows.reader_forms": "flows.reader_forms"}
 
 
 def module_name(file: Path) -> str:
@@ -106,6 +106,6 @@ def test_a_module_that_nothing_imports_is_named():
 def test_what_is_started_by_name_counts():
     modules = all_modules()
 
-    assert {"flows.command_line", "flows.readers.digits", "tasks.backbone.train_process", "datasets"} <= started(
+    assert {"flows.command_line", "flows.reader_forms.digits", "tasks.backbone.train_process", "datasets"} <= started(
         modules
     )

@@ -21,8 +21,8 @@ from datasets.splits.stratified import SplitSettings, make_split
 from minority.backbones import Backbone, UNetSettings, load_backbone, save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from minority.downstream.arms import BACKBONE_ARMS, CONDITIONAL_BACKBONE_ARMS, REAL_ARMS, Arm, backbone_arms
+from minority.downstream.backbone_outputs import BackboneReading
 from minority.downstream.data import DownstreamData, LabelledImages
-from minority.downstream.reading import BackboneReading
 from minority.downstream.settings import DownstreamSettings
 from minority.evaluation.backbone_reading import ReadingSettings, encoder_of, read_backbone
 from minority.sampling.draw import draw as draw_samples

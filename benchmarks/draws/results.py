@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.draws.kept_files import load_arrays, save_arrays
-from benchmarks.draws.over_draws import DrawAnswers
+from benchmarks.draws.verdict_over_draws import DrawAnswers
 from minority.downstream.cost import ArmCost
 from minority.downstream.data import Int64
 

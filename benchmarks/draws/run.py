@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.draws.construction import Construction, Say
-from benchmarks.draws.over_draws import DrawAnswers
 from benchmarks.draws.results import DrawResult
 from benchmarks.draws.trainings import train_all
+from benchmarks.draws.verdict_over_draws import DrawAnswers
 from minority.downstream.cost import cost_of
 from minority.downstream.data import DownstreamData
 from minority.downstream.jobs import Comparison, Outcome

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.draws.construction import DRAWN, REAL, Construction
-from benchmarks.draws.over_draws import DrawDifference, DrawMetric, best_on_validation, figure, over_draws
 from benchmarks.draws.results import DrawResult
+from benchmarks.draws.verdict_over_draws import DrawDifference, DrawMetric, best_on_validation, figure, over_draws
 from minority.downstream.cost import in_words
 
 

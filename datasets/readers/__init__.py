@@ -1,4 +1,4 @@
-"""Readers: one small file a set, and what decodes their files."""
+"""Readers: one small file a set; what opens their images, tables and tars, and compares names, lies in rooms below."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets.readers.imagenet import read_imagenet
     from datasets.readers.imageset import ImageSet, Problem
     from datasets.readers.lsun import read_lsun
-    from datasets.readers.table_settings import GroupColumn, TableSettings
+    from datasets.readers.tables.table_settings import GroupColumn, TableSettings
 
 __all__ = [
     "GroupColumn",

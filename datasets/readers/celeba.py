@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import decode_file, fit_square, to_pixels
+from datasets.readers.images.decoding import decode_file, fit_square, to_pixels
 from datasets.readers.imageset import ImageSet, Problem
 
 LICENCE = (

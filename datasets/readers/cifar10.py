@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import decode_bytes, to_pixels
-from datasets.readers.image_files import ZipFiles
+from datasets.readers.images.decoding import decode_bytes, to_pixels
+from datasets.readers.images.image_files import ZipFiles
 from datasets.readers.imageset import ImageSet
-from datasets.readers.table_cells import read_cells
+from datasets.readers.tables.table_cells import read_cells
 
 LICENCE = "CIFAR-10, A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; no licence stated."
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import Header, decode_file, fit_square, is_grey, read_file_header, to_pixels
 from datasets.readers.folder_layout import lay_out
+from datasets.readers.images.decoding import Header, decode_file, fit_square, is_grey, read_file_header, to_pixels
 from datasets.readers.imageset import ImageSet, Problem
-from datasets.readers.text_forms import name_on_disk
+from datasets.readers.names.text_forms import name_on_disk
 
 FURTHER_FRAMES = "further frames of an image"
 _FLAT_CLASS = "all"

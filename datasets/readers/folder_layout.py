@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.readers.class_names import in_class_order
-from datasets.readers.decoding import is_image
+from datasets.readers.images.decoding import is_image
 from datasets.readers.imageset import Problem
-from datasets.readers.text_forms import name_on_disk, one_form, tellable_name
+from datasets.readers.names.class_names import in_class_order
+from datasets.readers.names.text_forms import name_on_disk, one_form, tellable_name
 
 # What is passed over, as it is counted.
 NO_IMAGE = "file that is no image"

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.class_names import in_class_order
-from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
 from datasets.readers.folder_layout import HIDDEN, NO_IMAGE, NOT_AMONG_CLASSES, part_of
-from datasets.readers.image_files import open_image_files
-from datasets.readers.image_names import IMAGE_SUFFIXES, ImageNames
+from datasets.readers.images.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
+from datasets.readers.images.image_files import open_image_files
+from datasets.readers.images.image_names import IMAGE_SUFFIXES, ImageNames
 from datasets.readers.imageset import ImageSet, Problem
-from datasets.readers.text_forms import name_on_disk, one_form
+from datasets.readers.names.class_names import in_class_order
+from datasets.readers.names.text_forms import name_on_disk, one_form
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.class_names import in_class_order
-from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
-from datasets.readers.image_files import open_image_files
-from datasets.readers.image_masks import TableMasks
-from datasets.readers.image_names import ImageNames, UnusableRowError
+from datasets.readers.images.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
+from datasets.readers.images.image_files import open_image_files
+from datasets.readers.images.image_masks import TableMasks
+from datasets.readers.images.image_names import ImageNames, UnusableRowError
 from datasets.readers.imageset import ImageSet, Problem, first_of
-from datasets.readers.table_cells import read_cells
-from datasets.readers.table_settings import GroupColumn, TableSettings
-from datasets.readers.text_forms import loose_form, one_form
+from datasets.readers.names.class_names import in_class_order
+from datasets.readers.names.text_forms import loose_form, one_form
+from datasets.readers.tables.table_cells import read_cells
+from datasets.readers.tables.table_settings import GroupColumn, TableSettings
 
 MISSING = "unknown"
 _NO_CLASS = "which is not among classes"

@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
-from datasets.readers.image_files import require_inside, require_length
-from datasets.readers.image_names import IMAGE_SUFFIXES
+from datasets.readers.images.decoding import Header, decode_bytes, fit_square, is_grey, read_header, to_pixels
+from datasets.readers.images.image_files import require_inside, require_length
+from datasets.readers.images.image_names import IMAGE_SUFFIXES
 from datasets.readers.imageset import ImageSet, Problem, first_of
-from datasets.readers.tar_index import Member, walk_members
-from datasets.readers.tar_pattern import files_of
-from datasets.readers.text_forms import loose_form, one_form
+from datasets.readers.names.text_forms import loose_form, one_form
+from datasets.readers.tars.tar_index import IMAGE_EXTENSIONS, Member, walk_members
+from datasets.readers.tars.tar_pattern import files_of
 from datasets.storage.names import require_name
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _NUMBERED = "cls"
 
 

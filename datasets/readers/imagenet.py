@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import decode_file, fit_square, to_pixels
+from datasets.readers.images.decoding import decode_file, fit_square, to_pixels
 from datasets.readers.imageset import ImageSet, Problem
 
 NO_IMAGE = "file that is no image"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.decoding import decode_bytes, fit_square, to_pixels
-from datasets.readers.image_files import FolderFiles
+from datasets.readers.images.decoding import decode_bytes, fit_square, to_pixels
+from datasets.readers.images.image_files import FolderFiles
 from datasets.readers.imageset import ImageSet
 
 LICENCE = "LSUN, F. Yu et al., arXiv 1506.03365, 2015; for research, no licence stated."

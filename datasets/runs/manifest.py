@@ -89,7 +89,7 @@ class RunFacts:
         quotas: Group -> synthetic images asked for.
         provenance: A sentence or more for the card: where the real images come from and their licence, what made the
             synthetic ones.
-        real_digest: Digest of the real images that the run was made from (datasets.readers.image_digest), 64 hex
+        real_digest: Digest of the real images that the run was made from (datasets.readers.images.image_digest), 64 hex
             digits; None where it was not taken.
         real_images: In which part every real image is, or why it is in none, as Markdown; "" leaves it out.
         review: Who looked at the candidates; None where nobody did.

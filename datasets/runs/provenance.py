@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datasets.readers.png_chunks import texts_of, with_texts
+from datasets.readers.images.png_chunks import texts_of, with_texts
 from datasets.storage.canonical import canonical_json, parse_json
 
 NOTE, XMP = "minority-augment", "XML:com.adobe.xmp"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.encoding import EXTENSIONS, decode_image, decode_png, encode_image, encode_png
+from datasets.readers.images.encoding import EXTENSIONS, decode_image, decode_png, encode_image, encode_png
 from datasets.runs.tables import require_key
 from datasets.runs.tar_writing import tar_of_members
 from datasets.storage.canonical import canonical_json, parse_json

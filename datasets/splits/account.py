@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets.readers.imageset import DAMAGED_IMAGE, ImageSet, Problem
-from datasets.readers.text_forms import look_alikes
+from datasets.readers.names.text_forms import look_alikes
 from datasets.splits.identity_split import straddling_sets
 from datasets.storage.escaping import for_markdown, for_terminal
 

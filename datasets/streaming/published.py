@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datasets.readers.encoding import EXTENSIONS, decode_image
+from datasets.readers.images.encoding import EXTENSIONS, decode_image
 from datasets.readers.imageset import ImageSet
-from datasets.readers.tar_index import Member, walk_members
+from datasets.readers.tars.tar_index import Member, walk_members
 from datasets.runs.manifest import Manifest
 from datasets.runs.tables import conform_rows, parse_table
 from datasets.storage.canonical import sha256_hex

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datasets.readers.encoding import EXTENSIONS, decode_image
-from datasets.readers.tar_index import Member, walk_members
+from datasets.readers.images.encoding import EXTENSIONS, decode_image
+from datasets.readers.tars.tar_index import Member, walk_members
 from datasets.runs.manifest import Manifest
 from datasets.storage.canonical import parse_json
 from datasets.storage.store import Store

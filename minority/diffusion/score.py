@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minority.diffusion.chain import Chain, Estimate, Variance
 from minority.diffusion.denoiser import Denoiser
-from minority.diffusion.metric import Distance, renoise_and_denoise, squared_error
+from minority.diffusion.minority_metric import Distance, renoise_and_denoise, squared_error
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.space import PIXELS, StateSpace

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from minority.runtime.image_arrays import Images, choose
 
 if TYPE_CHECKING:
-    from minority.downstream.reading import BackboneReading
+    from minority.downstream.backbone_outputs import BackboneReading
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from minority.downstream.arms import Arm
+from minority.downstream.backbone_outputs import BackboneReading, Float32, zero_shot_probabilities
 from minority.downstream.data import DownstreamData, Float64, Int64, LabelledImages
 from minority.downstream.last_layer import refit_last_layer
 from minority.downstream.predictions import Predictions
-from minority.downstream.reading import BackboneReading, Float32, zero_shot_probabilities
 
 _FOLDS = 2
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from minority.classifier import balancing_odds
 from minority.downstream.arms import Arm
+from minority.downstream.backbone_outputs import BackboneReading
 from minority.downstream.data import Bool, DownstreamData, Float64, LabelledImages
 from minority.downstream.identification import errors_of, highest_of_class, losses_of, neighbour_distances
 from minority.downstream.inferred_groups import ENVIRONMENTS, groups_of, infer_environments
 from minority.downstream.losses import cross_entropy, loss_of
 from minority.downstream.networks import Classifier, build_network, with_new_head
 from minority.downstream.pretrained import distillation_set, reading_of
-from minority.downstream.reading import BackboneReading
 from minority.downstream.repeated import repeat
 from minority.downstream.sampling import odds_of
 from minority.downstream.settings import DownstreamSettings

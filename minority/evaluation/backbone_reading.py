@@ -17,10 +17,10 @@ from torch import Tensor
 from minority.backbones import Backbone
 from minority.classifier import balancing_odds
 from minority.diffusion.pixels import from_pixels, to_pixels
+from minority.downstream.backbone_outputs import BackboneReading, Float32
 from minority.downstream.cost import image_macs, macs_of
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.mixing import JITTER_DRAWS, RANDAUGMENT_DRAWS, jitter, mixup, randaugment
-from minority.downstream.reading import BackboneReading, Float32
 from minority.downstream.settings import Jitter
 from minority.features.bottleneck import Bottleneck, bottleneck_extractor
 from minority.sampling.diffusion_classifier import ZeroShotSettings, class_errors

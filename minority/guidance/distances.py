@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minority.diffusion.metric import Distance, lp_norm, squared_error
+from minority.diffusion.minority_metric import Distance, lp_norm, squared_error
 from minority.features.encoders import Lpips, load_encoder
 
 DistanceName = Literal["l2", "squared", "lpips", "features"]

@@ -21,7 +21,7 @@ from torch import Tensor
 from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
 from minority.diffusion.denoiser import Denoiser
-from minority.diffusion.metric import Distance, squared_error
+from minority.diffusion.minority_metric import Distance, squared_error
 from minority.diffusion.noise import NoiseSource, SampleNoise
 from minority.diffusion.schedule import NoiseSchedule
 from minority.diffusion.score import minority_score

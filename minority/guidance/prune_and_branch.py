@@ -18,7 +18,7 @@ from torch import Tensor
 
 from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
-from minority.diffusion.metric import renoise_and_denoise, squared_error
+from minority.diffusion.minority_metric import renoise_and_denoise, squared_error
 from minority.diffusion.noise import NoiseSource
 from minority.guidance import Guidance
 from minority.guidance.materials import Materials

@@ -1,6 +1,6 @@
 """Self-guidance towards rare images (Um & Ye, ECCV 2024, arXiv 2407.11555), with and without the Jacobian.
 
-Each guided step climbs the minority metric L (minority/diffusion/metric.py) of its state:
+Each guided step climbs the minority metric L (minority/diffusion/minority_metric.py) of its state:
 
     x_{t-1} <- x_{t-1} + w * Sigma_t * g / max|g|,   g = dL / dx_t
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minority.backbones import Backbone
 from minority.diffusion.chain import Chain, Estimate
-from minority.diffusion.metric import Distance, renoise_and_denoise
+from minority.diffusion.minority_metric import Distance, renoise_and_denoise
 from minority.diffusion.noise import NoiseSource
 from minority.diffusion.space import PIXELS
 from minority.guidance.distances import DistanceName, distance_by_name

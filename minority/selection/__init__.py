@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from minority._exports import exported_from
 
 if TYPE_CHECKING:
-    from minority.selection.candidate_filter import build_filter, train_discriminator
     from minority.selection.choice import Spread, choose
     from minority.selection.discriminator import Discriminator, DiscriminatorSettings
     from minority.selection.diversity import k_centre
+    from minority.selection.filter_building import build_filter, train_discriminator
     from minority.selection.labelling import Labeller
     from minority.selection.policy import FILTERS, POLICIES, refusals
     from minority.selection.settings import HeldOutRules, SelectionSettings

@@ -15,7 +15,7 @@ from minority.selection.choice import Reviewed, Spread, choose
 from minority.selection.diversity import look_alikes
 from minority.selection.policy import Policy, asked_columns, passed
 from tasks.augment.decisions import Decisions
-from tasks.augment.gate import GATE_COLUMNS, REFUSED_GROUP, GroupGate, gates_of
+from tasks.augment.group_gate import GATE_COLUMNS, REFUSED_GROUP, GroupGate, gates_of
 from tasks.augment.planning import RoundPlan, Tally, UnitPlan, quotas, tally
 from tasks.inputs.workspace import Workspace
 

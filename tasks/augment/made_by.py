@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datasets.readers.encoding import encode_png
+from datasets.readers.images.encoding import encode_png
 from datasets.runs.provenance import Provenance, with_provenance
 from datasets.runs.records import PROVENANCE_FIELDS
 from datasets.runs.tables import replace_column

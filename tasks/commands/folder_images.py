@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat, read_folder
 from datasets.readers.imageset import ImageSet, Problem
+from datasets.readers.names.class_names import whole_numbers
 from minority.backbones import Backbone
 from tasks.errors import InputError
 

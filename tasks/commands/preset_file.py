@@ -3,7 +3,7 @@
 import json
 from textwrap import indent
 
-from datasets.readers.class_names import in_class_order, whole_numbers
+from datasets.readers.names.class_names import in_class_order, whole_numbers
 from tasks.commands.preset_choices import Choices, beside
 
 _HEAD = """\
@@ -85,9 +85,9 @@ def commands_of(choices: Choices) -> list[str]:
 
 
 _ENTRYPOINTS = {
-    "backbone": "flows.readers.{reader}:backbone",
-    "calibrate": "flows.readers.{reader}:calibrate",
-    "augment": "flows.readers.{reader}:augment",
+    "backbone": "flows.reader_forms.{reader}:backbone",
+    "calibrate": "flows.reader_forms.{reader}:calibrate",
+    "augment": "flows.reader_forms.{reader}:augment",
     "downstream": "flows.downstream:downstream",
 }
 _DESCRIPTIONS = {

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from datasets.readers.image_tars import TarSettings
-from datasets.readers.table_settings import TableSettings, read_table_settings, table_settings
+from datasets.readers.tables.table_settings import TableSettings, read_table_settings, table_settings
 from datasets.splits.pool import PoolSettings
 from datasets.splits.stratified import SplitSettings
 from datasets.storage.store_url import holds_secret

@@ -25,8 +25,8 @@ from tasks.config.paths import project_path
 from tasks.config.preset_files import options
 from tasks.config.runs import DownstreamConfig
 from tasks.config.sections import ArmsConfig
+from tasks.downstream.backbone_outputs import Pretrained, lacking_classes, pretrained_kind, with_reading
 from tasks.downstream.data import PLAIN, images_of_run, sources_of
-from tasks.downstream.reading import Pretrained, lacking_classes, pretrained_kind, with_reading
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
 from tasks.execution.tracking import require_tracking

@@ -9,7 +9,7 @@ from minority.sampling.cost import expected_cost
 from minority.sampling.pace import evaluations_of_scores, seconds_a_call
 from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
 from tasks.config.runs import AugmentConfig
-from tasks.downstream.reading import pretrained_kind
+from tasks.downstream.backbone_outputs import pretrained_kind
 from tasks.downstream.trainings import arms_of
 from tasks.errors import InputError
 from tasks.estimates.disk import Amounts, bytes_on_disk

@@ -17,9 +17,7 @@ from minority.runtime.interruption import interruptible
 from tasks.errors import RunIncompleteError
 from tasks.execution.capacity import Demand, machines, on_ray, takes_gpu, worker_slots
 from tasks.execution.failures import ends_the_run
-
-#: Ray runs a unit again when its process or its machine dies, so often.
-_LOSSES_A_UNIT = 3
+from tasks.execution.lost_workers import LOSSES_A_UNIT, is_lost
 
 
 def task_runner() -> TaskRunner[PrefectFuture[Any]]:
@@ -113,9 +111,9 @@ def _outcome(future: Any) -> Any:
     try:
         return future.result(raise_on_failure=False)
     except Exception as lost:
-        if not type(lost).__module__.startswith("ray."):
+        if not is_lost(lost):
             raise
-        return lost  # its process or machine died more often than Ray tries
+        return lost
 
 
 def _give_up(future: Any) -> None:
@@ -138,9 +136,9 @@ def _reserved(demand: Demand) -> Iterator[None]:
     with (
         # Workers of one machine would all want the same port.
         temporary_settings({PREFECT_CLIENT_METRICS_ENABLED: False}),
-        # max_calls=0 keeps the process and the model in it; max_retries is for processes and machines that die.
+        # max_calls=0 keeps the process and the model in it.
         remote_options(
-            num_gpus=gpus, num_cpus=0 if gpus else demand.workers.cpus, max_calls=0, max_retries=_LOSSES_A_UNIT
+            num_gpus=gpus, num_cpus=0 if gpus else demand.workers.cpus, max_calls=0, max_retries=LOSSES_A_UNIT
         ),
     ):
         yield

@@ -25,8 +25,8 @@ from minority.neighbours.approximate import ApproximateIndex, cluster, is_approx
 from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import index_arrays, read_index, read_reference, reference_arrays
 from minority.runtime.image_arrays import Images, content_digest
-from minority.selection.candidate_filter import build_filter, train_discriminator
-from minority.selection.held_out_floors import Mirrored
+from minority.selection.filter_building import build_filter, train_discriminator
+from minority.selection.held_out_filter import Mirrored
 from minority.selection.labelling import Labeller, confidence_floor
 from minority.selection.stored_networks import (
     array_bytes,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.readers.image_array import ImageArray
+from datasets.readers.images.image_array import ImageArray
 from datasets.readers.imageset import ImageSet
 from minority.runtime.image_arrays import Images
 from tasks.errors import InputError

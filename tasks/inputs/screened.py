@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from datasets.readers.images.screening import Screening, screen
 from datasets.readers.imageset import ImageSet
-from datasets.readers.screening import Screening, screen
 from tasks.config.paths import cache_folder, data_path
 from tasks.config.sections import DatasetConfig
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from datasets.readers.class_names import whole_numbers
 from datasets.readers.folder import is_flat
+from datasets.readers.names.class_names import whole_numbers
 from datasets.storage.store import Store
 from minority.backbones import Backbone, BackboneError
 from minority.backbones.fitted import fitted

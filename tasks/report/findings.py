@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.augment.gate import GroupGate
+from tasks.augment.group_gate import GroupGate
 
 SAMPLERS = ("plain", "minority")
 FILTERS = ("rare", "valid", "new")

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from minority.downstream.accuracy import METRIC_PHRASES
 from minority.downstream.cost import in_words
 from minority.neighbours.index import Accuracy
-from tasks.augment.gate import GroupGate
+from tasks.augment.group_gate import GroupGate
 from tasks.inputs.stored_headroom import StoredHeadroom
 from tasks.report import figures, findings, pictures, recommendation, verdict
 from tasks.report.findings import ClassFill, Estimate, SamplerFindings

@@ -14,7 +14,7 @@ from datasets.storage.canonical import parse_json
 from datasets.storage.checked import checked_json, parse_checked_json
 from minority.downstream.cost import in_words
 from minority.downstream.metrics import results_table
-from tasks.augment.gate import GATE_COLUMNS, GroupGate, gates_of
+from tasks.augment.group_gate import GATE_COLUMNS, GroupGate, gates_of
 from tasks.augment.planning import group_quota, quotas
 from tasks.config.presets import command_of
 from tasks.config.runs import AugmentConfig, DownstreamConfig

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.draws.construction import DRAWN
-from benchmarks.draws.over_draws import DrawAnswers
 from benchmarks.draws.results import DrawResult
 from benchmarks.draws.run import run_draw
 from benchmarks.draws.sets import celeba_blond_male, digits_pool
 from benchmarks.draws.table import markdown
+from benchmarks.draws.verdict_over_draws import DrawAnswers
 from minority.downstream.cost import ArmCost
 from minority.downstream.settings import DownstreamSettings, NetworkSettings
 from minority.downstream.trials import trials_for

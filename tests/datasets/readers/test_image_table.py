@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.readers.image_files import open_image_files
 from datasets.readers.image_table import read_image_table
-from datasets.readers.table_settings import GroupColumn, TableSettings, read_table_settings, table_settings
+from datasets.readers.images.image_files import open_image_files
+from datasets.readers.tables.table_settings import GroupColumn, TableSettings, read_table_settings, table_settings
 from datasets.splits.identity_split import split_set
 from datasets.splits.stratified import SplitSettings
 

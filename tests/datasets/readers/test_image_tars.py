@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets.readers.image_tars import TarSettings, read_image_tars, read_tar_folder
-from datasets.readers.tar_index import walk_members
+from datasets.readers.tars.tar_index import walk_members
 
 
 def png(value):

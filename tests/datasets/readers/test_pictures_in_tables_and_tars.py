@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.readers.image_files import open_image_files
 from datasets.readers.image_table import read_image_table
 from datasets.readers.image_tars import read_image_tars
 from datasets.readers.imagenet import read_imagenet
+from datasets.readers.images.image_files import open_image_files
 from datasets.readers.lsun import read_lsun
-from datasets.readers.table_settings import TableSettings
+from datasets.readers.tables.table_settings import TableSettings
 
 DEEP = np.full((9, 9), 25_700, dtype=np.uint16)  # 100 of 255
 

@@ -16,7 +16,7 @@ from datasets.describe import describe
 from datasets.readers.cifar10 import read_cifar10
 from datasets.readers.fashion_mnist import read_fashion_mnist
 from datasets.readers.image_table import read_image_table
-from datasets.readers.table_settings import read_table_settings
+from datasets.readers.tables.table_settings import read_table_settings
 from datasets.runs.manifest import RunFacts
 from datasets.runs.publish import publish
 from datasets.runs.verify import verify

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from datasets.readers.encoding import decode_png, encode_png
-from datasets.readers.png_chunks import with_texts
+from datasets.readers.images.encoding import decode_png, encode_png
+from datasets.readers.images.png_chunks import with_texts
 from datasets.runs.provenance import DRAWN, NOTE, VARIANT, XMP, Provenance, provenance_of_png, with_provenance
 from flows.command_line import app
 

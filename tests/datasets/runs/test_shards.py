@@ -8,7 +8,7 @@ import webdataset as wds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.readers.encoding import decode_image, encode_image
+from datasets.readers.images.encoding import decode_image, encode_image
 from datasets.runs.shards import Sample, decode_png, encode_png, read_members, read_tar, tar_bytes
 from datasets.runs.tar_writing import tar_of_members
 

@@ -13,7 +13,7 @@ from datasets.readers.folder import read_folder
 from datasets.readers.image_table import read_image_table
 from datasets.readers.imagenet import read_imagenet
 from datasets.readers.lsun import read_lsun
-from datasets.readers.table_settings import TableSettings
+from datasets.readers.tables.table_settings import TableSettings
 
 TABLE = TableSettings(name="set", images="images", table="labels.csv", image_column="file", label_column="label")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datasets.readers.encoding import encode_png
+from datasets.readers.images.encoding import encode_png
 from datasets.runs.publish import publish
 from datasets.runs.shards import Sample
 from datasets.storage.store import Store

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from minority.downstream.arms import BACKBONE_ARMS, CONDITIONAL_BACKBONE_ARMS, REAL_ARMS, Arm, backbone_arms
+from minority.downstream.backbone_outputs import BackboneReading
 from minority.downstream.cost import cost_of, in_words
 from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.jobs import Comparison
 from minority.downstream.predictions import Predictions
-from minority.downstream.reading import BackboneReading
 from minority.downstream.settings import DownstreamSettings, NetworkSettings
 from minority.downstream.trials import Trial, run_trial, trials_for
 

@@ -6,8 +6,8 @@ from sklearn.datasets import load_digits
 
 from minority.classifier import ClassifierSettings
 from minority.features.pixel_features import pixel_features
-from minority.selection.candidate_filter import HeldOutRules, SelectionSettings, build_filter
 from minority.selection.discriminator import Discriminator, DiscriminatorSettings
+from minority.selection.filter_building import HeldOutRules, SelectionSettings, build_filter
 from minority.selection.negatives import BLENDS, MIRRORED, make_negatives
 
 QUICK = DiscriminatorSettings(folds=2, classifier=ClassifierSettings(steps=120, width=16))

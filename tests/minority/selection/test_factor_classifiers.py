@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from minority.classifier import ClassifierSettings
-from minority.selection.candidate_filter import build_filter
 from minority.selection.factor_classifiers import FactorClassifiers
+from minority.selection.filter_building import build_filter
 from minority.selection.settings import SelectionSettings
 from minority.selection.without_neighbours import SharedReference, without_neighbours
 

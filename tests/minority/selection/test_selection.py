@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from minority.neighbours.reference import RealReference
-from minority.selection.candidate_filter import SelectionSettings, build_filter
 from minority.selection.choice import KEPT, choose
+from minority.selection.filter_building import SelectionSettings, build_filter
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from datasets.runs.units import read_unit_rows
 from minority.backbones import save_folder
 from minority.diffusion.schedule import NoiseSchedule
 from tasks.augment.candidates import Candidates
-from tasks.augment.gate import REFUSED_GROUP
+from tasks.augment.group_gate import REFUSED_GROUP
 from tasks.augment.planning import plan_real, plan_round, quotas
 from tasks.augment.plans import load_or_create_plan
 from tasks.augment.publishing import publish_rounds

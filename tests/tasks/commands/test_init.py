@@ -80,7 +80,7 @@ def test_a_folder_of_classes_becomes_four_presets_that_every_command_finds(pictu
     assert load_preset(CalibrateConfig, "pets").sampler == config.sampler
     assert load_preset(DownstreamConfig, "pets").store == "runs"
     # Their forms in Prefect have the settings of this reader alone.
-    of_reader = {f"flows.readers.folder:{flow}" for flow in ("backbone", "calibrate", "augment")}
+    of_reader = {f"flows.reader_forms.folder:{flow}" for flow in ("backbone", "calibrate", "augment")}
     assert entrypoints_of("pets") == of_reader | {"flows.downstream:downstream"}
 
 
@@ -100,7 +100,7 @@ def test_texts_stay_texts_and_columns_become_settings(scans, presets):
     assert config.labeller.flip
     assert config.plan.quota == 33
     assert config.store == "/tmp/somewhere"
-    assert "flows.readers.image_table:augment" in entrypoints_of("lesions")
+    assert "flows.reader_forms.image_table:augment" in entrypoints_of("lesions")
 
 
 def test_a_dry_run_shows_the_file_and_writes_nothing(pictures, presets):
@@ -218,7 +218,7 @@ def test_tars_become_presets_that_are_read(pictures, presets, tmp_path):
     real = load_real_data(load_preset(AugmentConfig, "pets").dataset)
     assert real.train.class_names == ["0", "1"]
     assert len(real.train) + len(real.validation) + len(real.test) == 48
-    assert "flows.readers.image_tars:augment" in entrypoints_of("pets")
+    assert "flows.reader_forms.image_tars:augment" in entrypoints_of("pets")
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_these(scans):

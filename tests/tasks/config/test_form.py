@@ -70,12 +70,12 @@ def test_a_form_of_no_reader_has_the_settings_of_all():
 
     assert set().union(*map(settings_of_reader, get_args(Reader))) == set(shown)
     with pytest.raises(MissingFlowError):
-        load_flow_from_entrypoint("flows.readers.celeba:downstream")
+        load_flow_from_entrypoint("flows.reader_forms.celeba:downstream")
 
 
 @pytest.mark.parametrize("reader", get_args(Reader))
 def test_every_reader_has_its_flows(reader):
-    shown = schema_of(f"flows.readers.{reader}:adapt")["definitions"]["DatasetConfig"]["properties"]
+    shown = schema_of(f"flows.reader_forms.{reader}:adapt")["definitions"]["DatasetConfig"]["properties"]
 
     assert shown["reader"]["enum"] == [reader]
     assert set(shown) == settings_of_reader(reader)
@@ -85,7 +85,7 @@ def test_every_reader_has_its_flows(reader):
 def test_a_flow_of_a_reader_is_the_flow(flow):
     function = flow.replace("backbone", "train_backbone")
     general = load_flow_from_entrypoint(f"flows.{function}:{function}")
-    narrowed = load_flow_from_entrypoint(f"flows.readers.celeba:{flow}")
+    narrowed = load_flow_from_entrypoint(f"flows.reader_forms.celeba:{flow}")
 
     assert narrowed.fn is general.fn
     assert (narrowed.name, narrowed.flow_run_name) == (general.name, general.flow_run_name)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from datasets.readers.screening import screen
+from datasets.readers.images.screening import screen
 from tasks.config.paths import data_path
 from tasks.config.presets import load_preset
 from tasks.config.runs import AugmentConfig

@@ -1,0 +1,1 @@
+"""Tables beside images: their settings, their cells as text, and columns that are joined to a set."""

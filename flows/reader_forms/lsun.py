@@ -1,0 +1,7 @@
+"""The flows for sets of the reader lsun; see flows/reader_forms/__init__.py."""
+
+from functools import partial
+
+from flows.reader_forms import flow_of_reader
+
+__getattr__ = partial(flow_of_reader, reader="lsun")
