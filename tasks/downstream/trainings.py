@@ -133,7 +133,6 @@ def arms_of(config: ArmsConfig, *, sources: Sequence[str], pretrained: Pretraine
         InputError: An arm or a part is unknown, parts do not go together, or synthetic images are not there.
     """
     known = {arm.name: arm for arm in arms_for(sources)}
-    known = {arm.name: arm for arm in arms_for(sources)}
     backbones = {arm.name: arm for arm in backbone_arms(sources, conditional=pretrained != "unconditional")}
     known |= {} if pretrained == "no" else backbones
     if config.arms is None:

@@ -2,9 +2,15 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from datasets.storage.store import Store
+from minority.downstream.arms import Arm
+from minority.downstream.data import LabelledImages
+from minority.downstream.pace import seconds_a_training
 from minority.sampling.cost import expected_cost
 from minority.sampling.pace import evaluations_of_scores, seconds_a_call
 from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
@@ -13,13 +19,17 @@ from tasks.downstream.backbone_outputs import pretrained_kind
 from tasks.downstream.trainings import arms_of
 from tasks.errors import InputError
 from tasks.estimates.disk import Amounts, bytes_on_disk
+from tasks.execution.capacity import Demand, worker_slots
 from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.real_data import RealData
+from tasks.inputs.real_images import images_of
 from tasks.inputs.workspace import open_backbone, prepare_device
 
 #: Candidates of a further round, as a share of those before, that disk is reckoned with: groups keep unequal shares, so
 #: that some are drawn for again. On the digits it was 0.26, and is none where every group keeps what is expected.
 _DRAWN_AGAIN = 0.15
+#: Recipes whose time is the backbone's, and not that of trainings.
+_READ_A_BACKBONE = ("linear_probe", "zero_shot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,10 @@ class Forecast:
         baseline: Plain samples, for comparison.
         evaluations: Denoiser evaluations of those rounds, the baseline and all scores.
         most_evaluations: The same if the whole budget is drawn.
-        seconds: What those evaluations take on this machine when it is idle; neither evaluating nor classifiers are in
-            it.
+        seconds: What those evaluations take one worker slot when this machine is idle; filtering candidates, and
+            fitting what filters them, is not in it.
+        classifier_seconds: The same of the trainings of classifiers; recipes that only read a backbone are not in it.
+        slots: Worker slots: how many units or trainings run side by side.
         disk: Bytes of all that the run leaves in the store, with a small further round where there may be one.
         trainings: What is trained on the way, in words.
         warnings: What may go wrong.
@@ -64,13 +76,15 @@ class Forecast:
     evaluations: int
     most_evaluations: int
     seconds: float
+    classifier_seconds: float
+    slots: int
     disk: int
     trainings: list[str]
     warnings: list[str]
 
 
 def forecast(config: AugmentConfig) -> Forecast:
-    """Plan a run without drawing anything; the backbone is loaded, and one batch of it is timed.
+    """Plan a run without drawing anything: a batch of the backbone and a few training steps are timed.
 
     Raises:
         InputError: Images or backbone cannot be read, or do not fit together.
@@ -105,6 +119,8 @@ def forecast(config: AugmentConfig) -> Forecast:
         evaluations=evaluations,
         most_evaluations=math.ceil(fixed + budget * (guided + scoring)),
         seconds=evaluations * call / batch,
+        classifier_seconds=_classifier_seconds(config, real, device=device),
+        slots=worker_slots(Demand(workers=config.workers, device=config.device)),
         disk=bytes_on_disk(
             config,
             real,
@@ -112,7 +128,7 @@ def forecast(config: AugmentConfig) -> Forecast:
                 stages=[plan_real(config.plan, real).num_samples, baseline, *further],
                 candidates=sum(further),
                 published=sum(wanted) + len(real.train),
-                trainings=_num_trainings(config, real),
+                trainings=_num_trainings(config, _arms(config, real)),
                 labelled=_has_labeller(real, backbone.num_classes),
             ),
         ),
@@ -172,14 +188,40 @@ def _has_labeller(real: RealData, num_classes: int | None) -> bool:
     return len(real.groups) > 1 and not (num_classes is not None and real.has_one_group_a_label)
 
 
-def _num_trainings(config: AugmentConfig, real: RealData) -> int:
-    """Trainings of classifiers: every recipe's trials, and its tested seeds."""
+def _arms(config: AugmentConfig, real: RealData) -> list[Arm]:
+    """The recipes that are compared at the end of the run."""
     if config.downstream is None or not config.downstream.seeds:
-        return 0
+        return []
     sources = ["minority", *(["plain"] if config.plan.baseline else [])]
-    recipes = arms_of(config.downstream, sources=sources, pretrained=pretrained_kind(config, real))
+    return arms_of(config.downstream, sources=sources, pretrained=pretrained_kind(config, real))
+
+
+def _num_trainings(config: AugmentConfig, arms: Sequence[Arm]) -> int:
+    """Trainings of classifiers: every recipe's trials, and its tested seeds."""
+    if config.downstream is None:
+        return 0
     budget = config.downstream.budget
-    return len(recipes) * (budget.trials * budget.tuning_seeds + config.downstream.seeds)
+    return len(arms) * (budget.trials * budget.tuning_seeds + config.downstream.seeds)
+
+
+def _classifier_seconds(config: AugmentConfig, real: RealData, *, device: str) -> float:
+    arms = [arm for arm in _arms(config, real) if arm.learner not in _READ_A_BACKBONE]
+    if config.downstream is None or not arms:
+        return 0.0
+    number = {group: index for index, group in enumerate(real.groups)}
+    known = np.flatnonzero([group in number for group in real.train.groups])
+    train = real.train.subset(known)
+    groups = np.array([number[group] for group in train.groups], dtype=np.int64)
+    tests = config.downstream.seeds / (config.downstream.budget.trials * config.downstream.budget.tuning_seeds)
+    a_training = seconds_a_training(
+        LabelledImages(images_of(train), train.labels, groups),
+        class_names=real.train.class_names,
+        group_names=real.groups,
+        evaluated=round((len(real.validation) + tests * len(real.test)) / (1 + tests)),
+        settings=config.downstream.budget,
+        device=device,
+    )
+    return _num_trainings(config, arms) * a_training
 
 
 def _warnings(

@@ -31,6 +31,17 @@ def test_candidates_and_evaluations_are_those_of_the_run(tiny_config, tmp_path):
     assert predicted == drawn.evaluations.sum() + scoring * (len(rows) + validation)
 
 
+def test_classifiers_take_a_training_for_every_recipe_that_trains_a_network(tiny_config, monkeypatch):
+    monkeypatch.setattr("tasks.estimates.augmentation.seconds_a_training", lambda images, **more: 2.0)
+    budget = {"trials": 3, "tuning_seeds": 2}
+    config = tiny_config(
+        downstream__arms=["real", "dfr", "real+minority"], downstream__seeds=4, downstream__budget=budget
+    )
+
+    assert forecast(config).classifier_seconds == 3 * (3 * 2 + 4) * 2.0
+    assert forecast(tiny_config(downstream=None)).classifier_seconds == 0
+
+
 def test_scores_cost_their_draws_and_steps():
     assert evaluations_of_scores(ScoreSettings(draws=3, elbo_steps=20)) == 23
 
