@@ -12,6 +12,8 @@ from flows.augment import augment
 from tasks.config.presets import load_preset
 from tasks.config.runs import AugmentConfig
 
+pytestmark = pytest.mark.system
+
 SCORES = ["minority_score", "negative_elbo", "knn_distance", "nearest_distance", "realism"]
 
 

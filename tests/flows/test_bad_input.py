@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from flows.command_line import app
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 

@@ -9,12 +9,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from scipy import stats
 
+from minority.diffusion.denoiser import Prediction
 from minority.diffusion.noise import SampleNoise
 from minority.guidance.self_guidance import SelfGuidance
 from minority.sampling.sampler import sample
 from minority.solvers.ancestral import Ancestral
 from minority.solvers.ddim import Ddim
 from minority.solvers.dpm_solver import DpmSolver
+from minority.solvers.renoise import Renoise
 
 DEVIATION = 0.15
 SOLVERS = {
@@ -91,6 +93,42 @@ def test_ddim_steps_as_its_formula_says(eta, clip_x0, mixture, trained):
     assert ours.dtype == torch.float64
     # The deviation is handed to the loop in fp32: 6e-8 of it a step, through twelve steps.
     torch.testing.assert_close(ours, x, atol=2e-6, rtol=0)
+
+
+def ancestral_step(x, x0, z, *, abar, before):
+    """Ho, Jain & Abbeel 2020, equation 7 and the smaller of the two variances."""
+    beta = 1 - abar / before
+    mean = math.sqrt(before) * beta / (1 - abar) * x0 + math.sqrt(1 - beta) * (1 - before) / (1 - abar) * x
+    return mean + math.sqrt(beta * (1 - before) / (1 - abar)) * z
+
+
+def renoise_step(x, x0, z, *, abar, before):
+    """Song et al. 2023, algorithm 1."""
+    return math.sqrt(before) * x0 + math.sqrt(1 - before) * z
+
+
+@pytest.mark.parametrize("clip_x0", [False, True])
+@pytest.mark.parametrize(("kind", "step"), [(Ancestral, ancestral_step), (Renoise, renoise_step)])
+def test_stochastic_solvers_step_as_their_formulas_say(kind, step, clip_x0, trained):
+    def loud(x_t, timestep, label):
+        """Clean estimates far beyond the pixels' range."""
+        return Prediction(eps=0.2 * x_t)
+
+    noise, kept = DoubleNoise(4, range(3), shape=(1, 4, 4)), trained.respaced(8)
+
+    ours, _ = sample(loud, kept, noise, solver=kind(clip_x0=clip_x0), variance="fixed_small")
+
+    x = noise.start()
+    for i in reversed(range(8)):
+        abar, before = trained.abar[kept.timesteps[i]], 1.0 if i == 0 else trained.abar[kept.timesteps[i - 1]]
+        x0 = (x - math.sqrt(1 - abar) * 0.2 * x) / math.sqrt(abar)
+        x = step(x, x0.clamp(-1, 1) if clip_x0 else x0, noise.ancestral(i), abar=abar, before=before)
+    torch.testing.assert_close(ours, x, atol=2e-6, rtol=2e-6)
+
+
+def test_a_solver_says_whether_it_adds_noise():
+    assert [solver.is_stochastic for solver in (Ancestral(), Renoise(), Ddim(eta=0.1))] == [True] * 3
+    assert [solver.is_stochastic for solver in (Ddim(), DpmSolver())] == [False] * 2
 
 
 def test_deterministic_solvers_draw_no_noise_but_the_start(mixture, trained):

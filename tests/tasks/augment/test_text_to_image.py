@@ -23,6 +23,7 @@ SETTINGS = {
     "backbone": {"path": str(GOLDEN / "sd"), "prompts": PROMPTS, "fit": True},
     "sampler": {"steps": "leading4", "solver": "ddim", "classifier_free": {"scale": 3.0}},
     "plan__unit_size": 12,
+    "labeller__steps": 10,  # what it says is of no interest here
 }
 
 
