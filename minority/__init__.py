@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from minority.sampling.settings import SamplerSettings
     from minority.selection.choice import choose
     from minority.selection.filter_building import build_filter
+    from minority.selection.filter_contract import CandidateFilter, Verdicts
     from minority.selection.settings import HeldOutRules, SelectionSettings
-    from minority.selection.verdicts import CandidateFilter, Verdicts
     from minority.training.loop import train_denoiser
     from minority.training.settings import TrainingSettings
 

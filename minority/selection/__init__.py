@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from minority.selection.discriminator import Discriminator, DiscriminatorSettings
     from minority.selection.diversity import k_centre
     from minority.selection.filter_building import build_filter, train_discriminator
+    from minority.selection.filter_contract import CandidateFilter, Verdicts
     from minority.selection.labelling import Labeller
     from minority.selection.policy import FILTERS, POLICIES, refusals
     from minority.selection.settings import HeldOutRules, SelectionSettings
-    from minority.selection.verdicts import CandidateFilter, Verdicts
 
 __all__ = [
     "FILTERS",

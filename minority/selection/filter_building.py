@@ -21,10 +21,10 @@ from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
 from minority.runtime.image_arrays import Images
 from minority.selection.discriminator import Discriminator
+from minority.selection.filter_contract import CandidateFilter, Verdicts
 from minority.selection.fixed_filter import FixedFloorFilter
 from minority.selection.held_out_filter import HeldOutFloorFilter, Mirrored
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import CandidateFilter, Verdicts
 
 
 def build_filter(

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
+from minority.selection.filter_contract import Verdicts, label_agreement
 from minority.selection.near_copies import no_near_copy
 from minority.selection.quantiles import quantile_among
 from minority.selection.settings import SelectionSettings
-from minority.selection.verdicts import Verdicts, label_agreement
 
 
 class FixedFloorFilter:

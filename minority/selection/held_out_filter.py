@@ -15,10 +15,10 @@ from minority.neighbours.index import ExactIndex, Index
 from minority.neighbours.pairwise import Features, Float64, Int64
 from minority.neighbours.reference import Neighbourhood, RealReference
 from minority.selection.discriminator import Discriminator, DiscriminatorOutput
+from minority.selection.filter_contract import Verdicts, label_agreement
 from minority.selection.near_copies import no_near_copy
 from minority.selection.quantiles import lower_limit, quantile_among
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import Verdicts, label_agreement
 
 
 @dataclass(frozen=True, eq=False)

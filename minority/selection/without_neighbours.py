@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
+from minority.selection.filter_contract import CandidateFilter, Verdicts
 from minority.selection.quantiles import lower_limit
-from minority.selection.verdicts import CandidateFilter, Verdicts
 
 #: Share of the training images that the floor of realism loses.
 _FLOOR = 0.05

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.selection.verdicts import Verdicts
+from minority.selection.filter_contract import Verdicts
 from minority.selection.without_neighbours import without_neighbours
 from tasks.inputs.factor_filter import FactorFilter
 from tasks.inputs.workspace import Workspace

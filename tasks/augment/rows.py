@@ -14,8 +14,8 @@ from minority.runtime.image_arrays import choose_images
 from minority.sampling.diffusion_classifier import class_errors, class_probabilities
 from minority.sampling.draw import Scores
 from minority.selection.diversity import projected
+from minority.selection.filter_contract import Verdicts
 from minority.selection.policy import FILTERS
-from minority.selection.verdicts import Verdicts
 from tasks.augment.drawing import draw_candidates
 from tasks.augment.evaluating import Evaluated, evaluate_images
 from tasks.augment.planning import UnitPlan

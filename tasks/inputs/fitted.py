@@ -26,6 +26,7 @@ from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import index_arrays, read_index, read_reference, reference_arrays
 from minority.runtime.image_arrays import Images, content_digest
 from minority.selection.filter_building import build_filter, train_discriminator
+from minority.selection.filter_contract import CandidateFilter
 from minority.selection.held_out_filter import Mirrored
 from minority.selection.labelling import Labeller, confidence_floor
 from minority.selection.stored_networks import (
@@ -36,7 +37,6 @@ from minority.selection.stored_networks import (
     read_discriminator,
     read_labeller,
 )
-from minority.selection.verdicts import CandidateFilter
 from tasks.config.paths import cache_folder
 from tasks.config.renamed import under_former_names
 from tasks.errors import InputError

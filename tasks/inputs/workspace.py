@@ -22,8 +22,8 @@ from minority.backbones.text.prompts import Prompts
 from minority.features import Extractor, build_extractor
 from minority.sampling.edit import EditSettings
 from minority.sampling.two_stage import join_stages
+from minority.selection.filter_contract import CandidateFilter
 from minority.selection.labelling import Labeller
-from minority.selection.verdicts import CandidateFilter
 from tasks.config.paths import project_path
 from tasks.config.presets import training_of, validate
 from tasks.config.runs import AugmentConfig

@@ -6,9 +6,9 @@ import pytest
 from minority.neighbours.reference import Neighbourhood
 from minority.selection.choice import KEPT, QUOTA_FULL, choose
 from minority.selection.discriminator import DiscriminatorOutput
+from minority.selection.filter_contract import Verdicts
 from minority.selection.policy import POLICIES, asked_columns, refusals
 from minority.selection.settings import HeldOutRules, SelectionSettings
-from minority.selection.verdicts import Verdicts
 
 #: name: (rare, valid, new, label_kept, knn_distance_quantile, label_margin)
 PLANTED = {
