@@ -18,10 +18,10 @@ demo: $(READY) ## Fill up a few long-tailed digits by a backbone that knows more
 	$(BIN)/minority augment digits-pretrained --store $(STORE)
 
 test: $(READY) ## Run the tests (some minutes); coverage of minority/ and datasets/ must be 90 %
-	$(BIN)/python -m pytest -m "not slow and not system" $(PARALLEL) --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow and not system and not realdata" $(PARALLEL) --cov --cov-report=term --cov-fail-under=90
 
-test-system: $(READY) ## Run the tests of whole runs, with servers, workers and clusters (half an hour)
-	$(BIN)/python -m pytest -m "system and not slow" $(PARALLEL)
+test-system: $(READY) ## Run the tests of whole runs, with servers, workers, browsers and real image sets (half an hour)
+	$(BIN)/python -m pytest -m "(system or realdata) and not slow" $(PARALLEL)
 
 test-slow: $(READY) ## Run all tests, the long ones too
 	$(BIN)/python -m pytest

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from flows.command_line import app
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "diffusers", "prefect", "pandas", "sklearn", "matplotlib", "transformers"}
 RUN = """

@@ -49,6 +49,7 @@ def schema_of(entrypoint):
     return parameter_schema(load_flow_from_entrypoint(entrypoint)).model_dump_for_openapi()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("entry", DEPLOYMENTS, ids=lambda entry: entry["name"])
 def test_every_deployment_names_a_flow_that_takes_its_parameters_and_has_no_active_schedule(entry):
     flow = load_flow_from_entrypoint(entry["entrypoint"])
@@ -97,6 +98,7 @@ def test_the_presets_of_one_name_have_the_same_real_images_and_backbone(name):
         assert calibrated.labeller == augment.labeller
 
 
+@pytest.mark.system
 def test_the_pull_step_leads_to_the_checkout_wherever_the_run_starts(tmp_path, monkeypatch):
     (pull,) = safe_load(PREFECT_FILE.read_text())["pull"]
     monkeypatch.chdir(tmp_path)

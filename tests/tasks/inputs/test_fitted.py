@@ -96,6 +96,7 @@ def plan_first_round(config):
     return load_or_create_plan(plan, store), store
 
 
+@pytest.mark.system
 def test_two_worker_processes_train_nothing_that_the_step_before_them_has_fitted(config, dataset, tmp_path):
     fit_once.fn(config, scores=True)
     plan, store = plan_first_round(config)
@@ -112,6 +113,7 @@ def test_two_worker_processes_train_nothing_that_the_step_before_them_has_fitted
         assert rows["labeller_confidence"].null_count == rows["label_probability"].null_count == 0
 
 
+@pytest.mark.system
 def test_two_processes_that_begin_at_once_end_with_one_filter(config, dataset, tmp_path):
     plan_first_round(config)
     fitted_here = {path: dataset.read(path) for path in dataset.list("fitted")}

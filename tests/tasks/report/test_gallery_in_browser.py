@@ -8,6 +8,8 @@ import pytest
 
 from tasks.augment.decisions import read_decisions
 
+pytestmark = pytest.mark.system
+
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 VIEWS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
 

@@ -6,6 +6,8 @@ import pytest
 
 from tasks.report import render_report
 
+pytestmark = pytest.mark.system
+
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
