@@ -215,9 +215,9 @@ def _show_plan(found: "Forecast") -> None:
     say(f"candidates: {rounds} at the expected yield, {found.budget} at most; {found.baseline} plain samples")
     say(f"evaluations: {found.evaluations} at the expected yield, {found.most_evaluations} at most")
     slots = f"in {found.slots} worker slots" if found.slots > 1 else "in one worker slot"
-    say(f"time of drawing and scoring: about {_time(found.seconds / found.slots)} {slots}{_shared()}")
+    say(f"time of drawing and scoring: about {_time(found.seconds)} {slots}{_shared()}")
     if found.classifier_seconds:
-        say(f"time of training classifiers: about {_time(found.classifier_seconds / found.slots)}")
+        say(f"time of training classifiers: about {_time(found.classifier_seconds)}")
     say(f"disk: {found.disk / 1e6:.1f} MB")
     for training in found.trainings:
         say(f"trains {training}")

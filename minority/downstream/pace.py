@@ -1,7 +1,8 @@
 """How long the training of a classifier takes on this machine, from a few of its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ def seconds_a_training(
     evaluated: int,
     settings: DownstreamSettings,
     device: torch.device | str,
+    side_by_side: int = 1,
 ) -> float:
     """Time a few steps of plain training on real images, and a pass over some of them.
 
@@ -37,9 +39,11 @@ def seconds_a_training(
         evaluated: Images that the trained network is tried on.
         settings: The budget of a training.
         device: Where to compute.
+        side_by_side: Trainings at once, in threads.
 
     Returns:
-        Seconds of one training and its evaluation on an idle machine.
+        Seconds of one training and its evaluation on an idle machine; of several at once, what one adds to the time of
+        all.
     """
     first_of_class = np.unique(images.labels, return_index=True)[1]
     spread = np.linspace(0, len(images) - 1, min(_SAMPLE, len(images))).astype(np.int64)
@@ -59,8 +63,11 @@ def seconds_a_training(
             device=device,
         )
 
-    few, more = (seconds_of(lambda steps=steps: trained(steps), device=device) for steps in (_FEW, _MORE))
+    def seconds(work: Callable[[], object]) -> float:
+        return seconds_of(work, device=device, side_by_side=side_by_side)
+
+    few, more = seconds(partial(trained, _FEW)), seconds(partial(trained, _MORE))
     a_step = max(0.0, more - few) / (_MORE - _FEW)
     network = trained(1)
-    a_pass = seconds_of(lambda: probabilities_and_features(network, some), device=device)
+    a_pass = seconds(partial(probabilities_and_features, network, some))
     return few + (settings.steps - _FEW) * a_step + evaluated * a_pass / len(some)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import torch
@@ -9,7 +10,7 @@ import torch
 _WARM_UP, _TIMED = 1, 3
 
 
-def seconds_of(work: Callable[[], object], *, device: torch.device | str) -> float:
+def seconds_of(work: Callable[[], object], *, device: torch.device | str, side_by_side: int = 1) -> float:
     """Run the work a few times; the median, in seconds.
 
     On a CPU that others use as well, the time of the clock counts their work. The process's own CPU time does not, and
@@ -18,6 +19,7 @@ def seconds_of(work: Callable[[], object], *, device: torch.device | str) -> flo
     Args:
         work: What is timed.
         device: Where it computes.
+        side_by_side: Threads that do such work at once. Above 1, what one piece of work adds to the time of all.
     """
     on_cpu = torch.device(device).type == "cpu"
     seconds = []
@@ -28,4 +30,22 @@ def seconds_of(work: Callable[[], object], *, device: torch.device | str) -> flo
             torch.cuda.synchronize()
         clock, processor = time.perf_counter() - started, time.process_time() - computed
         seconds.append(min(clock, processor) if on_cpu else clock)
-    return median(seconds[_WARM_UP:])
+    alone = median(seconds[_WARM_UP:])
+    return alone if side_by_side == 1 else alone / _speed_up(work, threads=side_by_side)
+
+
+def _speed_up(work: Callable[[], object], *, threads: int) -> float:
+    """How many times as much so many threads do together as one alone: between 1 and their number.
+
+    They share one interpreter, so that the smaller the network, the more they wait for each other.
+    """
+    alone, together = [], []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(_TIMED):
+            started = time.perf_counter()
+            work()
+            between = time.perf_counter()
+            list(pool.map(lambda _: work(), range(threads)))
+            alone.append(between - started)
+            together.append(time.perf_counter() - between)
+    return min(float(threads), max(1.0, threads * median(alone) / median(together)))

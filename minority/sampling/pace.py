@@ -8,13 +8,14 @@ from minority.runtime.timing import seconds_of
 from minority.sampling.draw import ScoreSettings
 
 
-def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device | str) -> float:
+def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device | str, side_by_side: int = 1) -> float:
     """Seconds of one forward pass of a batch of noise on an idle machine, the median of a few.
 
     Args:
         backbone: On any device.
         batch_size: Samples in the batch.
         device: Where to compute.
+        side_by_side: Threads that draw at once; above 1, what a pass adds to the time of all.
     """
     denoiser = prepared(backbone, device=device).denoiser
     x = torch.randn(batch_size, *backbone.state_shape, device=device)
@@ -25,7 +26,7 @@ def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device 
         with torch.no_grad():
             denoiser(x, timestep, label)
 
-    return seconds_of(call, device=device)
+    return seconds_of(call, device=device, side_by_side=side_by_side)
 
 
 def evaluations_of_scores(settings: ScoreSettings) -> int:

@@ -19,7 +19,7 @@ from tasks.downstream.backbone_outputs import pretrained_kind
 from tasks.downstream.trainings import arms_of
 from tasks.errors import InputError
 from tasks.estimates.disk import Amounts, bytes_on_disk
-from tasks.execution.capacity import Demand, worker_slots
+from tasks.execution.capacity import Demand, on_ray, worker_slots
 from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.real_data import RealData
 from tasks.inputs.real_images import images_of
@@ -60,8 +60,8 @@ class Forecast:
         baseline: Plain samples, for comparison.
         evaluations: Denoiser evaluations of those rounds, the baseline and all scores.
         most_evaluations: The same if the whole budget is drawn.
-        seconds: What those evaluations take one worker slot when this machine is idle; filtering candidates, and
-            fitting what filters them, is not in it.
+        seconds: What those evaluations take on this machine when it is idle, in all its worker slots; filtering
+            candidates, and fitting what filters them, is not in it.
         classifier_seconds: The same of the trainings of classifiers; recipes that only read a backbone are not in it.
         slots: Worker slots: how many units or trainings run side by side.
         disk: Bytes of all that the run leaves in the store, with a small further round where there may be one.
@@ -103,7 +103,10 @@ def forecast(config: AugmentConfig) -> Forecast:
     fixed = baseline * (plain + scoring) + plan_real(config.plan, real).num_samples * scoring
     fixed += min(len(real.validation), config.scores.held_out) * scoring
     batch = min(config.sampler.batch_size, config.plan.unit_size)
-    call = seconds_a_call(backbone, batch_size=batch, device=device)
+    slots = worker_slots(Demand(workers=config.workers, device=config.device))
+    # Ray's workers are processes; slots of one process share its interpreter.
+    processes, threads = (slots, 1) if on_ray() else (1, slots)
+    call = seconds_a_call(backbone, batch_size=batch, device=device, side_by_side=threads)
     evaluations = math.ceil(fixed + drawn * (guided + scoring))
     further = [plan.num_samples for plan in rounds]
     if 0 < len(rounds) < config.plan.max_rounds:
@@ -118,9 +121,9 @@ def forecast(config: AugmentConfig) -> Forecast:
         baseline=baseline,
         evaluations=evaluations,
         most_evaluations=math.ceil(fixed + budget * (guided + scoring)),
-        seconds=evaluations * call / batch,
-        classifier_seconds=_classifier_seconds(config, real, device=device),
-        slots=worker_slots(Demand(workers=config.workers, device=config.device)),
+        seconds=evaluations * call / batch / processes,
+        classifier_seconds=_classifier_seconds(config, real, device=device, threads=threads) / processes,
+        slots=slots,
         disk=bytes_on_disk(
             config,
             real,
@@ -204,7 +207,7 @@ def _num_trainings(config: AugmentConfig, arms: Sequence[Arm]) -> int:
     return len(arms) * (budget.trials * budget.tuning_seeds + config.downstream.seeds)
 
 
-def _classifier_seconds(config: AugmentConfig, real: RealData, *, device: str) -> float:
+def _classifier_seconds(config: AugmentConfig, real: RealData, *, device: str, threads: int) -> float:
     arms = [arm for arm in _arms(config, real) if arm.learner not in _READ_A_BACKBONE]
     if config.downstream is None or not arms:
         return 0.0
@@ -220,6 +223,7 @@ def _classifier_seconds(config: AugmentConfig, real: RealData, *, device: str) -
         evaluated=round((len(real.validation) + tests * len(real.test)) / (1 + tests)),
         settings=config.downstream.budget,
         device=device,
+        side_by_side=threads,
     )
     return _num_trainings(config, arms) * a_training
 
