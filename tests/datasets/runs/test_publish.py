@@ -10,7 +10,7 @@ import webdataset as wds
 
 from datasets.runs.latest import move_latest, read_latest
 from datasets.runs.manifest import Manifest
-from datasets.runs.publish import PublishedRunError, publish
+from datasets.runs.publish import CLAIM_FILE, PublishConflictError, PublishedRunError, publish
 from datasets.runs.publish_rows import PublishRows
 from datasets.runs.records import WEIGHTS_SCHEMA
 from datasets.runs.runs import open_run
@@ -139,6 +139,44 @@ def test_publishing_again_mends_damage_and_gives_the_same_bytes(tmp_path, small_
     store.remove("metadata.parquet")
 
     publish_small(store, small_run)
+
+    assert small_run["bytes_below"](tmp_path) == before
+
+
+def test_a_sound_run_is_not_written_again_and_strays_are_removed_from_it(tmp_path, small_run):
+    publish_small(Store(tmp_path), small_run)
+    before = small_run["bytes_below"](tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    publish_small(Store(tmp_path), small_run)
+
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    (tmp_path / "shards" / "pets-000009.tar").write_bytes(b"stray")
+    publish_small(Store(tmp_path), small_run)
+    assert small_run["bytes_below"](tmp_path) == before
+
+
+def test_a_damaged_card_is_mended_whatever_its_checksum(tmp_path, small_run):
+    publish_small(Store(tmp_path), small_run)
+    before = small_run["bytes_below"](tmp_path)
+    sound = sha256_hex((tmp_path / "README.md").read_bytes())
+    damages = [b"damage %d" % number for number in range(64)]
+
+    for is_above in (True, False):
+        damage = next(data for data in damages if (sha256_hex(data) > sound) == is_above)
+        (tmp_path / "README.md").write_bytes(damage)
+        publish_small(Store(tmp_path), small_run)
+        assert small_run["bytes_below"](tmp_path) == before
+
+
+@pytest.mark.parametrize("claim", [b"", b"\xff"])
+def test_what_another_publisher_has_claimed_is_left_to_it(tmp_path, small_run, claim):
+    store = Store(tmp_path)
+    store.create(CLAIM_FILE, claim)
+    before = small_run["bytes_below"](tmp_path)
+
+    with pytest.raises(PublishConflictError, match="is being published with other contents by another publisher"):
+        publish_small(store, small_run)
 
     assert small_run["bytes_below"](tmp_path) == before
 
