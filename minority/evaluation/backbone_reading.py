@@ -134,6 +134,19 @@ def encoder_of(backbone: Backbone, settings: ReadingSettings, *, device: torch.d
     return network
 
 
+def features_an_image(backbone: Backbone, settings: ReadingSettings, *, device: torch.device | str = "cpu") -> int:
+    """Numbers that a linear probe sees of an image.
+
+    Raises:
+        ValueError: The network has no bottleneck that could be read.
+    """
+    channels, height, width = backbone.image_shape
+    nothing = np.zeros((0, height, width, channels), dtype=np.uint8)
+    none = np.zeros(0, dtype=np.int64)
+    bottleneck = encoder_of(backbone.to(device), settings, device=device)
+    return int(_features(bottleneck, LabelledImages(nothing, none, none), grid=settings.grid, device=device).shape[1])
+
+
 def augmented_copies(train: LabelledImages, *, settings: ReadingSettings, jitter_settings: Jitter) -> LabelledImages:
     """Training images moved, changed and blended: what a teacher is asked about where no further image is at hand.
 

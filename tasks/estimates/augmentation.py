@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.storage.store import Store
+from minority.backbones import Backbone
 from minority.downstream.arms import Arm
 from minority.downstream.data import LabelledImages
 from minority.downstream.pace import seconds_a_training
+from minority.evaluation.backbone_reading import features_an_image
 from minority.sampling.cost import expected_cost
 from minority.sampling.pace import evaluations_of_scores, seconds_a_call
 from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
@@ -30,6 +32,7 @@ from tasks.inputs.workspace import open_backbone, prepare_device
 _DRAWN_AGAIN = 0.15
 #: Recipes whose time is the backbone's, and not that of trainings.
 _READ_A_BACKBONE = ("linear_probe", "zero_shot")
+_BYTES_A_NUMBER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ class Forecast:
         most_evaluations: The same if the whole budget is drawn.
         seconds: What those evaluations take on this machine when it is idle, in all its worker slots; filtering
             candidates, and fitting what filters them, is not in it.
-        classifier_seconds: The same of the trainings of classifiers; recipes that only read a backbone are not in it.
+        classifier_seconds: The same of the trainings of classifiers, and of a backbone that classifies images itself.
         slots: Worker slots: how many units or trainings run side by side.
         disk: Bytes of all that the run leaves in the store, with a small further round where there may be one.
         trainings: What is trained on the way, in words.
@@ -108,6 +111,7 @@ def forecast(config: AugmentConfig) -> Forecast:
     processes, threads = (slots, 1) if on_ray() else (1, slots)
     call = seconds_a_call(backbone, batch_size=batch, device=device, side_by_side=threads)
     evaluations = math.ceil(fixed + drawn * (guided + scoring))
+    reading = _reading(config, real, backbone, synthetic=sum(wanted), device=device)
     further = [plan.num_samples for plan in rounds]
     if 0 < len(rounds) < config.plan.max_rounds:
         further.append(round(min(_DRAWN_AGAIN * drawn, max(0, budget - drawn))))
@@ -122,7 +126,8 @@ def forecast(config: AugmentConfig) -> Forecast:
         evaluations=evaluations,
         most_evaluations=math.ceil(fixed + budget * (guided + scoring)),
         seconds=evaluations * call / batch / processes,
-        classifier_seconds=_classifier_seconds(config, real, device=device, threads=threads) / processes,
+        classifier_seconds=_classifier_seconds(config, real, device=device, threads=threads) / processes
+        + reading.evaluations * call / batch,
         slots=slots,
         disk=bytes_on_disk(
             config,
@@ -133,6 +138,7 @@ def forecast(config: AugmentConfig) -> Forecast:
                 published=sum(wanted) + len(real.train),
                 trainings=_num_trainings(config, _arms(config, real)),
                 labelled=_has_labeller(real, backbone.num_classes),
+                reading=reading.size,
             ),
         ),
         trainings=_trainings(config, real, backbone.num_classes),
@@ -197,6 +203,31 @@ def _arms(config: AugmentConfig, real: RealData) -> list[Arm]:
         return []
     sources = ["minority", *(["plain"] if config.plan.baseline else [])]
     return arms_of(config.downstream, sources=sources, pretrained=pretrained_kind(config, real))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What it takes that a backbone reads the compared images: evaluations, and bytes that are kept."""
+
+    evaluations: int = 0
+    size: int = 0
+
+
+def _reading(config: AugmentConfig, real: RealData, backbone: Backbone, *, synthetic: int, device: str) -> _Reading:
+    arms = _arms(config, real)
+    if config.downstream is None or all(arm.learner == "network" for arm in arms):
+        return _Reading()
+    settings, others = config.downstream.reading, len(real.validation) + len(real.test)
+    sources = len({arm.source for arm in arms if arm.source is not None})
+    numbers = features_an_image(backbone, settings, device=device) * (len(real.train) + others + sources * synthetic)
+    evaluations, pixels = 0, 0
+    if pretrained_kind(config, real) == "conditional":
+        copies = settings.copies * len(real.train)
+        asked = (others + copies) * len(real.train.class_names)
+        evaluations = asked * settings.zero_shot.evaluations
+        numbers += asked * settings.zero_shot.levels
+        pixels = copies * math.prod(real.train.image_shape)
+    return _Reading(evaluations, _BYTES_A_NUMBER * numbers + pixels)
 
 
 def _num_trainings(config: AugmentConfig, arms: Sequence[Arm]) -> int:

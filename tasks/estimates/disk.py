@@ -46,6 +46,7 @@ class Amounts:
         published: Images in the shards, real and synthetic.
         trainings: Of classifiers, in the comparison.
         labelled: Whether a labeller is trained.
+        reading: Bytes of what a backbone makes of the compared images, for the recipes that use it.
     """
 
     stages: Sequence[int]
@@ -53,6 +54,7 @@ class Amounts:
     published: int
     trainings: int
     labelled: bool
+    reading: int = 0
 
 
 def bytes_on_disk(config: AugmentConfig, real: RealData, amounts: Amounts) -> int:
@@ -74,6 +76,7 @@ def bytes_on_disk(config: AugmentConfig, real: RealData, amounts: Amounts) -> in
         _report(some, amounts),
         amounts.trainings * (_PREDICTIONS + _PREDICTION * len(real.test)),
         _fitted(config, real, labelled=amounts.labelled),
+        amounts.reading,
         _MANIFEST_AND_PLANS,
     ]
     return round(sum(parts))

@@ -13,6 +13,8 @@ from benchmarks.speed_arms import open_network, parse_engine
 from benchmarks.tables import markdown
 from minority.engine.prepare import EngineSettings
 
+pytestmark = pytest.mark.system
+
 
 def test_every_sampler_and_engine_gets_a_row(monkeypatch, capsys, tmp_path):
     command = f"speed --backbone backbones/digits --steps 5 --batch 2 --repeats 1 --out {tmp_path}"

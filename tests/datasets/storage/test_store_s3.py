@@ -22,6 +22,8 @@ from datasets.runs.verify import verify
 from datasets.storage.store import Store, StoreError
 from datasets.streaming.stream import PublishedStream, StreamSettings
 
+pytestmark = pytest.mark.system
+
 s3fs = pytest.importorskip("s3fs")
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto.server")

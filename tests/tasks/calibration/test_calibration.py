@@ -29,6 +29,8 @@ from tasks.config.presets import load_preset, validate
 from tasks.config.runs import AugmentConfig, CalibrateConfig
 from tasks.errors import InputError
 
+pytestmark = pytest.mark.system
+
 PRUNED = PruneAndBranch(weight_by="features", particle_group=6, keep=3)
 
 

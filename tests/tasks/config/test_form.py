@@ -36,6 +36,7 @@ def check(overrides, entry=DIGITS):
     validate(entry["parameters"] | {"overrides": overrides}, schema_of(entry["entrypoint"]), raise_on_error=True)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("entrypoint", ENTRYPOINTS)
 def test_every_setting_has_a_text_and_an_example_that_it_takes(entrypoint):
     schema = schema_of(entrypoint)
@@ -110,6 +111,7 @@ def test_overrides_that_a_worker_takes_pass(overrides):
     check(overrides)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [

@@ -37,8 +37,9 @@ def test_what_a_tiny_run_leaves_is_reckoned_from_its_amounts(tiny_config, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_forecast_of_the_digits_is_what_their_run_leaves(tmp_path):
-    config = load_preset(AugmentConfig, "digits", overrides={"store": str(tmp_path / "store"), "downstream": None})
+@pytest.mark.parametrize(("preset", "changes"), [("digits", {"downstream": None}), ("digits-pretrained", {})])
+def test_the_forecast_of_a_preset_is_what_its_run_leaves(preset, changes, tmp_path):
+    config = load_preset(AugmentConfig, preset, overrides={"store": str(tmp_path / "store")} | changes)
 
     expected = forecast(config).disk
     augment(config)
