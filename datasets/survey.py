@@ -17,13 +17,13 @@ from PIL import Image
 
 from datasets.readers.folder_zip import archived_images
 from datasets.readers.images.image_files import ImageFiles, open_image_files
+from datasets.readers.names.part_names import PART_FOLDERS, PART_NAMES
 from datasets.readers.tables.table_cells import column_names, read_cells
 from datasets.readers.tars.tar_survey import TarSet, look_at_tars, tars_at
 
 #: Of more images than this, so many are opened, evenly spread over the names.
 MOST_OPENED = 2000
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-_PART_NAMES = {"train", "training", "val", "valid", "validation", "test"}
 _GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
 _MISSING = {"", "NA", "N/A", "NaN", "nan", "None", "null", "unknown"}
 #: Words by which columns are commonly called, the likeliest first.
@@ -98,7 +98,7 @@ class Survey:
     def has_test_folder(self) -> bool:
         """Whether the makers divided the set by folders: train/ and test/ (or val/) around the class folders."""
         first = {folder.split("/")[0].lower() for folder in self.folders if "/" in folder}
-        return bool(first & (_PART_NAMES | {"testing"}) - {"train", "training"})
+        return bool(first & (PART_FOLDERS.keys() - {"train", "training"}))
 
     @property
     def label_column(self) -> str | None:
@@ -114,7 +114,7 @@ class Survey:
     @property
     def split_column(self) -> str | None:
         """The column that looks like the makers' parts."""
-        parts = [c for c in self.columns if c.counts and {value.lower() for value in c.counts} <= _PART_NAMES]
+        parts = [c for c in self.columns if c.counts and {value.lower() for value in c.counts} <= PART_NAMES.keys()]
         return _first_called(parts, _PART_WORDS)
 
     @property

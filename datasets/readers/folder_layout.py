@@ -8,6 +8,7 @@ from pathlib import Path
 from datasets.readers.images.decoding import is_image
 from datasets.readers.imageset import Problem
 from datasets.readers.names.class_names import in_class_order
+from datasets.readers.names.part_names import PART_FOLDERS
 from datasets.readers.names.text_forms import name_on_disk, one_form, tellable_name
 
 # What is passed over, as it is counted.
@@ -25,15 +26,6 @@ _SUFFIXES = frozenset(
 )
 _SYSTEM_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
 _OVERVIEW_NAME = "grid.png"  # what `minority sample` puts beside the images that it draws
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ def lay_out(root: Path, *, classes: Sequence[str] = ()) -> Layout:
 
 def part_of(name: str) -> str | None:
     """The makers' part that a folder's name stands for: "train", "validation" or "test"; None for another name."""
-    return _PARTS.get(name.lower())
+    return PART_FOLDERS.get(name.lower())
 
 
 def _parts(folders: list[Path], *, classes: Collection[str]) -> dict[str, str]:
@@ -109,7 +101,9 @@ def _parts(folders: list[Path], *, classes: Collection[str]) -> dict[str, str]:
     Folders are parts where one of them has the name of a part and holds folders of images. Without test/, val/ is the
     test part, as it is of ImageNet.
     """
-    named = {folder.name: _PARTS[folder.name.lower()] for folder in folders if folder.name.lower() in _PARTS}
+    named = {
+        folder.name: PART_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in PART_FOLDERS
+    }
     if not named or {tellable_name(folder.name) for folder in folders} <= set(classes):
         return {}
     deep = [folder for folder in folders if folder.name in named and _holds_folders_of_images(folder)]

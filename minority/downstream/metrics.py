@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from minority.downstream.accuracy import class_recall, group_accuracy
-from minority.downstream.data import Bool, DownstreamData, Int64, LabelledImages
+from minority.downstream.data import DownstreamData, Int64, LabelledImages
 from minority.downstream.predictions import Predictions
 
 RESULT_COLUMNS = ("arm", "seed", "metric", "group", "value")
@@ -119,10 +119,7 @@ def _fairness_rows(
         return []
     said, labels = said[known], labels[known]
     kinds = np.array([value for value in values if value is not None])
-    present = np.unique(labels)
-    # A class that some value of the attribute has no image of has no rate there, and no odds to equalise.
-    evaluated = [c for c in present if _in_all(labels == c, kinds) and _in_all(labels != c, kinds)]
-    rows = [(metric, attribute, value) for metric, value in _disparities(said, labels, kinds, evaluated).items()]
+    rows = [(metric, attribute, value) for metric, value in _disparities(said, labels, kinds).items()]
     for kind in np.unique(kinds):
         members = kinds == kind
         score = f1_score(
@@ -133,17 +130,19 @@ def _fairness_rows(
     return rows
 
 
-def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_], evaluated: Sequence[int]) -> dict[str, float]:
+def _disparities(said: Int64, labels: Int64, kinds: NDArray[np.str_]) -> dict[str, float]:
     """Parity and odds between values of an attribute, each for the class that is worst off."""
-    if not len(evaluated):
-        return {}
     values, value_of = np.unique(kinds, return_inverse=True)
     num_classes = int(max(said.max(), labels.max())) + 1
     counts = np.zeros((len(values), num_classes, num_classes))  # by value, true class and class that it was said to be
     np.add.at(counts, (value_of, labels, said), 1)
-    called, hit = counts.sum(1)[:, evaluated], counts.diagonal(axis1=1, axis2=2)[:, evaluated]
-    of_class = counts.sum(2)[:, evaluated]
-    total = counts.sum((1, 2))[:, None]
+    of_class, total = counts.sum(2), counts.sum((1, 2))[:, None]
+    # A class that some value of the attribute has no image of has no rate there, and no odds to equalise.
+    evaluated = ((of_class > 0) & (of_class < total)).all(0)
+    if not evaluated.any():
+        return {}
+    of_class, called = of_class[:, evaluated], counts.sum(1)[:, evaluated]
+    hit = counts.diagonal(axis1=1, axis2=2)[:, evaluated]
     selected, found, mistaken = called / total, hit / of_class, (called - hit) / (total - of_class)
     odds = np.where(np.isnan(_ratio(found)), np.nan, np.fmin(_ratio(found), _ratio(mistaken)))
     gaps = {
@@ -166,7 +165,3 @@ def _ratio(rates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lowest by highest rate of the values (rows), by class; NaN where no rate is above 0."""
     highest = rates.max(0)
     return np.divide(rates.min(0), highest, out=np.full_like(highest, np.nan), where=highest > 0)
-
-
-def _in_all(member: Bool, kinds: NDArray[np.str_]) -> bool:
-    return all(member[kinds == kind].any() for kind in np.unique(kinds))

@@ -1,6 +1,6 @@
 """How long the training of a classifier takes on this machine, from a few of its steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from minority.downstream.data import DownstreamData, LabelledImages
 from minority.downstream.networks import Classifier
 from minority.downstream.settings import DownstreamSettings
 from minority.downstream.training import probabilities_and_features, train
-from minority.runtime.timing import seconds_of
+from minority.runtime.timing import seconds_of, speed_up
 
 _FEW, _MORE = 2, 8  # steps
 _SAMPLE = 256  # images, which a pass of evaluation takes
@@ -63,11 +63,9 @@ def seconds_a_training(
             device=device,
         )
 
-    def seconds(work: Callable[[], object]) -> float:
-        return seconds_of(work, device=device, side_by_side=side_by_side)
-
-    few, more = seconds(partial(trained, _FEW)), seconds(partial(trained, _MORE))
+    few, more = (seconds_of(partial(trained, steps), device=device) for steps in (_FEW, _MORE))
     a_step = max(0.0, more - few) / (_MORE - _FEW)
     network = trained(1)
-    a_pass = seconds(partial(probabilities_and_features, network, some))
-    return few + (settings.steps - _FEW) * a_step + evaluated * a_pass / len(some)
+    a_pass = seconds_of(partial(probabilities_and_features, network, some), device=device)
+    alone = few + (settings.steps - _FEW) * a_step + evaluated * a_pass / len(some)
+    return alone / speed_up(partial(trained, _FEW), threads=side_by_side)

@@ -10,7 +10,7 @@ import torch
 _WARM_UP, _TIMED = 1, 3
 
 
-def seconds_of(work: Callable[[], object], *, device: torch.device | str, side_by_side: int = 1) -> float:
+def seconds_of(work: Callable[[], object], *, device: torch.device | str) -> float:
     """Run the work a few times; the median, in seconds.
 
     On a CPU that others use as well, the time of the clock counts their work. The process's own CPU time does not, and
@@ -19,7 +19,6 @@ def seconds_of(work: Callable[[], object], *, device: torch.device | str, side_b
     Args:
         work: What is timed.
         device: Where it computes.
-        side_by_side: Threads that do such work at once. Above 1, what one piece of work adds to the time of all.
     """
     on_cpu = torch.device(device).type == "cpu"
     seconds = []
@@ -30,15 +29,16 @@ def seconds_of(work: Callable[[], object], *, device: torch.device | str, side_b
             torch.cuda.synchronize()
         clock, processor = time.perf_counter() - started, time.process_time() - computed
         seconds.append(min(clock, processor) if on_cpu else clock)
-    alone = median(seconds[_WARM_UP:])
-    return alone if side_by_side == 1 else alone / _speed_up(work, threads=side_by_side)
+    return median(seconds[_WARM_UP:])
 
 
-def _speed_up(work: Callable[[], object], *, threads: int) -> float:
+def speed_up(work: Callable[[], object], *, threads: int) -> float:
     """How many times as much so many threads do together as one alone: between 1 and their number.
 
     They share one interpreter, so that the smaller the network, the more they wait for each other.
     """
+    if threads == 1:
+        return 1.0
     alone, together = [], []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(_TIMED):

@@ -4,7 +4,7 @@ import torch
 
 from minority.backbones import Backbone
 from minority.engine.prepare import prepared
-from minority.runtime.timing import seconds_of
+from minority.runtime.timing import seconds_of, speed_up
 from minority.sampling.draw import ScoreSettings
 
 
@@ -26,7 +26,7 @@ def seconds_a_call(backbone: Backbone, *, batch_size: int, device: torch.device 
         with torch.no_grad():
             denoiser(x, timestep, label)
 
-    return seconds_of(call, device=device, side_by_side=side_by_side)
+    return seconds_of(call, device=device) / speed_up(call, threads=side_by_side)
 
 
 def evaluations_of_scores(settings: ScoreSettings) -> int:

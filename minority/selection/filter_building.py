@@ -5,6 +5,8 @@ feature space, and where asked by a discriminator. The verdicts of one candidate
 only the choice does (minority/selection/choice.py). There are two filters behind one contract (filter_contract.py), and
 the settings say which: one with fixed floors (fixed_filter.py), and one whose floors come from rare real images
 (held_out_filter.py). What is rare, valid and of its label is decided there, and what a near-copy is in near_copies.py.
+
+Shapes: N training images, M candidates, D features, K classes.
 """
 
 from collections.abc import Callable

@@ -37,11 +37,10 @@ def real_images(real: RealData, *, by_class: bool = False) -> DownstreamData:
         by_class: Take the classes for the groups, whatever groups the set has.
     """
     groups = None if by_class else real.groups
-    known = [_known(part, groups) for part in (real.train, real.validation, real.test)]
-    train, validation, test = (_labelled(part, groups) for part in known)
+    train, validation, test = (labelled(part, groups) for part in (real.train, real.validation, real.test))
     sensitive = {
         name: values
-        for name, values in known[2].attributes.items()
+        for name, values in _known(real.test, groups).attributes.items()
         if 2 <= len({value for value in values if value is not None}) <= _MOST_VALUES
     }
     return DownstreamData(
@@ -144,15 +143,23 @@ def attributes_of(groups: Sequence[str], known: Sequence[str]) -> np.ndarray | N
     return np.array([number[group.partition(",")[2]] for group in groups], dtype=np.int64)
 
 
-def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
-    if groups is None:
-        return part
-    return part.subset(np.flatnonzero([group in set(groups) for group in part.groups]))
+def labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
+    """A part's images with their classes and the numbers of their groups; those of other groups are left out.
 
-
-def _labelled(part: ImageSet, groups: Sequence[str] | None) -> LabelledImages:
+    Args:
+        part: The images.
+        groups: All groups, which decide the numbers; None takes the classes for them.
+    """
+    part = _known(part, groups)
     labels = np.asarray(part.labels, dtype=np.int64)
     number = {name: i for i, name in enumerate(groups or ())}
     group_indices = labels if groups is None else np.array([number[group] for group in part.groups], dtype=np.int64)
     attributes = None if groups is None else attributes_of(part.groups, groups)
     return LabelledImages(images_of(part), labels, group_indices, attributes)
+
+
+def _known(part: ImageSet, groups: Sequence[str] | None) -> ImageSet:
+    if groups is None:
+        return part
+    known = set(groups)
+    return part.subset(np.flatnonzero([group in known for group in part.groups]))

@@ -2,37 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from datasets.storage.store import Store
-from minority.backbones import Backbone
-from minority.downstream.arms import Arm
-from minority.downstream.data import LabelledImages
-from minority.downstream.pace import seconds_a_training
-from minority.evaluation.backbone_reading import features_an_image
 from minority.sampling.cost import expected_cost
 from minority.sampling.pace import evaluations_of_scores, seconds_a_call
 from tasks.augment.planning import RoundPlan, Tally, plan_baseline, plan_real, plan_round, quotas
 from tasks.config.runs import AugmentConfig
-from tasks.downstream.backbone_outputs import pretrained_kind
-from tasks.downstream.trainings import arms_of
 from tasks.errors import InputError
+from tasks.estimates.comparison import comparison_costs
 from tasks.estimates.disk import Amounts, bytes_on_disk
 from tasks.execution.capacity import Demand, on_ray, worker_slots
 from tasks.inputs.planned_groups import planned_real_data
 from tasks.inputs.real_data import RealData
-from tasks.inputs.real_images import images_of
 from tasks.inputs.workspace import open_backbone, prepare_device
 
 #: Candidates of a further round, as a share of those before, that disk is reckoned with: groups keep unequal shares, so
 #: that some are drawn for again. On the digits it was 0.26, and is none where every group keeps what is expected.
 _DRAWN_AGAIN = 0.15
-#: Recipes whose time is the backbone's, and not that of trainings.
-_READ_A_BACKBONE = ("linear_probe", "zero_shot")
-_BYTES_A_NUMBER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +96,9 @@ def forecast(config: AugmentConfig) -> Forecast:
     slots = worker_slots(Demand(workers=config.workers, device=config.device))
     # Ray's workers are processes; slots of one process share its interpreter.
     processes, threads = (slots, 1) if on_ray() else (1, slots)
-    call = seconds_a_call(backbone, batch_size=batch, device=device, side_by_side=threads)
+    an_evaluation = seconds_a_call(backbone, batch_size=batch, device=device, side_by_side=threads) / batch
     evaluations = math.ceil(fixed + drawn * (guided + scoring))
-    reading = _reading(config, real, backbone, synthetic=sum(wanted), device=device)
+    compared = comparison_costs(config, real, backbone, synthetic=sum(wanted), device=device, side_by_side=threads)
     further = [plan.num_samples for plan in rounds]
     if 0 < len(rounds) < config.plan.max_rounds:
         further.append(round(min(_DRAWN_AGAIN * drawn, max(0, budget - drawn))))
@@ -125,9 +112,8 @@ def forecast(config: AugmentConfig) -> Forecast:
         baseline=baseline,
         evaluations=evaluations,
         most_evaluations=math.ceil(fixed + budget * (guided + scoring)),
-        seconds=evaluations * call / batch / processes,
-        classifier_seconds=_classifier_seconds(config, real, device=device, threads=threads) / processes
-        + reading.evaluations * call / batch,
+        seconds=evaluations * an_evaluation / processes,
+        classifier_seconds=compared.seconds / processes + compared.evaluations * an_evaluation,
         slots=slots,
         disk=bytes_on_disk(
             config,
@@ -136,9 +122,9 @@ def forecast(config: AugmentConfig) -> Forecast:
                 stages=[plan_real(config.plan, real).num_samples, baseline, *further],
                 candidates=sum(further),
                 published=sum(wanted) + len(real.train),
-                trainings=_num_trainings(config, _arms(config, real)),
+                trainings=compared.trainings,
                 labelled=_has_labeller(real, backbone.num_classes),
-                reading=reading.size,
+                reading=compared.reading_bytes,
             ),
         ),
         trainings=_trainings(config, real, backbone.num_classes),
@@ -195,68 +181,6 @@ def _trainings(config: AugmentConfig, real: RealData, num_classes: int | None) -
 
 def _has_labeller(real: RealData, num_classes: int | None) -> bool:
     return len(real.groups) > 1 and not (num_classes is not None and real.has_one_group_a_label)
-
-
-def _arms(config: AugmentConfig, real: RealData) -> list[Arm]:
-    """The recipes that are compared at the end of the run."""
-    if config.downstream is None or not config.downstream.seeds:
-        return []
-    sources = ["minority", *(["plain"] if config.plan.baseline else [])]
-    return arms_of(config.downstream, sources=sources, pretrained=pretrained_kind(config, real))
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What it takes that a backbone reads the compared images: evaluations, and bytes that are kept."""
-
-    evaluations: int = 0
-    size: int = 0
-
-
-def _reading(config: AugmentConfig, real: RealData, backbone: Backbone, *, synthetic: int, device: str) -> _Reading:
-    arms = _arms(config, real)
-    if config.downstream is None or all(arm.learner == "network" for arm in arms):
-        return _Reading()
-    settings, others = config.downstream.reading, len(real.validation) + len(real.test)
-    sources = len({arm.source for arm in arms if arm.source is not None})
-    numbers = features_an_image(backbone, settings, device=device) * (len(real.train) + others + sources * synthetic)
-    evaluations, pixels = 0, 0
-    if pretrained_kind(config, real) == "conditional":
-        copies = settings.copies * len(real.train)
-        asked = (others + copies) * len(real.train.class_names)
-        evaluations = asked * settings.zero_shot.evaluations
-        numbers += asked * settings.zero_shot.levels
-        pixels = copies * math.prod(real.train.image_shape)
-    return _Reading(evaluations, _BYTES_A_NUMBER * numbers + pixels)
-
-
-def _num_trainings(config: AugmentConfig, arms: Sequence[Arm]) -> int:
-    """Trainings of classifiers: every recipe's trials, and its tested seeds."""
-    if config.downstream is None:
-        return 0
-    budget = config.downstream.budget
-    return len(arms) * (budget.trials * budget.tuning_seeds + config.downstream.seeds)
-
-
-def _classifier_seconds(config: AugmentConfig, real: RealData, *, device: str, threads: int) -> float:
-    arms = [arm for arm in _arms(config, real) if arm.learner not in _READ_A_BACKBONE]
-    if config.downstream is None or not arms:
-        return 0.0
-    number = {group: index for index, group in enumerate(real.groups)}
-    known = np.flatnonzero([group in number for group in real.train.groups])
-    train = real.train.subset(known)
-    groups = np.array([number[group] for group in train.groups], dtype=np.int64)
-    tests = config.downstream.seeds / (config.downstream.budget.trials * config.downstream.budget.tuning_seeds)
-    a_training = seconds_a_training(
-        LabelledImages(images_of(train), train.labels, groups),
-        class_names=real.train.class_names,
-        group_names=real.groups,
-        evaluated=round((len(real.validation) + tests * len(real.test)) / (1 + tests)),
-        settings=config.downstream.budget,
-        device=device,
-        side_by_side=threads,
-    )
-    return _num_trainings(config, arms) * a_training
 
 
 def _warnings(

@@ -11,9 +11,9 @@ from minority.downstream.learning_curve import GroupHeadroom, headroom, measure_
 from minority.downstream.settings import DownstreamSettings
 from minority.runtime.image_arrays import join
 from tasks.config.runs import AugmentConfig
+from tasks.downstream.data import labelled
 from tasks.errors import InputError
 from tasks.inputs.real_data import load_real_data
-from tasks.inputs.real_images import images_of
 from tasks.inputs.stored_headroom import StoredHeadroom, keep_headroom
 from tasks.inputs.workspace import prepare_device
 
@@ -37,16 +37,11 @@ def measure_headroom(
     """
     device = prepare_device(config.device)
     real = load_real_data(config.dataset)
-    known = set(real.groups)
-    parts = [
-        part.subset(np.array([i for i, group in enumerate(part.groups) if group in known], dtype=np.int64))
-        for part in (real.train, real.validation)
-    ]
-    number = {group: index for index, group in enumerate(real.groups)}
+    parts = [labelled(part, real.groups) for part in (real.train, real.validation)]
     images = LabelledImages(
-        join([images_of(part) for part in parts if len(part)]),
+        join([part.images for part in parts if len(part)]),
         np.concatenate([part.labels for part in parts]),
-        np.array([number[group] for part in parts for group in part.groups], dtype=np.int64),
+        np.concatenate([part.groups for part in parts]),
     )
     budget = DownstreamSettings() if config.downstream is None else config.downstream.budget
     try:

@@ -8,19 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from datasets.readers.names.part_names import PART_NAMES
 from datasets.readers.names.text_forms import one_form
 from datasets.readers.tables import json_lines
 from datasets.storage.names import require_name
 from datasets.storage.yaml_text import Written, load_yaml, plain
-
-_PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +99,7 @@ class TableSettings:
     identity_column: str | None = None
     mask_column: str | None = None
     split_column: str | None = None
-    split_values: Mapping[str, str] = field(default_factory=lambda: dict(_PART_NAMES))
+    split_values: Mapping[str, str] = field(default_factory=lambda: dict(PART_NAMES))
     missing_values: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "None", "null", "unknown")
     image_size: int | None = None
     channels: int | None = None

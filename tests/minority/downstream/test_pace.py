@@ -11,7 +11,7 @@ from minority.downstream.settings import DownstreamSettings, NetworkSettings
 def test_a_training_is_its_start_its_steps_and_a_pass_over_what_is_evaluated(monkeypatch):
     times = iter([1.0, 4.0, 0.5])  # of two steps, of eight, and of a pass over the sample
 
-    def seconds_of(work, *, device, side_by_side):
+    def seconds_of(work, *, device):
         work()
         return next(times)
 

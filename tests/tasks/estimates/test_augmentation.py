@@ -32,7 +32,7 @@ def test_candidates_and_evaluations_are_those_of_the_run(tiny_config, tmp_path):
 
 
 def test_classifiers_take_a_training_for_every_recipe_that_trains_a_network(tiny_config, monkeypatch):
-    monkeypatch.setattr("tasks.estimates.augmentation.seconds_a_training", lambda images, **more: 2.0)
+    monkeypatch.setattr("tasks.estimates.comparison.seconds_a_training", lambda images, **more: 2.0)
     budget = {"trials": 3, "tuning_seeds": 2}
     config = tiny_config(
         downstream__arms=["real", "dfr", "real+minority"], downstream__seeds=4, downstream__budget=budget
