@@ -1,6 +1,6 @@
 """A fitted reference as arrays, and back: fitting one of a million images takes minutes, reading it a second.
 
-Shapes: N reference images, D features, L clusters.
+Shapes: N reference images, D features.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.neighbours.approximate import ApproximateIndex, Clusters
+from minority.neighbours.approximate import ApproximateIndex, Graph
 from minority.neighbours.index import Accuracy
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import Neighbourhood, RealReference
@@ -22,11 +22,10 @@ _OF_TRAINING = "of_training."
 
 def index_arrays(index: ApproximateIndex) -> Arrays:
     """An index as arrays by name; the features are not among them."""
-    clusters, measured = index.clusters, index.accuracy
+    measured = index.accuracy
     return {
-        "centroids": clusters.centroids,
-        "assignments": clusters.assignments,
-        "counts": np.array([clusters.probes, measured.sample]),
+        "links": index.graph.links,
+        "counts": np.array([index.graph.in_view, measured.sample]),
         "accuracy": np.array([measured.recall, measured.rare_recall, measured.overestimate, measured.worst]),
     }
 
@@ -39,17 +38,16 @@ def read_index(
     Args:
         arrays: By name.
         features: (N, D) that it was made of.
-        folder: Where lists that are too large for memory may lie.
+        folder: Where a graph that is too large for memory may lie.
 
     Raises:
         KeyError: An array is missing.
         ValueError: The arrays are of other features, or faiss is not installed.
     """
-    probes, sample = (int(value) for value in arrays["counts"])
+    in_view, sample = (int(value) for value in arrays["counts"])
     recall, rare_recall, overestimate, worst = (float(value) for value in arrays["accuracy"])
     accuracy = Accuracy(recall=recall, rare_recall=rare_recall, overestimate=overestimate, worst=worst, sample=sample)
-    clusters = Clusters(arrays["centroids"], arrays["assignments"], probes)
-    return ApproximateIndex(features, clusters, accuracy=accuracy, folder=folder)
+    return ApproximateIndex(features, Graph(arrays["links"], in_view), accuracy=accuracy, folder=folder)
 
 
 def reference_arrays(reference: RealReference, index: ApproximateIndex) -> Arrays:
@@ -67,7 +65,7 @@ def read_reference(
     Args:
         arrays: By name.
         features: (N, D) that it was fitted on.
-        folder: Where lists that are too large for memory may lie.
+        folder: Where a graph that is too large for memory may lie.
 
     Raises:
         KeyError: An array is missing.

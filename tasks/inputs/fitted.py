@@ -21,7 +21,7 @@ from datasets.storage.canonical import canonical_json, sha256_hex
 from datasets.storage.checked import DamagedError, create_checked, read_checked, write_checked
 from datasets.storage.store import Store
 from minority.classifier import ClassifierSettings
-from minority.neighbours.approximate import ApproximateIndex, cluster, is_approximate
+from minority.neighbours.approximate import ApproximateIndex, connect, is_approximate
 from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import index_arrays, read_index, read_reference, reference_arrays
 from minority.runtime.image_arrays import Images, content_digest
@@ -122,14 +122,14 @@ def fitted_filter(models: "Models") -> CandidateFilter:
 
 
 def _fitted_reference(models: "Models") -> RealReference:
-    """The training images among one another, looked up by clusters."""
+    """The training images among one another, looked up in a graph."""
     k, folder = models.config.selection.neighbours, _index_folder()
 
     def fit() -> bytes:
-        index = ApproximateIndex(models.features, cluster(models.features, k=k, folder=folder), folder=folder)
+        index = ApproximateIndex(models.features, connect(models.features, k=k, folder=folder), folder=folder)
         return array_bytes(reference_arrays(RealReference.fit(models.features, k=k, index=index), index))
 
-    decided_by = {"features": features_name(models.extract, models.train_images), "neighbours": k}
+    decided_by = {"features": features_name(models.extract, models.train_images), "neighbours": k, "search": "HNSW"}
     data = fitted(models.run.dataset_store, "reference", decided_by=decided_by, fit=fit, suffix="safetensors")
     return read_reference(read_arrays(data), models.features, folder=folder)
 
@@ -141,11 +141,11 @@ def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
     features, folder = models.mirrored_features, _index_folder()
 
     def fit() -> bytes:
-        index = ApproximateIndex(features, cluster(features, k=1, folder=folder), folder=folder)
+        index = ApproximateIndex(features, connect(features, k=1, folder=folder), folder=folder)
         distances, neighbours = Mirrored.fit(features, reference, index=index).of_training
         return array_bytes(index_arrays(index) | {"distances": distances, "nearest": neighbours})
 
-    decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True)}
+    decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True), "search": "HNSW"}
     data = fitted(models.run.dataset_store, "mirrored", decided_by=decided_by, fit=fit, suffix="safetensors")
     arrays = read_arrays(data)
     return Mirrored(read_index(arrays, features, folder=folder), (arrays["distances"], arrays["nearest"]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minority.neighbours import approximate, widest_balls
-from minority.neighbours.approximate import ApproximateIndex, cluster
+from minority.neighbours.approximate import ApproximateIndex, connect
 from minority.neighbours.index import ExactIndex
 from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import read_reference, reference_arrays
@@ -23,14 +23,14 @@ def points():
 
 
 @pytest.fixture(scope="module")
-def clusters(points):
-    return cluster(points, k=K)
+def graph(points):
+    return connect(points, k=K)
 
 
 @pytest.fixture(scope="module")
-def both(points, clusters):
+def both(points, graph):
     exact = RealReference.fit(points, k=K)
-    return exact, RealReference.fit(points, k=K, index=ApproximateIndex(points, clusters))
+    return exact, RealReference.fit(points, k=K, index=ApproximateIndex(points, graph))
 
 
 def test_the_recall_that_is_told_holds_for_other_points(points, both):
@@ -87,8 +87,8 @@ def test_what_a_point_gets_does_not_depend_on_the_others_of_its_batch(points, bo
         np.testing.assert_array_equal(values, np.concatenate([getattr(one, name) for one in alone]))
 
 
-def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, clusters):
-    index = ApproximateIndex(points, clusters)
+def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, graph):
+    index = ApproximateIndex(points, graph)
     members = np.zeros(6000, dtype=bool)
     members[[3, 4000]] = True
 
@@ -99,14 +99,15 @@ def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, clusters):
     assert np.isinf(index.nearest_among(points[:3], np.zeros(6000, dtype=bool))).all()
 
 
-def test_lists_in_a_file_give_the_same_as_lists_in_memory(points, clusters, monkeypatch, tmp_path):
-    held = ApproximateIndex(points, clusters)
-    monkeypatch.setattr(approximate, "_HELD_BYTES", 4 * 24 * 2500)
+def test_a_graph_in_a_file_and_features_in_a_file_give_the_same_as_in_memory(points, graph, monkeypatch, tmp_path):
+    held = ApproximateIndex(points, graph)
+    np.save(tmp_path / "features.npy", points)
+    monkeypatch.setattr(approximate, "_HELD_BYTES", 0)
     monkeypatch.setattr(widest_balls, "_CHUNK", 1000)
 
-    mapped = ApproximateIndex(points, clusters, folder=tmp_path)
+    mapped = ApproximateIndex(np.load(tmp_path / "features.npy", mmap_mode="r"), graph, folder=tmp_path)
 
-    assert list(tmp_path.iterdir()) == []  # the file goes with the process
+    assert [path.name for path in tmp_path.iterdir()] == ["features.npy"]  # the graph's file goes with the process
     for a, b in zip(held.nearest(points[:300]), mapped.nearest(points[:300]), strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(held.of_training(K)[0], mapped.of_training(K)[0], strict=True):
@@ -122,5 +123,5 @@ def test_a_stored_reference_evaluates_as_the_fitted_one(points, both):
     for a, b in zip(fitted.locate(evaluated), read.locate(evaluated), strict=True):
         np.testing.assert_array_equal(a, b)
     assert read.index.accuracy == fitted.index.accuracy
-    with pytest.raises(ValueError, match=r"clusters are of 6000 points of 24 features, got \(100, 24\)"):
+    with pytest.raises(ValueError, match=r"graph is of 6000 points of 24 features, got \(100, 24\)"):
         read_reference(reference_arrays(fitted, fitted.index), points[:100])

@@ -1,4 +1,4 @@
-"""Real sets of many images: features part by part, mapped from a file, and neighbours looked up by clusters."""
+"""Real sets of many images: features part by part, mapped from a file, and neighbours looked up in a graph."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_parts_are_the_features_and_a_damaged_one_is_made_again(tiny_config, in_
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
 
 
-def test_a_filter_that_looks_neighbours_up_by_clusters_decides_as_the_exact_one(tiny_config, in_parts):
+def test_a_filter_that_looks_neighbours_up_in_a_graph_decides_as_the_exact_one(tiny_config, in_parts):
     exact = open_workspace(tiny_config(**SETTINGS, selection__search="exact")).candidate_filter
 
     workspace = open_workspace(tiny_config(**SETTINGS, selection__search="faiss"))
@@ -81,7 +81,7 @@ def test_the_neighbours_of_a_large_set_are_fitted_once(tiny_config, in_parts, mo
     before = {path: read_checked(store, path) for path in store.list("fitted")}
     _open_models.cache_clear()
     _open_workspace.cache_clear()
-    monkeypatch.setattr("tasks.inputs.fitted.cluster", None)  # nothing is clustered a second time
+    monkeypatch.setattr("tasks.inputs.fitted.connect", None)  # nothing is linked a second time
 
     again = open_workspace(config)
 
