@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.absent_cells_tables import verdict as verdict_in_points
+from benchmarks.absent_cells.tables import verdict as verdict_in_points
 from benchmarks.draws.verdict_over_draws import DrawAnswers, DrawDifference, best_on_validation, figure, over_draws
 
 PARTS = np.repeat([0, 1, 2], 40)

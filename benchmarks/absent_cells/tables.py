@@ -1,49 +1,22 @@
-"""Tables of benchmarks.absent_cells, with training draws as the unit of every interval.
+"""The tables, with training draws as the unit of every interval.
 
 Shapes: N test images, V validation images, S seeds, D draws, R replicates.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.absent_cells_data import ABSENT, Draw
+from benchmarks.absent_cells.construction import Construction, Draw
+from benchmarks.absent_cells.recipes import GENERATED, Answers, Trial, all_recipes, answers, finished, real_recipes
 from benchmarks.draws.verdict_over_draws import FEWEST_DRAWS, verdict_of
 
 _WORTH = 1.0  # points
 _FLOOR = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """One classifier.
-
-    Attributes:
-        test, validation: (N,) and (V,) whether it was right.
-        absent: (V,) which validation images are of absent cells.
-        cells: (N,) the test images' cells.
-    """
-
-    test: NDArray[np.bool_]
-    validation: NDArray[np.bool_]
-    absent: NDArray[np.bool_]
-    cells: NDArray[np.int64]
-
-    def accuracy(self, cells: Sequence[int]) -> float:
-        """Mean accuracy of some cells, in %."""
-        return 100 * float(np.mean([self.test[self.cells == cell].mean() for cell in cells]))
-
-    def validated(self, *, with_absent: bool) -> float:
-        """Accuracy on validation images, in %."""
-        return 100 * float(self.validation[np.full(len(self.absent), True) if with_absent else ~self.absent].mean())
-
-
-ABSENT_CELLS = tuple(2 * label + mark for label, mark in ABSENT)
+Found = Mapping[str, Sequence[Answers]]
+Shares = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
 
 
 def over_draws(values: Sequence[float]) -> tuple[float, float, float]:
@@ -61,49 +34,43 @@ def verdict(low: float, high: float, *, draws: int) -> str:
     return said if draws >= FEWEST_DRAWS else f"{said} (fewer than {FEWEST_DRAWS} draws)"
 
 
-def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int, names: Sequence[str], real: Sequence[str]) -> str:
+def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
     """All tables as Markdown, of the draws that are finished."""
-    from benchmarks.absent_cells import Trial, answers  # it needs these tables
-
-    parts = []
+    parts, of = [], draws[0].construction
     for k in ks:
-        finished = [draw for draw in draws if (draw.folder / f"done-{k}-{seeds}-{len(names)}.json").is_file()]
-        if not finished:
+        done = {draw: shares for draw in draws if (shares := finished(draw, k, seeds=seeds)) is not None}
+        if not done:
             continue
         found = []
-        for draw in finished:
-            test, validation = draw.test(), draw.validation(with_absent=True)
-            trial = Trial(draw, k)
+        for draw in done:
+            test, validation, trial = draw.test(), draw.validation(), Trial(draw, k)
             found.append(
                 {
                     name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
-                    for name in names
+                    for name in all_recipes(of)
                 }
             )
-        facts = [json.loads((draw.folder / f"done-{k}-{seeds}-{len(names)}.json").read_text()) for draw in finished]
-        parts += [_accuracies(k, found), _differences(k, found, real), _gate(k, found, facts, real)]
+        parts += [_accuracies(of, k, found), _differences(of, k, found), _gate(of, k, found, list(done.values()))]
     return "\n\n".join(parts) or "nothing is finished yet."
 
 
-Found = Mapping[str, Sequence[Answers]]
-
-
-def _accuracies(k: int, found: Sequence[Found]) -> str:
+def _accuracies(of: Construction, k: int, found: Sequence[Found]) -> str:
     lines = [
         f"k = {k}, {len(found)} draws, {len(next(iter(found[0].values())))} seeds each. Mean over draws (interval).",
         "| arm | absent cells % | worst cell % | unbiased % | validation with / without the absent cells % |",
         "|---|---|---|---|---|",
     ]
     for name in found[0]:
-        absent = over_draws([_mean(draw[name], ABSENT_CELLS) for draw in found])
-        worst = np.mean([min(_mean(draw[name], [cell]) for cell in range(20)) for draw in found])
-        unbiased = np.mean([_mean(draw[name], range(20)) for draw in found])
+        absent = over_draws([_mean(draw[name], of.absent_cells) for draw in found])
+        worst = np.mean([min(_mean(draw[name], [cell]) for cell in of.cells) for draw in found])
+        unbiased = np.mean([_mean(draw[name], of.cells) for draw in found])
         both = [np.mean([one.validated(with_absent=w) for draw in found for one in draw[name]]) for w in (True, False)]
         lines.append(f"| {name} | {_shown(absent)} | {worst:.1f} | {unbiased:.1f} | {both[0]:.1f} / {both[1]:.1f} |")
     return "\n".join(lines)
 
 
-def _differences(k: int, found: Sequence[Found], real: Sequence[str]) -> str:
+def _differences(of: Construction, k: int, found: Sequence[Found]) -> str:
+    real = real_recipes(of)
     lines = [
         f"k = {k}: differences in points, paired, interval over draws.",
         "| | against | absent cells | unbiased | verdict |",
@@ -113,17 +80,19 @@ def _differences(k: int, found: Sequence[Found], real: Sequence[str]) -> str:
         "best on real images by validation": [_chosen(draw, real, with_absent=True) for draw in found],
         "the same, no absent cell in validation": [_chosen(draw, real, with_absent=False) for draw in found],
     } | {name: [name] * len(found) for name in real}
-    for name in ("synthetic", "synthetic, kept", "synthetic, kept by both", "edited, kept"):
+    for name in GENERATED:
         for title, chosen in rivals.items():
             pairs = list(zip(found, chosen, strict=True))
-            absent = over_draws([_mean(d[name], ABSENT_CELLS) - _mean(d[rival], ABSENT_CELLS) for d, rival in pairs])
-            unbiased = over_draws([_mean(d[name], range(20)) - _mean(d[rival], range(20)) for d, rival in pairs])
+            absent = over_draws(
+                [_mean(d[name], of.absent_cells) - _mean(d[rival], of.absent_cells) for d, rival in pairs]
+            )
+            unbiased = over_draws([_mean(d[name], of.cells) - _mean(d[rival], of.cells) for d, rival in pairs])
             said = verdict(*absent[1:], draws=len(found))
             lines.append(f"| {name} | {title} | {_shown(absent)} | {_shown(unbiased)} | {said} |")
     return "\n".join(lines)
 
 
-def _gate(k: int, found: Sequence[Found], facts: Sequence[Mapping[str, Any]], real: Sequence[str]) -> str:
+def _gate(of: Construction, k: int, found: Sequence[Found], facts: Sequence[Shares]) -> str:
     """Gains in the cells that the gate lets through and in those that it refuses, in every draw."""
     lines = [
         f'k = {k}: the gate, cells of {len(found)} draws. Gain of "synthetic" in the cell itself, in points: mean over '
@@ -131,33 +100,41 @@ def _gate(k: int, found: Sequence[Found], facts: Sequence[Mapping[str, Any]], re
         "| gate | cells | | against the best real recipe | against balanced |",
         "|---|---|---|---|---|",
     ]
-    accepted = [np.mean([np.array(of) for of in fact["accepted"].values()], axis=0) for fact in facts]  # (6, 2) each
-    best = [_chosen(draw, real, with_absent=True) for draw in found]
-    for title, places in {"mark": [1], "label": [0], "mark and label": [0, 1]}.items():
+    accepted = [
+        np.mean([np.array(shares) for shares in fact["accepted"].values()], axis=0) for fact in facts
+    ]  # (6, 2) each
+    best = [_chosen(draw, real_recipes(of), with_absent=True) for draw in found]
+    name = of.attribute[0]
+    for title, places in {name: [1], "label": [0], f"{name} and label": [0, 1]}.items():
         opened = [shares[:, places].min(axis=1) >= _FLOOR for shares in accepted]
         for verb, chosen in (("let through", opened), ("refused", [~cells for cells in opened])):
-            gains = [_over_cells(found, chosen, rivals) for rivals in (best, ["balanced"] * len(found))]
+            gains = [_over_cells(of, found, chosen, rivals) for rivals in (best, ["balanced"] * len(found))]
             count = sum(int(cells.sum()) for cells in chosen)
             lines.append(f"| {title} | {verb} | {count} | {gains[0]} | {gains[1]} |")
-    heads = [f"{label} {'with' if mark else 'without'}" for label, mark in ABSENT]
-    lines += ["", f"| draw | {' | '.join(heads)} |", "|---|" + "---|" * len(ABSENT)]
+    heads = [f"{of.labels[label]}, {of.attribute[1 + attribute]}" for label, attribute in of.absent]
+    lines += ["", f"| draw | {' | '.join(heads)} |", "|---|" + "---|" * len(of.absent)]
     for place, (draw, fact) in enumerate(zip(found, facts, strict=True)):
-        truth = np.mean([np.array(of) for of in fact["oracle"].values()], axis=0)
+        truth = np.mean([np.array(shares) for shares in fact["oracle"].values()], axis=0)
         cells = [
             f"{own[1]:.2f} / {own[0]:.2f} ({true[1]:.2f} / {true[0]:.2f}) "
             f"{_mean(draw['synthetic'], [cell]) - _mean(draw[best[place]], [cell]):+.0f}"
-            for cell, own, true in zip(ABSENT_CELLS, accepted[place], truth, strict=True)
+            for cell, own, true in zip(of.absent_cells, accepted[place], truth, strict=True)
         ]
         lines.append(f"| {place} | {' | '.join(cells)} |")
-    lines += ["", "Mark / label accepted by the classifiers of the training images (by the oracle), gain in points."]
+    lines += [
+        "",
+        f"{name.capitalize()} / label accepted by the classifiers of the training images (by the oracle), gain.",
+    ]
     return "\n".join(lines)
 
 
-def _over_cells(found: Sequence[Found], chosen: Sequence[NDArray[np.bool_]], rivals: Sequence[str]) -> str:
+def _over_cells(
+    of: Construction, found: Sequence[Found], chosen: Sequence[NDArray[np.bool_]], rivals: Sequence[str]
+) -> str:
     """The gain of "synthetic" over a rival in some cells of every draw that has any."""
     gains = []
     for draw, mine, rival in zip(found, chosen, rivals, strict=True):
-        cells = np.array(ABSENT_CELLS)[mine].tolist()
+        cells = np.array(of.absent_cells)[mine].tolist()
         if cells:
             gains.append(_mean(draw["synthetic"], cells) - _mean(draw[rival], cells))
     return _shown(over_draws(gains)) if gains else "-"

@@ -1,0 +1,122 @@
+"""Portraits of the US Congress at 24x24: women in photographs without colour are taken out of training.
+
+A real attribute. The label is the sex, the attribute whether the photograph has colour (what is black and white, or an
+engraving, is mostly old: clothes, hair and manner differ as well). 95 of 100 portraits are of men. The 131 women
+without colour are in no training at k = 0: they are test images, validation images, and what the best that could be
+hoped for adds. As one portrait is one person, no person is on two sides.
+
+What a user would try first costs no generator: to take the colour out of the portraits that have it. That recipe is
+among those on real images.
+"""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.absent_cells.construction import Cells, Construction, Draw
+from minority.classifier import ClassifierSettings
+
+MEN, WOMEN = 0, 1
+COLOUR, GREY = 0, 1
+GREY_COPIES = "balanced, with grey copies"
+_COLOURED = 8.0  # mean distance of a pixel from grey, in steps of 255, above which a portrait has colour
+_TEST = {(MEN, COLOUR): 300, (MEN, GREY): 400, (WOMEN, COLOUR): 60, (WOMEN, GREY): 66}
+_VALIDATION = 20  # of every cell
+_BUDGET = ClassifierSettings(
+    steps=400, width=16, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
+)
+CONGRESS = Construction(
+    attribute=("photograph", "colour", "grey"),
+    labels=("man", "woman"),
+    absent=((WOMEN, GREY),),
+    side=24,
+    steps=1500,
+    class_balance=0.5,
+    budget=_BUDGET,
+    judges=_BUDGET,
+    samples=200,
+    more_real=45,
+    recipes=(GREY_COPIES,),
+)
+
+
+class Congress:
+    """All portraits whose sex is known."""
+
+    construction = CONGRESS
+
+    def __init__(self, data: Path) -> None:
+        rows = pd.read_parquet(data / "congress" / "labels.parquet")
+        rows = rows[rows["sex"].isin(["male", "female"])].sort_values("file")
+        size = (CONGRESS.side, CONGRESS.side)
+        with zipfile.ZipFile(data / "congress" / "images.zip") as archive:
+            pictures = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in rows["file"]]
+        images = np.stack([np.asarray(picture.resize(size, Image.Resampling.BOX)) for picture in pictures])
+        labels = np.where(rows["sex"] == "female", WOMEN, MEN).astype(np.int64)
+        attributes = np.where(rows["chroma_derived"] > _COLOURED, COLOUR, GREY).astype(np.int64)
+        self.every = Cells(images, labels, attributes)
+
+    def draw(self, seed: int, folder: Path) -> "CongressDraw":
+        """See `Source`."""
+        return CongressDraw(CONGRESS, seed, folder, self)
+
+    def oracle(self) -> Cells:
+        """See `Source`: all portraits, every cell drawn equally often."""
+        return self.every
+
+
+@dataclass(frozen=True, eq=False)
+class CongressDraw(Draw):
+    """A draw: a split of its own.
+
+    Attributes:
+        source: All images.
+    """
+
+    source: Congress
+
+    @cached_property
+    def _parts(self) -> dict[str, list[NDArray[np.int64]]]:
+        rng = np.random.default_rng([self.seed, 1])
+        parts: dict[str, list[NDArray[np.int64]]] = {"test": [], "validation": [], "train": [], "held": []}
+        for (label, attribute), count in _TEST.items():
+            own = rng.permutation(np.flatnonzero(self.source.every.cell == 2 * label + attribute))
+            absent = (label, attribute) in CONGRESS.absent
+            parts["test"].append(own[:count])
+            parts["validation"].append(own[count : count + _VALIDATION])
+            parts["held" if absent else "train"].append(own[count + _VALIDATION :])
+        return parts
+
+    def _of(self, part: str) -> NDArray[np.int64]:
+        return np.concatenate(self._parts[part])
+
+    def train(self, k: int) -> Cells:
+        """See `Draw`."""
+        return self.source.every.subset(np.concatenate([self._of("train"), self._of("held")[:k]]))
+
+    def validation(self) -> Cells:
+        """See `Draw`: 20 of each of the four cells."""
+        return self.source.every.subset(self._of("validation"))
+
+    def ceiling(self) -> Cells:
+        """See `Draw`."""
+        return self.source.every.subset(self._of("held")[: CONGRESS.more_real])
+
+    def test(self) -> Cells:
+        """See `Draw`."""
+        return self.source.every.subset(self._of("test"))
+
+
+def with_grey_copies(train: Cells) -> Cells:
+    """The training images, and those that have colour once more without it, as if they had been taken so."""
+    coloured = train.subset(np.flatnonzero(train.attributes == COLOUR))
+    grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in coloured.images])
+    copies = np.repeat(grey[..., None], 3, axis=3)
+    return train.joined(Cells(copies, coloured.labels, np.full(len(coloured.labels), GREY)))
