@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from minority.neighbours.against_exact import exact_own, excess_of, recall_of
 from minority.neighbours.index import Accuracy, Bool, Surroundings
 from minority.neighbours.pairwise import Features, Float64, Int64, nearest
 from minority.neighbours.widest_balls import QUERIES, SPARSE, WIDEST, WidestBalls, as_float32, chunks, ratios_and_balls
@@ -43,7 +44,6 @@ _SAMPLE = 512  # reference points whose neighbours are looked up exactly
 _RECALL = 0.95
 _OVERESTIMATE = 5e-4  # of mean distances
 _LARGEST_16_BITS = 65504.0
-_ROUNDING = 1e-5  # of a distance in 32 bits, relative
 _MORE = 8  # times as many points in view as the first time
 _FEW_MEMBERS = 4096  # members of a label up to which a point is compared with all of them
 _HELD_BYTES = 2**26  # a graph up to this size is held in memory; a larger one is mapped from a file
@@ -145,7 +145,7 @@ class ApproximateIndex:
         self._look_again(sparse, gaps, candidates)
         sparsest = np.sort(sparse[np.argsort(-gaps[sparse, k - 1], kind="stable")[:WIDEST]])
         if len(sparsest):
-            gaps[sparsest], candidates[sparsest] = _exact_own(self.features, sparsest, k=candidates.shape[1])
+            gaps[sparsest], candidates[sparsest] = exact_own(self.features, sparsest, k=candidates.shape[1])
         radii = gaps[:, k - 1].astype(np.float64)
         edge = self._edge_of(radii)
         ratios, smallest = np.empty(count), np.empty(count)
@@ -180,17 +180,25 @@ class ApproximateIndex:
         return distances, indices
 
     def nearest_among(self, points: Features, members: Bool) -> Float64:
-        """See `Index`. A few members are all compared, and so is every point that has none of them in view."""
+        """See `Index`. A few members are all compared.
+
+        Of many, the nearest is right where it is in view. Another one is at least as far as everything in view, and
+        looked for with more points in view, whatever they are: its distance may come out too large.
+        """
         if not members.any():
             return np.full(len(points), np.inf)
         asked, distances = as_float32(points), np.full(len(points), np.inf, dtype=np.float32)
-        missed = np.arange(len(points))
         if np.count_nonzero(members) > _FEW_MEMBERS:
-            bitmap = np.packbits(members, bitorder="little")
-            selector = self._faiss.IDSelectorBitmap(len(members), self._faiss.swig_ptr(bitmap))
-            for in_view in (self.graph.in_view, _MORE * self.graph.in_view):
-                distances[missed] = self._search(asked[missed], 1, selector=selector, in_view=in_view)[0][:, 0]
-                missed = np.flatnonzero(np.isinf(distances))
+            gaps, indices = self._search(asked, min(self.graph.in_view, len(members)))
+            in_view = members[indices] & (indices >= 0)
+            distances = np.where(in_view.any(axis=1), gaps[np.arange(len(gaps)), in_view.argmax(axis=1)], np.inf)
+            far = np.flatnonzero(np.isinf(distances))
+            if len(far):
+                bitmap = np.packbits(members, bitorder="little")
+                selector = self._faiss.IDSelectorBitmap(len(members), self._faiss.swig_ptr(bitmap))
+                more = _MORE * self.graph.in_view
+                distances[far] = self._search(asked[far], 1, selector=selector, in_view=more)[0][:, 0]
+        missed = np.flatnonzero(np.isinf(distances))
         if len(missed):
             distances[missed] = _nearest_member(asked[missed], self.features, np.flatnonzero(members))
         return distances.astype(np.float64)
@@ -202,11 +210,11 @@ class ApproximateIndex:
             sample: (S,) positions of reference points that this is tried on.
             k: Neighbours.
         """
-        points, exact = as_float32(self.features[sample]), _exact_own(self.features, sample, k=k)[0]
+        points, exact = as_float32(self.features[sample]), exact_own(self.features, sample, k=k)[0]
         in_view = _FEWEST_IN_VIEW
         while in_view < _MOST_IN_VIEW:
             found = self._others(points, sample, k, in_view=in_view)[0]
-            if _recall(exact, found) >= _RECALL and _excess(exact, found).mean() <= _OVERESTIMATE:
+            if recall_of(exact, found) >= _RECALL and excess_of(exact, found).mean() <= _OVERESTIMATE:
                 break
             in_view = min(in_view * 4 // 3, _MOST_IN_VIEW)
         return in_view
@@ -217,9 +225,9 @@ class ApproximateIndex:
         recalls, excess, every = [], [], np.arange(len(self.features))
         for positions in (every, sparse if len(sparse) else every):  # equal points have no sparse ones among them
             sample = np.sort(rng.choice(positions, size=min(_SAMPLE, len(positions)), replace=False))
-            exact = _exact_own(self.features, sample, k=k)[0]
-            recalls.append(_recall(exact, near.distances[sample]))
-            excess.append(_excess(exact, near.distances[sample]))
+            exact = exact_own(self.features, sample, k=k)[0]
+            recalls.append(recall_of(exact, near.distances[sample]))
+            excess.append(excess_of(exact, near.distances[sample]))
         return Accuracy(
             recall=recalls[0],
             rare_recall=recalls[1],
@@ -301,31 +309,6 @@ def _nearest_member(points: NDArray[np.float32], features: Features, members: In
         part = as_float32(features[members[start : start + _FEW_MEMBERS]])
         found = np.minimum(found, nearest(points, part, k=1)[0][:, 0].astype(np.float32))
     return found
-
-
-def _recall(exact: Float64, found: NDArray[np.floating]) -> float:
-    """Share of (S, k) found distances that are no larger than that to the k-th nearest: equal points are all right."""
-    return float((found <= exact[:, -1:] * (1 + _ROUNDING)).mean())
-
-
-def _excess(exact: Float64, found: NDArray[np.floating]) -> Float64:
-    """(S,) by how much the mean of the (S, k) found distances is too large, relative to the exact one; 0 where that is."""
-    true, approximate = exact.mean(axis=1), found.mean(axis=1, dtype=np.float64)
-    return np.where(true > 0, np.maximum(approximate / np.where(true > 0, true, 1) - 1, 0), 0)
-
-
-def _exact_own(features: Features, sample: Int64, *, k: int) -> tuple[Float64, Int64]:
-    """(S, k) distances of some reference points to their nearest others, and (S, k) which those are."""
-    points = np.asarray(features[sample])
-    kept = np.full((len(sample), k), np.inf), np.full((len(sample), k), -1, dtype=np.int64)
-    for rows, part in chunks(features):
-        distances, indices = nearest(points, part, k=min(k + 1, len(part)))
-        indices += rows.start
-        distances = np.where(indices == sample[:, None], np.inf, distances)
-        both = np.concatenate([kept[0], distances], axis=1), np.concatenate([kept[1], indices], axis=1)
-        order = np.argsort(both[0], axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(both[0], order, axis=1), np.take_along_axis(both[1], order, axis=1)
-    return kept
 
 
 def _faiss() -> Any:

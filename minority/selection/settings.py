@@ -42,8 +42,8 @@ class SelectionSettings:
 
     Attributes:
         neighbours: k of every nearest-neighbour measure.
-        search: How neighbours are looked up: "exact" compares all pairs, "faiss" looks in the nearest clusters, "auto"
-            does the former up to 50,000 training images.
+        search: How neighbours are looked up: "exact" compares all pairs, "faiss" walks along the links of a graph,
+            "auto" does the former up to 50,000 training images.
         rare_quantile: A candidate is rare beyond this quantile of the training images' own mean distance to their k
             nearest neighbours, in [0, 1).
         realism_floor: A candidate is valid from this realism on; 1 is the edge of the k-NN manifold. Without effect

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from minority.neighbours import approximate, widest_balls
 from minority.neighbours.approximate import ApproximateIndex, connect
@@ -97,6 +98,74 @@ def test_the_nearest_of_some_points_is_found_wherever_it_lies(points, graph):
     true = np.minimum(*(np.linalg.norm(points[:50].astype(float) - points[i], axis=1) for i in (3, 4000)))
     np.testing.assert_allclose(found, true, rtol=1e-5)
     assert np.isinf(index.nearest_among(points[:3], np.zeros(6000, dtype=bool))).all()
+
+
+def test_the_nearest_of_many_points_is_right_where_it_is_in_view_and_else_no_nearer_than_it_is(
+    points, graph, monkeypatch
+):
+    monkeypatch.setattr(approximate, "_FEW_MEMBERS", 100)
+    index, asked = ApproximateIndex(points, graph), points[:200] + np.float32(0.01)
+    every_third, far = np.arange(6000) % 3 == 0, points[:, 0] > np.quantile(points[:, 0], 0.9)
+    gaps = cdist(asked.astype(np.float64), points.astype(np.float64))
+    farthest_in_view = np.sort(gaps, axis=1)[:, graph.in_view - 1]
+
+    for members, share in ((every_third, 1.0), (far, 0.2)):
+        found, true = index.nearest_among(asked, members), gaps[:, members].min(axis=1)
+
+        in_view = true < farthest_in_view
+        assert in_view.mean() > share - 0.1
+        assert np.mean(np.isclose(found[in_view], true[in_view], rtol=1e-5)) > 0.97
+        assert (found >= true * (1 - 1e-5)).all()
+        assert np.isfinite(found).all()
+        assert np.median(found / true) < 1.05
+
+
+def test_the_same_points_are_linked_in_the_same_way_by_any_number_of_threads(points, graph):
+    faiss = pytest.importorskip("faiss")
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(4)
+    try:
+        again = connect(points, k=K)
+        assert faiss.omp_get_max_threads() == 4
+    finally:
+        faiss.omp_set_num_threads(before)
+
+    np.testing.assert_array_equal(again.links, graph.links)
+    assert again.in_view == graph.in_view
+
+
+def test_many_equal_points_are_counted_as_found_whichever_of_them_is(points):
+    equal = points[:3000].copy()
+    equal[::100] = equal[0]
+
+    exact = RealReference.fit(equal, k=K)
+    index = ApproximateIndex(equal, connect(equal, k=K))
+    found = RealReference.fit(equal, k=K, index=index)
+
+    assert index.accuracy.recall >= 0.99
+    np.testing.assert_array_equal(found.of_training.knn_distance[::100], 0)
+    assert np.mean(np.isclose(found.of_training.knn_distance, exact.of_training.knn_distance, rtol=1e-4)) > 0.99
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_features_of_any_size_are_linked(points, factor):
+    sized = points[:2000] * np.float32(factor)
+
+    index = ApproximateIndex(sized, connect(sized, k=K))
+
+    near, _ = index.of_training(K)
+    np.testing.assert_allclose(near.distances, ExactIndex(sized).of_training(K)[0].distances, rtol=1e-4)
+
+
+def test_only_equal_points_have_neighbours_at_distance_nought():
+    equal = np.ones((2000, 8), dtype=np.float32)
+
+    index = ApproximateIndex(equal, connect(equal, k=K))
+    near, radii = index.of_training(K)
+
+    assert not near.distances.any()
+    assert not radii.any()
+    assert (index.accuracy.recall, index.accuracy.rare_recall, index.accuracy.worst) == (1, 1, 0)
 
 
 def test_a_graph_in_a_file_and_features_in_a_file_give_the_same_as_in_memory(points, graph, monkeypatch, tmp_path):

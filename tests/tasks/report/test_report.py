@@ -431,5 +431,5 @@ def test_how_well_neighbours_of_a_large_set_were_found_is_told_and_nothing_where
     assert "99.1 % of the nearest real images are found (98.5 % of those of the rarest tenth)" in html(told)
     assert "too large by 0.12 % on average and 3.1 % at most" in html(told)
     assert json.loads(told["metrics.json"])["neighbours"]["worst"] == 0.031
-    assert "looked up by clusters" not in html(exact)
+    assert "looked up in a graph" not in html(exact)
     assert json.loads(exact["metrics.json"]) == metrics
