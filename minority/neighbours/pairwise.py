@@ -239,7 +239,9 @@ class Pairs(Question):
         self.pairs = np.empty((0, 2), dtype=np.int64)
 
     def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
-        """Collect the pairs of a tile that lie within the radius."""
+        """Collect the pairs of a tile that lie within the radius; most tiles have none."""
+        if float(squared.amin()) > self.radius**2 + float(self.space.slack(rows).max()):
+            return
         inside = self.space.within(rows, columns, squared, self.space.on_device(np.array([self.radius])))
         pairs = np.argwhere(inside.cpu().numpy()) + np.array([rows.start, columns.start])
         self.pairs = np.concatenate([self.pairs, pairs])
