@@ -40,6 +40,7 @@ from minority.selection.stored_networks import (
 from tasks.config.paths import cache_folder
 from tasks.config.renamed import under_former_names
 from tasks.errors import InputError
+from tasks.inputs.mapped_arrays import Arrays, mapped_arrays
 from tasks.inputs.real_data import RealData
 from tasks.inputs.real_features import features_name
 
@@ -63,8 +64,7 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     Raises:
         StoreError: The store cannot be read or written.
     """
-    digest = sha256_hex(canonical_json({"version": _VERSION} | decided_by))[:16]
-    path, log = f"fitted/{what}-{digest}.{suffix}", logging.getLogger(__name__)
+    path, log = f"fitted/{_name(what, decided_by)}.{suffix}", logging.getLogger(__name__)
     keep: Callable[[Store, str, bytes], object] = create_checked
     try:
         return read_checked(store, path)
@@ -78,6 +78,18 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     keep(store, path, content)
     log.info("fitted the %s in %.1f s: %s", what, time.monotonic() - started, store.url(path))
     return read_checked(store, path)  # another process may have been the first
+
+
+def _name(what: str, decided_by: dict[str, Any]) -> str:
+    return f"{what}-{sha256_hex(canonical_json({'version': _VERSION} | decided_by))[:16]}"
+
+
+def _fitted_arrays(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable[[], bytes]) -> Arrays:
+    """The same as arrays by name; where they are large, mapped from this machine's cache."""
+    return mapped_arrays(
+        _name(what, decided_by),
+        lambda: read_arrays(fitted(store, what, decided_by=decided_by, fit=fit, suffix="safetensors")),
+    )
 
 
 def fitted_filter(models: "Models") -> CandidateFilter:
@@ -130,8 +142,8 @@ def _fitted_reference(models: "Models") -> RealReference:
         return array_bytes(reference_arrays(RealReference.fit(models.features, k=k, index=index), index))
 
     decided_by = {"features": features_name(models.extract, models.train_images), "neighbours": k, "search": "HNSW"}
-    data = fitted(models.run.dataset_store, "reference", decided_by=decided_by, fit=fit, suffix="safetensors")
-    return read_reference(read_arrays(data), models.features, folder=folder)
+    arrays = _fitted_arrays(models.run.dataset_store, "reference", decided_by=decided_by, fit=fit)
+    return read_reference(arrays, models.features, folder=folder)
 
 
 def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
@@ -146,8 +158,7 @@ def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
         return array_bytes(index_arrays(index) | {"distances": distances, "nearest": neighbours})
 
     decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True), "search": "HNSW"}
-    data = fitted(models.run.dataset_store, "mirrored", decided_by=decided_by, fit=fit, suffix="safetensors")
-    arrays = read_arrays(data)
+    arrays = _fitted_arrays(models.run.dataset_store, "mirrored", decided_by=decided_by, fit=fit)
     return Mirrored(read_index(arrays, features, folder=folder), (arrays["distances"], arrays["nearest"]))
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from datasets.storage.checked import read_checked
 from minority.neighbours.approximate import ApproximateIndex
-from tasks.inputs import feature_parts, real_features
+from tasks.config.paths import cache_folder
+from tasks.inputs import feature_parts, mapped_arrays, real_features
 from tasks.inputs.feature_parts import FeaturePart, make_features
 from tasks.inputs.workspace import _open_models, _open_workspace, open_models, open_workspace
 
@@ -87,6 +88,44 @@ def test_the_neighbours_of_a_large_set_are_fitted_once(tiny_config, in_parts, mo
 
     assert again.candidate_filter.thresholds == first.candidate_filter.thresholds
     assert {path: read_checked(store, path) for path in store.list("fitted")} == before
+
+
+def test_what_was_fitted_is_mapped_from_the_cache_by_all_processes_of_a_machine(tiny_config, in_parts, monkeypatch):
+    config = tiny_config(**SETTINGS, selection__search="faiss")
+    held = open_workspace(config).candidate_filter
+    _open_models.cache_clear()
+    _open_workspace.cache_clear()
+    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
+    first = open_workspace(config)
+    cached = sorted((cache_folder() / "fitted").iterdir())
+    assert [folder.name.partition("-")[0] for folder in cached] == ["mirrored", "reference"]
+    _open_models.cache_clear()
+    _open_workspace.cache_clear()
+    monkeypatch.setattr("tasks.inputs.fitted.read_arrays", None)  # nothing is read from the store a second time
+
+    again = open_workspace(config).candidate_filter
+
+    assert isinstance(again.reference.radii, np.memmap)
+    assert again.thresholds == held.thresholds
+    images, labels = first.train_images[np.arange(40)] // 2 + 60, first.real.train.labels[:40]
+    one, other = (own.evaluate(first.extract(images), labels, images=images) for own in (held, again))
+    np.testing.assert_array_equal(one.neighbourhood.realism, other.neighbourhood.realism)
+    np.testing.assert_array_equal(one.passed, other.passed)
+    assert sorted((cache_folder() / "fitted").iterdir()) == cached
+
+
+def test_of_two_processes_that_cache_at_once_the_first_wins(in_parts, monkeypatch):
+    made = {"one": np.arange(10, dtype=np.int64)}
+
+    def slowly():
+        mapped_arrays._save(cache_folder() / "fitted" / "twice", {"one": np.arange(10, dtype=np.int64)})
+        return made
+
+    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
+    found = mapped_arrays.mapped_arrays("twice", slowly)
+
+    np.testing.assert_array_equal(found["one"], made["one"])
+    assert [path.name for path in (cache_folder() / "fitted").iterdir()] == ["twice"]
 
 
 def test_too_many_pixels_are_no_features(tiny_config, monkeypatch):
