@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds fashion_mnist/, congress/")
     parser.add_argument("--out", type=Path, default=Path("runs/absent-cells"))
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--only", type=int, nargs="+", help="run these draws, for processes side by side")
     parser.add_argument("--k", type=int, nargs="+", default=[0, 1, 2, 5, 20])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
@@ -39,8 +40,8 @@ def main() -> None:
     if not arguments.report:
         oracle = fit_oracle(source)
         for k in arguments.k:
-            for draw in draws:
-                run(draw, k, oracle, seeds=arguments.seeds)
+            for seed in range(arguments.draws) if arguments.only is None else arguments.only:
+                run(draws[seed], k, oracle, seeds=arguments.seeds)
     print(report(draws, arguments.k, seeds=arguments.seeds))
 
 

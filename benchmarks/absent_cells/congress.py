@@ -1,4 +1,4 @@
-"""Portraits of the US Congress at 24x24: women in photographs without colour are taken out of training.
+"""Portraits of the US Congress at 16x16: women in photographs without colour are taken out of training.
 
 A real attribute. The label is the sex, the attribute whether the photograph has colour (what is black and white, or an
 engraving, is mostly old: clothes, hair and manner differ as well). 95 of 100 portraits are of men. The 131 women
@@ -30,13 +30,13 @@ _COLOURED = 8.0  # mean distance of a pixel from grey, in steps of 255, above wh
 _TEST = {(MEN, COLOUR): 300, (MEN, GREY): 400, (WOMEN, COLOUR): 60, (WOMEN, GREY): 66}
 _VALIDATION = 20  # of every cell
 _BUDGET = ClassifierSettings(
-    steps=400, width=16, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
+    steps=400, width=8, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
 )
 CONGRESS = Construction(
     attribute=("photograph", "colour", "grey"),
     labels=("man", "woman"),
     absent=((WOMEN, GREY),),
-    side=24,
+    side=16,
     steps=1500,
     class_balance=0.5,
     budget=_BUDGET,

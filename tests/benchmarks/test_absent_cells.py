@@ -93,7 +93,7 @@ def test_grey_copies_keep_the_label_and_have_no_colour(congress, tmp_path):
 def test_pixels_come_back_from_where_they_were_put(congress):
     images = congress.every.images[:5]
 
-    assert unshuffled(images).shape == (5, 12, 12, 12)
+    assert unshuffled(images).shape == (5, 8, 8, 12)
     np.testing.assert_array_equal(shuffled(unshuffled(images)), images)
 
 
