@@ -43,7 +43,6 @@ _MOST_IN_VIEW = 4096
 _SAMPLE = 512  # reference points whose neighbours are looked up exactly
 _RECALL = 0.95
 _OVERESTIMATE = 5e-4  # of mean distances
-_LARGEST_16_BITS = 65504.0
 _MORE = 8  # times as many points in view as the first time
 _FEW_MEMBERS = 4096  # members of a label up to which a point is compared with all of them
 _HELD_BYTES = 2**26  # a graph up to this size is held in memory; a larger one is mapped from a file
@@ -75,8 +74,8 @@ class Graph:
 def connect(features: Features, *, k: int, seed: int = 0, folder: Path | None = None) -> Graph:
     """Link the reference points, and find out how many must be kept in view.
 
-    One thread links them, since the order of insertion decides the graph. Meanwhile the points are held once more, in
-    16 bits a feature: for choosing links that is enough, and distances are always those of the features themselves.
+    One thread links them, since the order of insertion decides the graph. Meanwhile faiss holds the points once more,
+    in 32 bits: links of rounded points miss neighbours in tight clusters.
 
     Args:
         features: (N, D), N above 1,000; may be mapped from a file.
@@ -91,15 +90,11 @@ def connect(features: Features, *, k: int, seed: int = 0, folder: Path | None = 
     count, dimensions = features.shape
     rng = np.random.default_rng(seed)
     sample = np.sort(rng.choice(count, size=min(_SAMPLE, count), replace=False))
-    centre = as_float32(features[sample]).mean(axis=0)
-    widest = float(np.abs(as_float32(features[sample]) - centre).max())
-    scale = np.float32(1 / widest if widest > 0 else 1.0)
-    graph = faiss.IndexHNSWSQ(dimensions, faiss.ScalarQuantizer.QT_fp16, _LINKS)
+    graph = faiss.IndexHNSWFlat(dimensions, _LINKS)
     graph.hnsw.efConstruction = _BUILT_WITH
-    graph.is_trained = graph.storage.is_trained = True  # 16-bit numbers have nothing to be trained
     with _one_thread(faiss):
         for _, part in chunks(features):
-            graph.add(np.clip((part - centre) * scale, -_LARGEST_16_BITS, _LARGEST_16_BITS))
+            graph.add(part)
     found = Graph(faiss.serialize_index(graph, faiss.IO_FLAG_SKIP_STORAGE), _FEWEST_IN_VIEW)
     del graph
     return replace(found, in_view=ApproximateIndex(features, found, folder=folder).enough_in_view(sample, k=k))

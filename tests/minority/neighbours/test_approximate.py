@@ -147,6 +147,18 @@ def test_many_equal_points_are_counted_as_found_whichever_of_them_is(points):
     assert np.mean(np.isclose(found.of_training.knn_distance, exact.of_training.knn_distance, rtol=1e-4)) > 0.99
 
 
+def test_neighbours_in_tight_clusters_far_apart_are_found():
+    rng = np.random.default_rng(0)
+    centres = 100 * rng.normal(size=(10, 1, 16))
+    tight = (centres + 1e-3 * rng.normal(size=(10, 300, 16))).reshape(3000, 16).astype(np.float32)
+
+    index = ApproximateIndex(tight, connect(tight, k=K))
+    near, _ = index.of_training(K)
+
+    assert index.accuracy.recall >= 0.99
+    np.testing.assert_allclose(near.distances, ExactIndex(tight).of_training(K)[0].distances, rtol=1e-3)
+
+
 @pytest.mark.parametrize("factor", [1e-12, 1e12])
 def test_features_of_any_size_are_linked(points, factor):
     sized = points[:2000] * np.float32(factor)
