@@ -131,7 +131,7 @@ class Source(Protocol):
         ...
 
     def oracle(self) -> Cells:
-        """Images in which label and attribute are not confounded: classifiers of them measure, and choose nothing."""
+        """Images of all cells, of which classifiers are fitted that measure samples and choose nothing."""
         ...
 
 
@@ -206,7 +206,8 @@ class Draw:
             settings=settings,
             checkpoint=self.folder / f"training-{k}.pt",
         )
-        save_file(unet.state_dict(), weights)
+        save_file(unet.state_dict(), weights.with_suffix(".part"))
+        weights.with_suffix(".part").replace(weights)
         (self.folder / f"training-{k}.pt").unlink()
         return unet
 

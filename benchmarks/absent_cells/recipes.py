@@ -46,7 +46,8 @@ class Trial:
         path = self.draw.folder / f"accepted-{self.k}-{generation}{'' if edited is None else '-edited'}.npy"
         if not path.is_file():
             samples = self.draw.samples(self.k, generation=generation, edited=edited)
-            np.save(path, self.filters.accepts(samples.images, samples.values))
+            np.save(path.with_suffix(".part.npy"), self.filters.accepts(samples.images, samples.values))
+            path.with_suffix(".part.npy").replace(path)
         found: NDArray[np.bool_] = np.load(path, allow_pickle=False)
         return found
 
@@ -158,15 +159,15 @@ def answers(trial: Trial, name: str, *, seed: int, test: Cells, validation: Cell
 def finished(draw: Draw, k: int, *, seeds: int) -> dict[str, dict[str, list[list[float]]]] | None:
     """What was measured of the samples of a draw that is done: generation seed -> shares of each absent cell.
 
-    Shares whose label and attribute are as asked: "oracle" by classifiers of unconfounded images, "accepted" by those
-    of the training images.
+    Shares whose label and attribute are as asked: "oracle" by classifiers of `Source.oracle`, "accepted" by those of
+    the training images.
     """
     path = _done(draw, k, seeds=seeds)
     return json.loads(path.read_bytes()) if path.is_file() else None
 
 
 def fit_oracle(source: Source) -> FactorClassifiers:
-    """Classifiers of images in which nothing is confounded: they measure, and nothing is chosen by them."""
+    """Classifiers of images of all cells, each drawn equally often: they measure, and nothing is chosen by them."""
     images, of = source.oracle(), source.construction
     settings = replace(of.judges, steps=1200)
     return FactorClassifiers.train(
@@ -195,7 +196,9 @@ def run(draw: Draw, k: int, oracle: FactorClassifiers, *, seeds: int) -> None:
         for by, accepted in found.items():
             of_cells = accepted.reshape(len(draw.construction.absent), -1, 2)
             shares[by][str(generation)] = of_cells.mean(axis=1).tolist()
-    _done(draw, k, seeds=seeds).write_text(json.dumps(shares), encoding="utf-8")
+    path = _done(draw, k, seeds=seeds)
+    path.with_suffix(".part").write_text(json.dumps(shares), encoding="utf-8")
+    path.with_suffix(".part").replace(path)
 
 
 def _done(draw: Draw, k: int, *, seeds: int) -> Path:

@@ -50,7 +50,11 @@ def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
                     for name in all_recipes(of)
                 }
             )
-        parts += [_accuracies(of, k, found), _differences(of, k, found), _gate(of, k, found, list(done.values()))]
+        parts += [
+            _accuracies(of, k, found),
+            _differences(of, k, found),
+            _gate(of, k, found, {draw.seed: shares for draw, shares in done.items()}),
+        ]
     return "\n\n".join(parts) or "nothing is finished yet."
 
 
@@ -92,7 +96,7 @@ def _differences(of: Construction, k: int, found: Sequence[Found]) -> str:
     return "\n".join(lines)
 
 
-def _gate(of: Construction, k: int, found: Sequence[Found], facts: Sequence[Shares]) -> str:
+def _gate(of: Construction, k: int, found: Sequence[Found], facts: Mapping[int, Shares]) -> str:
     """Gains in the cells that the gate lets through and in those that it refuses, in every draw."""
     lines = [
         f'k = {k}: the gate, cells of {len(found)} draws. Gain of "synthetic" in the cell itself, in points: mean over '
@@ -100,9 +104,7 @@ def _gate(of: Construction, k: int, found: Sequence[Found], facts: Sequence[Shar
         "| gate | cells | | against the best real recipe | against balanced |",
         "|---|---|---|---|---|",
     ]
-    accepted = [
-        np.mean([np.array(shares) for shares in fact["accepted"].values()], axis=0) for fact in facts
-    ]  # (6, 2) each
+    accepted = [np.mean([np.array(one) for one in fact["accepted"].values()], axis=0) for fact in facts.values()]
     best = [_chosen(draw, real_recipes(of), with_absent=True) for draw in found]
     name = of.attribute[0]
     for title, places in {name: [1], "label": [0], f"{name} and label": [0, 1]}.items():
@@ -113,14 +115,14 @@ def _gate(of: Construction, k: int, found: Sequence[Found], facts: Sequence[Shar
             lines.append(f"| {title} | {verb} | {count} | {gains[0]} | {gains[1]} |")
     heads = [f"{of.labels[label]}, {of.attribute[1 + attribute]}" for label, attribute in of.absent]
     lines += ["", f"| draw | {' | '.join(heads)} |", "|---|" + "---|" * len(of.absent)]
-    for place, (draw, fact) in enumerate(zip(found, facts, strict=True)):
-        truth = np.mean([np.array(shares) for shares in fact["oracle"].values()], axis=0)
+    for place, (draw, seed) in enumerate(zip(found, facts, strict=True)):
+        truth = np.mean([np.array(shares) for shares in facts[seed]["oracle"].values()], axis=0)
         cells = [
             f"{own[1]:.2f} / {own[0]:.2f} ({true[1]:.2f} / {true[0]:.2f}) "
             f"{_mean(draw['synthetic'], [cell]) - _mean(draw[best[place]], [cell]):+.0f}"
             for cell, own, true in zip(of.absent_cells, accepted[place], truth, strict=True)
         ]
-        lines.append(f"| {place} | {' | '.join(cells)} |")
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
     lines += [
         "",
         f"{name.capitalize()} / label accepted by the classifiers of the training images (by the oracle), gain.",

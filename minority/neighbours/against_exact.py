@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features, Float64, Int64, nearest
-from minority.neighbours.widest_balls import chunks
+from minority.neighbours.widest_balls import as_float32, chunks
 
 _ROUNDING = 1e-5  # of a distance in 32 bits, relative
 
@@ -25,7 +25,7 @@ def excess_of(exact: Float64, found: NDArray[np.floating]) -> Float64:
 
 def exact_own(features: Features, sample: Int64, *, k: int) -> tuple[Float64, Int64]:
     """(S, k) distances of some reference points to their nearest others, and (S, k) which those are."""
-    points = np.asarray(features[sample])
+    points = as_float32(features[sample])
     kept = np.full((len(sample), k), np.inf), np.full((len(sample), k), -1, dtype=np.int64)
     for rows, part in chunks(features):
         distances, indices = nearest(points, part, k=min(k + 1, len(part)))

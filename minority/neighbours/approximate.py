@@ -10,18 +10,18 @@ tenth of the reference is looked up once more, with many more points in view, an
 everything.
 
 What can be missed, and which way it errs: a missed neighbour makes distances too large, of the training images and of
-the candidates alike (`Accuracy.overestimate`). Ratios and balls are asked of the nearest `_CANDIDATES` found and of the
-`WIDEST` reference points with the largest radii, which are compared exactly: realism can only come out too small, and
-a smallest ball no smaller than the farthest candidate is exact unless a neighbour was missed.
+the candidates alike (`Accuracy.overestimate`). That is measured on reference points, which are linked to their own
+neighbours; of other points a little more may be missed. Ratios and balls are asked of the nearest `_CANDIDATES` found
+and of the `WIDEST` reference points with the largest radii, which are compared exactly: realism comes out too small
+where a point is missed, and too large by no more than the radii are; a smallest ball no smaller than the farthest
+candidate is exact unless a neighbour was missed.
 
 Shapes: M points, N reference points, D features.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +45,6 @@ _RECALL = 0.95
 _OVERESTIMATE = 5e-4  # of mean distances
 _MORE = 8  # times as many points in view as the first time
 _FEW_MEMBERS = 4096  # members of a label up to which a point is compared with all of them
-_HELD_BYTES = 2**26  # a graph up to this size is held in memory; a larger one is mapped from a file
 
 
 def is_approximate(search: Search, count: int) -> bool:
@@ -71,7 +70,7 @@ class Graph:
     in_view: int
 
 
-def connect(features: Features, *, k: int, seed: int = 0, folder: Path | None = None) -> Graph:
+def connect(features: Features, *, k: int, seed: int = 0) -> Graph:
     """Link the reference points, and find out how many must be kept in view.
 
     One thread links them, since the order of insertion decides the graph. Meanwhile faiss holds the points once more,
@@ -81,7 +80,6 @@ def connect(features: Features, *, k: int, seed: int = 0, folder: Path | None = 
         features: (N, D), N above 1,000; may be mapped from a file.
         k: Neighbours that will be asked for.
         seed: Decides the sample.
-        folder: Where a graph that is too large for memory may lie.
 
     Raises:
         ValueError: faiss is not installed.
@@ -97,7 +95,7 @@ def connect(features: Features, *, k: int, seed: int = 0, folder: Path | None = 
             graph.add(part)
     found = Graph(faiss.serialize_index(graph, faiss.IO_FLAG_SKIP_STORAGE), _FEWEST_IN_VIEW)
     del graph
-    return replace(found, in_view=ApproximateIndex(features, found, folder=folder).enough_in_view(sample, k=k))
+    return replace(found, in_view=ApproximateIndex(features, found).enough_in_view(sample, k=k))
 
 
 class ApproximateIndex:
@@ -105,22 +103,19 @@ class ApproximateIndex:
 
     Args:
         features: (N, D), may be mapped from a file: they are read where they lie.
-        graph: Of these points.
+        graph: Of these points; it may be mapped from a file, too.
         accuracy: As it was measured when `of_training` was asked; that measures it anew.
-        folder: Where a graph that is too large for memory may lie; the system's temporary folder where not given.
 
     Raises:
         ValueError: faiss is not installed, or the graph is of another number of points.
     """
 
-    def __init__(
-        self, features: Features, graph: Graph, *, accuracy: Accuracy | None = None, folder: Path | None = None
-    ) -> None:
+    def __init__(self, features: Features, graph: Graph, *, accuracy: Accuracy | None = None) -> None:
         self.features, self.graph = features, graph
         self.accuracy = accuracy or Accuracy()
         self._faiss = _faiss()
         self._points = as_float32(features)  # the features themselves where they are of 32 bits, else a copy
-        self._linked = self._opened(folder)
+        self._linked = self._opened()
         if (self._linked.ntotal, self._linked.d) != self._points.shape:
             raise ValueError(
                 f"the graph is of {self._linked.ntotal} points of {self._linked.d} features, got {features.shape}."
@@ -132,7 +127,7 @@ class ApproximateIndex:
     def of_training(self, k: int) -> tuple[Surroundings, Float64]:
         """See `Index`."""
         count = len(self.features)
-        candidates = np.empty((count, min(_CANDIDATES, count - 1)), dtype=np.int32)
+        candidates = np.empty((count, min(max(k, _CANDIDATES), count - 1)), dtype=np.int32)
         gaps = np.empty(candidates.shape, dtype=np.float32)
         for rows, part in chunks(self.features):
             gaps[rows], candidates[rows] = self._others(part, np.arange(rows.start, rows.stop), candidates.shape[1])
@@ -218,7 +213,9 @@ class ApproximateIndex:
         """How well the neighbours of the reference were found, on some of all and some of the sparse ones."""
         rng, k = np.random.default_rng(0), near.indices.shape[1]
         recalls, excess, every = [], [], np.arange(len(self.features))
-        for positions in (every, sparse if len(sparse) else every):  # equal points have no sparse ones among them
+        if len(sparse) == 0:  # equal points have no sparse ones among them
+            sparse = every
+        for positions in (every, sparse):
             sample = np.sort(rng.choice(positions, size=min(_SAMPLE, len(positions)), replace=False))
             exact = exact_own(self.features, sample, k=k)[0]
             recalls.append(recall_of(exact, near.distances[sample]))
@@ -265,18 +262,10 @@ class ApproximateIndex:
         is_self[~is_self.any(axis=1), -1] = True  # among many copies: leave out the last
         return gaps[~is_self].reshape(-1, k), indices[~is_self].reshape(-1, k)
 
-    def _opened(self, folder: Path | None) -> Any:
-        """The graph, in memory or mapped from a file.
-
-        The file has no name any more once it is mapped: its space is free when the process ends, however it ends.
-        """
+    def _opened(self) -> Any:
+        """The graph as faiss sees it: where it lies, without a copy."""
         links = self.graph.links
-        if links.nbytes <= _HELD_BYTES:
-            return self._faiss.deserialize_index(links)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="neighbours-") as files:
-            path = Path(files, "graph")
-            links.tofile(path)
-            return self._faiss.read_index(str(path), self._faiss.IO_FLAG_MMAP_IFC)
+        return self._faiss.read_index(self._faiss.ZeroCopyIOReader(self._faiss.swig_ptr(links), links.nbytes))
 
     def _flat(self) -> Any:
         """The points as faiss sees them: where they lie, without a copy."""

@@ -4,7 +4,6 @@ Shapes: N reference images, D features.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,24 +29,21 @@ def index_arrays(index: ApproximateIndex) -> Arrays:
     }
 
 
-def read_index(
-    arrays: Mapping[str, NDArray[Any]], features: Features, *, folder: Path | None = None
-) -> ApproximateIndex:
+def read_index(arrays: Mapping[str, NDArray[Any]], features: Features) -> ApproximateIndex:
     """What `index_arrays` was given.
 
     Args:
         arrays: By name.
         features: (N, D) that it was made of.
-        folder: Where a graph that is too large for memory may lie.
 
     Raises:
         KeyError: An array is missing.
-        ValueError: The arrays are of other features, or faiss is not installed.
+        ValueError: The arrays are of features of another shape, or faiss is not installed.
     """
     in_view, sample = (int(value) for value in arrays["counts"])
     recall, rare_recall, overestimate, worst = (float(value) for value in arrays["accuracy"])
     accuracy = Accuracy(recall=recall, rare_recall=rare_recall, overestimate=overestimate, worst=worst, sample=sample)
-    return ApproximateIndex(features, Graph(arrays["links"], in_view), accuracy=accuracy, folder=folder)
+    return ApproximateIndex(features, Graph(arrays["links"], in_view), accuracy=accuracy)
 
 
 def reference_arrays(reference: RealReference, index: ApproximateIndex) -> Arrays:
@@ -57,19 +53,16 @@ def reference_arrays(reference: RealReference, index: ApproximateIndex) -> Array
     return arrays | index_arrays(index)
 
 
-def read_reference(
-    arrays: Mapping[str, NDArray[Any]], features: Features, *, folder: Path | None = None
-) -> RealReference:
+def read_reference(arrays: Mapping[str, NDArray[Any]], features: Features) -> RealReference:
     """What `reference_arrays` was given.
 
     Args:
         arrays: By name.
         features: (N, D) that it was fitted on.
-        folder: Where a graph that is too large for memory may lie.
 
     Raises:
         KeyError: An array is missing.
-        ValueError: The arrays are of other features, or faiss is not installed.
+        ValueError: The arrays are of features of another shape, or faiss is not installed.
     """
     return RealReference(
         features=features,
@@ -77,5 +70,5 @@ def read_reference(
         of_training=Neighbourhood(**{name: arrays[f"{_OF_TRAINING}{name}"] for name in Neighbourhood._fields}),
         radii=arrays["radii"],
         reachability=arrays["reachability"],
-        index=read_index(arrays, features, folder=folder),
+        index=read_index(arrays, features),
     )

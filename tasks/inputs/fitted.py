@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +32,9 @@ from minority.selection.stored_networks import (
     array_bytes,
     discriminator_bytes,
     labeller_bytes,
-    read_arrays,
     read_discriminator,
     read_labeller,
 )
-from tasks.config.paths import cache_folder
 from tasks.config.renamed import under_former_names
 from tasks.errors import InputError
 from tasks.inputs.mapped_arrays import Arrays, mapped_arrays
@@ -64,7 +61,8 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     Raises:
         StoreError: The store cannot be read or written.
     """
-    path, log = f"fitted/{_name(what, decided_by)}.{suffix}", logging.getLogger(__name__)
+    digest = sha256_hex(canonical_json({"version": _VERSION} | decided_by))[:16]
+    path, log = f"fitted/{what}-{digest}.{suffix}", logging.getLogger(__name__)
     keep: Callable[[Store, str, bytes], object] = create_checked
     try:
         return read_checked(store, path)
@@ -80,16 +78,10 @@ def fitted(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable
     return read_checked(store, path)  # another process may have been the first
 
 
-def _name(what: str, decided_by: dict[str, Any]) -> str:
-    return f"{what}-{sha256_hex(canonical_json({'version': _VERSION} | decided_by))[:16]}"
-
-
 def _fitted_arrays(store: Store, what: str, *, decided_by: dict[str, Any], fit: Callable[[], bytes]) -> Arrays:
     """The same as arrays by name; where they are large, mapped from this machine's cache."""
-    return mapped_arrays(
-        _name(what, decided_by),
-        lambda: read_arrays(fitted(store, what, decided_by=decided_by, fit=fit, suffix="safetensors")),
-    )
+    data = fitted(store, what, decided_by=decided_by, fit=fit, suffix="safetensors")
+    return mapped_arrays(f"{what}-{sha256_hex(data)[:32]}", data)
 
 
 def fitted_filter(models: "Models") -> CandidateFilter:
@@ -135,37 +127,31 @@ def fitted_filter(models: "Models") -> CandidateFilter:
 
 def _fitted_reference(models: "Models") -> RealReference:
     """The training images among one another, looked up in a graph."""
-    k, folder = models.config.selection.neighbours, _index_folder()
+    k = models.config.selection.neighbours
 
     def fit() -> bytes:
-        index = ApproximateIndex(models.features, connect(models.features, k=k, folder=folder), folder=folder)
+        index = ApproximateIndex(models.features, connect(models.features, k=k))
         return array_bytes(reference_arrays(RealReference.fit(models.features, k=k, index=index), index))
 
     decided_by = {"features": features_name(models.extract, models.train_images), "neighbours": k, "search": "HNSW"}
     arrays = _fitted_arrays(models.run.dataset_store, "reference", decided_by=decided_by, fit=fit)
-    return read_reference(arrays, models.features, folder=folder)
+    return read_reference(arrays, models.features)
 
 
 def _fitted_mirrored(models: "Models", reference: RealReference) -> Mirrored:
     """The mirrored training images, looked up as the training images are."""
     if not isinstance(reference.index, ApproximateIndex):
         return Mirrored.fit(models.mirrored_features, reference)
-    features, folder = models.mirrored_features, _index_folder()
+    features = models.mirrored_features
 
     def fit() -> bytes:
-        index = ApproximateIndex(features, connect(features, k=1, folder=folder), folder=folder)
+        index = ApproximateIndex(features, connect(features, k=1))
         distances, neighbours = Mirrored.fit(features, reference, index=index).of_training
         return array_bytes(index_arrays(index) | {"distances": distances, "nearest": neighbours})
 
     decided_by = {"features": features_name(models.extract, models.train_images, mirrored=True), "search": "HNSW"}
     arrays = _fitted_arrays(models.run.dataset_store, "mirrored", decided_by=decided_by, fit=fit)
-    return Mirrored(read_index(arrays, features, folder=folder), (arrays["distances"], arrays["nearest"]))
-
-
-def _index_folder() -> Path:
-    folder = cache_folder() / "neighbours"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Mirrored(read_index(arrays, features), (arrays["distances"], arrays["nearest"]))
 
 
 def fitted_labeller(

@@ -33,8 +33,10 @@ def data(tmp_path_factory):
                 content, name = io.BytesIO(), f"{len(rows):06d}.jpg"
                 picture.save(content, "PNG")
                 archive.writestr(name, content.getvalue())
-                rows.append({"file": name, "sex": sex, "chroma_derived": 20.0 if attribute == COLOUR else 0.0})
-        rows.append({"file": "000000.jpg", "sex": None, "chroma_derived": 0.0})
+                chroma = 20.0 if attribute == COLOUR else 0.0
+                rows.append({"file": name, "sex": sex, "chroma_derived": chroma, "last_congress_start_year": 1990})
+        sepia, unknown = dict(rows[0], last_congress_start_year=1890), dict(rows[0], sex=None)
+        rows += [sepia, unknown]
     pd.DataFrame(rows).to_parquet(folder / "labels.parquet")
     return folder.parent
 
@@ -53,7 +55,7 @@ def test_nobody_is_on_two_sides_and_the_absent_cell_is_in_no_training(congress, 
 
     parts = [draw.train(0), draw.validation(), draw.test(), draw.ceiling()]
     every = [person for part in parts for person in people(part)]
-    assert len(set(every)) == len(every) == sum(COUNTS.values())
+    assert len(set(every)) == len(every) == sum(COUNTS.values()) - 20  # of the absent cell, for k above 0
     assert not draw.construction.is_absent(draw.train(0).cell).any()
     assert np.bincount(draw.test().cell).tolist() == [300, 400, 60, 66]
     assert np.bincount(draw.validation().cell).tolist() == [20, 20, 20, 20]
@@ -67,7 +69,9 @@ def test_k_images_of_the_absent_cell_come_from_neither_test_nor_validation(congr
 
     shown = train.subset(draw.construction.is_absent(train.cell))
     assert len(shown.labels) == 5
-    assert not set(people(shown)) & set(people(draw.test()) + people(draw.validation()))
+    assert not set(people(shown)) & set(people(draw.test()) + people(draw.validation()) + people(draw.ceiling()))
+    with pytest.raises(ValueError, match=r"20 women without colour for training, k = 21 is more"):
+        draw.train(21)
     assert people(train.subset(~draw.construction.is_absent(train.cell))) == people(draw.train(0))
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from minority.neighbours import approximate, widest_balls
-from minority.neighbours.approximate import ApproximateIndex, connect
+from minority.neighbours.approximate import ApproximateIndex, Graph, connect
 from minority.neighbours.index import ExactIndex
 from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import read_reference, reference_arrays
@@ -180,19 +180,39 @@ def test_only_equal_points_have_neighbours_at_distance_nought():
     assert (index.accuracy.recall, index.accuracy.rare_recall, index.accuracy.worst) == (1, 1, 0)
 
 
-def test_a_graph_in_a_file_and_features_in_a_file_give_the_same_as_in_memory(points, graph, monkeypatch, tmp_path):
+def test_a_graph_and_features_in_files_give_the_same_as_in_memory(points, graph, monkeypatch, tmp_path):
     held = ApproximateIndex(points, graph)
     np.save(tmp_path / "features.npy", points)
-    monkeypatch.setattr(approximate, "_HELD_BYTES", 0)
+    np.save(tmp_path / "links.npy", graph.links)
     monkeypatch.setattr(widest_balls, "_CHUNK", 1000)
+    features, links = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("features", "links"))
 
-    mapped = ApproximateIndex(np.load(tmp_path / "features.npy", mmap_mode="r"), graph, folder=tmp_path)
+    mapped = ApproximateIndex(features, Graph(links, graph.in_view))
 
-    assert [path.name for path in tmp_path.iterdir()] == ["features.npy"]  # the graph's file goes with the process
     for a, b in zip(held.nearest(points[:300]), mapped.nearest(points[:300]), strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(held.of_training(K)[0], mapped.of_training(K)[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_features_of_other_kinds_of_numbers_are_taken_as_32_bits(points, dtype):
+    other = (points[:1500] / 100).astype(dtype)
+
+    index = ApproximateIndex(other, connect(other, k=K))
+
+    exact = ExactIndex(other.astype(np.float32)).of_training(K)[0]
+    np.testing.assert_allclose(index.of_training(K)[0].distances, exact.distances, rtol=1e-4)
+
+
+def test_more_neighbours_than_ratios_are_asked_of_are_found(points, graph):
+    index = ApproximateIndex(points, graph)
+
+    near, radii = index.of_training(40)
+
+    exact = ExactIndex(points).of_training(40)[0]
+    assert np.mean(np.isclose(near.distances, exact.distances, rtol=1e-4)) > 0.95
+    np.testing.assert_array_equal(radii, near.distances[:, -1])
 
 
 def test_a_stored_reference_evaluates_as_the_fitted_one(points, both):

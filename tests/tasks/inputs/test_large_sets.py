@@ -5,6 +5,7 @@ import pytest
 
 from datasets.storage.checked import read_checked
 from minority.neighbours.approximate import ApproximateIndex
+from minority.selection.stored_networks import array_bytes, read_arrays
 from tasks.config.paths import cache_folder
 from tasks.inputs import feature_parts, mapped_arrays, real_features
 from tasks.inputs.feature_parts import FeaturePart, make_features
@@ -101,7 +102,7 @@ def test_what_was_fitted_is_mapped_from_the_cache_by_all_processes_of_a_machine(
     assert [folder.name.partition("-")[0] for folder in cached] == ["mirrored", "reference"]
     _open_models.cache_clear()
     _open_workspace.cache_clear()
-    monkeypatch.setattr("tasks.inputs.fitted.read_arrays", None)  # nothing is read from the store a second time
+    monkeypatch.setattr(mapped_arrays, "_save", None)  # nothing is written a second time
 
     again = open_workspace(config).candidate_filter
 
@@ -114,18 +115,51 @@ def test_what_was_fitted_is_mapped_from_the_cache_by_all_processes_of_a_machine(
     assert sorted((cache_folder() / "fitted").iterdir()) == cached
 
 
+def test_a_full_cache_does_not_keep_what_was_fitted_from_an_empty_store(tiny_config, in_parts, monkeypatch, tmp_path):
+    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
+    open_workspace(tiny_config(**SETTINGS, selection__search="faiss"))
+
+    other = open_workspace(tiny_config(**SETTINGS, selection__search="faiss", store=str(tmp_path / "other")))
+
+    names = {path.partition("/")[2].partition("-")[0] for path in other.run.dataset_store.list("fitted")}
+    assert names >= {"reference", "mirrored"}
+
+
+def test_a_cached_array_that_was_cut_short_is_written_again(in_parts, monkeypatch, caplog):
+    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
+    made = {"one": np.arange(10, dtype=np.int64), "other": np.ones(3, dtype=np.float32)}
+    mapped_arrays.mapped_arrays("made", array_bytes(made))
+    (cut,) = (cache_folder() / "fitted" / "made").glob("one.npy")
+    cut.write_bytes(cut.read_bytes()[:-8])
+
+    found = mapped_arrays.mapped_arrays("made", array_bytes(made))
+
+    np.testing.assert_array_equal(found["one"], made["one"])
+    assert "is damaged and written again" in caplog.text
+
+
 def test_of_two_processes_that_cache_at_once_the_first_wins(in_parts, monkeypatch):
+    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
     made = {"one": np.arange(10, dtype=np.int64)}
 
-    def slowly():
-        mapped_arrays._save(cache_folder() / "fitted" / "twice", {"one": np.arange(10, dtype=np.int64)})
-        return made
+    def slowly(data):
+        mapped_arrays._save(cache_folder() / "fitted" / "twice", made)
+        return read_arrays(data)
 
-    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
-    found = mapped_arrays.mapped_arrays("twice", slowly)
+    monkeypatch.setattr(mapped_arrays, "read_arrays", slowly)
+    found = mapped_arrays.mapped_arrays("twice", array_bytes(made))
 
     np.testing.assert_array_equal(found["one"], made["one"])
     assert [path.name for path in (cache_folder() / "fitted").iterdir()] == ["twice"]
+
+
+def test_a_cache_that_cannot_be_written_is_told(in_parts, monkeypatch, tmp_path):
+    monkeypatch.setattr(mapped_arrays, "HELD_BYTES", 0)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "fitted").write_text("a file where the folder should be")
+
+    with pytest.raises(OSError, match="fitted"):
+        mapped_arrays.mapped_arrays("made", array_bytes({"one": np.arange(3)}))
 
 
 def test_too_many_pixels_are_no_features(tiny_config, monkeypatch):
