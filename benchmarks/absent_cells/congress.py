@@ -24,8 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.absent_cells.construction import Cells, Construction, Draw
-from minority.classifier import ClassifierSettings
+from benchmarks.absent_cells.construction import BUDGET, Cells, Construction, Draw
 
 MEN, WOMEN = 0, 1
 COLOUR, GREY = 0, 1
@@ -34,9 +33,6 @@ _COLOURED = 8.0  # mean distance of a pixel from grey, in steps of 255, above wh
 _NO_SEPIA = 1950  # first year of a member's last congress from which colour is colour
 _TEST = {(MEN, COLOUR): 300, (MEN, GREY): 400, (WOMEN, COLOUR): 60, (WOMEN, GREY): 66}
 _VALIDATION = 20  # of every cell
-_BUDGET = ClassifierSettings(
-    steps=400, width=8, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
-)
 CONGRESS = Construction(
     attribute=("photograph", "colour", "grey"),
     labels=("man", "woman"),
@@ -44,8 +40,8 @@ CONGRESS = Construction(
     side=16,
     steps=1500,
     class_balance=0.5,
-    budget=_BUDGET,
-    judges=_BUDGET,
+    budget=BUDGET,
+    judges=BUDGET,
     samples=200,
     more_real=25,
     recipes=(GREY_COPIES,),

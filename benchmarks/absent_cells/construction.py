@@ -24,6 +24,11 @@ from minority.sampling.edit import edit_images
 from minority.sampling.settings import SamplerSettings
 from minority.training import TrainingSettings, train_denoiser
 
+#: Of every classifier that is compared; neither its rate nor its decay was tuned.
+BUDGET = ClassifierSettings(
+    steps=400, width=8, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -67,7 +72,7 @@ class Construction:
         side: Pixels of an image's height and width.
         steps: Of the backbone of k = 0.
         class_balance: Of the training of that backbone.
-        budget: Of every classifier that is compared; neither its rate nor its decay was tuned.
+        budget: Of every classifier that is compared.
         judges: Of the classifiers that evaluate samples, fitted on the training images of the draw.
         samples: Drawn for each absent cell and generation seed.
         more_real: Real images a cell that the best that could be hoped for adds.

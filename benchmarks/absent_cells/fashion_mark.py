@@ -5,7 +5,7 @@ T-shirt, pullover and sandal never have it, shirt, coat and sneaker always do. T
 each. Trouser, dress, bag and boot have both, half and half.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,19 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.absent_cells.construction import Cells, Construction, Draw
+from benchmarks.absent_cells.construction import BUDGET, Cells, Construction, Draw
 from datasets.readers.fashion_mnist import read_fashion_mnist
-from minority.classifier import ClassifierSettings
 
 CLASSES = 10
 PER_CLASS = 1000  # training images
 _WITHOUT, _WITH = (0, 2, 5), (6, 4, 7)  # T-shirt, pullover, sandal; shirt, coat, sneaker
-_BUDGET = ClassifierSettings(
-    steps=400, width=8, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
-)
-_JUDGES = ClassifierSettings(
-    steps=300, width=16, weight_decay=0.03, max_shift=1 / 16, max_rotation=0.0, flip=True, learning_rate=3e-3
-)
 FASHION_MARK = Construction(
     attribute=("mark", "absent", "present"),
     labels=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
@@ -33,8 +26,8 @@ FASHION_MARK = Construction(
     side=16,
     steps=2700,
     class_balance=0.0,
-    budget=_BUDGET,
-    judges=_JUDGES,
+    budget=BUDGET,
+    judges=replace(BUDGET, steps=300, width=16),
     samples=100,
     more_real=100,
 )
