@@ -1,8 +1,12 @@
-"""A real S3 endpoint in this process, and a real HTTP proxy before it that answers some requests with errors."""
+"""A real S3 endpoint in this process, and a real HTTP proxy before it that answers some requests with errors.
+
+S3 checks a write's condition (If-Match, If-None-Match) and writes in one step. Moto checks first and writes later, and
+lets another request in between; so the proxy hands it one write at a time.
+"""
 
 import http.client
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -21,6 +25,7 @@ class FaultyProxy:
         self.requests = []
         self.faults = 0
         self.lock = threading.Lock()
+        self.one_write_at_a_time = threading.Lock()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,7 +52,9 @@ class FaultyProxy:
             fault = self.fault(request.command, request.path)
             self.faults += fault is not None
         if fault is None or fault[1]:
-            status, headers, content = self.forward(request, body)
+            reads = request.command in {"GET", "HEAD"}
+            with nullcontext() if reads else self.one_write_at_a_time:
+                status, headers, content = self.forward(request, body)
         if fault is not None:
             status, headers = fault[0], {"Content-Type": "application/xml"}
             code, message = ERRORS[status]
