@@ -185,7 +185,7 @@ def _build_filter(count: int, dimensions: int, work: Path) -> Callable[[], objec
 
 def _choose(count: int, dimensions: int, work: Path) -> Callable[[], object]:
     from minority.selection.choice import Spread, choose
-    from minority.selection.diversity import look_alikes
+    from minority.selection.look_alikes import look_alikes
 
     made, rng = count // 10, np.random.default_rng(0)
     rows = {name: rng.random(made) < share for name, share in (("rare", 0.4), ("valid", 0.6), ("new", 0.9))}

@@ -220,33 +220,6 @@ class Reached(Question):
         self.reached[columns] |= inside.any(dim=0).cpu().numpy()
 
 
-class Pairs(Question):
-    """All pairs that are no farther apart than a radius, point by point.
-
-    Args:
-        radius: >= 0.
-
-    Attributes:
-        pairs: (P, 2) int64: point and reference point.
-    """
-
-    def __init__(self, radius: float) -> None:
-        self.radius = radius
-
-    def begin(self, space: Space, *, leave_out_self: bool) -> None:
-        """Make room for the answers."""
-        super().begin(space, leave_out_self=leave_out_self)
-        self.pairs = np.empty((0, 2), dtype=np.int64)
-
-    def tile(self, rows: slice, columns: slice, squared: Tensor) -> None:
-        """Collect the pairs of a tile that lie within the radius; most tiles have none."""
-        if float(squared.amin()) > self.radius**2 + float(self.space.slack(rows).max()):
-            return
-        inside = self.space.within(rows, columns, squared, self.space.on_device(np.array([self.radius])))
-        pairs = np.argwhere(inside.cpu().numpy()) + np.array([rows.start, columns.start])
-        self.pairs = np.concatenate([self.pairs, pairs])
-
-
 def in_balls(points: Features, centres: Features, radii: Float64, *, device: torch.device | str = "cpu") -> Balls:
     """Which points lie in which balls: `Balls` alone."""
     question = Balls(radii)
@@ -285,7 +258,6 @@ __all__ = [
     "Int64",
     "LargestRatio",
     "Nearest",
-    "Pairs",
     "Question",
     "Reached",
     "ask",

@@ -105,11 +105,9 @@ def _choose_spread(
     turns = np.stack([stages, spread.rounds], axis=1)
     for turn in np.unique(turns[members], axis=0):
         of_turn = members[(turns[members] == turn).all(axis=1)]
-        for i in of_turn[k_centre(spread.features[of_turn], quota - len(kept), kept=spread.features[kept])].tolist():
-            # Farthest first: from the first look-alike on, all others resemble a kept one as well.
-            if kept and _gaps(np.array([i]), kept, spread.features)[0] <= spread.spacing:
-                break
-            kept.append(i)
+        # Farthest first: from the first look-alike on, all others resemble a kept one as well.
+        features, before = spread.features[of_turn], spread.features[kept]
+        kept += of_turn[k_centre(features, quota - len(kept), kept=before, spacing=spread.spacing)].tolist()
         rest = np.setdiff1d(of_turn, kept)
         if kept and len(rest):
             alike += rest[_gaps(rest, kept, spread.features) <= spread.spacing].tolist()

@@ -6,13 +6,13 @@ Shapes: M candidates, N samples that are kept already, D features.
 import numpy as np
 from numpy.typing import NDArray
 
-from minority.neighbours.pairwise import Features, Pairs, ask, nearest
+from minority.neighbours.pairwise import Features, nearest
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 
-def k_centre(features: Features, count: int, *, kept: Features | None = None) -> Int64:
+def k_centre(features: Features, count: int, *, kept: Features | None = None, spacing: float | None = None) -> Int64:
     """Farthest-first choice: each next one is the farthest from everything kept so far (Gonzalez 1985).
 
     The largest distance of a candidate to its nearest kept one is at most twice the best that any choice of that size
@@ -22,45 +22,36 @@ def k_centre(features: Features, count: int, *, kept: Features | None = None) ->
         features: (M, D) of the candidates.
         count: How many to choose; at most M are.
         kept: (N, D) of what is kept already; without any, the candidate farthest from the mean goes first.
+        spacing: The choice ends where the farthest candidate is this near to a kept one, or nearer; None: never.
 
     Returns:
-        (min(count, M),) indices in the order of choice.
+        (min(count, M),) indices in the order of choice, or fewer where the choice ended.
 
     Example:
         >>> k_centre(np.array([[0.0], [0.1], [5.0], [9.0]]), 2).tolist()
         [3, 0]
     """
     points = np.asarray(features, dtype=np.float64)
+    chosen: list[int] = []
     if kept is not None and len(kept):
         gap = nearest(points, np.asarray(kept, dtype=np.float64), k=1)[0][:, 0]
-    else:
-        gap = np.linalg.norm(points - points.mean(axis=0), axis=1) if len(points) else np.empty(0)
-    chosen: list[int] = []
-    for count_chosen in range(min(count, len(points))):
-        if count_chosen:
-            to_last = np.linalg.norm(points - points[chosen[-1]], axis=1)
-            gap = to_last if count_chosen == 1 and (kept is None or not len(kept)) else np.minimum(gap, to_last)
-        gap[chosen] = -1.0
-        chosen.append(int(np.argmax(gap)))
+    elif len(points) and count > 0:
+        chosen = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
+        gap = _gaps(points, chosen[0], np.full(len(points), np.inf))
+    while len(chosen) < min(count, len(points)):
+        farthest = int(np.argmax(gap))
+        if spacing is not None and gap[farthest] <= spacing:
+            break
+        chosen.append(farthest)
+        gap = _gaps(points, farthest, gap)
     return np.array(chosen, dtype=np.int64)
 
 
-def look_alikes(features: Features, *, radius: float) -> Int64:
-    """Groups of near-duplicates: images linked by chains of distances up to `radius`.
-
-    Args:
-        features: (M, D).
-        radius: >= 0.
-
-    Returns:
-        (M,) the index of the first member of each image's group; its own index where it is alone.
-    """
-    group = np.arange(len(features))
-    near = Pairs(radius)
-    ask(features, features, near)
-    for i, j in near.pairs.tolist():
-        _join(group, i, j)
-    return np.array([_root(group, i) for i in range(len(group))], dtype=np.int64)
+def _gaps(points: Float64, chosen: int, gap: Float64) -> Float64:
+    """(M,) distances to the nearest chosen one, after one more is chosen; -1 for the chosen ones."""
+    gap = np.minimum(gap, np.linalg.norm(points - points[chosen], axis=1))
+    gap[chosen] = -1.0
+    return gap
 
 
 def mean_nearest_distance(features: Features) -> float:
@@ -90,15 +81,3 @@ def projected(features: Features, *, dimensions: int = 32, seed: int = 0) -> NDA
     ):  # row by row, so that a random projection depends on its image alone, to the last bit
         short[i] = np.asarray(row, dtype=np.float64) @ matrix
     return short
-
-
-def _root(group: Int64, i: int) -> int:
-    while group[i] != i:
-        group[i] = group[group[i]]
-        i = int(group[i])
-    return i
-
-
-def _join(group: Int64, i: int, j: int) -> None:
-    first, second = sorted((_root(group, i), _root(group, j)))
-    group[second] = first

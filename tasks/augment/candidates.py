@@ -12,7 +12,7 @@ from datasets.runs.tables import replace_column
 from datasets.runs.units import read_unit_rows
 from datasets.storage.store import Store
 from minority.selection.choice import Reviewed, Spread, choose
-from minority.selection.diversity import look_alikes
+from minority.selection.look_alikes import look_alikes
 from minority.selection.policy import Policy, asked_columns, passed
 from tasks.augment.decisions import Decisions
 from tasks.augment.group_gate import GATE_COLUMNS, REFUSED_GROUP, GroupGate, gates_of

@@ -11,7 +11,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from minority.evaluation import metrics
 from minority.evaluation.set_report import report_set
 from minority.neighbours import pairwise, tiles
-from minority.neighbours.pairwise import Balls, LargestRatio, Nearest, Pairs, Reached, ask, in_balls, nearest
+from minority.neighbours.pairwise import Balls, LargestRatio, Nearest, Reached, ask, in_balls, nearest
 from minority.neighbours.reference import RealReference
 
 RTOL = 1e-6
@@ -161,9 +161,9 @@ def test_several_questions_have_in_one_pass_the_answers_that_each_has_alone(sets
     real, evaluated = sets
     distances, radii = plain_distances(evaluated, real), np.linspace(0.0, 2.0, len(evaluated))
     own = plain_radii(real, 3)
-    near, ratio, balls, reached, pairs = Nearest(3), LargestRatio(own), Balls(own), Reached(radii), Pairs(1.0)
+    near, ratio, balls, reached = Nearest(3), LargestRatio(own), Balls(own), Reached(radii)
 
-    ask(evaluated, real, near, ratio, balls, reached, pairs)
+    ask(evaluated, real, near, ratio, balls, reached)
 
     alone = LargestRatio(own)
     ask(evaluated, real, alone)
@@ -171,7 +171,6 @@ def test_several_questions_have_in_one_pass_the_answers_that_each_has_alone(sets
     np.testing.assert_array_equal(near.distances, nearest(evaluated, real, k=3)[0])
     np.testing.assert_array_equal(balls.smallest, in_balls(evaluated, real, own).smallest)
     np.testing.assert_array_equal(reached.reached, (distances <= radii[:, None]).any(axis=0))
-    assert {tuple(pair) for pair in pairs.pairs.tolist()} == set(map(tuple, np.argwhere(distances <= 1.0).tolist()))
 
 
 def test_an_images_own_ball_does_not_make_it_common(small_tiles):

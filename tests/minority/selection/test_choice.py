@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minority.selection.choice import KEPT, LOOK_ALIKE, QUOTA_FULL, REFUSED, Reviewed, Spread, choose
-from minority.selection.diversity import k_centre, look_alikes, mean_nearest_distance, projected
+from minority.selection.diversity import k_centre, mean_nearest_distance, projected
 from minority.selection.quantiles import lower_limit, quantile_among
 
 
@@ -60,6 +60,15 @@ def test_a_quota_is_filled_with_different_ones_first():
     assert kept[4]
     assert kept[:3].sum() == 1
     assert reasons.count(QUOTA_FULL) == 2
+
+
+def test_a_choice_ends_at_the_first_that_lies_as_near_as_the_spacing():
+    line = np.array([[0.0], [1.0], [10.0], [5.0]])
+
+    assert k_centre(line, 4, spacing=1.0).tolist() == [2, 0, 3]
+    assert k_centre(line, 4, spacing=0.5).tolist() == [2, 0, 3, 1]
+    assert k_centre(line, 4, kept=np.array([[0.5]]), spacing=4.5).tolist() == [2]
+    assert k_centre(np.zeros((3, 1)), 3, spacing=0.0).tolist() == [0]
 
 
 def test_look_alikes_are_refused_even_where_the_quota_has_room():
@@ -150,12 +159,6 @@ def test_later_rounds_change_nothing_that_earlier_ones_kept(seed, early, quota):
 
     assert whole[:early].tolist() == part.tolist()
     assert all(whole[labels == label].sum() <= quota for label in (0, 1))
-
-
-def test_look_alikes_are_linked_in_chains():
-    line = np.array([[0.0], [5.0], [0.4], [0.8], [5.1], [9.0]])
-
-    assert look_alikes(line, radius=0.5).tolist() == [0, 1, 0, 0, 1, 5]
 
 
 def test_a_set_that_repeats_itself_has_small_gaps():
