@@ -53,7 +53,7 @@ def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
         parts += [
             _accuracies(of, k, found),
             _differences(of, k, found),
-            _gate(of, k, found, {draw.seed: shares for draw, shares in done.items()}),
+            gate_table(of, k, found, {draw.seed: shares for draw, shares in done.items()}),
         ]
     return "\n\n".join(parts) or "nothing is finished yet."
 
@@ -96,7 +96,7 @@ def _differences(of: Construction, k: int, found: Sequence[Found]) -> str:
     return "\n".join(lines)
 
 
-def _gate(of: Construction, k: int, found: Sequence[Found], facts: Mapping[int, Shares]) -> str:
+def gate_table(of: Construction, k: int, found: Sequence[Found], facts: Mapping[int, Shares]) -> str:
     """Gains in the cells that the gate lets through and in those that it refuses, in every draw."""
     lines = [
         f'k = {k}: the gate, cells of {len(found)} draws. Gain of "synthetic" in the cell itself, in points: mean over '

@@ -1,6 +1,7 @@
 """The study of absent cells: what is in no training is in none, and nobody is on two sides."""
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 
 from benchmarks.absent_cells.congress import COLOUR, GREY, GREY_COPIES, MEN, WOMEN, Congress, with_grey_copies
 from benchmarks.absent_cells.construction import shuffled, unshuffled
-from benchmarks.absent_cells.recipes import all_recipes, finished, fit_oracle, real_recipes, run
-from benchmarks.absent_cells.tables import report
+from benchmarks.absent_cells.fashion_mark import FASHION_MARK, PER_CLASS, FashionMark
+from benchmarks.absent_cells.recipes import Answers, all_recipes, finished, fit_oracle, real_recipes, run
+from benchmarks.absent_cells.tables import gate_table, report
 from minority.classifier import ClassifierSettings
 
 COUNTS = {("male", COLOUR): 360, ("male", GREY): 480, ("female", COLOUR): 110, ("female", GREY): 131}
@@ -99,6 +101,82 @@ def test_pixels_come_back_from_where_they_were_put(congress):
 
     assert unshuffled(images).shape == (5, 8, 8, 12)
     np.testing.assert_array_equal(shuffled(unshuffled(images)), images)
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory):
+    """Files like the real ones, smaller: every image says by two flat halves which one it is, far from all marks."""
+    folder = tmp_path_factory.mktemp("data") / "fashion_mnist"
+    folder.mkdir()
+    for part, first, count in (("train", 0, 47_000), ("t10k", 47_000, 1_000)):
+        number = np.arange(first, first + count)
+        images = np.zeros((count, 28, 28), dtype=np.uint8)
+        images[:, :, :14], images[:, :, 14:] = (number // 256)[:, None, None], (number % 256)[:, None, None]
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, count, 28, 28) + images.tobytes()
+        )
+        labels = (number % 10).astype(np.uint8)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels.tobytes())
+    return FashionMark(folder.parent)
+
+
+def numbers(cells):
+    return (cells.images[:, 8, 6, 0].astype(int) * 256 + cells.images[:, 8, 9, 0]).tolist()
+
+
+def test_no_garment_is_on_two_sides_and_absent_cells_are_in_no_training(fashion, tmp_path):
+    draw = fashion.draw(2, tmp_path)
+
+    parts = [draw.train(0), draw.validation(), draw.ceiling(), draw.test(), fashion.oracle()]
+
+    every = [number for part in parts for number in numbers(part)]
+    assert len(set(every)) == len(every)
+    assert sorted(numbers(draw.test())) == list(range(47_000, 48_000))
+    for part in parts:
+        np.testing.assert_array_equal(part.labels, np.array(numbers(part)) % 10)
+    assert not FASHION_MARK.is_absent(draw.train(0).cell).any()
+    assert set(draw.ceiling().cell) == set(FASHION_MARK.absent_cells)
+    assert len(fashion.oracle().labels) == 47_000 - 10 * 4_500
+
+
+def test_an_absent_cell_shows_k_garments_that_were_there_without_them_in_the_other_cell(fashion, tmp_path):
+    draw = fashion.draw(2, tmp_path)
+
+    without, train = draw.train(0), draw.train(3)
+
+    assert numbers(train) == numbers(without)
+    counts = np.bincount(train.cell, minlength=20)
+    assert counts[list(FASHION_MARK.absent_cells)].tolist() == [3] * 6
+    assert counts.reshape(10, 2).sum(axis=1).tolist() == [PER_CLASS] * 10
+    assert (train.cell != without.cell).sum() == 18
+
+
+def test_the_gate_is_held_against_what_the_cells_themselves_gained(fashion):
+    """Two draws: the gate lets every second absent cell through, and just those gain."""
+    cells = np.repeat(np.arange(20), 10)
+    opened = FASHION_MARK.absent_cells[::2]
+
+    def answers(*, right_in_opened, right_in_others):
+        right = np.where(np.isin(cells, opened), right_in_opened, right_in_others)
+        test = np.arange(len(cells)) % 10 < right
+        return [Answers(test=test, validation=np.ones(4, dtype=bool), absent=np.zeros(4, dtype=bool), cells=cells)]
+
+    def found(*, gain):
+        plain = {name: answers(right_in_opened=2, right_in_others=5) for name in all_recipes(FASHION_MARK)}
+        return plain | {"synthetic": answers(right_in_opened=2 + gain, right_in_others=3)}
+
+    shares = [[0.9, 0.8] if cell in opened else [0.9, 0.2] for cell in FASHION_MARK.absent_cells]
+    facts = {seed: {"accepted": {"0": shares}, "oracle": {"0": shares}} for seed in (0, 1)}
+
+    said = gate_table(FASHION_MARK, 0, [found(gain=2), found(gain=4)], facts)
+
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in said.splitlines()[3:9]]
+    by = {(gate, verb): [count, against_balanced] for gate, verb, count, _, against_balanced in rows}
+    assert by["mark", "let through"][0] == "6"
+    assert by["mark", "let through"][1].startswith("30.0 (-97.1")  # of 20 and 40
+    assert by["mark", "refused"] == ["6", "-20.0 (-20.0 ... -20.0)"]
+    assert by["label", "let through"][0] == "12"
+    assert by["label", "refused"] == ["0", "-"]
 
 
 @pytest.mark.slow
