@@ -126,8 +126,37 @@ def gate_table(of: Construction, k: int, found: Sequence[Found], facts: Mapping[
     lines += [
         "",
         f"{name.capitalize()} / label accepted by the classifiers of the training images (by the oracle), gain.",
+        "",
+        *_correlations(of, found, best, facts),
     ]
     return "\n".join(lines)
+
+
+def _correlations(
+    of: Construction, found: Sequence[Found], best: Sequence[str], facts: Mapping[int, Shares]
+) -> list[str]:
+    """How the gains of single cells go with the share accepted there, by whom it is accepted."""
+    gains = {
+        title: [
+            _mean(draw["synthetic"], [cell]) - _mean(draw[rival], [cell])
+            for draw, rival in zip(found, rivals, strict=True)
+            for cell in of.absent_cells
+        ]
+        for title, rivals in (("the best real recipe", best), ("balanced", ["balanced"] * len(found)))
+    }
+    lines = []
+    for key, who in (("accepted", "the classifiers of the training images"), ("oracle", "the oracle")):
+        shares = [np.mean([np.array(one)[:, :2] for one in fact[key].values()], axis=0) for fact in facts.values()]
+        accepted = np.concatenate(shares).min(axis=1)
+        told = []
+        for title, gained in gains.items():
+            known = len(set(gained)) > 1 and len(set(accepted.tolist())) > 1
+            of_all = stats.spearmanr(accepted, gained) if known else None
+            told.append(
+                f"{title} -" if of_all is None else f"{title} {of_all.statistic:+.2f} (p = {of_all.pvalue:.2g})"
+            )
+        lines.append(f"- accepted by {who}, over {len(accepted)} cells, and gain over {', over '.join(told)}")
+    return ["Rank correlation (Spearman) of the share", "", *lines]
 
 
 def _over_cells(

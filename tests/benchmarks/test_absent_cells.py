@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 
 from benchmarks.absent_cells.congress import COLOUR, GREY, GREY_COPIES, MEN, WOMEN, Congress, with_grey_copies
 from benchmarks.absent_cells.construction import shuffled, unshuffled
@@ -177,6 +178,10 @@ def test_the_gate_is_held_against_what_the_cells_themselves_gained(fashion):
     assert by["mark", "refused"] == ["6", "-20.0 (-20.0 ... -20.0)"]
     assert by["label", "let through"][0] == "12"
     assert by["label", "refused"] == ["0", "-"]
+    lines = [line for line in said.splitlines() if line.startswith("- accepted by the oracle, over 12 cells")]
+    assert len(lines) == 1
+    ranks = stats.spearmanr([1, 0] * 6, [20, -20] * 3 + [40, -20] * 3)
+    assert f"over balanced {ranks.statistic:+.2f} (p = {ranks.pvalue:.2g})" in lines[0]
 
 
 @pytest.mark.slow
