@@ -64,13 +64,13 @@ class RealData:
         """(N, H, W, C) uint8, the training images, read where they are needed; a small set once for all its users."""
         return RealImages(self.train)
 
-    @property
+    @cached_property
     def train_groups(self) -> NDArray[np.int64]:
         """(N,) group index of every training image."""
         index = {group: i for i, group in enumerate(self.groups)}
         return np.array([index[group] for group in self.train.groups], dtype=np.int64)
 
-    @property
+    @cached_property
     def group_labels(self) -> list[int]:
         """The label of every group."""
         label_of = dict(zip(self.train.groups, self.train.labels.tolist(), strict=True)) | dict(self.absent)

@@ -313,3 +313,12 @@ def test_the_demo_accounts_for_every_digit():
 
     assert account.num_images == 1797
     assert [entry.reason for entry in account.left_out] == ["thinned by the long tail (split.imbalance)"]
+
+
+def test_the_groups_of_all_images_are_gone_through_once_however_often_they_are_asked_for():
+    """Every sample of a unit asks for the label of its group; a set may have a million images."""
+    real = load_real_data(load_preset(AugmentConfig, "digits").dataset)
+
+    assert real.group_labels is real.group_labels
+    assert real.train_groups is real.train_groups
+    assert [real.group_labels[group] for group in real.train_groups[:50]] == real.train.labels[:50].tolist()
