@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datasets.runs.shards import Sample, decode_png, encode_png, read_tar, tar_bytes
+from datasets.runs.shards import Sample, decode_png, encode_png, read_members, tar_bytes
 from datasets.runs.tables import conform_rows, parse_table, replace_column, table_bytes
 from datasets.storage.canonical import canonical_json, parse_json, sha256_hex
 from datasets.storage.names import require_name
@@ -112,12 +112,20 @@ def read_unit(store: Store, unit: str) -> tuple[NDArray[np.uint8], pa.Table]:
         ValueError: The unit is missing, torn or damaged.
         StoreError: The store cannot be read.
     """
-    tar, table = _read_whole(store, unit)
-    samples = {sample.key: sample for sample in read_tar(tar, name=f"units/{unit}.tar")}
-    if sorted(samples) != sorted(table["key"].to_pylist()):
-        raise ValueError(f"units/{unit}.tar and its table hold different keys; remove the unit and make it again.")
-    images = [decode_png(samples[key].png(), name=f"units/{unit}.tar: {key}.png") for key in table["key"].to_pylist()]
+    encoded, table = read_encoded_unit(store, unit)
+    keys = table["key"].to_pylist()
+    images = [decode_png(png, name=f"units/{unit}.tar: {key}.png") for key, png in zip(keys, encoded, strict=True)]
     return np.stack(images), table
+
+
+def read_encoded_unit(store: Store, unit: str) -> tuple[list[bytes], pa.Table]:
+    """The same with the images as the PNG files that they are in the unit; raises as `read_unit`."""
+    tar, table = _read_whole(store, unit)
+    members = read_members(tar, name=f"units/{unit}.tar")
+    keys = table["key"].to_pylist()
+    if sorted(members) != sorted(keys) or not all("png" in fields for fields in members.values()):
+        raise ValueError(f"units/{unit}.tar and its table hold different keys; remove the unit and make it again.")
+    return [members[key]["png"] for key in keys], table
 
 
 def read_unit_rows(store: Store, unit: str, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from datasets.runs.shards import Sample
-from datasets.runs.units import read_unit
+from datasets.runs.units import read_encoded_unit
 from datasets.storage.store import Store
 from tasks.augment.made_by import MadeBy
 
@@ -51,12 +51,12 @@ def _stream(store: Store, units: Sequence[UnitImages], made_by: MadeBy | None) -
     for unit in units:
         if not any(unit.kept):
             continue
-        images, rows = read_unit(store, unit.unit)
+        images, rows = read_encoded_unit(store, unit.unit)
         records = rows.select(["key", "label", "edited_source_id", *_RECORD]).to_pylist()
         for image, record in compress(zip(images, records, strict=True), unit.kept):
             yield Sample(
                 key=record["key"],
-                image=made_by.png(image, record) if made_by and record["source"] == "synthetic" else image,
+                image=made_by.told_in(image, record) if made_by and record["source"] == "synthetic" else image,
                 label=record["label"],
                 record=_in_tar({name: record[name] for name in _RECORD if record[name] is not None}),
             )

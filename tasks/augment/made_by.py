@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from datasets.readers.images.encoding import encode_png
 from datasets.runs.provenance import Provenance, with_provenance
 from datasets.runs.records import PROVENANCE_FIELDS
 from datasets.runs.tables import replace_column
@@ -45,8 +42,8 @@ class MadeBy:
             return None
         return cls(dataset=config.name, recipe=recipe, backbone=backbone["name"], backbone_sha256=backbone["sha256"])
 
-    def png(self, pixels: NDArray[np.uint8], row: Mapping[str, Any]) -> bytes:
-        """A synthetic image, (H, W, C), as a PNG that says what made it."""
+    def told_in(self, png: bytes, row: Mapping[str, Any]) -> bytes:
+        """A synthetic image's PNG file that says what made it."""
         said = Provenance(
             dataset=self.dataset,
             recipe=self.recipe,
@@ -56,7 +53,7 @@ class MadeBy:
             sample_index=row["sample_index"],
             edited_source_id=row["edited_source_id"],
         )
-        return with_provenance(encode_png(pixels), said)
+        return with_provenance(png, said)
 
     def add_columns(self, rows: pa.Table) -> pa.Table:
         """The rows with what made the synthetic ones; null in those of real images."""
