@@ -15,6 +15,7 @@ and the table are compared, byte by byte. What is there already in the work fold
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -195,7 +196,8 @@ def command(
             if moment is not None and len(list(store.glob(moment[1]))) >= moment[2]:
                 found.killed = moment[0]
                 for one in family(process.pid):
-                    os.kill(one, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(one, signal.SIGKILL)
                 process.wait()
                 break
             time.sleep(0.25)
@@ -210,8 +212,9 @@ def family(pid: int) -> list[int]:
     """A process and all that descend from it."""
     found = [pid]
     for one in found:
-        for file in Path(f"/proc/{one}/task").glob("*/children"):
-            found += [int(child) for child in _text(file).split()]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for file in Path(f"/proc/{one}/task").glob("*/children"):
+                found += [int(child) for child in _text(file).split()]
     return found
 
 

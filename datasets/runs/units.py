@@ -4,7 +4,7 @@ A unit without a sound receipt counts as not done. Writing a unit again, or by t
 contents are a function of the plan, each file appears whole, and the receipt holds the checksums of both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -114,8 +114,8 @@ def read_unit(store: Store, unit: str) -> tuple[NDArray[np.uint8], pa.Table]:
     """
     encoded, table = read_encoded_unit(store, unit)
     keys = table["key"].to_pylist()
-    images = [decode_png(png, name=f"units/{unit}.tar: {key}.png") for key, png in zip(keys, encoded, strict=True)]
-    return np.stack(images), table
+    images = ImagesByKey(unit, dict(zip(keys, encoded, strict=True)))
+    return np.stack([images[key] for key in keys]), table
 
 
 def read_encoded_unit(store: Store, unit: str) -> tuple[list[bytes], pa.Table]:
@@ -126,6 +126,33 @@ def read_encoded_unit(store: Store, unit: str) -> tuple[list[bytes], pa.Table]:
     if sorted(members) != sorted(keys) or not all("png" in fields for fields in members.values()):
         raise ValueError(f"units/{unit}.tar and its table hold different keys; remove the unit and make it again.")
     return [members[key]["png"] for key in keys], table
+
+
+def open_unit(store: Store, unit: str) -> "ImagesByKey":
+    """The images of a unit by key, each decoded when it is asked for; raises as `read_unit`."""
+    encoded, table = read_encoded_unit(store, unit)
+    return ImagesByKey(unit, dict(zip(table["key"].to_pylist(), encoded, strict=True)))
+
+
+class ImagesByKey(Mapping[str, NDArray[np.uint8]]):
+    """Images by key, uint8 (H, W, C), held as PNG files.
+
+    Args:
+        unit: The unit's name, for errors.
+        encoded: The files by key.
+    """
+
+    def __init__(self, unit: str, encoded: Mapping[str, bytes]) -> None:
+        self._unit, self._encoded = unit, encoded
+
+    def __getitem__(self, key: str) -> NDArray[np.uint8]:
+        return decode_png(self._encoded[key], name=f"units/{self._unit}.tar: {key}.png")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._encoded)
+
+    def __len__(self) -> int:
+        return len(self._encoded)
 
 
 def read_unit_rows(store: Store, unit: str, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,7 +1,7 @@
 """A published run, opened from its manifest alone: what flows find that come after it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datasets.runs.latest import read_latest
 from datasets.runs.manifest import Manifest
 from datasets.runs.tables import conform_rows, parse_table
-from datasets.runs.units import read_unit
+from datasets.runs.units import open_unit
 from datasets.storage.canonical import sha256_hex
 from datasets.storage.store import Store
 from tasks.config.presets import validate
@@ -85,19 +85,18 @@ class PublishedRun:
                 found[row] = by_key[keys[row]]
         return found
 
-    def unit_images(self, unit: str) -> dict[str, NDArray[np.uint8]]:
-        """The images of a unit by key, each (H, W, C).
+    def unit_images(self, unit: str) -> Mapping[str, NDArray[np.uint8]]:
+        """The images of a unit by key, each (H, W, C), decoded when they are asked for.
 
         Raises:
             InputError: The unit is not there, or is damaged.
         """
         try:
-            images, rows = read_unit(self.unit_store, unit)
+            return open_unit(self.unit_store, unit)
         except ValueError as error:
             raise InputError(
                 f"{error} The candidates of a published run are gone once `minority clean` has removed its staging."
             ) from error
-        return dict(zip(rows["key"].to_pylist(), images, strict=True))
 
     @cached_property
     def _unit_of(self) -> dict[str, str]:

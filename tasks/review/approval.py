@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
@@ -22,7 +20,7 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from datasets.contact_sheet import contact_sheet
-from datasets.runs.units import read_unit
+from datasets.runs.units import open_unit
 from datasets.storage.escaping import for_markdown
 from datasets.storage.store import Store, StoreError
 from tasks.augment.decisions import Decisions, read_decisions, require_candidates
@@ -131,7 +129,7 @@ def write_review_page(config: AugmentConfig, rounds: int) -> ReviewPage:
         dataset=config.name,
         run_id=run_id,
         metadata=metadata,
-        read_unit=lambda unit: _unit_images(units, unit),
+        read_unit=lambda unit: open_unit(units, unit),
     )
     page = ReviewPage(write_gallery(inputs, units, folder=_FOLDER), len(candidates), int(candidates["kept"].sum()))
     address = web_url(page.url, store=config.store)
@@ -163,11 +161,6 @@ def _rows(config: AugmentConfig, rounds: int) -> tuple[Iterator[pa.Table], Store
     store = open_run_store(workspace.run)
     plans, choice = chosen_candidates(workspace, store, rounds=rounds)
     return run_rows(store, plans, choice), store
-
-
-def _unit_images(store: Store, unit: str) -> dict[str, NDArray[np.uint8]]:
-    images, rows = read_unit(store, unit)
-    return dict(zip(rows["key"].to_pylist(), images, strict=True))
 
 
 def _decisions(config: AugmentConfig, rounds: int, answer: Approval) -> Decisions:

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from datasets.runs import units
 from datasets.runs.shards import read_tar
-from datasets.runs.units import read_receipt, read_unit, write_unit
+from datasets.runs.units import open_unit, read_encoded_unit, read_receipt, read_unit, write_unit
 from datasets.storage.canonical import sha256_hex
 from datasets.storage.store import Store
 
@@ -54,6 +55,33 @@ def test_rows_need_not_be_in_the_order_of_their_keys(store, small_run):
 
     np.testing.assert_array_equal(stored, images[order])
     assert stored_rows["key"].to_pylist() == rows["key"].take(order).to_pylist()
+
+
+def test_the_files_of_a_unit_are_those_that_its_rows_tell(store, small_run):
+    rows, images = small_run["rows"](5), small_run["images"](5, channels=3)
+    order = [3, 1, 4, 0, 2]
+    write_unit(store, "u", images[order], rows.take(order), recipe=RECIPE)
+
+    encoded, stored_rows = read_encoded_unit(store, "u")
+
+    assert [sha256_hex(png) for png in encoded] == stored_rows["image_sha256"].to_pylist()
+
+
+def test_an_image_of_a_unit_is_decoded_when_it_is_asked_for(written, monkeypatch):
+    store, images, _ = written
+    decoded = []
+    decode = units.decode_png
+    monkeypatch.setattr(units, "decode_png", lambda png, **name: decoded.append(png) or decode(png, **name))
+
+    by_key = open_unit(store, "r0-u0")
+
+    keys = list(by_key)
+    assert len(by_key) == 6 == len(set(keys))
+    assert decoded == []
+    np.testing.assert_array_equal(by_key[keys[4]], images[4])
+    assert len(decoded) == 1
+    with pytest.raises(KeyError):
+        by_key["another"]
 
 
 def test_two_writings_are_equal_bytes(tmp_path, small_run):
