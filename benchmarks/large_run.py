@@ -31,10 +31,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.many_units import ROOT
+from benchmarks.many_units import ROOT, memory_mib
 from benchmarks.scale import CLASSES, SIDE, draw_tars
 
-MIB = 1024
 #: Real images a file of features, see `tasks/inputs`.
 A_PART = 16_384
 UNIT = 500
@@ -190,9 +189,8 @@ def command(
         process = subprocess.Popen(called, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         while process.poll() is None:
             for one in family(process.pid):
-                held = memory(one)
-                found.own_mib = max(found.own_mib, held.get("RssAnon", 0) / MIB)
-                found.all_mib = max(found.all_mib, held.get("VmHWM", 0) / MIB)
+                found.own_mib = max(found.own_mib, memory_mib(one, "RssAnon"))
+                found.all_mib = max(found.all_mib, memory_mib(one, "VmHWM"))
             if moment is not None and len(list(store.glob(moment[1]))) >= moment[2]:
                 found.killed = moment[0]
                 for one in family(process.pid):
@@ -214,21 +212,8 @@ def family(pid: int) -> list[int]:
     for one in found:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             for file in Path(f"/proc/{one}/task").glob("*/children"):
-                found += [int(child) for child in _text(file).split()]
+                found += [int(child) for child in file.read_text().split()]
     return found
-
-
-def memory(pid: int) -> dict[str, int]:
-    """The kilobytes of a process by their names in /proc; {} where it has ended."""
-    lines = (line.split() for line in _text(Path(f"/proc/{pid}/status")).splitlines())
-    return {line[0].rstrip(":"): int(line[1]) for line in lines if line[-1] == "kB"}
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def published(store: Path) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def settled(size: Callable[[], int]) -> int:
 
 
 def memory_mib(pid: int, field: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of a process; 0 where it has ended."""
+    """VmRSS (now), RssAnon (of that its own) or VmHWM (the peak) of a process; 0 where it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
