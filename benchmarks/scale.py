@@ -184,20 +184,49 @@ def _build_filter(count: int, dimensions: int, work: Path) -> Callable[[], objec
 
 
 def _choose(count: int, dimensions: int, work: Path) -> Callable[[], object]:
-    from minority.selection.choice import Spread, choose
-    from minority.selection.look_alikes import look_alikes
+    from datasets.storage.store import Store
+    from minority.selection.policy import asked_columns
+    from tasks.augment.candidates import choose_candidates, name_near_duplicates, read_rows
 
-    made, rng = count // 10, np.random.default_rng(0)
-    rows = {name: rng.random(made) < share for name, share in (("rare", 0.4), ("valid", 0.6), ("new", 0.9))}
-    rows["label_kept"] = rng.random(made) < 0.8
-    spread = Spread(rng.normal(size=(made, 32)).astype(np.float32), rounds=np.zeros(made, dtype=np.int64), spacing=0.1)
-    labels = rng.integers(CLASSES, size=made)
+    made, groups = count // 10, [f"class=class{i}" for i in range(CLASSES)]
+    store = Store(work / f"candidates-{count}")
+    plan = _write_candidates(store, made, groups)
+    columns = ("key", "group", "round", "random_projection", *asked_columns("rare"))
 
     def run() -> object:
-        kept, _ = choose(rows, labels, quotas=dict.fromkeys(range(CLASSES), made // 100), spread=spread)
-        return kept.sum() + len(look_alikes(spread.features, radius=0.1))
+        rows = read_rows(store, plan, columns=columns)
+        chosen = choose_candidates(rows, groups=groups, wanted=[made // 100] * CLASSES, spacing=0.1)
+        return name_near_duplicates(chosen, radius=0.1)
 
     return run
+
+
+def _write_candidates(store: Any, made: int, groups: list[str]) -> Any:
+    """Units of candidates as an augment run writes them, of 500 random ones each, and their plan."""
+    from datasets.runs.units import read_receipt, write_unit
+    from tasks.augment.planning import RoundPlan
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(CLASSES, size=made).astype(np.int32)
+    plan = RoundPlan(sampler="minority", round=0, unit_size=500, indices=np.arange(made), groups=labels)
+    shares = {"rare": 0.4, "valid": 0.6, "new": 0.9, "label_kept": 0.8}
+    for unit in plan:
+        many = unit.num_samples
+        projections = rng.normal(size=(many, 32)).astype(np.float32)
+        verdicts = {name: rng.random(many) < share for name, share in shares.items()}
+        if read_receipt(store, unit.unit, recipe="0", num_samples=many) is not None:
+            continue
+        facts = {"source": "synthetic", "sampler": "minority", "round": 0, "kept": False, "reason": "not chosen yet"}
+        columns = {name: [value] * many for name, value in facts.items()} | {
+            "key": [f"s{i:08d}" for i in unit.indices],
+            "label": list(unit.groups),
+            "label_name": [f"class{i}" for i in unit.groups],
+            "group": [groups[i] for i in unit.groups],
+            "random_projection": projections.tolist(),
+        }
+        rows = pa.table(columns | {name: value.tolist() for name, value in verdicts.items()})
+        write_unit(store, unit.unit, np.zeros((many, 8, 8, 3), dtype=np.uint8), rows, recipe="0")
+    return plan
 
 
 def _publish(count: int, dimensions: int, work: Path) -> Callable[[], object]:

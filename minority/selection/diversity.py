@@ -32,26 +32,46 @@ def k_centre(features: Features, count: int, *, kept: Features | None = None, sp
         [3, 0]
     """
     points = np.asarray(features, dtype=np.float64)
-    chosen: list[int] = []
+    gaps, chosen = _Gaps(points), list[int]()
     if kept is not None and len(kept):
-        gap = nearest(points, np.asarray(kept, dtype=np.float64), k=1)[0][:, 0]
+        gaps.start(nearest(points, np.asarray(kept, dtype=np.float64), k=1)[0][:, 0])
     elif len(points) and count > 0:
         chosen = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
-        gap = _gaps(points, chosen[0], np.full(len(points), np.inf))
+        gaps.add(chosen[0])
     while len(chosen) < min(count, len(points)):
-        farthest = int(np.argmax(gap))
-        if spacing is not None and gap[farthest] <= spacing:
+        farthest = int(np.argmax(gaps.values))
+        if spacing is not None and gaps.values[farthest] <= spacing:
             break
         chosen.append(farthest)
-        gap = _gaps(points, farthest, gap)
+        gaps.add(farthest)
     return np.array(chosen, dtype=np.int64)
 
 
-def _gaps(points: Float64, chosen: int, gap: Float64) -> Float64:
-    """(M,) distances to the nearest chosen one, after one more is chosen; -1 for the chosen ones."""
-    gap = np.minimum(gap, np.linalg.norm(points - points[chosen], axis=1))
-    gap[chosen] = -1.0
-    return gap
+class _Gaps:
+    """(M,) `values`: the distance of every point to the nearest chosen one; -1 for the chosen ones.
+
+    A scalar product tells which points a newly chosen one can be nearer to than all before; only their distances are
+    computed. They are few after a while, so that a choice costs a matrix-vector product instead of M differences.
+    """
+
+    def __init__(self, points: Float64) -> None:
+        self._points = points
+        self._squares = np.einsum("ij,ij->i", points, points)
+        # Rounding moves a square that comes from scalar products by less than this.
+        self._slack = 8 * (points.shape[1] + 4) * np.finfo(np.float64).eps * float(self._squares.max(initial=0.0))
+        self.start(np.full(len(points), np.inf))
+
+    def start(self, values: Float64) -> None:
+        self.values = values
+        self._limits = values**2 + self._slack - self._squares
+
+    def add(self, chosen: int) -> None:
+        point = self._points[chosen]
+        near = np.flatnonzero(self._squares[chosen] - 2.0 * (self._points @ point) <= self._limits)
+        distances = np.linalg.norm(self._points[near] - point, axis=1)
+        self.values[near] = np.minimum(self.values[near], distances)
+        self._limits[near] = self.values[near] ** 2 + self._slack - self._squares[near]
+        self.values[chosen], self._limits[chosen] = -1.0, -np.inf
 
 
 def mean_nearest_distance(features: Features) -> float:

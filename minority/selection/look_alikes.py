@@ -22,7 +22,8 @@ Int64 = NDArray[np.int64]
 
 _DIRECTIONS = 4  # more prune better, and make the tree slower
 _IMAGES_AT_ONCE = 4096
-_PAIRS_AT_ONCE = 2**20
+_PAIRS_AT_ONCE = 2**20  # about, as their number is told from every so many images of a part, which lie close together
+_COUNTED = 16
 _COMPARED_AT_ONCE = 2**15
 
 
@@ -58,11 +59,11 @@ def _pairs_along_few_directions(points: Float64, radius: float) -> Iterator[Int6
     waiting = [tree.indices[start : start + _IMAGES_AT_ONCE] for start in range(0, len(points), _IMAGES_AT_ONCE)]
     while waiting:
         part = waiting.pop()
-        of_part = KDTree(short[part])
-        if len(part) > 1 and of_part.count_neighbors(tree, reach) > _PAIRS_AT_ONCE:
+        some = part[::_COUNTED]
+        if len(part) > 1 and len(part) / len(some) * KDTree(short[some]).count_neighbors(tree, reach) > _PAIRS_AT_ONCE:
             waiting += [part[: len(part) // 2], part[len(part) // 2 :]]
             continue
-        found = of_part.sparse_distance_matrix(tree, reach, output_type="ndarray")
+        found = KDTree(short[part]).sparse_distance_matrix(tree, reach, output_type="ndarray")
         pairs = np.stack([part[found["i"]], found["j"]], axis=1).astype(np.int64)
         yield pairs[pairs[:, 0] < pairs[:, 1]]
 

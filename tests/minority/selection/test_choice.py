@@ -44,6 +44,42 @@ def test_no_choice_covers_the_candidates_twice_as_well(seed, count):
     assert radius <= 2 * best + 1e-9
 
 
+def farthest_first(points, count, kept, spacing):
+    """By all distances at every step."""
+    chosen = [] if kept is not None else [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
+    centres = list(points[chosen]) if kept is None else list(kept)
+    while len(chosen) < min(count, len(points)):
+        gaps = np.linalg.norm(points[:, None] - np.stack(centres)[None], axis=2).min(axis=1)
+        gaps[chosen] = -1.0
+        if spacing is not None and gaps.max() <= spacing:
+            break
+        chosen.append(int(np.argmax(gaps)))
+        centres.append(points[chosen[-1]])
+    return chosen
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 40),
+    dimensions=st.sampled_from([1, 3, 32]),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    shift=st.sampled_from([0.0, 1e3]),
+    spacing=st.sampled_from([None, 0.0, 0.5]),
+    with_kept=st.booleans(),
+    rounded=st.booleans(),
+)
+def test_the_choice_is_that_of_all_distances(seed, count, dimensions, scale, shift, spacing, with_kept, rounded):
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(60, dimensions)) * scale + shift
+    points = np.round(points) if rounded else points  # many ties and copies
+    kept = points[:3] + 0.25 if with_kept else None
+
+    chosen = k_centre(points, count, kept=kept, spacing=spacing)
+
+    assert chosen.tolist() == farthest_first(points, count, kept, spacing)
+
+
 @pytest.mark.parametrize("count", [0, 3, 10])
 def test_no_more_are_chosen_than_there_are(count):
     assert len(k_centre(np.eye(4), count)) == min(4, count)
