@@ -9,7 +9,6 @@ import numpy as np
 
 from datasets.storage.canonical import canonical_json, sha256_hex
 from datasets.storage.checked import DamagedError, read_checked, write_checked
-from minority.downstream.arms import Arm
 from minority.downstream.backbone_outputs import BackboneReading
 from minority.downstream.data import DownstreamData
 from minority.evaluation.backbone_reading import encoder_of, read_backbone
@@ -98,11 +97,3 @@ def _evaluations(run: PublishedRun, source: str) -> float:
     sampler = PLAIN if source.partition("-")[0] == PLAIN else SELECTED
     rows = run.metadata[run.metadata["sampler"] == sampler]
     return float(np.nansum(rows["evaluations"].to_numpy(dtype=np.float64)))
-
-
-def lacking_classes(arm: Arm, data: DownstreamData) -> list[str]:
-    """Names of classes without a synthetic image, of an arm that learns from synthetic images alone."""
-    if arm.source is None or arm.draws == "filled" or arm.synthetic_first or arm.synthetic_share < 1:
-        return []
-    there = set(data.synthetic[arm.source].labels.tolist())
-    return [name for label, name in enumerate(data.class_names) if label not in there]

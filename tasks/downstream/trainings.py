@@ -25,7 +25,7 @@ from tasks.config.paths import project_path
 from tasks.config.preset_files import options
 from tasks.config.runs import DownstreamConfig
 from tasks.config.sections import ArmsConfig
-from tasks.downstream.backbone_outputs import Pretrained, lacking_classes, pretrained_kind, with_reading
+from tasks.downstream.backbone_outputs import Pretrained, pretrained_kind, with_reading
 from tasks.downstream.data import PLAIN, images_of_run, sources_of
 from tasks.errors import InputError
 from tasks.execution.failures import TRIED_AGAIN
@@ -215,13 +215,21 @@ def _without_images(arms: Sequence[Arm], data: DownstreamData) -> dict[str, str]
         if arm.source is not None and not len(data.synthetic[arm.source])
     }
     for arm in arms:
-        lacking = [] if arm.name in skipped else lacking_classes(arm, data)
+        lacking = [] if arm.name in skipped else _lacking_classes(arm, data)
         if lacking:
             skipped[arm.name] = (
                 f"it learns from synthetic images alone, and class {', '.join(lacking)} has none; plan.quota above the "
                 "commonest class draws for all"
             )
     return skipped
+
+
+def _lacking_classes(arm: Arm, data: DownstreamData) -> list[str]:
+    """Names of classes without a synthetic image, of an arm that learns from synthetic images alone."""
+    if arm.source is None or arm.draws == "filled" or arm.synthetic_first or arm.synthetic_share < 1:
+        return []
+    there = set(data.synthetic[arm.source].labels.tolist())
+    return [name for label, name in enumerate(data.class_names) if label not in there]
 
 
 def skipped_arms(config: DownstreamConfig) -> dict[str, str]:
