@@ -41,8 +41,9 @@ def verify(manifest_url: str) -> list[str]:
     findings = _Findings()
     _check_card(store, manifest, findings=findings)
     rows = _check_metadata(store, manifest, findings=findings)
+    expected = _keys_by_shard(rows or {})
     for shard in manifest.shards:
-        _check_shard(store, shard, rows=rows, findings=findings)
+        _check_shard(store, shard, rows=rows, expected=expected.get(shard.path, []), findings=findings)
     _check_strays(store, manifest, findings=findings)
     if manifest.weights is not None:
         _check_weights(store, manifest.weights, rows=rows, findings=findings)
@@ -161,7 +162,18 @@ def _rows(table: pa.Table) -> dict[str, _Row]:
     return {key: _Row(*values) for key, *values in zip(*columns, strict=True)}
 
 
-def _check_shard(store: Store, shard: ShardEntry, *, rows: dict[str, _Row] | None, findings: _Findings) -> None:
+def _keys_by_shard(rows: dict[str, _Row]) -> dict[str, list[str]]:
+    """Shard -> keys of the rows that are published in it."""
+    keys: dict[str, list[str]] = {}
+    for key, row in rows.items():
+        if row.kept and row.shard is not None:
+            keys.setdefault(row.shard, []).append(key)
+    return keys
+
+
+def _check_shard(
+    store: Store, shard: ShardEntry, *, rows: dict[str, _Row] | None, expected: list[str], findings: _Findings
+) -> None:
     data = _read(store, shard.path, size=shard.bytes, findings=findings)
     if data is None:
         return
@@ -175,8 +187,8 @@ def _check_shard(store: Store, shard: ShardEntry, *, rows: dict[str, _Row] | Non
         findings.add(shard.path, f"has {len(members)} samples, the manifest says {shard.num_samples}")
     for key, fields in members.items():
         _check_sample(key, fields, shard=shard, rows=rows, findings=findings)
-    for key, row in (rows or {}).items():
-        if row.kept and row.shard == shard.path and key not in members:
+    for key in expected:
+        if key not in members:
             findings.add(shard.path, f"lacks the sample {key}, which has a row")
 
 
@@ -202,8 +214,8 @@ def _check_sample(
 
 
 def _check_strays(store: Store, manifest: Manifest, *, findings: _Findings) -> None:
-    named = [shard.path for shard in manifest.shards]
-    for path in sorted({path for path in named if named.count(path) > 1}):
+    named = Counter(shard.path for shard in manifest.shards)
+    for path in sorted(path for path, times in named.items() if times > 1):
         findings.add(path, "is named twice by the manifest")
     for path in store.list("shards"):
         if path not in named:
