@@ -78,7 +78,7 @@ def measure_quality(
     *,
     train: Images,
     train_labels: Int64,
-    held_out: UInt8,
+    held_out: Images,
     held_out_labels: Int64,
     settings: QualitySettings,
     device: torch.device | str = "cpu",
@@ -92,7 +92,7 @@ def measure_quality(
         backbone: Class-conditional or not.
         train: (N, H, W, C) uint8, what it was trained on; of a large set some are looked at (`settings.train_images`).
         train_labels: (N,).
-        held_out: (M, H, W, C) uint8, unseen real images.
+        held_out: (M, H, W, C) uint8, unseen real images; some of many are looked at (`settings.held_out`).
         held_out_labels: (M,).
         settings: How much of it.
         device: Where to compute.
@@ -123,7 +123,7 @@ def measure_quality(
     evaluated = reference.locate(pixel_features(drawn))
     baselines = PixelHistogram(train), PixelNormal(train)
 
-    def bits(images: UInt8, of: Int64, *, what: str) -> CodeLengths:
+    def bits(images: Images, of: Int64, *, what: str) -> CodeLengths:
         part = choose_images(len(images), most=settings.bits_images, seed=settings.seed)
         with called(f"bits/dim of {what} images"):
             return _code_lengths(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from minority.backbones import Backbone
 from minority.classifier import ClassifierSettings
 from minority.guidance.composed_conditions import ComposedConditions
+from minority.runtime.image_arrays import Images
 from minority.sampling.draw import draw_images
 from minority.sampling.settings import SamplerSettings
 from minority.selection.factor_classifiers import FactorClassifiers
@@ -64,9 +65,9 @@ class FactorFidelity:
 def measure_fidelity(
     backbone: Backbone,
     *,
-    train: UInt8,
+    train: Images,
     train_values: Int64,
-    held_out: UInt8,
+    held_out: Images,
     held_out_values: Int64,
     samples: int,
     steps: int,

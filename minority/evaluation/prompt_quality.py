@@ -15,6 +15,7 @@ from minority.evaluation.backbone_quality_figures import MEMORISED_BELOW
 from minority.features.pixel_features import pixel_features
 from minority.guidance.classifier_free import ClassifierFree
 from minority.neighbours.reference import RealReference
+from minority.runtime.image_arrays import Images, choose_images
 from minority.sampling.draw import SamplerSettings, draw_images
 from minority.selection.labelling import Labeller
 
@@ -30,18 +31,22 @@ class PromptQualitySettings:
         samples: Plain samples to draw, the same number for every group, at least 2.
         sampling_steps: Steps of the DDIM chain that draws them, at least 1.
         scale: Of classifier-free guidance, which plain samples of such a backbone have.
+        train_images: Training images that samples are compared with, at most; at least 2.
+        held_out: Held-out images, at most; at least 1.
         classifier: Of the classifier, trained on real images alone, that says whether prompts are obeyed.
-        seed: Decides samples; at least 0.
+        seed: Decides samples and the choice of images; at least 0.
     """
 
     samples: int = 600
     sampling_steps: int = 50
     scale: float = 2.0
+    train_images: int = 20_000
+    held_out: int = 20_000
     classifier: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(steps=600, width=16))
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in {"samples": 2, "sampling_steps": 1, "seed": 0}.items():
+        for name, least in {"samples": 2, "sampling_steps": 1, "train_images": 2, "held_out": 1, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"PromptQualitySettings.{name} must be at least {least}, got {getattr(self, name)}.")
 
@@ -82,9 +87,9 @@ class PromptQuality:
 def measure_prompts(
     backbone: Backbone,
     *,
-    train: UInt8,
+    train: Images,
     train_groups: Int64,
-    held_out: UInt8,
+    held_out: Images,
     held_out_groups: Int64,
     settings: PromptQualitySettings,
     device: str = "cpu",
@@ -93,9 +98,10 @@ def measure_prompts(
 
     Args:
         backbone: Its labels stand for the groups.
-        train: (N, H, W, C) real images that it was trained on, or drawn for.
+        train: (N, H, W, C) real images that it was trained on, or drawn for. The classifier learns from all of them;
+            samples are compared with some of many (`settings.train_images`).
         train_groups: (N,).
-        held_out: (M, H, W, C) unseen real images, M >= 1.
+        held_out: (M, H, W, C) unseen real images, M >= 1; of many some are looked at (`settings.held_out`).
         held_out_groups: (M,).
         settings: How much of it.
         device: Where to compute.
@@ -123,15 +129,17 @@ def measure_prompts(
     )
     right = labeller.label(drawn)[0] == asked
     shares = [float(right[asked == group].mean()) for group in range(min(count, settings.samples))]
-    reference = RealReference.fit(pixel_features(train), device=device)
+    seen = choose_images(len(train), most=settings.train_images, seed=settings.seed)
+    chosen = choose_images(len(held_out), most=settings.held_out, seed=settings.seed)
+    reference, unseen = RealReference.fit(pixel_features(train[seen]), device=device), held_out[chosen]
     evaluated = reference.locate(pixel_features(drawn))
     figures = PromptQuality(
         samples=settings.samples,
         obeyed=float(right.mean()),
-        recognised=float((labeller.label(held_out)[0] == held_out_groups).mean()),
+        recognised=float((labeller.label(unseen)[0] == held_out_groups[chosen]).mean()),
         worst=(int(np.argmin(shares)), min(shares)),
         sample_distance=float(evaluated.nearest_distance.mean()),
-        held_out_distance=float(reference.locate(pixel_features(held_out)).nearest_distance.mean()),
+        held_out_distance=float(reference.locate(pixel_features(unseen)).nearest_distance.mean()),
         valid=float((evaluated.realism >= 1).mean()),
     )
     return figures, drawn, asked

@@ -96,6 +96,38 @@ class JoinedImages:
         return found
 
 
+class RepeatedChannel:
+    """Grey images as images of three equal channels, made where they are indexed.
+
+    Args:
+        images: (N, H, W, 1).
+
+    Attributes:
+        shape: (N, H, W, 3).
+        dtype: uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self.shape = (*images.shape[:3], 3)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, indices: Any) -> NDArray[np.uint8]:
+        """The images of a slice, of integers or of booleans: in memory, uint8 (number of indices, H, W, 3)."""
+        return np.repeat(self._images[indices], 3, axis=3)
+
+
+def in_colour(images: Images) -> Images:
+    """Images of three channels: grey ones with three equal ones, in memory where they are, others as they are."""
+    if images.shape[3] == 3:
+        return images
+    return np.repeat(images, 3, axis=3) if isinstance(images, np.ndarray) else RepeatedChannel(images)
+
+
 def choose(images: Images, positions: NDArray[np.int64]) -> Images:
     """Some images: of an array in memory another one, else a view that reads them where it is indexed."""
     return images[positions] if isinstance(images, np.ndarray) else ChosenImages(images, positions)

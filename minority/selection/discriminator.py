@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minority.classifier import ClassifierSettings, Int64, SmallCNN, UInt8, predict, train_classifier
+from minority.classifier import ClassifierSettings, Int64, SmallCNN, predict, train_classifier
 from minority.runtime.image_arrays import Images, choose_images
 from minority.runtime.progress import called
 from minority.selection.negatives import make_negatives
@@ -131,7 +131,7 @@ class Discriminator:
                 outside[fold == i] = predict(member, images[fold == i])
         return cls(members=tuple(members), of_training=_output(outside), seen=sample)
 
-    def predict(self, images: UInt8) -> DiscriminatorOutput:
+    def predict(self, images: Images) -> DiscriminatorOutput:
         """The mean output of all members on images (M, H, W, C) uint8."""
         return _output(np.mean([predict(member, images) for member in self.members], axis=0))
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minority.classifier import ClassifierSettings, balancing_odds, predict, train_classifier
-from minority.runtime.image_arrays import Images
+from minority.runtime.image_arrays import Images, choose
 from minority.selection.labelling import Labeller
 
 Int64 = NDArray[np.int64]
@@ -67,7 +67,7 @@ class FactorClassifiers:
             odds = balancing_odds(np.unique(values[known], axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
             networks = [
                 train_classifier(
-                    images[known],
+                    choose(images, known),
                     values[known, factor],
                     num_classes=size,
                     settings=settings,
@@ -80,11 +80,11 @@ class FactorClassifiers:
             labellers.append(Labeller(tuple(networks)))
         return cls(tuple(labellers))
 
-    def named(self, images: NDArray[np.uint8]) -> Int64:
+    def named(self, images: Images) -> Int64:
         """The likeliest value of every condition, (M, F)."""
         return np.stack([labeller.label(images)[0] for labeller in self.labellers], axis=1)
 
-    def accepts(self, images: NDArray[np.uint8], asked: Int64) -> NDArray[np.bool_]:
+    def accepts(self, images: Images, asked: Int64) -> NDArray[np.bool_]:
         """(M, F) whether each image shows the value that was asked for; always true where none was (-1).
 
         Args:
@@ -93,7 +93,7 @@ class FactorClassifiers:
         """
         return (self.named(images) == asked) | (np.asarray(asked) < 0)
 
-    def confidence(self, images: NDArray[np.uint8], asked: Int64) -> NDArray[np.float64]:
+    def confidence(self, images: Images, asked: Int64) -> NDArray[np.float64]:
         """(M,) in [0, 1]: the smallest mean probability of a value that was asked for; 1 where none was."""
         smallest = np.ones(len(images))
         for factor, labeller in enumerate(self.labellers):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import Neighbourhood, RealReference
+from minority.runtime.image_arrays import Images
 from minority.selection.discriminator import DiscriminatorOutput
 from minority.selection.policy import FILTERS, Policy, passed
 
@@ -92,9 +93,7 @@ class CandidateFilter(Protocol):
     def spacing(self) -> float:
         """Distance up to which two kept samples would be look-alikes."""
 
-    def evaluate(
-        self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
-    ) -> Verdicts:
+    def evaluate(self, features: Features, labels: NDArray[np.int64], *, images: Images | None = None) -> Verdicts:
         """Ask every filter.
 
         Args:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from minority.neighbours.pairwise import Features
 from minority.neighbours.reference import RealReference
+from minority.runtime.image_arrays import Images
 from minority.selection.filter_contract import Verdicts, label_agreement
 from minority.selection.near_copies import no_near_copy
 from minority.selection.quantiles import quantile_among
@@ -37,9 +38,7 @@ class FixedFloorFilter:
         self.spacing = settings.look_alike * float(np.median(of_training.nearest_distance))
         self._of_training = {name: values for name, values in of_training._asdict().items() if name != "nearest"}
 
-    def evaluate(
-        self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
-    ) -> Verdicts:
+    def evaluate(self, features: Features, labels: NDArray[np.int64], *, images: Images | None = None) -> Verdicts:
         """Ask every filter; see `CandidateFilter`. The images are not looked at."""
         neighbourhood = self.reference.locate(features)
         agreement = label_agreement(self.reference, self._labels, features, labels)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from minority.neighbours.index import ExactIndex, Index
 from minority.neighbours.pairwise import Features, Float64, Int64
 from minority.neighbours.reference import Neighbourhood, RealReference
+from minority.runtime.image_arrays import Images
 from minority.selection.discriminator import Discriminator, DiscriminatorOutput
 from minority.selection.filter_contract import Verdicts, label_agreement
 from minority.selection.near_copies import no_near_copy
@@ -102,9 +103,7 @@ class HeldOutFloorFilter:
         if unmirrored.knn_distance.max() == 0:  # of equal images no ratio of distances is known that could be a floor
             self.thresholds["copy_ratio"] = 0.0
 
-    def evaluate(
-        self, features: Features, labels: NDArray[np.int64], *, images: NDArray[np.uint8] | None = None
-    ) -> Verdicts:
+    def evaluate(self, features: Features, labels: NDArray[np.int64], *, images: Images | None = None) -> Verdicts:
         """Ask every filter; see `CandidateFilter`.
 
         Raises:

@@ -12,6 +12,7 @@ from minority.diffusion.schedule import NoiseSchedule
 from minority.evaluation.backbone_quality import bound_of, plain_samples
 from minority.evaluation.metrics import frechet_distance
 from minority.features import Extractor
+from minority.runtime.image_arrays import Images
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -76,7 +77,7 @@ class Watch:
 
     def __init__(
         self,
-        held_out: UInt8,
+        held_out: Images,
         labels: Int64,
         *,
         extract: Extractor,

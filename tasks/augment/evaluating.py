@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from minority.runtime.image_arrays import Images
 from minority.selection.filter_contract import Verdicts
 from minority.selection.without_neighbours import without_neighbours
 from tasks.inputs.factor_filter import FactorFilter
@@ -29,7 +30,7 @@ class Evaluated:
 
 
 def evaluate_images(
-    workspace: Workspace, images: NDArray[np.uint8], planned_groups: NDArray[np.int64], *, inherited: bool = False
+    workspace: Workspace, images: Images, planned_groups: NDArray[np.int64], *, inherited: bool = False
 ) -> Evaluated:
     """Recognise groups where the backbone does not know them, and ask every filter.
 
@@ -69,7 +70,7 @@ def _shown(
     workspace: Workspace,
     factor_filter: FactorFilter,
     verdicts: Verdicts,
-    images: NDArray[np.uint8],
+    images: Images,
     *,
     features: NDArray[np.floating],
     groups: NDArray[np.int64],

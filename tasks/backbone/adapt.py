@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 from datasets.contact_sheet import contact_sheet
 from datasets.storage.escaping import for_markdown
 from minority.backbones import Backbone
-from minority.evaluation.prompt_quality import measure_prompts
 from minority.sampling.draw import draw_images
 from minority.training import Progress
 from minority.training.text.adaptation import adapt, words_in
@@ -18,7 +17,7 @@ from minority.training.text.adapter_files import save_adapted
 from minority.training.text.loop import CaptionedImages
 from tasks.backbone.model_card import command
 from tasks.backbone.progress_folder import TrainingFolder
-from tasks.backbone.train_text import quality_table, write_quality
+from tasks.backbone.train_text import measure_on, quality_table, write_quality
 from tasks.config.paths import project_path
 from tasks.config.runs import AdaptConfig
 from tasks.config.sections import AdapterConfig
@@ -27,6 +26,7 @@ from tasks.execution.progress import stage
 from tasks.execution.showing import artifact_key, show_picture
 from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.real_images import images_of
 from tasks.inputs.workspace import open_fitting_backbone, prepare_device
 
 _A_ROW = 8
@@ -70,8 +70,7 @@ def learn(config: AdaptConfig, *, on_done: Callable[[int, int], None], on_pictur
     device, real = prepare_device(config.device), load_real_data(config.dataset)
     backbone = _require_adaptable(open_fitting_backbone(config.backbone, real))
     assert backbone.prompts is not None, "checked"
-    images = real.train.images(range(len(real.train)))
-    data = CaptionedImages(images, [backbone.prompts.texts[group] for group in real.train_groups])
+    data = CaptionedImages(images_of(real.train), [backbone.prompts.texts[group] for group in real.train_groups])
     training_folder = TrainingFolder(progress_folder(config))
 
     def report(progress: Progress) -> None:
@@ -113,17 +112,8 @@ def evaluate_adapter(config: AdaptConfig) -> Path:
         update={"adapters": (*config.backbone.adapters, AdapterConfig(path=str(folder)))}
     )
     backbone = open_fitting_backbone(section, real)
-    known = [i for i, group in enumerate(real.validation.groups) if group in real.groups]
     try:
-        figures, _, _ = measure_prompts(
-            backbone,
-            train=real.train.images(range(len(real.train))),
-            train_groups=real.train_groups,
-            held_out=real.validation.images(known),
-            held_out_groups=np.array([real.groups.index(real.validation.groups[i]) for i in known], dtype=np.int64),
-            settings=config.quality,
-            device=device,
-        )
+        figures, _, _ = measure_on(real, backbone, settings=config.quality, device=device)
     except ValueError as error:
         raise InputError(f"quality: {error}") from error
     assert config.backbone.prompts is not None, "checked with the config"

@@ -20,7 +20,7 @@ from minority.evaluation.backbone_quality import QualitySettings, bound_of, chec
 from minority.evaluation.backbone_quality_figures import BackboneQuality
 from minority.evaluation.factor_fidelity import FactorFidelity, measure_fidelity
 from minority.features import build_extractor
-from minority.runtime.image_arrays import choose_images
+from minority.runtime.image_arrays import Images, choose_images
 from minority.training import Evaluations, Progress, train_denoiser
 from minority.training.process_group import ProcessGroup, SingleProcess
 from minority.training.watch import Watch
@@ -191,7 +191,7 @@ def evaluate(config: TrainBackboneConfig) -> Path:
     if config.quality is None:
         raise InputError("quality is null, so there is nothing to evaluate by; leave it out, or give its settings.")
     real = load_real_data(config.dataset)
-    held_out, labels = real.validation.images(range(len(real.validation))), real.validation.labels
+    held_out, labels = real.validation_images, real.validation.labels
     device = choose_device(config.device)
     backbone = _load(config)
     try:
@@ -209,7 +209,7 @@ def evaluate(config: TrainBackboneConfig) -> Path:
             combinations = math.prod(len(factor.values) for factor in backbone.factors.factors)
             fidelity = measure_fidelity(
                 backbone,
-                train=real.train.images(range(len(real.train))),
+                train=real.train_images,
                 train_values=condition_values(backbone.factors, real.train.groups, real),
                 held_out=held_out,
                 held_out_values=condition_values(backbone.factors, real.validation.groups, real),
@@ -284,7 +284,7 @@ def _checkpoint(config: TrainBackboneConfig) -> Path:
 def _bits_of_averages(
     config: TrainBackboneConfig,
     quality: QualitySettings,
-    held_out: NDArray[np.uint8],
+    held_out: Images,
     labels: NDArray[np.int64],
     *,
     device: str,
@@ -316,7 +316,7 @@ def _evaluations(
     if config.watch is None or process_group.rank > 0:
         return None
     watch = Watch(
-        real.validation.images(range(len(real.validation))),
+        real.validation_images,
         real.validation.labels,
         extract=build_extractor(
             (config.quality or QualitySettings()).features,

@@ -6,15 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.contact_sheet import contact_sheet
 from datasets.storage.canonical import canonical_json
 from datasets.storage.escaping import for_markdown
-from minority.backbones import load_backbone
+from minority.backbones import Backbone, load_backbone
 from minority.backbones.text.folder import TextToImage
 from minority.backbones.text.prompts import Prompts
 from minority.evaluation.backbone_quality_figures import MEMORISED_BELOW
 from minority.evaluation.prompt_quality import PromptQuality, PromptQualitySettings, measure_prompts
+from minority.runtime.image_arrays import choose, in_colour
 from minority.training import Progress
 from minority.training.text.loop import CaptionedImages, train_text_model
 from minority.training.text.networks import build_parts, save_parts
@@ -26,6 +28,7 @@ from tasks.config.sections import TextModelConfig
 from tasks.errors import InputError
 from tasks.inputs.group_prompts import prompts_for
 from tasks.inputs.real_data import RealData, load_real_data
+from tasks.inputs.real_images import images_of
 from tasks.inputs.workspace import prepare_device
 
 PICTURE = "samples.png"  # of the evaluated backbone, in its progress folder
@@ -49,7 +52,6 @@ def train_text_backbone(
         raise InputError(f"the backbone needs square images, {real.train.name} has {height} x {width} pixels.")
     prompts = prompts_for(text.prompts, real)
     captions = [prompts.texts[group] for group in real.train_groups]
-    images = real.train.images(range(len(real.train)))
     out, training_folder = project_path(config.out), TrainingFolder(progress_folder(config))
     total = text.model.autoencoder_steps + text.model.steps
 
@@ -62,7 +64,7 @@ def train_text_backbone(
         parts = build_parts(_words(prompts, text), text.model, size=height)
         train_text_model(
             parts,
-            CaptionedImages(images if images.shape[3] == 3 else np.repeat(images, 3, axis=3), captions),
+            CaptionedImages(in_colour(images_of(real.train)), captions),
             settings=text.model,
             folder=training_folder.path,
             on_progress=report,
@@ -85,18 +87,9 @@ def evaluate_text_backbone(config: TrainBackboneConfig, text: TextModelConfig) -
     device = prepare_device(config.device)
     real, folder = load_real_data(config.dataset), project_path(config.out)
     prompts = prompts_for(text.prompts, real)
-    known = [i for i, group in enumerate(real.validation.groups) if group in real.groups]
     try:
         backbone = load_backbone(folder, text=TextToImage(prompts=prompts))
-        figures, samples, asked = measure_prompts(
-            backbone,
-            train=real.train.images(range(len(real.train))),
-            train_groups=real.train_groups,
-            held_out=real.validation.images(known),
-            held_out_groups=np.array([real.groups.index(real.validation.groups[i]) for i in known], dtype=np.int64),
-            settings=text.quality,
-            device=device,
-        )
+        figures, samples, asked = measure_on(real, backbone, settings=text.quality, device=device)
     except ValueError as error:
         raise InputError(str(error)) from error
     texts = [group[0] for group in prompts.texts]
@@ -109,6 +102,26 @@ def evaluate_text_backbone(config: TrainBackboneConfig, text: TextModelConfig) -
     card.write_text(_card(config, text, real, figures, prompts), encoding="utf-8")
     write_quality(folder, figures, prompts)
     return card
+
+
+def measure_on(
+    real: RealData, backbone: Backbone, *, settings: PromptQualitySettings, device: str
+) -> tuple[PromptQuality, NDArray[np.uint8], NDArray[np.int64]]:
+    """Evaluate a text-to-image backbone on real images; see `measure_prompts`.
+
+    Raises:
+        ValueError: Where there is no held-out image, or the backbone takes no classifier-free guidance.
+    """
+    known = np.flatnonzero(real.validation_groups >= 0)
+    return measure_prompts(
+        backbone,
+        train=real.train_images,
+        train_groups=real.train_groups,
+        held_out=choose(real.validation_images, known),
+        held_out_groups=real.validation_groups[known],
+        settings=settings,
+        device=device,
+    )
 
 
 def progress_folder(config: TrainBackboneConfig) -> Path:

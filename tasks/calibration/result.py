@@ -13,6 +13,7 @@ from datasets.storage.escaping import for_markdown
 from minority.calibration.outcome import Measured, Objective, floors_probability, ratio_interval, reaches_floors
 from minority.calibration.space import PLAIN, Candidate
 from minority.guidance.method import default_of
+from minority.runtime.image_arrays import choose
 from minority.sampling.settings import SamplerSettings
 from tasks.augment.evaluating import evaluate_images
 from tasks.calibration.frontier_plot import Point, frontier_picture
@@ -53,13 +54,16 @@ class CalibrationSummary:
 
 
 def real_reference(workspace: Workspace) -> Measured | None:
-    """What unseen real images reach under the same filters: the validation split, never the test split."""
-    validation = workspace.real.validation
-    if len(validation) < 2:
+    """What unseen real images reach under the same filters: the validation split, never the test split.
+
+    Images of groups that are not drawn for do not count.
+    """
+    real = workspace.real
+    known = np.flatnonzero(real.validation_groups >= 0)
+    if len(known) < 2:
         return None
-    images = validation.images(range(len(validation)))
-    groups = np.array([workspace.real.groups.index(group) for group in validation.groups])
-    evaluated = evaluate_images(workspace, images, groups)
+    images = choose(real.validation_images, known)
+    evaluated = evaluate_images(workspace, images, real.validation_groups[known])
     verdicts = evaluated.verdicts
     return Measured(
         samples=len(images),

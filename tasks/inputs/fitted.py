@@ -23,7 +23,7 @@ from minority.classifier import ClassifierSettings
 from minority.neighbours.approximate import ApproximateIndex, connect, is_approximate
 from minority.neighbours.reference import RealReference
 from minority.neighbours.stored import index_arrays, read_index, read_reference, reference_arrays
-from minority.runtime.image_arrays import Images, content_digest
+from minority.runtime.image_arrays import Images, choose, content_digest
 from minority.selection.filter_building import build_filter, train_discriminator
 from minority.selection.filter_contract import CandidateFilter
 from minority.selection.held_out_filter import Mirrored
@@ -196,14 +196,16 @@ def fitted_label_floor(store: Store, labeller: Labeller, real: RealData, *, prec
         precision: Share of believed answers that must be right, in (0, 1].
 
     Raises:
-        InputError: There are no validation images.
+        InputError: There are no validation images of the groups that are drawn for.
         StoreError: The store cannot be read or written.
     """
-    validation = real.validation
-    if len(validation) == 0:
-        raise InputError("selection.label_precision needs a validation split; set dataset.split.validation_fraction.")
-    groups = np.array([real.groups.index(group) for group in validation.groups], dtype=np.int64)
-    images = validation.images(range(len(validation)))
+    known = np.flatnonzero(real.validation_groups >= 0)
+    if len(known) == 0:
+        raise InputError(
+            "selection.label_precision needs a validation split of groups that are trained on; set "
+            "dataset.split.validation_fraction."
+        )
+    images, groups = choose(real.validation_images, known), real.validation_groups[known]
 
     def fit() -> bytes:
         recognised, confidence = labeller.label(images)

@@ -65,10 +65,21 @@ class RealData:
         return RealImages(self.train)
 
     @cached_property
+    def validation_images(self) -> RealImages:
+        """(M, H, W, C) uint8, the validation images, read where they are needed."""
+        return RealImages(self.validation)
+
+    @cached_property
     def train_groups(self) -> NDArray[np.int64]:
         """(N,) group index of every training image."""
         index = {group: i for i, group in enumerate(self.groups)}
         return np.array([index[group] for group in self.train.groups], dtype=np.int64)
+
+    @cached_property
+    def validation_groups(self) -> NDArray[np.int64]:
+        """(M,) group index of every validation image; -1 where its group is none of `groups`."""
+        index = {group: i for i, group in enumerate(self.groups)}
+        return np.array([index.get(group, -1) for group in self.validation.groups], dtype=np.int64)
 
     @cached_property
     def group_labels(self) -> list[int]:

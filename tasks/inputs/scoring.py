@@ -83,7 +83,7 @@ def validation_scores(models: Models) -> Scores | None:
 def _validation_scores(models: Models) -> Scores | None:
     validation, config = models.real.validation, models.config
     # An image of a group that is not drawn for has no place on the scale.
-    known = np.flatnonzero([group in set(models.real.groups) for group in validation.groups])
+    known = np.flatnonzero(models.real.validation_groups >= 0)
     count = min(config.scores.held_out, len(known))
     if count == 0:
         return None
@@ -95,7 +95,7 @@ def _validation_scores(models: Models) -> Scores | None:
         indices = [VALIDATION_INDEX + int(position) for position in positions]
         condition = None
         if models.backbone.num_classes is not None:
-            groups = [models.real.groups.index(validation.groups[position]) for position in positions]
+            groups = models.real.validation_groups[positions].tolist()
             condition = models.condition_of(labels=labels.tolist(), groups=groups)
         with called("scores of validation images"):
             return array_bytes(vars(score(models, images, indices=indices, condition=condition)))

@@ -25,6 +25,7 @@ from torch.nn import functional
 from minority.backbones.backbone import Backbone
 from minority.backbones.text.denoiser import FlowTextDenoiser, PromptTable, TextDenoiser, table_of
 from minority.diffusion.condition import Embedding
+from minority.runtime.image_arrays import content_key
 from minority.training.checkpoint import read_checkpoint, write_checkpoint
 from minority.training.loop import PROGRESS_REPORTS, Progress
 from minority.training.text.adaptation_settings import AdaptationSettings
@@ -245,5 +246,5 @@ def add_low_rank(denoiser: TextDenoiser | FlowTextDenoiser, settings: Adaptation
 def _identity(backbone: Backbone, data: CaptionedImages, settings: AdaptationSettings) -> str:
     decisive = replace(settings, checkpoint_every=1, look_every=None)
     digest = hashlib.sha256(repr((decisive, backbone.identity, list(map(tuple, data.captions)))).encode())
-    digest.update(repr(data.images.shape).encode() + np.ascontiguousarray(data.images).tobytes())
+    digest.update(repr(data.images.shape).encode() + content_key(data.images))
     return digest.hexdigest()

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from minority.runtime.image_arrays import Images, content_key
 from minority.training.augmentation import AffineAugmentation
 from minority.training.averages import WeightAverage, exponential
 from minority.training.checkpoint import read_checkpoint, write_checkpoint
@@ -37,11 +36,11 @@ class CaptionedImages:
     """What is learned from.
 
     Attributes:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, 3) uint8: an array, or images that are read where they are indexed.
         captions: For each image, one or several; a step takes one of them by chance.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     captions: Sequence[Sequence[str]]
 
     def __post_init__(self) -> None:
@@ -196,11 +195,11 @@ def _cosine(step: int, steps: int, warmup: int) -> float:
 def _identity(task: _Autoencoding | _Captions, settings: TextModelSettings) -> str:
     data = task._data
     digest = hashlib.sha256(repr((settings, task.name, data.images.shape, list(map(tuple, data.captions)))).encode())
-    digest.update(np.ascontiguousarray(data.images).tobytes())
+    digest.update(content_key(data.images))
     return digest.hexdigest()
 
 
-def _moved(images: NDArray[np.uint8], chosen: Tensor, generator: torch.Generator) -> Tensor:
+def _moved(images: Images, chosen: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 3, H, W) images, each moved a little."""
     batch = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
     return _MOVED(batch, generator)
