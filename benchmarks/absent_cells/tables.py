@@ -15,6 +15,7 @@ from benchmarks.draws.verdict_over_draws import FEWEST_DRAWS, verdict_of
 
 _WORTH = 1.0  # points
 _FLOOR = 0.5
+_KEPT = "synthetic, kept"
 Found = Mapping[str, Sequence[Answers]]
 Shares = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
 
@@ -37,24 +38,26 @@ def verdict(low: float, high: float, *, draws: int) -> str:
 def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
     """All tables as Markdown, of the draws that are finished."""
     parts, of = [], draws[0].construction
+    by_k: dict[int, dict[int, Found]] = {}
     for k in ks:
         done = {draw: shares for draw in draws if (shares := finished(draw, k, seeds=seeds)) is not None}
         if not done:
             continue
-        found = []
+        by_k[k] = {}
         for draw in done:
             test, validation, trial = draw.test(), draw.validation(), Trial(draw, k)
-            found.append(
-                {
-                    name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
-                    for name in all_recipes(of)
-                }
-            )
+            by_k[k][draw.seed] = {
+                name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
+                for name in all_recipes(of)
+            }
+        found = list(by_k[k].values())
         parts += [
             _accuracies(of, k, found),
             _differences(of, k, found),
             gate_table(of, k, found, {draw.seed: shares for draw, shares in done.items()}),
         ]
+    if len(by_k) > 1:
+        parts.append(more_images_table(of, by_k))
     return "\n\n".join(parts) or "nothing is finished yet."
 
 
@@ -70,6 +73,27 @@ def _accuracies(of: Construction, k: int, found: Sequence[Found]) -> str:
         unbiased = np.mean([_mean(draw[name], of.cells) for draw in found])
         both = [np.mean([one.validated(with_absent=w) for draw in found for one in draw[name]]) for w in (True, False)]
         lines.append(f"| {name} | {_shown(absent)} | {worst:.1f} | {unbiased:.1f} | {both[0]:.1f} / {both[1]:.1f} |")
+    return "\n".join(lines)
+
+
+def more_images_table(of: Construction, by_k: Mapping[int, Mapping[int, Found]]) -> str:
+    """Collecting more images against drawing with fewer: balancing at the larger k less what was drawn at the smaller.
+
+    Args:
+        of: The study.
+        by_k: Real images a cell -> number of a draw -> what its recipes answered.
+    """
+    lines = [
+        "Accuracy in the absent cells of balancing more real images, less that of drawing with fewer; paired by draw.",
+        "| balanced, real images a cell | synthetic, kept, real images a cell | draws | points |",
+        "|---|---|---|---|",
+    ]
+    for more in by_k:
+        for fewer in (k for k in by_k if k < more):
+            both = [(by_k[more][draw], by_k[fewer][draw]) for draw in by_k[more].keys() & by_k[fewer].keys()]
+            gains = [_mean(a["balanced"], of.absent_cells) - _mean(b[_KEPT], of.absent_cells) for a, b in both]
+            if gains:
+                lines.append(f"| {more} | {fewer} | {len(gains)} | {_shown(over_draws(gains))} |")
     return "\n".join(lines)
 
 

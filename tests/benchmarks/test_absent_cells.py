@@ -14,7 +14,7 @@ from benchmarks.absent_cells.congress import COLOUR, GREY, GREY_COPIES, MEN, WOM
 from benchmarks.absent_cells.construction import shuffled, unshuffled
 from benchmarks.absent_cells.fashion_mark import FASHION_MARK, PER_CLASS, FashionMark
 from benchmarks.absent_cells.recipes import Answers, all_recipes, finished, fit_oracle, real_recipes, run
-from benchmarks.absent_cells.tables import gate_table, report
+from benchmarks.absent_cells.tables import gate_table, more_images_table, report
 from minority.classifier import ClassifierSettings
 
 COUNTS = {("male", COLOUR): 360, ("male", GREY): 480, ("female", COLOUR): 110, ("female", GREY): 131}
@@ -182,6 +182,28 @@ def test_the_gate_is_held_against_what_the_cells_themselves_gained(fashion):
     assert len(lines) == 1
     ranks = stats.spearmanr([1, 0] * 6, [20, -20] * 3 + [40, -20] * 3)
     assert f"over balanced {ranks.statistic:+.2f} (p = {ranks.pvalue:.2g})" in lines[0]
+
+
+def test_more_images_are_compared_with_what_is_drawn_from_fewer_draw_by_draw():
+    cells = np.array(FASHION_MARK.absent_cells)  # one test image each
+
+    def found(*, balanced, kept):
+        right = {"balanced": balanced, "synthetic, kept": kept}
+        none = np.zeros(4, dtype=bool)
+        return {
+            name: [Answers(test=np.arange(len(cells)) < number, validation=none, absent=none, cells=cells)]
+            for name, number in right.items()
+        }
+
+    by_k = {
+        0: {0: found(balanced=0, kept=3), 1: found(balanced=0, kept=3), 2: found(balanced=0, kept=0)},
+        5: {1: found(balanced=6, kept=6), 0: found(balanced=3, kept=6)},
+    }
+
+    said = more_images_table(FASHION_MARK, by_k)
+
+    (row,) = said.splitlines()[3:]
+    assert row.startswith("| 5 | 0 | 2 | 25.0 (")  # of 0 and 50; the third draw has no larger k
 
 
 @pytest.mark.slow
