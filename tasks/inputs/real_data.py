@@ -72,14 +72,17 @@ class RealData:
     @cached_property
     def train_groups(self) -> NDArray[np.int64]:
         """(N,) group index of every training image."""
-        index = {group: i for i, group in enumerate(self.groups)}
-        return np.array([index[group] for group in self.train.groups], dtype=np.int64)
+        return np.array([self._number_of[group] for group in self.train.groups], dtype=np.int64)
 
     @cached_property
     def validation_groups(self) -> NDArray[np.int64]:
         """(M,) group index of every validation image; -1 where its group is none of `groups`."""
-        index = {group: i for i, group in enumerate(self.groups)}
-        return np.array([index.get(group, -1) for group in self.validation.groups], dtype=np.int64)
+        return np.array([self._number_of.get(group, -1) for group in self.validation.groups], dtype=np.int64)
+
+    @cached_property
+    def _number_of(self) -> Mapping[str, int]:
+        """Group -> its place in `groups`."""
+        return {group: i for i, group in enumerate(self.groups)}
 
     @cached_property
     def group_labels(self) -> list[int]:
