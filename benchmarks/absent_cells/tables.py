@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.absent_cells.construction import Construction, Draw
-from benchmarks.absent_cells.recipes import GENERATED, Answers, Trial, all_recipes, answers, finished, real_recipes
+from benchmarks.absent_cells.recipes import (
+    GENERATED,
+    Answers,
+    Trial,
+    accepted_shares,
+    all_recipes,
+    answers,
+    finished,
+    real_recipes,
+)
 from benchmarks.draws.verdict_over_draws import FEWEST_DRAWS, verdict_of
 
 _WORTH = 1.0  # points
@@ -59,6 +68,25 @@ def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
     if len(by_k) > 1:
         parts.append(more_images_table(of, by_k))
     return "\n\n".join(parts) or "nothing is finished yet."
+
+
+def gate_report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
+    """`rule_table` of some draws; trains what it needs and is not there."""
+    by_k: dict[int, list[Found]] = {}
+    accepted: dict[int, list[dict[str, list[list[float]]]]] = {}
+    for k in ks:
+        by_k[k], accepted[k] = [], []
+        for draw in draws:
+            draw.folder.mkdir(parents=True, exist_ok=True)
+            test, validation, trial = draw.test(), draw.validation(), Trial(draw, k)
+            by_k[k].append(
+                {
+                    name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
+                    for name in ("balanced", "synthetic")
+                }
+            )
+            accepted[k].append(accepted_shares(trial, seeds=seeds))
+    return rule_table(draws[0].construction, by_k, accepted)
 
 
 def _accuracies(of: Construction, k: int, found: Sequence[Found]) -> str:
@@ -153,6 +181,50 @@ def gate_table(of: Construction, k: int, found: Sequence[Found], facts: Mapping[
         "",
         *_correlations(of, found, best, facts),
     ]
+    return "\n".join(lines)
+
+
+def rule_table(
+    of: Construction,
+    by_k: Mapping[int, Sequence[Found]],
+    accepted: Mapping[int, Sequence[Mapping[str, Sequence[Sequence[float]]]]],
+) -> str:
+    """The gate of the product, which asks for the attribute only where no image is real: each k, then all together.
+
+    Args:
+        of: The study.
+        by_k: Real images a cell -> what the recipes of each draw answered, the same draws for every k.
+        accepted: Real images a cell -> shares of the samples of each draw that were accepted; see `accepted_shares`.
+    """
+    count = len(next(iter(by_k.values())))
+    lines = [
+        f'The gate by its rule, {count} draws. Gain of "synthetic" over "balanced" in the cell itself, in '
+        "points: mean over the cells of a draw, then interval over the draws that have such cells.",
+        "| real images a cell | let through | gain | refused | gain |",
+        "|---|---|---|---|---|",
+    ]
+    gains: dict[str, list[list[tuple[bool, float]]]] = {}
+    for k, found in by_k.items():
+        gains[str(k)] = []
+        for draw, shares in zip(found, accepted[k], strict=True):
+            shown = np.mean([np.array(one) for one in shares.values()], axis=0)
+            decides = shown[:, 0] if k else shown.min(axis=1)
+            gains[str(k)].append(
+                [
+                    (is_open, _mean(draw["synthetic"], [cell]) - _mean(draw["balanced"], [cell]))
+                    for is_open, cell in zip((decides >= _FLOOR).tolist(), of.absent_cells, strict=True)
+                ]
+            )
+    rows = gains | {
+        "all": [[cell for cells in of_draw for cell in cells] for of_draw in zip(*gains.values(), strict=True)]
+    }
+    for title, of_draws in rows.items():
+        told = []
+        for verb in (True, False):
+            chosen = [[gain for is_open, gain in cells if is_open is verb] for cells in of_draws]
+            means = [float(np.mean(own)) for own in chosen if own]
+            told += [str(sum(map(len, chosen))), _shown(over_draws(means)) if means else "-"]
+        lines.append(f"| {title} | {' | '.join(told)} |")
     return "\n".join(lines)
 
 

@@ -138,9 +138,10 @@ def _under_new_names(table: pa.Table) -> pa.Table:
         table = table.rename_columns([FORMER_COLUMNS.get(name, name) for name in names])
     if not {"source", "sampler"} <= set(names) or table["sampler"].type != pa.string():
         return table
-    of_real = pc.equal(table["sampler"], "none")
-    if not pc.any(of_real).as_py():
+    # Asked without a value of Python's for pyarrow to convert, which would import pandas (the time of a small `verify`).
+    if "none" not in table["sampler"].unique().to_pylist():
         return table
+    of_real = pc.equal(table["sampler"], "none")
     position = table.schema.get_field_index("sampler")
     return table.set_column(position, table.schema.field(position), pc.if_else(of_real, "real", table["sampler"]))
 

@@ -1,8 +1,9 @@
 """The gate: groups with few or no real images whose samples do not show what was asked for are not drawn any further.
 
-The first round of such a group decides. Where classifiers of label and attributes, fitted on the real training images,
-accept less than `plan.gate` of its candidates, the backbone does not compose that combination, and nothing of what it
-draws for it is published.
+The first round of such a group decides, by classifiers of label and attributes that are fitted on the real training
+images. Where less than `plan.gate` of its candidates show the label, nothing of what is drawn for it is published.
+Where the group has no real image at all, as many must show the attributes, too: else the backbone does not compose that
+combination. In a group with some real images the verdict on every single image leaves out those that do not show them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,8 +43,9 @@ class GroupGate:
 
     @property
     def is_open(self) -> bool:
-        """Whether the group is drawn: both shares reach the floor."""
-        return min(self.shows_label, self.shows_attributes) >= self.floor
+        """Whether it is drawn: enough samples show the label and, where no image is real, the attributes."""
+        decides = self.shows_label if self.real else min(self.shows_label, self.shows_attributes)
+        return decides >= self.floor
 
     @property
     def advice(self) -> str:
@@ -53,9 +55,9 @@ class GroupGate:
                 f"{self.group}, which has {self.real} real images, is drawn: of {self.candidates} samples "
                 f"{self.shows_attributes:.0%} show the attributes asked for and {self.shows_label:.0%} the label."
             )
-        asked, share = "attributes", self.shows_attributes
+        asked, share = "label", self.shows_label
         if share >= self.floor:
-            asked, share = "label", self.shows_label
+            asked, share = "attributes", self.shows_attributes
         return (
             f"{self.group} is refused: of {self.candidates} samples {share:.0%} show the {asked} asked for, "
             f"{self.floor:.0%} must; collect about {_WORTH_COLLECTING} real images of it and oversample them."

@@ -14,7 +14,7 @@ from benchmarks.absent_cells.congress import COLOUR, GREY, GREY_COPIES, MEN, WOM
 from benchmarks.absent_cells.construction import shuffled, unshuffled
 from benchmarks.absent_cells.fashion_mark import FASHION_MARK, PER_CLASS, FashionMark
 from benchmarks.absent_cells.recipes import Answers, all_recipes, finished, fit_oracle, real_recipes, run
-from benchmarks.absent_cells.tables import gate_table, more_images_table, report
+from benchmarks.absent_cells.tables import gate_table, more_images_table, report, rule_table
 from minority.classifier import ClassifierSettings
 
 COUNTS = {("male", COLOUR): 360, ("male", GREY): 480, ("female", COLOUR): 110, ("female", GREY): 131}
@@ -182,6 +182,32 @@ def test_the_gate_is_held_against_what_the_cells_themselves_gained(fashion):
     assert len(lines) == 1
     ranks = stats.spearmanr([1, 0] * 6, [20, -20] * 3 + [40, -20] * 3)
     assert f"over balanced {ranks.statistic:+.2f} (p = {ranks.pvalue:.2g})" in lines[0]
+
+
+def test_the_products_gate_asks_for_the_mark_only_where_no_image_is_real():
+    """The first absent cell has lost its mark, the second its label; the first gains 50 points, the second loses 25."""
+    cells, none = np.repeat(FASHION_MARK.absent_cells, 4), np.zeros(4, dtype=bool)
+    places = np.tile(np.arange(4), len(FASHION_MARK.absent_cells))
+    kinds = np.repeat([0, 1, 2, 2, 2, 2], 4)
+
+    def found(*, extra):
+        right = {"balanced": np.full(len(cells), 2), "synthetic": np.array([4, 1, 2 + extra])[kinds]}
+        return {
+            name: [Answers(test=places < number, validation=none, absent=none, cells=cells)]
+            for name, number in right.items()
+        }
+
+    shares = [[0.9, 0.1], [0.4, 0.9], *[[0.5, 0.5]] * 4]  # label, mark
+    by_k = {0: [found(extra=0), found(extra=0)], 1: [found(extra=0), found(extra=1)]}
+
+    said = rule_table(FASHION_MARK, by_k, {k: [{"0": shares}] * 2 for k in by_k})
+
+    assert said.startswith("The gate by its rule, 2 draws.")
+    assert said.splitlines()[3:] == [
+        "| 0 | 8 | 0.0 (0.0 ... 0.0) | 4 | 12.5 (12.5 ... 12.5) |",
+        "| 1 | 10 | 20.0 (-107.1 ... 147.1) | 2 | -25.0 (-25.0 ... -25.0) |",  # of 10 and 30
+        "| all | 18 | 11.1 (-59.5 ... 81.7) | 6 | 0.0 (0.0 ... 0.0) |",
+    ]
 
 
 def test_more_images_are_compared_with_what_is_drawn_from_fewer_draw_by_draw():

@@ -49,11 +49,23 @@ def test_a_group_whose_attribute_is_lost_is_refused_by_name_with_what_to_do():
     assert (found[GROUPS[2]].real, found[GROUPS[1]].real) == (3, 0)
 
 
-def test_a_lost_label_is_looked_for_too():
-    found = gates(rows(GROUPS[1], attributes=1.0, label=0.3))[GROUPS[1]]
+@pytest.mark.parametrize("group", GROUPS[1:3])
+def test_a_lost_label_is_looked_for_too(group):
+    found = gates(rows(group, attributes=1.0, label=0.3))[group]
 
     assert not found.is_open
     assert "30% show the label asked for" in found.advice
+
+
+def test_a_group_with_some_real_images_is_not_refused_by_its_attributes():
+    found = gates(*(rows(group, attributes=0.05, label=0.9) for group in GROUPS[1:3]))
+
+    assert (found[GROUPS[1]].real, found[GROUPS[1]].is_open) == (0, False)
+    assert (found[GROUPS[2]].real, found[GROUPS[2]].is_open) == (3, True)
+    assert found[GROUPS[2]].advice == (
+        "shape=b,mark=0, which has 3 real images, is drawn: of 40 samples 5% show the attributes asked for and 90% the "
+        "label."
+    )
 
 
 def test_later_rounds_do_not_change_the_word_of_the_first():
