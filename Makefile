@@ -1,7 +1,8 @@
-# `make` prints this help. Every target sets up .venv by itself.
+# `make` prints this help. Every target sets up .venv by itself; the demo without what only tests and docs need.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+RUNNABLE := $(VENV)/.runnable
 READY := $(VENV)/.ready
 STORE ?= runs
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -14,7 +15,7 @@ help: ## Print this help
 
 setup: $(READY) ## Create .venv and install everything, versions pinned
 
-demo: $(READY) ## Fill up a few long-tailed digits by a backbone that knows more of them; train classifiers, report
+demo: $(RUNNABLE) ## Fill up a few long-tailed digits by a backbone that knows more of them; train classifiers, report
 	$(BIN)/minority augment digits-pretrained --store $(STORE)
 
 test: $(READY) ## Run the tests (some minutes); coverage of minority/ and datasets/ must be 90 %
@@ -48,7 +49,12 @@ bench: $(READY) ## Print yield and downstream gain of the digits preset (20 min;
 clean: ## Remove .venv and caches; published runs stay
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
 
+$(RUNNABLE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $(RUNNABLE)
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $(READY)
+	touch $(RUNNABLE) $(READY)
