@@ -200,8 +200,8 @@ def rule_table(
     lines = [
         f'The gate by its rule, {count} draws. Gain of "synthetic" over "balanced" in the cell itself, in '
         "points: mean over the cells of a draw, then interval over the draws that have such cells.",
-        "| real images a cell | let through | gain | refused | gain |",
-        "|---|---|---|---|---|",
+        "| real images a cell | let through | gain | refused | gain | difference in draws that have both | all cells |",
+        "|---|---|---|---|---|---|---|",
     ]
     gains: dict[str, list[list[tuple[bool, float]]]] = {}
     for k, found in by_k.items():
@@ -219,11 +219,14 @@ def rule_table(
         "all": [[cell for cells in of_draw for cell in cells] for of_draw in zip(*gains.values(), strict=True)]
     }
     for title, of_draws in rows.items():
-        told = []
+        told, sides = [], []
         for verb in (True, False):
-            chosen = [[gain for is_open, gain in cells if is_open is verb] for cells in of_draws]
-            means = [float(np.mean(own)) for own in chosen if own]
-            told += [str(sum(map(len, chosen))), _shown(over_draws(means)) if means else "-"]
+            sides.append([[gain for is_open, gain in cells if is_open is verb] for cells in of_draws])
+            means = [float(np.mean(own)) for own in sides[-1] if own]
+            told += [str(sum(map(len, sides[-1]))), _shown(over_draws(means)) if means else "-"]
+        differences = [float(np.mean(a) - np.mean(b)) for a, b in zip(*sides, strict=True) if a and b]
+        told.append(_shown(over_draws(differences)) if differences else "-")
+        told.append(_shown(over_draws([float(np.mean([gain for _, gain in cells])) for cells in of_draws])))
         lines.append(f"| {title} | {' | '.join(told)} |")
     return "\n".join(lines)
 
