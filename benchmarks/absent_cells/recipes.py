@@ -166,16 +166,23 @@ def finished(draw: Draw, k: int, *, seeds: int) -> dict[str, dict[str, list[list
     return json.loads(path.read_bytes()) if path.is_file() else None
 
 
-def accepted_shares(trial: Trial, *, seeds: int) -> dict[str, list[list[float]]]:
+def accepted_shares(
+    trial: Trial, *, seeds: int, oracle: FactorClassifiers | None = None
+) -> dict[str, list[list[float]]]:
     """Generation seed -> shares of the samples of each absent cell whose label and attribute are as asked.
 
-    By classifiers of the training images; see `finished`.
+    By the oracle where it is given, else by classifiers of the training images.
     """
-    count = len(trial.draw.construction.absent)
-    return {
-        str(generation): trial.accepted(generation).reshape(count, -1, 2).mean(axis=1).tolist()
-        for generation in range(min(2, seeds))
-    }
+    shares = {}
+    for generation in range(min(2, seeds)):
+        if oracle is None:
+            accepted = trial.accepted(generation)
+        else:
+            samples = trial.draw.samples(trial.k, generation=generation)
+            accepted = oracle.accepts(samples.images, samples.values)
+        of_cells = accepted.reshape(len(trial.draw.construction.absent), -1, 2)
+        shares[str(generation)] = of_cells.mean(axis=1).tolist()
+    return shares
 
 
 def fit_oracle(source: Source) -> FactorClassifiers:
@@ -198,11 +205,10 @@ def run(draw: Draw, k: int, oracle: FactorClassifiers, *, seeds: int) -> None:
         for seed in range(seeds):
             answers(trial, name, seed=seed, test=test, validation=validation)
         print(f"draw {draw.seed} k {k}: {name}, {time.process_time() - started:.0f} CPU s", flush=True)
-    shares: dict[str, dict[str, list[list[float]]]] = {"oracle": {}, "accepted": accepted_shares(trial, seeds=seeds)}
-    for generation in range(min(2, seeds)):
-        samples = draw.samples(k, generation=generation)
-        of_cells = oracle.accepts(samples.images, samples.values).reshape(len(draw.construction.absent), -1, 2)
-        shares["oracle"][str(generation)] = of_cells.mean(axis=1).tolist()
+    shares = {
+        "oracle": accepted_shares(trial, seeds=seeds, oracle=oracle),
+        "accepted": accepted_shares(trial, seeds=seeds),
+    }
     path = _done(draw, k, seeds=seeds)
     path.with_suffix(".part").write_text(json.dumps(shares), encoding="utf-8")
     path.with_suffix(".part").replace(path)

@@ -3,7 +3,7 @@
 Shapes: N test images, V validation images, S seeds, D draws, R replicates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from benchmarks.absent_cells.recipes import (
     real_recipes,
 )
 from benchmarks.draws.verdict_over_draws import FEWEST_DRAWS, verdict_of
+from tasks.augment.group_gate import GroupGate
 
 _WORTH = 1.0  # points
 _FLOOR = 0.5
@@ -54,11 +55,7 @@ def report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
             continue
         by_k[k] = {}
         for draw in done:
-            test, validation, trial = draw.test(), draw.validation(), Trial(draw, k)
-            by_k[k][draw.seed] = {
-                name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
-                for name in all_recipes(of)
-            }
+            by_k[k][draw.seed] = _found(Trial(draw, k), all_recipes(of), seeds=seeds)
         found = list(by_k[k].values())
         parts += [
             _accuracies(of, k, found),
@@ -78,15 +75,19 @@ def gate_report(draws: Sequence[Draw], ks: Sequence[int], *, seeds: int) -> str:
         by_k[k], accepted[k] = [], []
         for draw in draws:
             draw.folder.mkdir(parents=True, exist_ok=True)
-            test, validation, trial = draw.test(), draw.validation(), Trial(draw, k)
-            by_k[k].append(
-                {
-                    name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
-                    for name in ("balanced", "synthetic")
-                }
-            )
+            trial = Trial(draw, k)
+            by_k[k].append(_found(trial, ("balanced", "synthetic"), seeds=seeds))
             accepted[k].append(accepted_shares(trial, seeds=seeds))
     return rule_table(draws[0].construction, by_k, accepted)
+
+
+def _found(trial: Trial, names: Sequence[str], *, seeds: int) -> Found:
+    """What some recipes of a draw answered: from their files, or trained now."""
+    test, validation = trial.draw.test(), trial.draw.validation()
+    return {
+        name: [answers(trial, name, seed=seed, test=test, validation=validation) for seed in range(seeds)]
+        for name in names
+    }
 
 
 def _accuracies(of: Construction, k: int, found: Sequence[Found]) -> str:
@@ -203,32 +204,45 @@ def rule_table(
         "| real images a cell | let through | gain | refused | gain | difference in draws that have both | all cells |",
         "|---|---|---|---|---|---|---|",
     ]
-    gains: dict[str, list[list[tuple[bool, float]]]] = {}
+    # (D, C) each: draws, absent cells.
+    gains, opened = {}, {}
     for k, found in by_k.items():
-        gains[str(k)] = []
-        for draw, shares in zip(found, accepted[k], strict=True):
-            shown = np.mean([np.array(one) for one in shares.values()], axis=0)
-            decides = shown[:, 0] if k else shown.min(axis=1)
-            gains[str(k)].append(
-                [
-                    (is_open, _mean(draw["synthetic"], [cell]) - _mean(draw["balanced"], [cell]))
-                    for is_open, cell in zip((decides >= _FLOOR).tolist(), of.absent_cells, strict=True)
-                ]
-            )
-    rows = gains | {
-        "all": [[cell for cells in of_draw for cell in cells] for of_draw in zip(*gains.values(), strict=True)]
-    }
-    for title, of_draws in rows.items():
-        told, sides = [], []
-        for verb in (True, False):
-            sides.append([[gain for is_open, gain in cells if is_open is verb] for cells in of_draws])
-            means = [float(np.mean(own)) for own in sides[-1] if own]
-            told += [str(sum(map(len, sides[-1]))), _shown(over_draws(means)) if means else "-"]
-        differences = [float(np.mean(a) - np.mean(b)) for a, b in zip(*sides, strict=True) if a and b]
-        told.append(_shown(over_draws(differences)) if differences else "-")
-        told.append(_shown(over_draws([float(np.mean([gain for _, gain in cells])) for cells in of_draws])))
-        lines.append(f"| {title} | {' | '.join(told)} |")
+        gains[str(k)] = np.array(
+            [
+                [_mean(draw["synthetic"], [cell]) - _mean(draw["balanced"], [cell]) for cell in of.absent_cells]
+                for draw in found
+            ]
+        )
+        shown = [np.mean([np.array(one) for one in shares.values()], axis=0) for shares in accepted[k]]
+        opened[str(k)] = np.array([[_lets_through(k, *cell) for cell in cells.tolist()] for cells in shown])
+    gains["all"] = np.concatenate(list(gains.values()), axis=1)
+    opened["all"] = np.concatenate(list(opened.values()), axis=1)
+    for title, gained in gains.items():
+        is_open = opened[title]
+        through, refused = _means_over(gained, is_open), _means_over(gained, ~is_open)
+        differences = [through[draw] - refused[draw] for draw in through.keys() & refused.keys()]
+        counts = f"{is_open.sum()} | {_interval(through.values())} | {(~is_open).sum()} | {_interval(refused.values())}"
+        lines.append(f"| {title} | {counts} | {_interval(differences)} | {_interval(gained.mean(axis=1))} |")
     return "\n".join(lines)
+
+
+def _lets_through(k: int, shows_label: float, shows_attributes: float) -> bool:
+    """Whether the gate of the product draws a group with k real images."""
+    gate = GroupGate(
+        group="", real=k, candidates=1, shows_label=shows_label, shows_attributes=shows_attributes, floor=_FLOOR
+    )
+    return gate.is_open
+
+
+def _means_over(gained: NDArray[np.float64], side: NDArray[np.bool_]) -> dict[int, float]:
+    """Draw -> mean gain of its cells on one side of the gate, of the draws that have any there."""
+    return {draw: float(gained[draw, cells].mean()) for draw, cells in enumerate(side) if cells.any()}
+
+
+def _interval(values: Iterable[float]) -> str:
+    """Mean and interval over draws; "-" for no draw."""
+    values = list(values)
+    return _shown(over_draws(values)) if values else "-"
 
 
 def _correlations(
@@ -267,7 +281,7 @@ def _over_cells(
         cells = np.array(of.absent_cells)[mine].tolist()
         if cells:
             gains.append(_mean(draw["synthetic"], cells) - _mean(draw[rival], cells))
-    return _shown(over_draws(gains)) if gains else "-"
+    return _interval(gains)
 
 
 def _mean(answers: Sequence[Answers], cells: Sequence[int] | range) -> float:

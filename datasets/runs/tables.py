@@ -138,7 +138,7 @@ def _under_new_names(table: pa.Table) -> pa.Table:
         table = table.rename_columns([FORMER_COLUMNS.get(name, name) for name in names])
     if not {"source", "sampler"} <= set(names) or table["sampler"].type != pa.string():
         return table
-    # Asked without a Python value that pyarrow would convert: that imports pandas, half the time of a small `verify`.
+    # Asked without a Python value that pyarrow would convert: that imports pandas, a quarter of a small `verify`.
     if "none" not in table["sampler"].unique().to_pylist():
         return table
     of_real = pc.equal(table["sampler"], "none")

@@ -44,8 +44,12 @@ class GroupGate:
     @property
     def is_open(self) -> bool:
         """Whether it is drawn: enough samples show the label and, where no image is real, the attributes."""
-        decides = self.shows_label if self.real else min(self.shows_label, self.shows_attributes)
-        return decides >= self.floor
+        return min(self._asked.values()) >= self.floor
+
+    @property
+    def _asked(self) -> dict[str, float]:
+        """What must reach the floor."""
+        return {"label": self.shows_label} | ({} if self.real else {"attributes": self.shows_attributes})
 
     @property
     def advice(self) -> str:
@@ -55,9 +59,7 @@ class GroupGate:
                 f"{self.group}, which has {self.real} real images, is drawn: of {self.candidates} samples "
                 f"{self.shows_attributes:.0%} show the attributes asked for and {self.shows_label:.0%} the label."
             )
-        asked, share = "label", self.shows_label
-        if share >= self.floor:
-            asked, share = "attributes", self.shows_attributes
+        asked, share = next((asked, share) for asked, share in self._asked.items() if share < self.floor)
         return (
             f"{self.group} is refused: of {self.candidates} samples {share:.0%} show the {asked} asked for, "
             f"{self.floor:.0%} must; collect about {_WORTH_COLLECTING} real images of it and oversample them."

@@ -400,7 +400,7 @@ class PlanConfig(Section):
         Field(
             ge=0,
             le=1,
-            description="Share of a group's first samples to show what was asked for, where few images are real.",
+            description="Least share of the first samples that show what was asked for, where few images are real.",
             exclude_if=_is_half,
         ),
     ] = 0.5
